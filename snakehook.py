@@ -493,6 +493,7 @@ class Sandbox:
     default_index: bool
     privileged: bool
     own_disk: bool = False
+    cgroups: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -504,6 +505,13 @@ print(json.dumps({
     "version": sys.version, "library": "lib/python%d.%d/site-packages" % sys.version_info[:2],
     "pip": os.path.dirname(pip.__file__), "pip_version": pip.__version__, "index": PyPI.simple_url}))
 """
+
+
+# Seen by pip, by every build backend and by every child Python; a PYTHONPATH would be replaced by build isolation.
+HOOK_LINE = (  # site reads .pth files twice in a virtual environment
+    "import _thread; hasattr(_thread, '_seen') or setattr(_thread, '_seen', 1)"
+    " or exec(compile(open('/opt/snakehook/audit.py').read(), '/opt/snakehook/audit.py', 'exec'), {})\n"
+)
 
 
 def run_tool(*argv: str, timeout_sec: float = 120) -> str:
@@ -537,7 +545,7 @@ def make_jail_python(settings: Settings) -> tuple[Path, dict[str, str]]:
         raise SandboxError(
             f"JAIL_PYTHON_NAME needs a Python with pip ({error}): apt-get install -y python3-pip, or name another."
         ) from error
-    recipe = json.dumps([facts, __version__], sort_keys=True)
+    recipe = json.dumps([facts, HOOK_LINE], sort_keys=True)
     python = settings.state_dir / "python" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     if python.is_dir():
         return python, facts
@@ -549,6 +557,7 @@ def make_jail_python(settings: Settings) -> tuple[Path, dict[str, str]]:
         metadata = fresh / facts["library"] / f"pip-{facts['pip_version']}.dist-info"
         metadata.mkdir()
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pip\nVersion: {facts['pip_version']}\n")
+        (fresh / facts["library"] / "snakehook.pth").write_text(HOOK_LINE)
         run_tool("chmod", "-R", "a+rX,go-w", str(fresh))  # whatever our umask, the jail's user must read it
         with contextlib.suppress(FileExistsError, OSError):  # another process was faster
             fresh.rename(python)
@@ -573,6 +582,10 @@ def inspect_machine(settings: Settings) -> tuple[Sandbox | None, list[Check]]:
             default_index=settings.pip_index_url in ("", facts["index"].rstrip("/")),
             privileged=os.geteuid() == 0,
         )
+        cache = package_cache(settings)
+        cache.mkdir(mode=0o700, exist_ok=True)
+        if sandbox.privileged:
+            os.chown(cache, settings.nsjail_user, settings.nsjail_group)  # the warden writes it after giving up root
     except SandboxError as error:
         return None, [*checks, Check("sandbox", False, True, str(error))]
     who = "root, ids in the jail are real" if sandbox.privileged else "an ordinary user, by user namespaces"
@@ -586,6 +599,12 @@ def inspect_machine(settings: Settings) -> tuple[Sandbox | None, list[Check]]:
     checks.append(Check("kernel witness", bool(strace), False, witness))
     checks.append(check_disk(settings, sandbox))
     sandbox = replace(sandbox, own_disk=checks[-1].passed)
+    try:
+        sandbox = replace(sandbox, cgroups=find_cgroups())
+        checks.append(Check("cgroups", True, False, ", ".join(map(str, sandbox.cgroups))))
+    except OSError as error:
+        remedy = "each process is limited instead; run as root with a writable cgroup file system."
+        checks.append(Check("cgroups", False, False, f"{plain(str(error), 200)}: {remedy}"))
     checks.append(check_index(settings, sandbox))
     notes = tuple(f"{one.name}: {one.detail}" for one in checks if not one.passed and one.name != "index")
     return replace(sandbox, notes=notes), checks
@@ -597,10 +616,8 @@ def try_jail(settings: Settings, sandbox: Sandbox) -> str | None:
         settings, sandbox, Report("self-check", "running", TriageRequest("self-check", "0", "install"), "")
     )
     try:
-        with scratch_directory(
-            settings, replace(sandbox, own_disk=False), "self-check-" + secrets.token_hex(4)
-        ) as scratch:
-            end = run.phase(scratch, "start", None, ["start", JAIL_WORK])
+        with run_directory(settings, sandbox, "self-check-" + secrets.token_hex(4)) as folder:
+            end = run.phase(folder, "start", None, ["start", JAIL_WORK])
     except (OSError, SandboxError) as error:
         return str(error)
     if end.outcome == "ok":
@@ -619,7 +636,7 @@ def check_disk(settings: Settings, sandbox: Sandbox) -> Check:
     if not sandbox.privileged:
         return Check("scratch tmpfs", False, False, "only root can mount it: the disk limit is enforced by looking.")
     try:
-        with scratch_directory(settings, replace(sandbox, own_disk=True), "self-check-" + secrets.token_hex(4)):
+        with run_directory(settings, replace(sandbox, own_disk=True), "self-check-" + secrets.token_hex(4)):
             return Check("scratch tmpfs", True, False, f"{settings.max_disk_bytes} bytes for each run")
     except SandboxError as error:
         return Check("scratch tmpfs", False, False, f"{error}; in a container add --cap-add SYS_ADMIN.")
@@ -721,7 +738,7 @@ class Report:
     coverage: dict[str, Any] = field(
         default_factory=lambda: {
             "kernel_witness": False,
-            "python_witness": False,
+            "python_witness": True,
             "dropped_events": 0,
             "not_run": [],
             "notes": [],
@@ -729,8 +746,11 @@ class Report:
     )
     delivery: Delivery = field(default_factory=Delivery)
 
-    def keep(self, items: list[dict[str, Any]], **item: Any) -> None:
-        """Append to one of the report's lists, within its bound."""
+    def keep(self, items: list[Any], item: Any = None, **fields: Any) -> None:
+        """Append to one of the report's lists, once and within its bound."""
+        item = item or fields
+        if item in items:
+            return
         if len(items) < MAX_LIST_ITEMS:
             items.append(item)
         else:
@@ -738,32 +758,169 @@ class Report:
 
 
 @contextlib.contextmanager
-def scratch_directory(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator[Path]:
-    """The only place that a run can write to: for root a tmpfs of bounded size, else a plain directory."""
-    scratch = settings.state_dir / "scratch" / run_id
-    scratch.mkdir(parents=True, mode=0o700)
+def run_directory(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator[Path]:
+    """A run's directory: `work`, the only place that it can write to, and `audit`, the FIFO of the Python witness.
+
+    For root `work` is a tmpfs of bounded size, else a plain directory. Gone afterwards, whatever is in it.
+    """
+    folder = settings.state_dir / "scratch" / run_id
+    work = folder / "work"
     user, group = (settings.nsjail_user, settings.nsjail_group) if sandbox.privileged else (os.getuid(), os.getgid())
     try:
+        work.mkdir(parents=True, mode=0o700)
         if sandbox.own_disk:
             limits = f"size={settings.max_disk_bytes},nr_inodes={MAX_INODES},mode=0700,uid={user},gid={group}"
-            run_tool("mount", "-t", "tmpfs", "-o", f"{limits},nosuid,nodev", "snakehook", str(scratch))
-        for folder in (scratch, *(scratch / name for name in ("site", "home", "tmp", "shm"))):
-            folder.mkdir(exist_ok=True)
-            os.chown(folder, user, group)
-        yield scratch
+            run_tool("mount", "-t", "tmpfs", "-o", f"{limits},nosuid,nodev", "snakehook", str(work))
+        for one in (work, *(work / name for name in ("site", "home", "tmp", "shm"))):
+            one.mkdir(exist_ok=True)
+            os.chown(one, user, group)
+        os.mkfifo(folder / "audit")
+        (folder / "audit").chmod(0o222)  # the umask would narrow a mode given to mkfifo
+        yield folder
     finally:
-        remove_scratch(scratch)
+        remove_run_directory(folder)
 
 
 MAX_INODES = 150_000  # files and directories of a run
 
 
-def remove_scratch(scratch: Path) -> None:
-    if os.path.ismount(scratch):
-        run_tool("umount", "--lazy", str(scratch))
-    # Not shutil.rmtree: a package can nest deeper than Python recurses, and take its own permission to look away.
-    run_tool("chmod", "-R", "u+rwX", str(scratch))
-    run_tool("rm", "-rf", "--one-file-system", str(scratch))
+def package_cache(settings: Settings) -> Path:
+    return settings.pip_cache_dir / "snakehook"
+
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+def find_cgroups() -> tuple[Path, ...]:
+    """Groups of ours to make a run's groups in: one for each controller (v1) or one for all (v2).
+
+    Raises OSError where the cgroup file system can't be written.
+    """
+    if (CGROUP_ROOT / "cgroup.controllers").exists():
+        parents: tuple[Path, ...] = (CGROUP_ROOT / "snakehook",)
+        (CGROUP_ROOT / "cgroup.subtree_control").write_text("+memory +pids")
+        parents[0].mkdir(exist_ok=True)
+        (parents[0] / "cgroup.subtree_control").write_text("+memory +pids")
+    else:
+        parents = (CGROUP_ROOT / "memory" / "snakehook", CGROUP_ROOT / "pids" / "snakehook")
+        for parent in parents:
+            parent.mkdir(exist_ok=True)
+    return parents
+
+
+@contextlib.contextmanager
+def run_cgroups(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator[list[Path]]:
+    """The run's groups, which bound the memory and the processes of all its jails together. Gone afterwards."""
+    # What the run writes to its tmpfs is charged to the group, too.
+    memory_bytes = (settings.rlimit_as_mb << 20) + (settings.max_disk_bytes if sandbox.own_disk else 0)
+    limits = {"memory.limit_in_bytes": memory_bytes, "memory.max": memory_bytes, "memory.swap.max": 0}
+    if settings.enable_cgroup_pids_limit:
+        limits["pids.max"] = settings.cgroup_pids_max + OWN_PIDS
+    groups = [parent / run_id for parent in sandbox.cgroups]
+    try:
+        for group in groups:
+            group.mkdir()
+            for name, value in limits.items():
+                if (group / name).exists():
+                    (group / name).write_text(str(value))
+        yield groups
+    finally:
+        for group in groups:
+            remove_cgroup(group)
+
+
+OWN_PIDS = 4  # strace, nsjail and launch.py count, but are not the package's
+
+
+def remove_cgroup(group: Path) -> None:
+    """Remove a group whose processes are dead; the kernel may take a moment to account for the last of them."""
+    deadline = time.monotonic() + 2
+    while group.exists():
+        try:
+            group.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def oom_kills(groups: list[Path]) -> int:
+    """How many processes the kernel killed for want of memory, by its own account."""
+    count = 0
+    for group in groups:
+        for name in ("memory.oom_control", "memory.events"):
+            with contextlib.suppress(OSError):
+                found = re.search(r"^oom_kill (\d+)$", (group / name).read_text(), re.MULTILINE)
+                count += int(found[1]) if found else 0
+    return count
+
+
+def remove_run_directory(folder: Path) -> None:
+    if os.path.ismount(folder / "work"):
+        run_tool("umount", "--lazy", str(folder / "work"))
+    if folder.exists():
+        # Not shutil.rmtree: a package can nest deeper than Python recurses, and take its own permission away.
+        run_tool("chmod", "-R", "u+rwX", str(folder))
+        run_tool("rm", "-rf", "--one-file-system", str(folder))
+
+
+# --- bait ------------------------------------------------------------------------------------------------------------
+
+# Decoys that thieves of credentials look for; {} is a value made afresh for each run and worthless everywhere.
+BAIT_VARIABLES = {
+    "AWS_SECRET_ACCESS_KEY": "{}",
+    "GITHUB_TOKEN": "ghp_{}",
+    "TWINE_PASSWORD": "pypi-AgEI{}",
+    "NPM_TOKEN": "npm_{}",
+    "OPENAI_API_KEY": "sk-proj-{}",
+}
+BAIT_FILES = {
+    ".ssh/id_rsa": "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n",
+    ".aws/credentials": "[default]\naws_access_key_id = AKIAQ3EGUB5XWVZJ7N2C\naws_secret_access_key = {}\n",
+    ".pypirc": "[distutils]\nindex-servers = main\n[main]\nusername = __token__\npassword = pypi-AgEI{}\n",
+    ".git-credentials": "https://dev:ghp_{}@github.com\n",
+    ".docker/config.json": '{{"auths": {{"registry.example.com": {{"auth": "{}"}}}}}}\n',
+    ".kube/config": "apiVersion: v1\nkind: Config\nusers:\n- name: dev\n  user:\n    token: {}\n",
+    ".config/google-chrome/Default/Login Data": "SQLite format 3\0{}",
+    ".config/Exodus/exodus.wallet/seed.seco": "SECO{}",
+    ".bitcoin/wallet.dat": "bitcoin{}",
+}
+
+
+class Bait:
+    """The decoys of one run: `values` by name, and the files, held open so that renaming them hides nothing."""
+
+    OLD_NS, NEWER_NS = (int(days * 86_400e9) for days in (19_000, 19_500))
+
+    def __init__(self, home: Path, user: int, group: int) -> None:
+        """Lay the files out under `home`: readable for the jail's user but, where we are root, not its own."""
+        self.values = {name: form.format(secrets.token_hex(20)) for name, form in BAIT_VARIABLES.items()}
+        self.variables = dict(self.values)
+        self.files: dict[str, int] = {}
+        for name, form in BAIT_FILES.items():
+            path = home / name
+            for folder in reversed([one for one in path.parents if one != home and home in one.parents]):
+                folder.mkdir(exist_ok=True)
+                os.chown(folder, user, group)
+            value = secrets.token_hex(20)
+            path.write_text(form.format(value))
+            path.chmod(0o444)
+            self.values[f"~/{name}"] = value
+            self.files[f"/home/dev/{name}"] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def set(self) -> None:
+        """Make the next read of each file show: an access time before the change time is always updated (relatime)."""
+        for fd in self.files.values():
+            os.utime(fd, ns=(self.OLD_NS, self.NEWER_NS))
+
+    def sprung(self) -> list[str]:
+        """The files that were read, or whose times were tampered with, since `set`."""
+        times = {path: os.fstat(fd) for path, fd in self.files.items()}
+        return [path for path, at in times.items() if (at.st_atime_ns, at.st_mtime_ns) != (self.OLD_NS, self.NEWER_NS)]
+
+    def close(self) -> None:
+        for fd in self.files.values():
+            os.close(fd)
 
 
 @dataclass
@@ -778,23 +935,29 @@ class Detonation:
     warden: subprocess.Popen[bytes] | None = None
     evidence: list[dict[str, Any]] = field(default_factory=list)
     installed: dict[str, Any] = field(default_factory=lambda: {"scripts": [], "modules": []})
-    spent_bytes: int = 0
+    cgroups: list[Path] = field(default_factory=list)
+    bait: Bait | None = None
+    places: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
         """Install, then trigger what the mode asks for; the report says how it went, whatever happens."""
         report, request = self.report, self.report.request
         report.coverage["kernel_witness"] = self.sandbox.strace is not None
         report.coverage["notes"] += self.sandbox.notes
+        settings, sandbox = self.settings, self.sandbox
+        user, group = (settings.nsjail_user, settings.nsjail_group) if sandbox.privileged else (-1, -1)
         try:
-            with scratch_directory(self.settings, self.sandbox, report.run_id) as scratch:
-                if (
-                    self.phase(scratch, "install", None, ["pip", *pip_arguments(self.settings, request)]).outcome
-                    == "ok"
-                ):
+            with (
+                run_directory(settings, sandbox, report.run_id) as folder,
+                run_cgroups(settings, sandbox, report.run_id) as self.cgroups,
+                contextlib.closing(Bait(folder / "work" / "home", user, group)) as self.bait,
+            ):
+                install = self.phase(folder, "install", None, ["pip", *pip_arguments(settings, request)])
+                if install.outcome == "ok":
                     for name, trigger, launch in self.triggers(request):
                         if self.stopped:
                             break
-                        self.phase(scratch, name, trigger, launch)
+                        self.phase(folder, name, trigger, launch)
                 elif request.mode != "install":
                     report.coverage["not_run"].append(f"{request.mode}: the installation did not succeed")
         except (OSError, SandboxError) as error:
@@ -802,6 +965,8 @@ class Detonation:
             report.outcome, report.reason = "error", plain(str(error), 500)
         if self.stopped:
             report.outcome, report.reason = "interrupted", "the service was stopped during the run"
+        report.findings.sort(key=lambda finding: SEVERITIES.index(finding["severity"]))
+        report.coverage["python_witness"] &= bool(report.phases)
         report.outcome = report.outcome or "ok"
         report.status, report.finished_at = "finished", now().isoformat()
 
@@ -811,13 +976,15 @@ class Detonation:
         if self.warden:
             self.warden.kill()
 
-    def phase(self, scratch: Path, name: str, trigger: str | None, launch: list[str]) -> Phase:
+    def phase(self, folder: Path, name: str, trigger: str | None, launch: list[str]) -> Phase:
         """Run one jail and take what its warden says into the report. Raises OSError, SandboxError."""
         phase = Phase(name, trigger)
         self.progress(f"{name} {trigger or ''}".strip())
-        begun = time.monotonic()
+        begun, kills_before = time.monotonic(), oom_kills(self.cgroups)
+        if self.bait:
+            self.bait.set()
         end: dict[str, Any] = {"outcome": "error", "reason": "the warden ended without a word"}
-        for event in self.events(self.warden_orders(scratch, name, launch)):
+        for event in self.events(self.warden_orders(folder, name, launch)):
             event["phase"] = name
             self.evidence.append(event)
             if event["kind"] == "end":
@@ -825,18 +992,37 @@ class Detonation:
             else:
                 self.absorb(phase, event)
         phase.outcome, phase.exit_code, phase.signal = end["outcome"], end.get("exit_code"), end.get("signal")
+        if oom_kills(self.cgroups) > kills_before and phase.outcome in ("ok", "failed", "error"):
+            phase.outcome = "memory"
         phase.duration_s = end.get("duration_s") or round(time.monotonic() - begun, 3)
+        for path in self.bait.sprung() if self.bait else []:
+            event = {"kind": "bait", "at": time.time(), "phase": name, "target": path, "place": self.places.get(path)}
+            self.evidence.append(event)
+            self.absorb(phase, event)
         self.report.coverage["dropped_events"] += sum(end.get("dropped", {}).values())
         self.report.phases.append(phase)
+        if phase.outcome in ("timeout", "memory", "disk", "download_cap"):
+            self.find("medium", "limit.hit", phase, self.why(phase, None), None, "")
         if phase.outcome != "ok" and self.report.outcome is None:
             self.report.outcome = phase.outcome
             self.report.reason = self.why(phase, end.get("reason"))
         return phase
 
-    def warden_orders(self, scratch: Path, name: str, launch: list[str]) -> dict[str, Any]:
+    def warden_orders(self, folder: Path, name: str, launch: list[str]) -> dict[str, Any]:
         settings, sandbox, request = self.settings, self.sandbox, self.report.request
         index = None
-        environment = dict(JAIL_ENVIRONMENT)
+        environment = JAIL_ENVIRONMENT | (self.bait.variables if self.bait else {})
+        rlimits = {
+            "cpu": settings.rlimit_cpu_sec,
+            "nofile": settings.rlimit_nofile,
+            "fsize": max(1, settings.max_disk_bytes >> 20),
+            "as": "inf" if self.cgroups else settings.rlimit_as_mb,
+        }
+        if not self.cgroups and settings.enable_cgroup_pids_limit:
+            # Counted over all jails of the same real id: a wider net than a cgroup, but a net.
+            rlimits["nproc"] = (
+                settings.cgroup_pids_max * (settings.max_concurrency if sandbox.privileged else 1) + OWN_PIDS
+            )
         if name == "install":
             index = {
                 "url": sandbox.index_url,
@@ -855,22 +1041,19 @@ class Detonation:
             "python": str(sandbox.python),
             "base": sandbox.base,
             "jail": str(JAIL_DIR),
-            "scratch": str(scratch),
+            "scratch": str(folder / "work"),
+            "audit": str(folder / "audit"),
+            "bait": self.bait.values if self.bait else {},
             "own_disk": sandbox.own_disk,
-            "cache": str(settings.pip_cache_dir / "snakehook"),
+            "cache": str(package_cache(settings)),
             "environment": environment,
             "privileged": sandbox.privileged,
             "user": settings.nsjail_user,
             "group": settings.nsjail_group,
             "new_user": not settings.nsjail_disable_clone_newuser,
             "deadline_sec": settings.run_timeout_sec,
-            "rlimits": {
-                "as": settings.rlimit_as_mb,
-                "cpu": settings.rlimit_cpu_sec,
-                "nofile": settings.rlimit_nofile,
-                "fsize": max(1, settings.max_disk_bytes >> 20),
-            },
-            "cgroups": [],
+            "rlimits": rlimits,
+            "cgroups": [str(group) for group in self.cgroups],
             "index": index,
             "distribution": request.package_name if name == "install" else None,
             "site": request.site,
@@ -915,25 +1098,73 @@ class Detonation:
                     log.error("run %s: the warden said: %s", self.report.run_id, plain(words, 4000))
 
     def absorb(self, phase: Phase, event: dict[str, Any]) -> None:
-        """Put one event of the warden where a reader looks for it."""
-        report = self.report
-        match event["kind"]:
+        """Put one event of the warden where a reader looks for it, and say so when it is a finding."""
+        report, where = self.report, phase.name
+        kind, target = event["kind"], event.get("target", "")
+        process, place, own = event.get("process"), event.get("place"), event.get("own", False)
+        match kind:
             case "output":
                 setattr(phase, event["stream"], {k: event[k] for k in ("text", "bytes", "truncated")})
+            case "distribution":
+                self.installed = event
             case "download":
-                keys = ("file", "bytes", "sha256", "from_cache")
-                report.keep(report.downloads, **{k: event[k] for k in keys})
-            case "dns":
-                question = {"phase": phase.name, "kind": "dns", "target": event["target"], "process": None}
-                report.keep(report.network, **question, witness=["kernel"])
+                report.keep(report.downloads, **{k: event[k] for k in ("file", "bytes", "sha256", "from_cache")})
+            case "process":
+                keys = ("pid", "ppid", "argv", "exit_code", "signal")
+                report.keep(report.processes, phase=where, **{k: event[k] for k in keys})
+            case "exec":
+                severity = command_severity(event["argv"], where)
+                failed = f" ({event['error']})" if event["error"] else ""
+                self.find(severity, "process.spawn", phase, f"runs {' '.join(event['argv'])}{failed}", place, process)
+            case "dns" | "network" if not own:
+                net = event.get("net", "dns")
+                about = {"target": target, "process": process, "place": place, "witness": event["witness"]}
+                report.keep(report.network, phase=where, kind=net, **about)
+                verb = "asks for the name" if kind == "dns" else "uses" if net == "other" else f"connects ({net}) to"
+                severity = network_severity(net, target)
+                self.find(severity, "network.attempt", phase, f"{verb} {target}", place, process)
+            case "opened":
+                self.places[target] = place
+            case "file":
+                change = {k: event[k] for k in ("path", "change", "bytes")}
+                report.keep(report.files, phase=where, **change)
+                if severity := write_severity(event["path"], event["change"], where):
+                    title = f"{event['change']} {event['path']}"
+                    self.find(severity, "persistence.write", phase, title, place, process)
+            case "pth":
+                title = f"{event['path']} runs code at every interpreter start: {event['line'][:200]}"
+                self.find("medium", "pth.code", phase, title, event["path"], process)
+            case "code":
+                code = {"sha256": event["sha256"], "bytes": event["bytes"], "at": place, "text": event["text"]}
+                report.keep(report.code, phase=where, **code)
+                severity, how = ("high", "decoded") if event["decoded"] else ("info", "generated")
+                self.find(
+                    severity, "code.dynamic", phase, f"executes {how} code, {event['bytes']} bytes", place, process
+                )
+            case "bait":
+                self.find("high", "secret.read", phase, f"reads or touches {target}", place, process)
+            case "leak":
+                self.find("high", "secret.read", phase, f"passes on {target} in {event['reason']}", place, process)
+            case "hidden":
+                title = f"a Python did this unseen by its own audit hook: {event['what']} {target}"
+                self.find("high", "witness.hidden", phase, title, place, process)
+            case "tamper":
+                self.find("medium", "evidence.tamper", phase, f"{target}: {event['reason']}", place, process)
+            case "flood":
+                self.find(
+                    "medium", "limit.hit", phase, f"{event['count']} {target} events, kept the first", place, process
+                )
+                report.coverage["notes"].append(f"{where}: {event['count']} {target} events, most not kept")
+            case "witness":
+                report.coverage["python_witness"] &= event["python"]
             case "denied":
                 report.coverage["notes"].append(f"{event['project']} is on the denylist and was not given out")
             case "refused":
-                note = f"{phase.name}: refused {event['target']}: {event['reason']}"
-                if len(report.coverage["notes"]) < MAX_LIST_ITEMS:
-                    report.coverage["notes"].append(note)
-            case "distribution":
-                self.installed = event
+                report.keep(report.coverage["notes"], f"{where}: refused {target}: {event['reason']}")
+
+    def find(self, severity: str, rule: str, phase: Phase, title: str, at: str | None, process: str | None) -> None:
+        finding = {"severity": severity, "rule": rule, "phase": phase.name, "title": plain(title, 300), "at": at}
+        self.report.keep(self.report.findings, finding | {"process": process or None})
 
     def why(self, phase: Phase, reason: str | None) -> str:
         """One line that tells a reader what to make of a phase that did not go well."""
@@ -941,6 +1172,7 @@ class Detonation:
         limits = {
             "timeout": f"stopped after {settings.run_timeout_sec} s (RUN_TIMEOUT_SEC)",
             "download_cap": f"stopped after {settings.max_download_bytes} downloaded bytes (MAX_DOWNLOAD_BYTES)",
+            "memory": f"killed by the kernel for want of memory ({settings.rlimit_as_mb} MiB, RLIMIT_AS_MB)",
             "disk": f"stopped when the scratch was full ({settings.max_disk_bytes} bytes, MAX_DISK_BYTES)",
         }
         denied = [one for one in self.report.coverage["notes"] if "is on the denylist" in one]
@@ -994,6 +1226,52 @@ class Detonation:
         return found[:MAX_TRIGGERS]
 
 
+# --- findings --------------------------------------------------------------------------------------------------------
+
+SEVERITIES = ("high", "medium", "info")
+# Programs that fetch, listen, persist or mine: no package needs them to be installed or imported.
+TELLING_PROGRAMS = re.compile(
+    "curl|wget|nc|ncat|netcat|socat|telnet|ssh|scp|sftp|ftp|tftp|rsync|powershell|pwsh|osascript|crontab|at|systemctl"
+    "|useradd|usermod|chattr|insmod|xmrig|gpg|openssl|xxd|base64|dig|nslookup|host|ping"
+)
+TELLING_WORDS = re.compile(
+    r"/dev/tcp/|base64 (-d|--decode)|\b(curl|wget|nc|crontab|systemctl) |\| *(ba|z|da)?sh\b|\.ssh/|/etc/shadow"
+)
+BUILD_TOOLS = re.compile(
+    r"(.*-)?(gcc|g\+\+|cc|c\+\+|clang|clang\+\+|ld|as|ar|ranlib|cc1|cc1plus|collect2|strip|make|gmake|cmake|ninja|meson"
+    r"|rustc|cargo|swig|cython|pkg-config|git|uname|ldconfig|lsb_release|which|gfortran|f951|llvm-config|install"
+    r"|patchelf)(-[0-9.]+)?"
+)
+# Where code waits for the next login, boot or interpreter.
+PERSISTENT = re.compile(
+    r"/home/dev/\.(bash|zsh|profile|login|ssh/|config/(autostart|systemd|fish)|local/share/applications|local/bin|pam|gnupg"
+    r"|npmrc|gitconfig|pip/|config/pip|local/lib/python).*|.*\.pth|.*/(site|user)customize\.py"
+)
+
+
+def command_severity(argv: list[str], phase: str) -> str:
+    program = argv[0].rpartition("/")[2]
+    if TELLING_PROGRAMS.fullmatch(program) or any(TELLING_WORDS.search(word) for word in argv[1:]):
+        return "high"
+    if phase != "install" and argv[0].startswith(("/tmp/", "/dev/shm/", "/home/")):  # noqa: S108 - dropped, then run
+        return "high"
+    return "info" if BUILD_TOOLS.fullmatch(program) else "medium"
+
+
+def network_severity(net: str, target: str) -> str:
+    local = re.fullmatch(r"(127\.[0-9.]+|\[::1\]|localhost).*", target)
+    return "info" if net == "other" and target.startswith("unix:") else "medium" if net == "other" or local else "high"
+
+
+def write_severity(path: str, change: str, phase: str) -> str | None:
+    """How grave a change beyond the installation is; None for what packages do every day."""
+    if PERSISTENT.fullmatch(path):
+        return "high"
+    if path.startswith(f"{JAIL_WORK}/site/") and change != "deleted":
+        return "high" if change == "modified" and phase != "install" and path.endswith((".py", ".so")) else "medium"
+    return None
+
+
 def pip_arguments(settings: Settings, request: TriageRequest) -> list[str]:
     """pip as people run it, pointed at the warden's index; what follows `--` can't be an option."""
     return [
@@ -1025,12 +1303,20 @@ def render_text(report: Report) -> str:
                 cut = f", the last {MAX_SHOWN_LINES} lines" if len(shown) > MAX_SHOWN_LINES else ""
                 lines.append(f"  {name}: {output['bytes']} bytes{cut}")
                 lines += [f"    {plain(line, 200)}" for line in shown[-MAX_SHOWN_LINES:]]
+    if report.findings:
+        lines.append("\nfindings")
+        for one in report.findings:
+            at = f" at {plain(one['at'], 200)}" if one["at"] else ""
+            lines.append(f"  {one['severity'].upper():6} {one['rule']}: {one['phase']} {one['title']}{at}")
     if report.downloads:
         lines.append("\ndownloads")
         lines += [f"  {d['file']}  {d['bytes']} bytes  sha256 {d['sha256']}" for d in report.downloads]
     if report.network:
         lines.append("\nnetwork")
         lines += [f"  {one['phase']}: {one['kind']} {one['target']}" for one in report.network]
+    if report.files:
+        lines.append("\nfiles")
+        lines += [f"  {one['phase']}: {one['change']} {one['path']}" for one in report.files]
     lines.append(f"\ncoverage: kernel witness {'on' if coverage['kernel_witness'] else 'OFF'}, ")
     lines[-1] += f"{coverage['dropped_events']} events dropped"
     lines += [f"  not run: {one}" for one in coverage["not_run"]]

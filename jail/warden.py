@@ -6,6 +6,7 @@ to the package index, DNS questions, output, files. It writes one JSON object a 
 one with "kind": "end". If it dies, the jail dies; if the service dies, it dies.
 """
 
+import base64
 import codecs
 import contextlib
 import ctypes
@@ -26,7 +27,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
@@ -48,7 +49,15 @@ STARTED = b"snakehook: jail ready\n"  # launch.py's first line: from here on the
 LAZY_CODECS = ("ascii", "idna", "latin-1", "unicode_escape")
 JSON_PAGE = "application/vnd.pypi.simple.v1+json"
 
-STRACE_FLAGS = ["-f", "-q", "--seccomp-bpf", "-xx", "-s", "4096", "-e", "trace=execve,execveat,fork,vfork,clone"]
+MAX_TRACE_LINE_BYTES = 4 << 20
+MAX_CODES = 200  # pieces of generated source
+MAX_CODE_BYTES = 64 << 10
+MAX_FILES = 200_000  # of the scratch that are looked at
+MAX_DEPTH = 100
+MAX_TWIN_CHARS = 500  # compared to find what two witnesses say of the same act
+STRACE_CALLS = "execve,execveat,fork,vfork,clone,clone3,connect,sendto,sendmsg,sendmmsg,bind,socket,unlink,unlinkat"
+STRACE_FLAGS = ["-f", "-q", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s", "4096"]
+STRACE_FLAGS += ["-e", f"trace={STRACE_CALLS}", "-e", "signal=!SIGCHLD"]
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x10000000, 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
@@ -60,7 +69,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Index:
-    """The upstream package index. `hosts` are all that may be asked, its own included; `max_bytes` what the run may load."""
+    """The upstream package index. `hosts` are all that may be asked, its own included; `max_bytes` the run's limit."""
 
     url: str
     hosts: list[str]
@@ -89,11 +98,13 @@ class Phase:
     group: int
     new_user: bool
     deadline_sec: float
-    rlimits: dict[str, int]
+    rlimits: dict[str, int | str]
     cgroups: list[str]
     index: Index | None
     distribution: str | None
     site: str
+    audit: str
+    bait: dict[str, str]
 
 
 def check(result: int, what: str) -> None:
@@ -116,7 +127,7 @@ class Stream:
             self.counts[kind] += 1
             if self.counts[kind] > MAX_EVENTS_PER_KIND:
                 return
-            if kind not in ("output", "end"):
+            if kind not in ("output", "code", "end"):
                 fields = {k: v[:MAX_TEXT_CHARS] if isinstance(v, str) else v for k, v in fields.items()}
             line = json.dumps({"kind": kind, "at": round(self.epoch + time.monotonic(), 6), **fields})
             sys.stdout.write(line + "\n")
@@ -179,6 +190,7 @@ def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[i
     This process keeps the privilege to kill the jail; the warden, which parses what the jail says, must not have it.
     A parent-death signal would not do: the kernel refuses it when an unprivileged parent leaves a root child.
     """
+    control.recv(2)  # the warden has looked at the scratch
     enter_namespaces(not phase.privileged)
     sockets = open_network(phase.index is not None)
     socket.send_fds(control, [b"s"], [one.fileno() for one in sockets])
@@ -195,7 +207,13 @@ def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[i
         os.set_inheritable(log_fd, True)
         os.set_inheritable(trace_fd, True)
         argv = jail_command(phase, log_fd, trace_fd)
-        paths = {"SCRATCH": phase.scratch, "PYTHON": phase.python, "BASE": phase.base, "JAIL": phase.jail}
+        paths = {
+            "SCRATCH": phase.scratch,
+            "PYTHON": phase.python,
+            "BASE": phase.base,
+            "JAIL": phase.jail,
+            "AUDIT": phase.audit,
+        }
         os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": path for name, path in paths.items()})
     for fd in (*stdio, log_fd, trace_fd):
         os.close(fd)
@@ -475,20 +493,33 @@ def nxdomain(query: bytes) -> tuple[str, bytes]:
     return printable(b".".join(labels)), query[:2] + b"\x81\x83\0\1\0\0\0\0\0\0" + query[12 : at + 5]
 
 
-def answer_datagrams(server: socket.socket, stream: Stream) -> None:
+@dataclass(frozen=True)
+class Question:
+    """A name that the jail asked for, and when."""
+
+    name: str
+    seen: float
+
+
+def record(questions: list[Question], name: str) -> None:
+    if len(questions) <= MAX_EVENTS_PER_KIND:
+        questions.append(Question(name, time.monotonic()))
+
+
+def answer_datagrams(server: socket.socket, questions: list[Question]) -> None:
     while True:
         query, client = server.recvfrom(4096)
         try:
             name, answer = nxdomain(query)
         except ValueError:
-            stream.emit("dns", target="", reason="malformed question", over="udp")
+            record(questions, "(malformed question)")
             continue
-        stream.emit("dns", target=name, over="udp")
+        record(questions, name)
         with contextlib.suppress(OSError):  # nobody waits for it any more
             server.sendto(answer, client)
 
 
-def answer_streams(server: socket.socket, stream: Stream) -> None:
+def answer_streams(server: socket.socket, questions: list[Question]) -> None:
     """DNS over TCP (RFC 7766), one question a connection: enough to say no."""
     while True:
         connection, _ = server.accept()
@@ -496,7 +527,7 @@ def answer_streams(server: socket.socket, stream: Stream) -> None:
             connection.settimeout(0.5)
             length = int.from_bytes(connection.recv(2, socket.MSG_WAITALL))
             name, answer = nxdomain(connection.recv(min(length, 4096), socket.MSG_WAITALL))
-            stream.emit("dns", target=name, over="tcp")
+            record(questions, name)
             connection.sendall(len(answer).to_bytes(2) + answer)
 
 
@@ -577,41 +608,243 @@ def canonical(name: str) -> str:
 # --- the phase -------------------------------------------------------------------------------------------------------
 
 
-class Trace:
-    """What strace writes: who was started by whom, and how it ended. The jail can neither see nor forge it."""
+@dataclass
+class Process:
+    """A process of the jail as the kernel knows it; `jail_pid` is the number that it knows itself by."""
 
-    LINE = re.compile(rb"(\d+) (?:\+\+\+ (exited with|killed by) (\w+).*|(?:<\.\.\. )?(\w+)(.*))")
-    RESULT = re.compile(rb".*\) += (-?\d+)")
+    pid: int
+    ppid: int = 0
+    jail_pid: int = 0
+    argv: list[str] = field(default_factory=list)
+    exit_code: int | None = None
+    signal: str | None = None
+
+    @property
+    def title(self) -> str:
+        return " ".join(self.argv)[:300]
+
+    @property
+    def is_python(self) -> bool:
+        return bool(self.argv) and self.argv[0].rpartition("/")[2].startswith("python")
+
+
+@dataclass
+class Act:
+    """What the kernel saw a process do: kind (exec, tcp, udp, other, unlink), what to, and when it was read."""
+
+    kind: str
+    pid: int
+    target: str
+    seen: float
+    words: list[str] = field(default_factory=list)
+    error: str | None = None
+    payload: bytes = b""
+
+
+class Trace:
+    """The kernel's account, as strace writes it. The jail can neither see nor forge nor stop it."""
+
+    LINE = re.compile(
+        rb"(\d+) +(?:\+\+\+ (exited with|killed by) (\w+).*|<\.\.\. (\w+) resumed>(.*)|(\w+)\((.*))", re.DOTALL
+    )
+    RESULT = re.compile(rb"\) += (-?\d+)(?: (E\w+) \(.*\)| /\* (\d+) in strace's PID NS \*/)?$")
+    STRING = re.compile(rb'"((?:\\x[0-9a-f]{2})*)"')
+    ADDRESS = re.compile(
+        rb'sa_family=AF_INET6?, sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, )"((?:\\x..)*)"'
+        rb'|sa_family=AF_UNIX, sun_path=(@?)"((?:\\x..)*)"'
+    )
+    LAUNCHER = "".join(f"\\x{byte:02x}" for byte in b"/opt/snakehook/python/bin/python").encode()
 
     def __init__(self) -> None:
         self.rest = b""
+        self.unfinished: dict[int, bytes] = {}
         self.launcher = self.main = 0  # launch.py, and the child in which it runs the phase
-        self.exit_code: int | None = None
-        self.signal: str | None = None
+        self.processes: dict[int, Process] = {}
+        self.leaders: dict[int, int] = {}  # of threads
+        self.datagram: set[tuple[int, bytes]] = set()  # (process, descriptor)
+        self.acts: list[Act] = []
+        self.counts: Counter[str] = Counter()
 
     def take(self, data: bytes) -> None:
         *lines, self.rest = (self.rest + data).split(b"\n")
+        if len(self.rest) > MAX_TRACE_LINE_BYTES:
+            self.rest = b""
         for line in lines:
-            self.line(line)
+            match = self.LINE.fullmatch(line)
+            if not match:
+                continue
+            pid = int(match[1])
+            if match[2]:
+                self.end(pid, match[2] == b"killed by", match[3].decode())
+            elif match[6] and match[7].endswith(b"<unfinished ...>"):
+                self.unfinished[pid] = match[7][:-16]
+            else:
+                self.call(pid, (match[4] or match[6]).decode(), self.unfinished.pop(pid, b"") + (match[5] or match[7]))
 
-    def line(self, line: bytes) -> None:
-        match = self.LINE.fullmatch(line)
-        if not match:
-            return
-        pid = int(match[1])
-        if match[2]:
-            if pid == self.main and match[2] == b"killed by":
-                self.signal = match[3].decode()
-            elif pid == self.main:
-                self.exit_code = int(match[3])
-        elif match[4] in (b"execve", b"execveat"):
-            if not self.launcher and LAUNCHER in match[5]:
+    def end(self, pid: int, killed: bool, how: str) -> None:
+        if process := self.processes.get(pid):
+            process.exit_code, process.signal = (None, how) if killed else (int(how), None)
+
+    def call(self, pid: int, name: str, rest: bytes) -> None:
+        if not self.launcher:  # nsjail making the jail
+            if name == "execve" and rest.startswith(b'"' + self.LAUNCHER + b'"'):
                 self.launcher = pid
-        elif pid == self.launcher and not self.main and (result := self.RESULT.match(match[5])):
-            self.main = int(result[1])
+                self.processes[pid] = Process(pid, 0, 1, ["launch.py"])
+            return
+        pid = self.leaders.get(pid, pid)
+        process = self.process(pid)
+        result = self.RESULT.search(rest)
+        if not process or not result:
+            return
+        done, error = int(result[1]), result[2].decode() if result[2] else None
+        strings = [bytes.fromhex(one.replace(b"\\x", b"").decode()) for one in self.STRING.findall(rest)]
+        if name in ("fork", "vfork", "clone", "clone3"):
+            child = int(result[3] or result[1])
+            if done > 0 and b"CLONE_THREAD" in rest:
+                self.leaders[child] = pid
+            elif done > 0 and (new := self.process(child)):
+                new.ppid, new.jail_pid, new.argv = pid, done, new.argv or list(process.argv)
+                if pid == self.launcher:
+                    self.main = self.main or child
+        elif name in ("execve", "execveat") and strings:
+            words = [printable(one) for one in strings[1:]] or [printable(strings[0])]
+            if not error:
+                process.argv = words
+            self.act(Act("exec", pid, printable(strings[0]), time.monotonic(), words, error))
+        elif name == "socket" and done >= 0:
+            fd = (pid, result[1])
+            (self.datagram.add if b"SOCK_DGRAM" in rest else self.datagram.discard)(fd)
+        elif name in ("unlink", "unlinkat") and strings and not error:
+            if name == "unlink" or rest.startswith(b"AT_FDCWD"):
+                self.act(Act("unlink", pid, printable(strings[0]), time.monotonic()))
+        elif address := self.ADDRESS.search(rest):
+            self.address(pid, name, rest, address, strings, error)
+
+    def address(
+        self, pid: int, name: str, rest: bytes, address: re.Match[bytes], strings: list[bytes], error: str | None
+    ) -> None:
+        kind = "udp" if (pid, rest.partition(b",")[0]) in self.datagram else "tcp"
+        if address[2] is not None:
+            host = bytes.fromhex(address[2].replace(b"\\x", b"").decode()).decode("ascii", "replace")
+            target = f"[{host}]:{address[1].decode()}" if ":" in host else f"{host}:{address[1].decode()}"
+        else:
+            path = bytes.fromhex(address[4].replace(b"\\x", b"").decode())
+            kind, target = "other", f"unix:{address[3].decode()}{printable(path)}"
+        if name == "bind":
+            kind, target = "other", f"listen {target}"
+        if target != "unix:/var/run/nscd/socket":  # the C library asks there before it reads /etc/passwd
+            self.act(
+                Act(kind, pid, target, time.monotonic(), [], error, strings[0] if name.startswith("send") else b"")
+            )
+
+    def process(self, pid: int) -> Process | None:
+        if pid not in self.processes:
+            self.counts["process"] += 1
+            if self.counts["process"] > MAX_EVENTS_PER_KIND:
+                return None
+            self.processes[pid] = Process(pid)
+        return self.processes[pid]
+
+    def act(self, act: Act) -> None:
+        self.counts[act.kind] += 1
+        if self.counts[act.kind] <= MAX_EVENTS_PER_KIND:
+            self.acts.append(act)
+
+    def own(self, is_pip: bool) -> set[int]:
+        """The launcher, its child and, when that is pip, pip's helpers: their doing is not the package's.
+
+        A Python that pip starts is a build backend, and so the package's, unless it is pip once more. Descent decides,
+        by the kernel's account, so that a package can't claim to be pip.
+        """
+        own = {self.launcher, self.main} if is_pip else {self.launcher}
+        for process in self.processes.values() if is_pip else ():  # parents come before children
+            again = any(one.endswith("/pip/__pip-runner__.py") for one in process.argv)
+            if process.ppid in own and (again or not process.is_python):
+                own.add(process.pid)
+        return own
 
 
-LAUNCHER = "".join(f"\\x{byte:02x}" for byte in b"/opt/snakehook/launch.py").encode()
+class Account:
+    """What the Python witness says, by the pid that each process knows itself by. Never proof."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+        self.lines: list[dict[str, Any]] = []
+        self.code: dict[tuple[int, int], dict[str, Any]] = {}
+        self.counts: Counter[str] = Counter()
+        self.malformed = 0
+
+    def take(self, data: bytes) -> None:
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        self.rest = self.rest[-MAX_TEXT_CHARS:]
+        for line in lines:
+            try:
+                said = json.loads(line)
+                event, pid = str(said["event"]), int(said["pid"])
+                if event == "code":
+                    self.piece(pid, int(said["id"]), said)
+                elif event not in ("start", "spawn", "address", "name", "change", "open"):
+                    raise ValueError(event)
+                else:
+                    self.counts[event] += 1
+                    if self.counts[event] <= MAX_EVENTS_PER_KIND:
+                        self.lines.append(
+                            {"event": event, "pid": pid, "what": said.get("what"), "at": text(said.get("at"))}
+                        )
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+                self.malformed += 1
+
+    def piece(self, pid: int, number: int, said: dict[str, Any]) -> None:
+        if "at" in said and (pid, number) not in self.code:
+            self.counts["code"] += 1
+            if self.counts["code"] <= MAX_CODES:
+                whole = {
+                    "at": text(said["at"]),
+                    "bytes": int(said["bytes"]),
+                    "decoded": said["decoded"] is True,
+                    "pid": pid,
+                }
+                self.code[pid, number] = {**whole, "source": b""}
+        if (code := self.code.get((pid, number))) and len(code["source"]) < MAX_CODE_BYTES:
+            code["source"] += bytes.fromhex(said["text"])[:MAX_CODE_BYTES]
+
+    def twin(self, jail_pids: set[int], event: str, fits: Callable[[str], bool]) -> dict[str, Any] | None:
+        """The first line of one of `jail_pids` whose subject `fits`."""
+        for line in self.lines:
+            if line["event"] == event and line["pid"] in jail_pids and fits(text(line["what"])):
+                return line
+        return None
+
+
+def text(value: Any) -> str:
+    """A value of the Python witness as printable text of bounded length."""
+    if isinstance(value, list):
+        return " ".join(text(one) for one in value[:64])[:MAX_TEXT_CHARS]
+    return printable(str(value).encode("utf-8", "backslashreplace")[:MAX_TEXT_CHARS])
+
+
+def snapshot(scratch_fd: int) -> dict[str, tuple[int, int, int]]:
+    """Every file of the scratch: its size, inode and change time, which nobody in the jail can set."""
+    found: dict[str, tuple[int, int, int]] = {}
+    folders = [""]
+    while folders and len(found) < MAX_FILES:
+        folder = folders.pop()
+        try:
+            fd = open_beneath(scratch_fd, folder.rstrip("/") or ".")
+        except OSError:  # its permission was taken away, or its path is longer than the kernel takes
+            found[folder] = (0, 0, -1)
+            continue
+        with contextlib.closing(os.scandir(fd)) as entries:
+            for entry in entries:
+                path = folder + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if path.count("/") < MAX_DEPTH:
+                        folders.append(path + "/")
+                else:
+                    about = entry.stat(follow_symlinks=False)
+                    found[path] = (about.st_size, about.st_ino, about.st_ctime_ns)
+        os.close(fd)
+    return found
 
 
 def run(phase: Phase, stream: Stream) -> None:
@@ -619,11 +852,12 @@ def run(phase: Phase, stream: Stream) -> None:
     begun = time.monotonic()
     scratch_fd = os.open(phase.scratch, os.O_RDONLY | os.O_DIRECTORY)
     cache_fd = os.open(phase.cache, os.O_RDONLY | os.O_DIRECTORY) if phase.index else -1
+    audit_fd = os.open(phase.audit, os.O_RDWR | os.O_NONBLOCK)  # our own end for writing keeps it from ending early
     lifeline_far, lifeline = os.pipe()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pipes = {name: os.pipe() for name in ("stdout", "stderr", "log", "trace")}
     if os.fork() == 0:
-        for fd in (lifeline, scratch_fd, cache_fd, ours.fileno(), *(near for near, _ in pipes.values())):
+        for fd in (lifeline, scratch_fd, cache_fd, audit_fd, ours.fileno(), *(near for near, _ in pipes.values())):
             if fd >= 0:
                 os.close(fd)
         far = {name: end for name, (_, end) in pipes.items()}
@@ -640,15 +874,18 @@ def run(phase: Phase, stream: Stream) -> None:
     for _, end in pipes.values():
         os.close(end)
     drop_privileges(phase)
+    before = snapshot(scratch_fd)
+    ours.send(b"go")
 
     message, fds, _, _ = socket.recv_fds(ours, 4096, 3)
     if not fds:
         raise OSError(json.loads(message)["error"])
     sockets = [socket.socket(fileno=fd) for fd in fds]
     gateway = Gateway(phase.index, stream, cache_fd) if phase.index else None
+    questions: list[Question] = []
     serve: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
-        (answer_datagrams, (sockets[0], stream)),
-        (answer_streams, (sockets[1], stream)),
+        (answer_datagrams, (sockets[0], questions)),
+        (answer_streams, (sockets[1], questions)),
     ]
     if gateway:
         serve.append((gateway.listen, (sockets[2],)))
@@ -656,11 +893,11 @@ def run(phase: Phase, stream: Stream) -> None:
         threading.Thread(target=target, args=arguments, daemon=True).start()
 
     outputs = {name: Output() for name in ("stdout", "stderr", "log")}
-    trace = Trace()
+    trace, account = Trace(), Account()
     poll = select.poll()
     takers: dict[int, Callable[[bytes], None]] = {pipes[name][0]: outputs[name].take for name in outputs}
     takers[pipes["trace"][0]] = trace.take
-    for fd in (*takers, ours.fileno()):
+    for fd in (*takers, ours.fileno(), audit_fd):
         poll.register(fd, select.POLLIN)
     stopped: str | None = None
     status: int | None = None
@@ -671,6 +908,8 @@ def run(phase: Phase, stream: Stream) -> None:
                 status = last.get("status", 255)
                 outputs["log"].take(last.get("error", "").encode())
                 poll.unregister(fd)
+            elif fd == audit_fd:
+                account.take(os.read(fd, 1 << 16))
             elif data := os.read(fd, 1 << 16):
                 takers[fd](data)
             else:
@@ -680,7 +919,14 @@ def run(phase: Phase, stream: Stream) -> None:
             stopped = reason_to_stop(phase, begun, gateway, scratch_fd)
             if stopped:
                 os.close(lifeline)
-    finish(phase, stream, outputs, trace, stopped, status, scratch_fd, begun)
+    with contextlib.suppress(BlockingIOError):
+        while data := os.read(audit_fd, 1 << 16):
+            account.take(data)
+    duration_sec = time.monotonic() - begun
+    merge(phase, stream, trace, account, questions)
+    tell_files(phase, stream, trace, account, before, scratch_fd)
+    tell_leaks(phase, stream, trace, account, questions, outputs)
+    finish(phase, stream, outputs, trace, stopped, status, scratch_fd, duration_sec)
 
 
 def reason_to_stop(phase: Phase, begun: float, gateway: Gateway | None, scratch_fd: int) -> str | None:
@@ -695,6 +941,190 @@ def reason_to_stop(phase: Phase, begun: float, gateway: Gateway | None, scratch_
     return None
 
 
+# --- merging the witnesses -------------------------------------------------------------------------------------------
+
+
+def merge(phase: Phase, stream: Stream, trace: Trace, account: Account, questions: list[Question]) -> None:
+    """Write what was done, each with who did it, where, and which witness saw it.
+
+    What a Python did by the kernel's account, but not by its own, was hidden from the hook.
+    """
+    own = trace.own(phase.launch[0] == "pip")
+    known = {one.jail_pid for one in trace.processes.values()}
+    started = {line["pid"] for line in account.lines if line["event"] == "start"}
+    hidden: set[tuple[int, str]] = set()
+
+    def tell(kind: str, act: Act, twin: dict[str, Any] | None, expected: bool, **more: Any) -> None:
+        process = trace.processes[act.pid]
+        witness = ["kernel", "python"] if twin else ["kernel"]
+        about = {"target": act.target, "pid": act.pid, "process": process.title, "place": twin and twin["at"]}
+        stream.emit(kind, **about, own=act.pid in own, witness=witness, **more)
+        if expected and not twin and act.pid not in own and (act.pid, act.kind) not in hidden:
+            hidden.add((act.pid, act.kind))
+            stream.emit("hidden", **about, what=act.kind)
+
+    def pythons(pid: int) -> set[int]:
+        """The jail's numbers for `pid` and its parent, as far as they are Pythons."""
+        process = trace.processes[pid]
+        family = [process, *([trace.processes[process.ppid]] if process.ppid in trace.processes else [])]
+        return {one.jail_pid for one in family if one.is_python or one.jail_pid in started}
+
+    for process in trace.processes.values():
+        stream.emit(
+            "process",
+            pid=process.pid,
+            ppid=process.ppid,
+            argv=[word[:1000] for word in process.argv[:64]],
+            exit_code=process.exit_code,
+            signal=process.signal,
+            own=process.pid in own,
+        )
+    asked = [act for act in trace.acts if act.target == "127.0.0.1:53" and act.kind == "udp"]
+    told: set[tuple[str, int, str]] = set()
+    for question in questions:
+        near = min(asked, key=lambda act: abs(act.seen - question.seen), default=None)
+        twin = account.twin({*known}, "name", lambda what: what.lower().rstrip(".") == question.name.lower())  # noqa: B023
+        if near and ("dns", near.pid, question.name) not in told:
+            told.add(("dns", near.pid, question.name))
+            tell("dns", replace(near, target=question.name), twin, trace.processes[near.pid].is_python)
+        elif not near and ("dns", 0, question.name) not in told:
+            told.add(("dns", 0, question.name))
+            stream.emit("dns", target=question.name, pid=0, process="", place=None, own=False, witness=["kernel"])
+    for act in trace.acts:
+        actor = trace.processes[act.pid]
+        mine = {actor.jail_pid}
+        if act.kind == "exec":
+            family = pythons(act.pid)
+            # As a list, or as the string that a shell gets for its last word.
+            asked_for = {" ".join(act.words)[:MAX_TWIN_CHARS], act.words[-1][:MAX_TWIN_CHARS]}
+            twin = account.twin(family, "spawn", lambda what: what[:MAX_TWIN_CHARS] in asked_for)  # noqa: B023
+            by_pool = any("multiprocessing" in word for word in act.words)  # which spawns by a private call
+            by_pip = actor.ppid in own  # a build backend, started
+            key = ("exec", act.pid if not act.error else actor.ppid, " ".join(act.words))
+            if key not in told and not by_pip:
+                told.add(key)
+                tell("exec", act, twin, bool(family) and not by_pool, argv=act.words, error=act.error)
+        elif act.kind in ("tcp", "udp", "other"):
+            gateway = act.target == f"127.0.0.1:{INDEX_PORT}" and phase.index
+            if act in asked or gateway or (act.kind, act.pid, act.target) in told:
+                continue
+            told.add((act.kind, act.pid, act.target))
+            host, _, port = act.target.rpartition(":")
+            words = [host.strip("[]").removeprefix("listen "), port] if act.kind != "other" or port.isdigit() else []
+            twin = account.twin(mine, "address", lambda what: all(word in what for word in words))  # noqa: B023
+            tell("network", act, twin, actor.is_python or actor.jail_pid in started, net=act.kind, error=act.error)
+    for name in phase.bait:
+        path = name.replace("~", "/home/dev", 1)
+        if twin := account.twin(known, "open", lambda what: what == path):  # noqa: B023
+            stream.emit("opened", target=path, place=twin["at"])
+    for code in account.code.values():
+        source = code["source"][:MAX_CODE_BYTES]
+        about = {"sha256": hashlib.sha256(source).hexdigest(), "bytes": code["bytes"], "place": code["at"]}
+        stream.emit("code", **about, decoded=code["decoded"], text=source.decode("utf-8", "replace"))
+    strangers = {line["pid"] for line in account.lines} - known
+    if phase.strace and (account.malformed or strangers):
+        why = f"{account.malformed} malformed lines, {len(strangers)} processes that do not exist"
+        stream.emit("tamper", target="the Python witness", reason=why)
+    lost = {**trace.counts, **account.counts}
+    for kind, count in lost.items():
+        if count > MAX_EVENTS_PER_KIND or (kind == "code" and count > MAX_CODES):
+            stream.emit("flood", target=kind, count=count)
+    stream.emit("witness", python=trace.processes[trace.main].jail_pid in started if trace.main else bool(started))
+
+
+def where(path: str, phase: Phase) -> str:
+    """A path of the scratch as the jail sees it."""
+    for folder, seen in (("home/", "/home/dev/"), ("tmp/", "/tmp/"), ("shm/", "/dev/shm/")):  # noqa: S108
+        if path.startswith(folder):
+            return seen + path[len(folder) :]
+    return "/opt/snakehook/work/" + path
+
+
+def tell_files(
+    phase: Phase,
+    stream: Stream,
+    trace: Trace,
+    account: Account,
+    before: dict[str, tuple[int, int, int]],
+    scratch_fd: int,
+) -> None:
+    """Write what changed in the scratch beyond what the installed distributions list as theirs."""
+    after = snapshot(scratch_fd)
+    listed = installed_files(scratch_fd, phase.site) if phase.distribution else set()
+    for path in sorted({*before, *after}):
+        was, is_now = before.get(path), after.get(path)
+        if was == is_now or path in listed:
+            continue
+        change = "created" if was is None else "deleted" if is_now is None else "modified"
+        seen = printable(where(path, phase).encode(errors="surrogateescape"))
+        twin = account.twin({line["pid"] for line in account.lines}, "open", lambda what: what == seen)  # noqa: B023
+        stream.emit("file", path=seen, change=change, bytes=is_now[0] if is_now else None, place=twin and twin["at"])
+        if path.endswith(".pth") and is_now:
+            tell_pth(stream, scratch_fd, path, seen)
+    own = trace.own(phase.launch[0] == "pip")
+    for act in trace.acts:
+        if act.kind == "unlink" and act.pid not in own and "/pip-" not in act.target:
+            stream.emit("file", path=act.target, change="deleted", bytes=None, place=None)
+    for path in sorted(listed):
+        if path.endswith(".pth") and path.count("/") == phase.site.count("/") + 1:
+            tell_pth(stream, scratch_fd, path, where(path, phase))
+
+
+def tell_pth(stream: Stream, scratch_fd: int, path: str, seen: str) -> None:
+    """A line of a .pth file that starts with import is executed at every start of the interpreter (site's docs)."""
+    for line in metadata_lines(scratch_fd, path):
+        if line.startswith(("import ", "import\t")):
+            stream.emit("pth", path=seen, line=printable(line.encode(errors="replace")))
+            return
+
+
+def installed_files(scratch_fd: int, site: str) -> set[str]:
+    """Every path that a RECORD in `site` lists, and what pip itself leaves there."""
+    listed: set[str] = set()
+    try:
+        site_fd = open_beneath(scratch_fd, site)
+    except OSError:
+        return listed
+    for folder in os.listdir(site_fd):
+        if folder.endswith(".dist-info"):
+            own = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+            listed |= {f"{site}/{folder}/{name}" for name in own}
+            for line in metadata_lines(site_fd, f"{folder}/RECORD"):
+                listed.add(f"{site}/" + line.rsplit(",", 2)[0].strip('"').removeprefix("../../"))
+    os.close(site_fd)
+    return listed
+
+
+def tell_leaks(
+    phase: Phase, stream: Stream, trace: Trace, account: Account, questions: list[Question], outputs: dict[str, Output]
+) -> None:
+    """Where the bait's values turn up again, as they are or in the encodings that thieves use."""
+    places = [
+        (f"command: {' '.join(act.words)[:200]}", " ".join(act.words).encode()) for act in trace.acts if act.words
+    ]
+    places += [(f"packet to {act.target}", act.payload) for act in trace.acts if act.payload]
+    places += [(f"DNS name {one.name[:200]}", one.name.replace(".", "").encode()) for one in questions]
+    places += [(name, bytes(output.kept)) for name, output in outputs.items() if name != "log"]
+    places += [(f"generated code at {code['at']}", code["source"]) for code in account.code.values()]
+    for name, value in phase.bait.items():
+        forms = disguises(value)
+        for place, data in places:
+            if any(form in data for form in forms):
+                stream.emit("leak", target=name, reason=place)
+                break
+
+
+def disguises(value: str) -> list[bytes]:
+    """`value` as plain text, reversed, hex, and the part of its base64 that is the same at each of three offsets."""
+    plain = value.encode()
+    forms = [plain, plain[::-1], plain.hex().encode(), plain.hex().upper().encode()]
+    for offset in range(3):
+        coded = base64.b64encode(b"\0" * offset + plain)
+        core = coded[(offset * 4 + 2) // 3 :].rstrip(b"=")[:-2]
+        forms += [core, core.replace(b"+", b"-").replace(b"/", b"_")]
+    return forms
+
+
 def finish(
     phase: Phase,
     stream: Stream,
@@ -703,10 +1133,9 @@ def finish(
     stopped: str | None,
     status: int,
     scratch_fd: int,
-    begun: float,
+    duration_sec: float,
 ) -> None:
     """Write what is known when the jail is gone: its output, what it installed, and how it ended."""
-    duration_sec = time.monotonic() - begun
     stdout = outputs["stdout"]
     started = stdout.kept.startswith(STARTED)
     if started:
@@ -721,7 +1150,8 @@ def finish(
             bytes=output.total_bytes,
             truncated=output.total_bytes > len(output.kept),
         )
-    exit_code, killed_by = trace.exit_code, trace.signal
+    main = trace.processes.get(trace.main, Process(0))
+    exit_code, killed_by = main.exit_code, main.signal
     if not trace.main and status >= 0:
         exit_code = status
     reason = None
@@ -733,15 +1163,8 @@ def finish(
         outcome = "ok" if exit_code == 0 else "failed"
     if phase.distribution and outcome == "ok":
         stream.emit("distribution", **installed_distribution(scratch_fd, phase.site, phase.distribution))
-    stream.emit(
-        "end",
-        outcome=outcome,
-        reason=reason,
-        exit_code=exit_code,
-        signal=killed_by,
-        duration_s=round(duration_sec, 3),
-        dropped=stream.dropped(),
-    )
+    end = {"outcome": outcome, "reason": reason, "exit_code": exit_code, "signal": killed_by}
+    stream.emit("end", **end, duration_s=round(duration_sec, 3), dropped=stream.dropped())
 
 
 def main() -> None:
