@@ -746,13 +746,12 @@ class Report:
     )
     delivery: Delivery = field(default_factory=Delivery)
 
-    def keep(self, items: list[Any], item: Any = None, **fields: Any) -> None:
-        """Append to one of the report's lists, once and within its bound."""
-        item = item or fields
-        if item in items:
+    def keep(self, items: list[Any], item: Any, **more: Any) -> None:
+        """Append `item` to one of the report's lists, within its bound and once: `more` makes it no other item."""
+        if any(item == one if isinstance(one, str) else item.items() <= one.items() for one in items):
             return
         if len(items) < MAX_LIST_ITEMS:
-            items.append(item)
+            items.append(item | more if more else item)
         else:
             self.coverage["dropped_events"] += 1
 
@@ -775,7 +774,6 @@ def run_directory(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator
             one.mkdir(exist_ok=True)
             os.chown(one, user, group)
         os.mkfifo(folder / "audit")
-        (folder / "audit").chmod(0o222)  # the umask would narrow a mode given to mkfifo
         yield folder
     finally:
         remove_run_directory(folder)
@@ -805,6 +803,8 @@ def find_cgroups() -> tuple[Path, ...]:
         parents = (CGROUP_ROOT / "memory" / "snakehook", CGROUP_ROOT / "pids" / "snakehook")
         for parent in parents:
             parent.mkdir(exist_ok=True)
+    if not all(os.access(parent, os.W_OK) for parent in parents):
+        raise PermissionError(f"{parents[0]} is not ours")
     return parents
 
 
@@ -937,7 +937,7 @@ class Detonation:
     installed: dict[str, Any] = field(default_factory=lambda: {"scripts": [], "modules": []})
     cgroups: list[Path] = field(default_factory=list)
     bait: Bait | None = None
-    places: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str | None] = field(default_factory=dict)
 
     def run(self) -> None:
         """Install, then trigger what the mode asks for; the report says how it went, whatever happens."""
@@ -1030,6 +1030,7 @@ class Detonation:
                 "denylist": settings.package_denylist,
                 "max_bytes": settings.max_download_bytes,
             }
+            environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"  # for the pips that pip starts, too
         else:
             environment["PYTHONPATH"] = f"{JAIL_WORK}/{request.site}"
         return {
@@ -1099,44 +1100,45 @@ class Detonation:
 
     def absorb(self, phase: Phase, event: dict[str, Any]) -> None:
         """Put one event of the warden where a reader looks for it, and say so when it is a finding."""
-        report, where = self.report, phase.name
-        kind, target = event["kind"], event.get("target", "")
-        process, place, own = event.get("process"), event.get("place"), event.get("own", False)
+        report = self.report
+        kind, where = event["kind"], phase.name
+        target: str = event.get("target", "")
+        process: str | None = event.get("process")
+        place: str | None = event.get("place")
         match kind:
             case "output":
                 setattr(phase, event["stream"], {k: event[k] for k in ("text", "bytes", "truncated")})
             case "distribution":
                 self.installed = event
             case "download":
-                report.keep(report.downloads, **{k: event[k] for k in ("file", "bytes", "sha256", "from_cache")})
+                report.keep(report.downloads, {k: event[k] for k in ("file", "bytes", "sha256", "from_cache")})
             case "process":
-                keys = ("pid", "ppid", "argv", "exit_code", "signal")
-                report.keep(report.processes, phase=where, **{k: event[k] for k in keys})
+                keys = ("phase", "pid", "ppid", "argv", "exit_code", "signal")
+                report.keep(report.processes, {k: event[k] for k in keys})
             case "exec":
                 severity = command_severity(event["argv"], where)
                 failed = f" ({event['error']})" if event["error"] else ""
                 self.find(severity, "process.spawn", phase, f"runs {' '.join(event['argv'])}{failed}", place, process)
-            case "dns" | "network" if not own:
+            case "dns" | "network" if not event["own"]:
                 net = event.get("net", "dns")
-                about = {"target": target, "process": process, "place": place, "witness": event["witness"]}
-                report.keep(report.network, phase=where, kind=net, **about)
+                about = {"phase": where, "kind": net, "target": target, "place": place, "witness": event["witness"]}
+                report.keep(report.network, about, process=process)
                 verb = "asks for the name" if kind == "dns" else "uses" if net == "other" else f"connects ({net}) to"
                 severity = network_severity(net, target)
                 self.find(severity, "network.attempt", phase, f"{verb} {target}", place, process)
             case "opened":
                 self.places[target] = place
             case "file":
-                change = {k: event[k] for k in ("path", "change", "bytes")}
-                report.keep(report.files, phase=where, **change)
-                if severity := write_severity(event["path"], event["change"], where):
+                report.keep(report.files, {k: event[k] for k in ("phase", "path", "change", "bytes")})
+                if grave := write_severity(event["path"], event["change"], where):
                     title = f"{event['change']} {event['path']}"
-                    self.find(severity, "persistence.write", phase, title, place, process)
+                    self.find(grave, "persistence.write", phase, title, place, process)
             case "pth":
                 title = f"{event['path']} runs code at every interpreter start: {event['line'][:200]}"
                 self.find("medium", "pth.code", phase, title, event["path"], process)
             case "code":
-                code = {"sha256": event["sha256"], "bytes": event["bytes"], "at": place, "text": event["text"]}
-                report.keep(report.code, phase=where, **code)
+                code = {"phase": where, "sha256": event["sha256"], "bytes": event["bytes"]}
+                report.keep(report.code, code, at=place, text=event["text"])
                 severity, how = ("high", "decoded") if event["decoded"] else ("info", "generated")
                 self.find(
                     severity, "code.dynamic", phase, f"executes {how} code, {event['bytes']} bytes", place, process
@@ -1163,8 +1165,8 @@ class Detonation:
                 report.keep(report.coverage["notes"], f"{where}: refused {target}: {event['reason']}")
 
     def find(self, severity: str, rule: str, phase: Phase, title: str, at: str | None, process: str | None) -> None:
-        finding = {"severity": severity, "rule": rule, "phase": phase.name, "title": plain(title, 300), "at": at}
-        self.report.keep(self.report.findings, finding | {"process": process or None})
+        same = {"severity": severity, "rule": rule, "phase": phase.name, "title": plain(title, 300), "at": at}
+        self.report.keep(self.report.findings, same, process=process or None)
 
     def why(self, phase: Phase, reason: str | None) -> str:
         """One line that tells a reader what to make of a phase that did not go well."""
@@ -1258,9 +1260,12 @@ def command_severity(argv: list[str], phase: str) -> str:
     return "info" if BUILD_TOOLS.fullmatch(program) else "medium"
 
 
-def network_severity(net: str, target: str) -> str:
-    local = re.fullmatch(r"(127\.[0-9.]+|\[::1\]|localhost).*", target)
-    return "info" if net == "other" and target.startswith("unix:") else "medium" if net == "other" or local else "high"
+def network_severity(kind: str, target: str) -> str:
+    """Outside is grave; a listener or a service of this machine is worth a look, the jail's own plumbing is not."""
+    local = re.fullmatch(r"(listen )?(127\.[0-9.]+|\[::1\]|localhost)(:[0-9]+)?|unix:.*", target)
+    if kind == "other":
+        return "info" if local else "medium"
+    return "medium" if local else "high"
 
 
 def write_severity(path: str, change: str, phase: str) -> str | None:

@@ -852,7 +852,9 @@ def run(phase: Phase, stream: Stream) -> None:
     begun = time.monotonic()
     scratch_fd = os.open(phase.scratch, os.O_RDONLY | os.O_DIRECTORY)
     cache_fd = os.open(phase.cache, os.O_RDONLY | os.O_DIRECTORY) if phase.index else -1
+    Path(phase.audit).chmod(0o600)
     audit_fd = os.open(phase.audit, os.O_RDWR | os.O_NONBLOCK)  # our own end for writing keeps it from ending early
+    Path(phase.audit).chmod(0o222)  # on a read-only mount: the jail can't read what its other processes said
     lifeline_far, lifeline = os.pipe()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pipes = {name: os.pipe() for name in ("stdout", "stderr", "log", "trace")}
@@ -1010,7 +1012,7 @@ def merge(phase: Phase, stream: Stream, trace: Trace, account: Account, question
                 continue
             told.add((act.kind, act.pid, act.target))
             host, _, port = act.target.rpartition(":")
-            words = [host.strip("[]").removeprefix("listen "), port] if act.kind != "other" or port.isdigit() else []
+            words = [host.removeprefix("listen ").strip("[]"), port] if act.kind != "other" or port.isdigit() else []
             twin = account.twin(mine, "address", lambda what: all(word in what for word in words))  # noqa: B023
             tell("network", act, twin, actor.is_python or actor.jail_pid in started, net=act.kind, error=act.error)
     for name in phase.bait:
