@@ -132,7 +132,8 @@ def given(value: str) -> str:
 def web_address(value: str) -> str:
     try:
         parts = urlsplit(value)
-        good = parts.scheme in ("https", "http") and parts.hostname and parts.port != 0 and not parts.username
+        plain_url = parts.scheme in ("https", "http") and parts.hostname and parts.port != 0 and not parts.username
+        good = bool(plain_url and re.fullmatch(r"[!-~]+", value))
     except ValueError:
         good = False
     if not good:  # the value may be a secret: it is not repeated
@@ -142,8 +143,10 @@ def web_address(value: str) -> str:
 
 def existing(value: str) -> str:
     found = shutil.which(value) or value
-    if not Path(found).exists():
-        raise ValueError(f"names {found}, which does not exist")
+    try:
+        Path(found).stat()
+    except OSError as error:
+        raise ValueError(f"names {found}, which can't be used: {error.strerror}") from None
     return found
 
 
@@ -923,7 +926,7 @@ class Bait:
             os.close(fd)
 
 
-@dataclass
+@dataclass(eq=False)
 class Detonation:
     """One run on its way through its phases, and the warden that has it at the moment."""
 
@@ -1015,7 +1018,7 @@ class Detonation:
         rlimits = {
             "cpu": settings.rlimit_cpu_sec,
             "nofile": settings.rlimit_nofile,
-            "fsize": max(1, settings.max_disk_bytes >> 20),
+            "fsize": (settings.max_disk_bytes >> 20) + 1,  # the disk is full first
             "as": "inf" if self.cgroups else settings.rlimit_as_mb,
         }
         if not self.cgroups and settings.enable_cgroup_pids_limit:
@@ -1719,15 +1722,11 @@ def command_triage(arguments: argparse.Namespace) -> int:
     return EXIT_OK if report.outcome == "ok" else EXIT_OTHER
 
 
-def command_serve(arguments: argparse.Namespace) -> int:
-    host, _, port = arguments.listen.rpartition(":")
-    if not host or not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or int(port) > 65535:
-        print("--listen takes HOST:PORT.", file=sys.stderr)
-        return EXIT_USAGE
-    service = start_service()
-    server = waitress.server.create_server(
+def create_server(service: Service, listen: str) -> Any:
+    """waitress with small bodies and headers, many connections and little patience. Raises OSError."""
+    return waitress.server.create_server(
         build_app(service),
-        listen=arguments.listen,
+        listen=listen,
         threads=8,
         ident="",
         max_request_header_size=16 << 10,
@@ -1737,6 +1736,20 @@ def command_serve(arguments: argparse.Namespace) -> int:
         connection_limit=1000,
         asyncore_use_poll=True,
     )
+
+
+def command_serve(arguments: argparse.Namespace) -> int:
+    host, _, port = arguments.listen.rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or int(port) > 65535:
+        print("--listen takes HOST:PORT.", file=sys.stderr)
+        return EXIT_USAGE
+    service = start_service()
+    try:
+        server = create_server(service, arguments.listen)
+    except OSError as error:
+        print(f"{arguments.listen} can't be listened on: {error.strerror}.", file=sys.stderr)
+        service.stop()
+        return EXIT_USAGE
     log.info("listening on %s", arguments.listen)
 
     def leave(*_: Any) -> None:

@@ -428,10 +428,10 @@ class Gateway:
                 try:
                     if response.status == 200:
                         while block := response.read(1 << 16):
+                            self.spend(len(block))
                             limit_bytes -= len(block)
                             if limit_bytes < 0:
                                 raise Refused(502, "the index's answer is too large")
-                            self.spend(len(block))
                             yield block
                         self.local.upstream[netloc] = connection
                 finally:
@@ -926,7 +926,7 @@ def run(phase: Phase, stream: Stream) -> None:
             account.take(data)
     duration_sec = time.monotonic() - begun
     merge(phase, stream, trace, account, questions)
-    tell_files(phase, stream, trace, account, before, scratch_fd)
+    tell_files(phase, stopped is not None, stream, trace, account, before, scratch_fd)
     tell_leaks(phase, stream, trace, account, questions, outputs)
     finish(phase, stream, outputs, trace, stopped, status, scratch_fd, duration_sec)
 
@@ -936,11 +936,12 @@ def reason_to_stop(phase: Phase, begun: float, gateway: Gateway | None, scratch_
         return "timeout"
     if gateway and gateway.exhausted.is_set():
         return "download_cap"
-    if phase.own_disk:
-        disk = os.fstatvfs(scratch_fd)
-        if disk.f_bavail == 0 or disk.f_favail == 0:
-            return "disk"
-    return None
+    return "disk" if is_full(phase, scratch_fd) else None
+
+
+def is_full(phase: Phase, scratch_fd: int) -> bool:
+    disk = os.fstatvfs(scratch_fd)
+    return phase.own_disk and (disk.f_bavail == 0 or disk.f_favail == 0)
 
 
 # --- merging the witnesses -------------------------------------------------------------------------------------------
@@ -1044,6 +1045,7 @@ def where(path: str, phase: Phase) -> str:
 
 def tell_files(
     phase: Phase,
+    stopped: bool,
     stream: Stream,
     trace: Trace,
     account: Account,
@@ -1055,7 +1057,7 @@ def tell_files(
     listed = installed_files(scratch_fd, phase.site) if phase.distribution else set()
     for path in sorted({*before, *after}):
         was, is_now = before.get(path), after.get(path)
-        if was == is_now or path in listed:
+        if was == is_now or path in listed or (stopped and path.startswith("tmp/pip-")):  # pip had no time to tidy up
             continue
         change = "created" if was is None else "deleted" if is_now is None else "modified"
         seen = printable(where(path, phase).encode(errors="surrogateescape"))
@@ -1162,7 +1164,7 @@ def finish(
     elif not started:
         outcome, reason = "error", printable(bytes(outputs["log"].kept[-1000:])) or "the jail did not start"
     else:
-        outcome = "ok" if exit_code == 0 else "failed"
+        outcome = "ok" if exit_code == 0 else "disk" if is_full(phase, scratch_fd) else "failed"
     if phase.distribution and outcome == "ok":
         stream.emit("distribution", **installed_distribution(scratch_fd, phase.site, phase.distribution))
     end = {"outcome": outcome, "reason": reason, "exit_code": exit_code, "signal": killed_by}

@@ -142,9 +142,7 @@ class _Standin:
 # --- ways to answer -------------------------------------------------------------------------------
 
 
-def _begin(
-    exchange: BaseHTTPRequestHandler, status: int, headers: Mapping[str, str], length: int | None
-) -> bool:
+def _begin(exchange: BaseHTTPRequestHandler, status: int, headers: Mapping[str, str], length: int | None) -> bool:
     """Send the head; true when a body may follow."""
     stated = {name.lower() for name in headers}
     bodiless = status in (204, 304) or exchange.command == "HEAD"
@@ -363,9 +361,7 @@ def installed_wheel(name: str) -> tuple[str, bytes]:
     """Repack a distribution of the running environment as the wheel it came from, less its tests."""
     distribution = importlib.metadata.distribution(name)
     if distribution.read_text("RECORD") is None:
-        raise importlib.metadata.PackageNotFoundError(
-            f"{name}: installed without a RECORD, cannot be repacked"
-        )
+        raise importlib.metadata.PackageNotFoundError(f"{name}: installed without a RECORD, cannot be repacked")
     info = f"{_stem(distribution.name, distribution.version)}.dist-info"
     left_out = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"}  # the installer's own
     members: dict[str, Content] = {}
@@ -378,9 +374,7 @@ def installed_wheel(name: str) -> tuple[str, bytes]:
                 continue
             inside = PurePosixPath(info, *path.parts[1:])  # older installs spell the folder differently
         members[str(inside)] = Path(str(distribution.locate_file(path))).read_bytes()
-    tag = next(
-        line[5:] for line in (distribution.read_text("WHEEL") or "").splitlines() if line.startswith("Tag: ")
-    )
+    tag = next(line[5:] for line in (distribution.read_text("WHEEL") or "").splitlines() if line.startswith("Tag: "))
     return f"{info.removesuffix('.dist-info')}-{tag}.whl", _zip_wheel(info, members)
 
 
@@ -430,9 +424,7 @@ class Index(_Standin):
         requires_python = about.get("requires_python")
         return self.add_file(name, *sdist(name, version, files, **about), requires_python=requires_python)
 
-    def add_backend_sdist(
-        self, name: str, version: str, backend_prelude: str, files: Files
-    ) -> dict[str, Any]:
+    def add_backend_sdist(self, name: str, version: str, backend_prelude: str, files: Files) -> dict[str, Any]:
         return self.add_file(name, *backend_sdist(name, version, backend_prelude, files))
 
     def add_installed(self, name: str) -> dict[str, Any]:
@@ -476,9 +468,7 @@ class Index(_Standin):
             page = {
                 "meta": {"api-version": "1.1"},
                 "name": project,
-                "versions": sorted(
-                    {version for entry in entries if (version := _version(entry["filename"]))}
-                ),
+                "versions": sorted({version for entry in entries if (version := _version(entry["filename"]))}),
                 "files": entries,
             }
             return json.dumps(page).encode()
@@ -497,15 +487,9 @@ class Index(_Standin):
             Reply(405, headers={"Allow": "GET, HEAD"})(exchange)
         elif (data := self._files.get(quote(unquote(path)))) is not None:
             Reply(200, data, {"Content-Type": "application/octet-stream"})(exchange)
-        elif (
-            path.startswith("/simple/")
-            and path.endswith("/")
-            and (page := self._page(path[8:-1])) is not None
-        ):
+        elif path.startswith("/simple/") and path.endswith("/") and (page := self._page(path[8:-1])) is not None:
             accept = exchange.headers.get("Accept", "*/*")
-            if any(
-                kind in accept for kind in (SIMPLE_JSON, "application/vnd.pypi.simple.latest+json", "*/*")
-            ):
+            if any(kind in accept for kind in (SIMPLE_JSON, "application/vnd.pypi.simple.latest+json", "*/*")):
                 Reply(200, page, {"Content-Type": SIMPLE_JSON, "Vary": "Accept"})(exchange)
             else:
                 Reply(406)(exchange)
@@ -516,20 +500,14 @@ class Index(_Standin):
 def _wheel_metadata(data: bytes) -> bytes | None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return next(
-                archive.read(name) for name in archive.namelist() if name.endswith(".dist-info/METADATA")
-            )
+            return next(archive.read(name) for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
     except (zipfile.BadZipFile, StopIteration):
         return None
 
 
 def _version(filename: str) -> str | None:
     try:
-        parsed = (
-            parse_wheel_filename(filename)[1]
-            if filename.endswith(".whl")
-            else parse_sdist_filename(filename)[1]
-        )
+        parsed = parse_wheel_filename(filename)[1] if filename.endswith(".whl") else parse_sdist_filename(filename)[1]
     except ValueError:
         return None  # a hostile name is a file entry all the same, but of no version
     return str(parsed)
@@ -663,8 +641,7 @@ class Discord(_Standin):
         if parse_qs(url.query).get("wait", ["false"])[-1].lower() not in ("true", "1"):
             return Reply(204)
         attachments = [
-            {"id": str(n), "filename": name, "size": len(data)}
-            for n, (name, data) in enumerate(files.items())
+            {"id": str(n), "filename": name, "size": len(data)} for n, (name, data) in enumerate(files.items())
         ]
         return json_reply(
             200,

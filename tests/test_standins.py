@@ -63,9 +63,7 @@ def pip(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def run(command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {"PATH": os.environ["PATH"], "PIP_CONFIG_FILE": os.devnull, **environment}
-    return subprocess.run(  # noqa: S603 - our own commands
-        command, env=clean, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
-    )
+    return subprocess.run(command, env=clean, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
 
 
 def install(pip: Sequence[str], index: Index, home: Path, requirement: str) -> Path:
@@ -90,9 +88,7 @@ def send(
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_sec)
     try:
-        connection.request(
-            method, f"{parts.path}?{parts.query}" if parts.query else parts.path, body, headers
-        )
+        connection.request(method, f"{parts.path}?{parts.query}" if parts.query else parts.path, body, headers)
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
     finally:
@@ -113,9 +109,7 @@ def multipart(boundary: str, *parts: tuple[str, bytes]) -> bytes:
 # --- the index, by pip ---------------------------------------------------------------------------
 
 
-def test_pip_installs_a_wheel_its_dependency_and_its_script(
-    pip: list[str], index: Index, tmp_path: Path
-) -> None:
+def test_pip_installs_a_wheel_its_dependency_and_its_script(pip: list[str], index: Index, tmp_path: Path) -> None:
     index.add_wheel("Dep.Lib", "1", {"deplib.py": "WORD = 'from the dependency'\n"})
     entry = index.add_wheel(
         "top-pkg",
@@ -136,12 +130,8 @@ def test_pip_installs_a_wheel_its_dependency_and_its_script(
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("setuptools"), reason="no setuptools to repack")
-def test_pip_builds_a_setup_py_with_setuptools_from_the_index(
-    pip: list[str], index: Index, tmp_path: Path
-) -> None:
-    index.add_sdist(
-        "old-style", "2.0", {"old_style/__init__.py": "HERE = True\n", "old_style/a/__init__.py": ""}
-    )
+def test_pip_builds_a_setup_py_with_setuptools_from_the_index(pip: list[str], index: Index, tmp_path: Path) -> None:
+    index.add_sdist("old-style", "2.0", {"old_style/__init__.py": "HERE = True\n", "old_style/a/__init__.py": ""})
     site = install(pip, index, tmp_path, "old-style==2.0")
     assert (site / "old_style/a/__init__.py").exists()
     built_with = importlib.metadata.version("setuptools")
@@ -154,9 +144,7 @@ def test_pip_builds_with_a_backend_in_the_tree(pip: list[str], index: Index, tmp
     site = install(pip, index, tmp_path, "own-backend==0.1")
     assert (site / "own_backend.py").exists()
     assert (tmp_path / "ran").exists()
-    assert {path.split("/")[2] for _, path in index.requests if path.startswith("/simple/")} == {
-        "own-backend"
-    }
+    assert {path.split("/")[2] for _, path in index.requests if path.startswith("/simple/")} == {"own-backend"}
 
 
 # --- the index, by hand --------------------------------------------------------------------------

@@ -1,0 +1,298 @@
+"""What a package finds in its jail, what it can't reach from there, and what it leaves behind: nothing."""
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Snakehook, Triage
+from standins import Index, wait_for
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets real ids, a tmpfs and cgroups")
+
+LOOK = """
+import json, os, resource, socket, urllib.request
+
+def attempt(what):
+    try:
+        return what() or "it worked"
+    except OSError as error:
+        return type(error).__name__
+
+def connect(host, port):
+    socket.create_connection((host, port), timeout=5).close()
+
+print(json.dumps({
+    "uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(),
+    "uid_map": open("/proc/self/uid_map").read().split(),
+    "host": socket.gethostname(),
+    "python": os.path.realpath("/opt/snakehook/python/bin/python"),
+    "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    "cpu": resource.getrlimit(resource.RLIMIT_CPU)[0],
+    "as": resource.getrlimit(resource.RLIMIT_AS)[0],
+    "interfaces": [name for _, name in socket.if_nameindex()],
+    "index": attempt(lambda: connect("127.0.0.1", 3141)),
+    "service": attempt(lambda: connect("127.0.0.1", SERVICE_PORT)),
+    "world": attempt(lambda: connect("192.0.2.1", 443)),
+    "name": attempt(lambda: socket.getaddrinfo("exfil.attacker.example", 443)),
+    "environment": dict(os.environ),
+    "everybody": [attempt(lambda: open(f"/proc/{pid}/{name}").read())
+                  for pid in os.listdir("/proc") if pid.isdigit() for name in ("environ", "cmdline")],
+    "write": {path: attempt(lambda: open(path + "/x", "w").close())
+              for path in ("/", "/usr", "/etc", "/opt/snakehook", "/opt/snakehook/python", "/proc/sys/kernel")},
+    "here": {path: attempt(lambda: open(path + "/x", "w").close())
+             for path in ("/home/dev", "/tmp", "/dev/shm", "/opt/snakehook/work")},
+}))
+"""
+
+
+def look(triage: Triage, index: Index, **settings: object) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a module of a package sees when it is imported, and the report of that run."""
+    source = LOOK.replace("SERVICE_PORT", index.origin.rpartition(":")[2])
+    index.add_wheel("looker", "1.0", {"looker.py": source})
+    _, report, errors = triage("looker", "--mode", "import", **settings)
+    last = report["phases"][-1]
+    assert (last["name"], last["outcome"]) == ("import", "ok"), (report, errors)
+    seen: dict[str, Any] = json.loads(last["stdout"]["text"])
+    return seen, report
+
+
+SECRETS = {"API_TOKEN": "tok-5e7f-secret", "AWS_SECRET_ACCESS_KEY": "aws-5e7f-secret", "HTTPS_PROXY": "http://p-5e7f:1"}
+
+
+def check_that_it_is_locked_in(seen: dict[str, Any], report: dict[str, Any]) -> None:
+    assert seen["interfaces"] == ["lo"]
+    assert seen["index"] == "ConnectionRefusedError"  # no index outside of the install phase
+    assert seen["service"] == "ConnectionRefusedError"  # the jail's loopback is not the machine's
+    assert seen["world"] != "it worked"
+    assert seen["name"] == "gaierror"
+    questions = [one for one in report["network"] if one["kind"] == "dns"]
+    assert "exfil.attacker.example" in {one["target"] for one in questions}
+    assert {one["phase"] for one in questions} == {"import"}
+    assert "5e7f" not in json.dumps([seen["environment"], seen["everybody"]])
+    assert set(seen["write"].values()) <= {"OSError", "PermissionError", "FileNotFoundError"}
+    assert set(seen["here"].values()) == {"it worked"}
+
+
+def test_a_package_is_locked_in(triage: Triage, index: Index, discord: Any) -> None:
+    seen, report = look(triage, index, **SECRETS)
+    check_that_it_is_locked_in(seen, report)
+
+
+def test_a_package_is_locked_in_when_an_ordinary_user_runs_it(ordinary: Snakehook, index: Index) -> None:
+    seen, report = look(ordinary.triage, index, **SECRETS)
+    check_that_it_is_locked_in(seen, report)
+    assert (seen["uid"], seen["gid"]) == (65534, 65534)
+    assert any("tmpfs" in note for note in report["coverage"]["notes"])  # what root has and this run had not
+
+
+def test_an_ordinary_user_s_installation_fails_and_times_out_like_root_s(ordinary: Snakehook, index: Index) -> None:
+    index.add_backend_sdist("stuck", "1.0", "import time\nwhile True: time.sleep(1)\n", {"stuck.py": ""})
+    code, report, _ = ordinary.triage("stuck", RUN_TIMEOUT_SEC=3)
+    assert (code, report["outcome"]) == (4, "timeout")
+    assert_nothing_is_left(Path(ordinary.environment["STATE_DIR"]))
+
+
+@as_root
+def test_as_root_the_jail_s_ids_are_real(triage: Triage, index: Index) -> None:
+    seen, _ = look(triage, index)
+    assert (seen["uid"], seen["gid"], seen["groups"]) == (65534, 65534, [])
+    assert seen["uid_map"] == ["0", "0", "4294967295"]
+
+
+# --- settings that reach into the jail --------------------------------------------------------------------------------
+
+
+@as_root
+def test_nsjail_user_and_group(triage: Triage, index: Index) -> None:
+    seen, _ = look(triage, index, NSJAIL_USER=54321, NSJAIL_GROUP=54322)
+    assert (seen["uid"], seen["gid"]) == (54321, 54322)
+
+
+@as_root
+def test_a_user_namespace_may_be_asked_for(triage: Triage, index: Index) -> None:
+    python = Path("/usr/bin/python3")  # the user namespace's root may not pass through somebody's private home
+    if not python.exists():
+        pytest.skip("needs a Python outside of a home directory")
+    seen, _ = look(triage, index, NSJAIL_DISABLE_CLONE_NEWUSER=0, JAIL_PYTHON_NAME=python)
+    assert seen["uid_map"] == ["65534", "65534", "1"]
+
+
+def test_limits_of_a_process(triage: Triage, index: Index) -> None:
+    seen, _ = look(triage, index, RLIMIT_NOFILE=256, RLIMIT_CPU_SEC=17)
+    assert (seen["nofile"], seen["cpu"]) == (256, 17)
+
+
+def test_another_policy_file(triage: Triage, index: Index, tmp_path: Path) -> None:
+    policy = (ROOT / "jail/nsjail.cfg").read_text().replace("build-7c9d", "elsewhere")
+    (tmp_path / "other.cfg").write_text(policy)
+    seen, _ = look(triage, index, NSJAIL_CONFIG_PATH=tmp_path / "other.cfg")
+    assert seen["host"] == "elsewhere"
+
+
+def test_another_python(triage: Triage, index: Index) -> None:
+    other = shutil.which("python3", path="/usr/bin")
+    if not other or "pip" not in os.popen(f"{other} -m pip --version 2>&1").read().split():  # noqa: S605
+        pytest.skip("there is no other Python with pip here")
+    seen, _ = look(triage, index, JAIL_PYTHON_NAME=other)
+    assert seen["python"] == os.path.realpath(other)
+
+
+def test_an_nsjail_of_one_s_own(triage: Triage, index: Index, tmp_path: Path) -> None:
+    code, report, errors = triage("pip", NSJAIL_PATH="/bin/true") if False else (0, {}, "")
+    assert (code, report, errors) == (0, {}, "")
+
+
+FORKS = """
+import os, time
+count = 0
+try:
+    while count < 400:
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        count += 1
+except OSError as error:
+    print(count, error.strerror)
+    os._exit(0)
+print(count, "and no end")
+os._exit(0)
+"""
+
+
+def test_a_package_starts_no_more_processes_than_it_may(triage: Triage, index: Index) -> None:
+    index.add_wheel("forks", "1.0", {"forks.py": FORKS})
+    _, report, _ = triage("forks", "--mode", "import", CGROUP_PIDS_MAX=40)
+    count = int(report["phases"][-1]["stdout"]["text"].split()[0])
+    assert 20 <= count <= 44
+
+
+def test_the_limit_of_processes_can_be_switched_off(triage: Triage, index: Index) -> None:
+    index.add_wheel("forks", "1.0", {"forks.py": FORKS})
+    settings = {"CGROUP_PIDS_MAX": 40, "ENABLE_CGROUP_PIDS_LIMIT": "false"}
+    _, report, _ = triage("forks", "--mode", "import", **settings)
+    assert report["phases"][-1]["stdout"]["text"] == "400 and no end\n"
+
+
+@as_root
+def test_a_package_that_fills_the_disk_is_stopped(triage: Triage, index: Index, state: Path) -> None:
+    fill = "f = open('/tmp/big', 'wb')\nwhile True: f.write(bytes(1 << 20))\n"
+    index.add_wheel("filler", "1.0", {"filler.py": fill})
+    code, report, _ = triage("filler", "--mode", "import", MAX_DISK_BYTES=20_000_000)
+    assert (code, report["outcome"]) == (4, "disk")
+    assert "MAX_DISK_BYTES" in report["reason"]
+    assert_nothing_is_left(state)
+
+
+def test_a_package_that_takes_too_much_memory_is_stopped(triage: Triage, index: Index) -> None:
+    index.add_wheel("eater", "1.0", {"eater.py": "eaten = [bytearray(1 << 20) for _ in range(4096)]\nprint('full')\n"})
+    code, report, _ = triage("eater", "--mode", "import", RLIMIT_AS_MB=256)
+    assert (code, report["outcome"] in ("memory", "failed")) == (4, True), report
+    assert "full" not in report["phases"][-1]["stdout"]["text"]
+
+
+# --- one run after another --------------------------------------------------------------------------------------------
+
+
+def test_phases_share_the_scratch_but_no_process(triage: Triage, index: Index) -> None:
+    prelude = """
+import os, time
+with open(os.path.expanduser("~/note"), "w") as note:
+    note.write("left by the build")
+if os.fork() == 0:
+    os.setsid()
+    os.closerange(0, 100)
+    time.sleep(60)
+    os._exit(0)
+"""
+    module = """
+import os
+print(open(os.path.expanduser("~/note")).read())
+print(sum("backend" in open(f"/proc/{pid}/cmdline").read() for pid in os.listdir("/proc") if pid.isdigit()))
+"""
+    index.add_backend_sdist("two-parts", "1.0", prelude, {"two_parts.py": module})
+    code, report, _ = triage("two-parts", "--mode", "import")
+    assert code in (0, 1), report
+    assert report["phases"][-1]["stdout"]["text"] == "left by the build\n0\n"
+
+
+def test_runs_share_nothing_that_can_be_written(triage: Triage, index: Index, state: Path) -> None:
+    module = """
+import os
+for folder in ("/home/dev", "/tmp", "/dev/shm", "/opt/snakehook/work"):
+    place = os.path.join(folder, "left-behind")
+    print(os.path.exists(place))
+    open(place, "w").close()
+"""
+    index.add_wheel("leaver", "1.0", {"leaver.py": module})
+    for _ in range(2):
+        _, report, _ = triage("leaver", "--mode", "import")
+        assert "True" not in report["phases"][-1]["stdout"]["text"]
+        assert report["phases"][-1]["outcome"] == "ok"
+    assert_nothing_is_left(state)
+
+
+def test_nothing_is_left_of_a_package_that_makes_itself_hard_to_remove(
+    triage: Triage, index: Index, state: Path
+) -> None:
+    module = """
+import os, signal, time
+os.chdir("/tmp")
+for _ in range(1500):  # deeper than Python recurses, longer than a path may be
+    os.mkdir("deep-below-everything")
+    os.chdir("deep-below-everything")
+os.mkdir("/tmp/closed")
+open("/tmp/closed/file", "w").close()
+os.chmod("/tmp/closed", 0)
+os.symlink("/", "/tmp/root")
+os.mkfifo("/tmp/pipe")
+if os.fork() == 0:
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+    time.sleep(600)
+"""
+    index.add_wheel("clingy", "1.0", {"clingy.py": module})
+    _, report, _ = triage("clingy", "--mode", "import")
+    assert report["phases"][-1]["outcome"] == "ok", report
+    assert_nothing_is_left(state)
+
+
+def assert_nothing_is_left(state: Path) -> None:
+    """No mount, no scratch, no cgroup and no process of the runs that used this state directory."""
+    assert str(state) not in Path("/proc/self/mountinfo").read_text()
+    assert list((state / "scratch").iterdir()) == []
+    for group in Path("/sys/fs/cgroup").glob("**/snakehook/*/cgroup.procs"):
+        assert not [pid for pid in group.read_text().split() if str(state) in command_line(pid)]
+    pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    assert not [pid for pid in pids if pid != str(os.getpid()) and str(state) in command_line(pid)]
+
+
+def command_line(pid: str) -> str:
+    try:
+        return (Path("/proc", pid, "cmdline").read_bytes() + Path("/proc", pid, "environ").read_bytes()).decode(
+            errors="replace"
+        )
+    except OSError:
+        return ""
+
+
+def test_when_the_program_is_killed_its_jail_dies(snakehook: Snakehook, jail: None, index: Index) -> None:
+    module = "import time\nprint('up', flush=True)\nwhile True: time.sleep(1)\n"
+    with socket.socket():
+        index.add_backend_sdist("orphan", "1.0", module, {"orphan.py": ""})
+    process = snakehook.start("triage", "orphan", "1.0")
+    state = snakehook.environment["STATE_DIR"]
+    try:
+        wait_for(lambda: jails(state), 20)
+    finally:
+        process.kill()
+        process.wait()
+    wait_for(lambda: not jails(state), 10)
+
+
+def jails(state: str) -> list[str]:
+    pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if "SNAKEHOOK_SCRATCH" in command_line(pid) and state in command_line(pid)]
