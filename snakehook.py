@@ -682,7 +682,10 @@ def check_disk(settings: Settings, sandbox: Sandbox) -> Check:
 def check_index(settings: Settings, sandbox: Sandbox) -> Check:
     try:
         return Check(
-            "index", True, False, f"{sandbox.index_url}, files from {', '.join(index_hosts(settings, sandbox))}"
+            "index",
+            True,
+            False,
+            f"{sandbox.index_url}, files from {', '.join(index_hosts(settings, sandbox.index_url))}",
         )
     except SandboxError as error:
         return Check(
@@ -703,12 +706,11 @@ def check_webhook(settings: Settings) -> Check:
 known_hosts: dict[str, list[str]] = {}
 
 
-def index_hosts(settings: Settings, sandbox: Sandbox) -> list[str]:
+def index_hosts(settings: Settings, url: str) -> list[str]:
     """The hosts that files may come from: the index's own, and those that its page for pip names (or the operator).
 
     Raises SandboxError when the index can't be asked. An answer is kept for the life of the process.
     """
-    url = sandbox.index_url
     if url not in known_hosts:
         hosts = {urlsplit(url).netloc, *settings.index_file_hosts}
         if not settings.index_file_hosts:
@@ -1094,7 +1096,7 @@ class Detonation:
         if name == "install":
             index = {
                 "url": sandbox.index_url,
-                "hosts": index_hosts(settings, sandbox),
+                "hosts": index_hosts(settings, sandbox.index_url),
                 "denylist": settings.package_denylist,
                 "max_bytes": settings.max_download_bytes,
             }
@@ -2128,7 +2130,7 @@ def sandbox_or_exit(settings: Settings) -> Sandbox:
     raise SystemExit(EXIT_SANDBOX)
 
 
-def command_check() -> int:
+def command_check(_: argparse.Namespace) -> int:
     settings = settings_or_exit(service=False)
     sandbox, checks = inspect_machine(settings)
     if settings.discord_webhook_url:
@@ -2136,6 +2138,20 @@ def command_check() -> int:
     for one in checks:
         print(f"{'ok  ' if one.passed else 'FAIL' if one.required else 'lack'} {one.name}: {one.detail}")
     return EXIT_OK if sandbox else EXIT_SANDBOX
+
+
+def command_hosts(arguments: argparse.Namespace) -> int:
+    """Print the hosts that the service must reach, for a firewall: with --index those that the index names, too."""
+    settings = settings_or_exit(service=False)
+    try:
+        index_url = settings.pip_index_url or make_jail_python(settings)[1]["index"].rstrip("/")
+        hosts = {urlsplit(url).netloc for url in (settings.discord_webhook_url, index_url) if url}
+        hosts |= {*index_hosts(settings, index_url)} if arguments.index else {*settings.index_file_hosts}
+    except SandboxError as error:
+        print(error, file=sys.stderr)
+        return EXIT_SANDBOX
+    print("\n".join(sorted(hosts)))
+    return EXIT_OK
 
 
 def command_triage(arguments: argparse.Namespace) -> int:
@@ -2229,13 +2245,17 @@ def main(argv: list[str] | None = None) -> int:
     triage.add_argument("--module-name")
     triage.add_argument("--json", action="store_true", help="print the report as JSON")
     triage.add_argument("--html", metavar="FILE", help="write the report as a page, too")
-    commands.add_parser("check", help="what works on this machine, and what to do about the rest")
+    triage.set_defaults(run=command_triage)
+    check = commands.add_parser("check", help="what works on this machine, and what to do about the rest")
+    check.set_defaults(run=command_check)
+    hosts = commands.add_parser("hosts", help="the hosts that the service must reach, for a firewall")
+    hosts.add_argument("--index", action="store_true", help="ask the index for the hosts of its files, too")
+    hosts.set_defaults(run=command_hosts)
     serve = commands.add_parser("serve", help="the HTTP service")
     serve.add_argument("--listen", metavar="HOST:PORT", default="0.0.0.0:8080")
+    serve.set_defaults(run=command_serve)
     arguments = parser.parse_args(argv)
-    if arguments.command == "triage":
-        return command_triage(arguments)
-    return command_check() if arguments.command == "check" else command_serve(arguments)
+    return int(arguments.run(arguments))
 
 
 if __name__ == "__main__":
