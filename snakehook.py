@@ -61,6 +61,7 @@ MAX_FIELD_CHARS = 200  # of a name, version, path or module in a request
 MAX_BUCKETS = 10_000  # peers whose rate is remembered
 MAX_TRIGGERS = 8  # jails started for one kind of trigger of a run
 MAX_LIST_ITEMS = 500  # of each list in a report
+MAX_EVIDENCE_BYTES = 64 << 20  # of a run, before it is compressed
 MAX_EVENT_BYTES = 12 << 20  # one line of the warden: 1 MiB of output, escaped
 WARDEN_GRACE_SEC = 15.0  # after the phase's deadline the warden has this long to say its last line
 RETRY_AFTER_SEC = 10
@@ -1004,6 +1005,7 @@ class Detonation:
     stopped: bool = False
     warden: subprocess.Popen[bytes] | None = None
     evidence: list[dict[str, Any]] = field(default_factory=list)
+    evidence_bytes: int = 0
     installed: dict[str, Any] = field(default_factory=lambda: {"scripts": [], "modules": []})
     cgroups: list[Path] = field(default_factory=list)
     bait: Bait | None = None
@@ -1056,7 +1058,7 @@ class Detonation:
         end: dict[str, Any] = {"outcome": "error", "reason": "the warden ended without a word"}
         for event in self.events(self.warden_orders(folder, name, launch)):
             event["phase"] = name
-            self.evidence.append(event)
+            self.witnessed(event)
             if event["kind"] == "end":
                 end = event
             else:
@@ -1067,7 +1069,7 @@ class Detonation:
         phase.duration_s = end.get("duration_s") or round(time.monotonic() - begun, 3)
         for path in self.bait.sprung() if self.bait else []:
             event = {"kind": "bait", "at": time.time(), "phase": name, "target": path, "place": self.places.get(path)}
-            self.evidence.append(event)
+            self.witnessed(event)
             self.absorb(phase, event)
         self.report.coverage["dropped_events"] += sum(end.get("dropped", {}).values())
         self.report.phases.append(phase)
@@ -1077,6 +1079,14 @@ class Detonation:
             self.report.outcome = phase.outcome
             self.report.reason = self.why(phase, end.get("reason"))
         return phase
+
+    def witnessed(self, event: dict[str, Any]) -> None:
+        """Keep an event for the evidence, within a bound that no flood of a package moves."""
+        self.evidence_bytes += len(json.dumps(event))
+        if self.evidence_bytes <= MAX_EVIDENCE_BYTES:
+            self.evidence.append(event)
+        else:
+            self.report.coverage["dropped_events"] += 1
 
     def warden_orders(self, folder: Path, name: str, launch: list[str]) -> dict[str, Any]:
         settings, sandbox, request = self.settings, self.sandbox, self.report.request

@@ -6,7 +6,9 @@ It holds no secret and is believed in nothing but its first line, which it write
 
 import os
 import sys
+import time
 
+LINGER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
 STARTED = b"snakehook: jail ready\n"
 
 # What a person would type; sys.argv is [name, target, argument ...] when a snippet starts.
@@ -35,11 +37,19 @@ def main() -> int:
     child = os.fork()
     if child == 0:
         os.execv(argv[0], argv)
-    while True:  # as the first process of the namespace it inherits the orphans, and must bury them
-        pid, status = os.wait()
+    code, deadline = None, 0.0
+    while code is None or time.monotonic() < deadline:
+        # As the first process of the namespace it inherits the orphans, and must bury them.
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG if code is not None else 0)
+        except ChildProcessError:
+            break
         if pid == child:
             code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+            deadline = time.monotonic() + LINGER_SEC
+        elif pid == 0:
+            time.sleep(0.02)
+    return 1 if code is None else code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":

@@ -51,10 +51,12 @@ LAZY_CODECS = ("ascii", "idna", "latin-1", "unicode_escape")
 JSON_PAGE = "application/vnd.pypi.simple.v1+json"
 
 MAX_TRACE_LINE_BYTES = 4 << 20
+MAX_CONTENTS = 100  # changed files that are searched for bait
 MAX_CODES = 200  # pieces of generated source
 MAX_CODE_BYTES = 64 << 10
 MAX_FILES = 200_000  # of the scratch that are looked at
 MAX_DEPTH = 100
+MAX_REPEATS = 20  # of one and the same act
 MAX_TWIN_CHARS = 500  # compared to find what two witnesses say of the same act
 STRACE_CALLS = "execve,execveat,fork,vfork,clone,clone3,connect,sendto,sendmsg,sendmmsg,bind,socket,unlink,unlinkat"
 STRACE_FLAGS = ["-f", "-q", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s", "4096"]
@@ -620,6 +622,7 @@ class Process:
     argv: list[str] = field(default_factory=list)
     exit_code: int | None = None
     signal: str | None = None
+    acted: bool = False
 
     @property
     def title(self) -> str:
@@ -666,6 +669,7 @@ class Trace:
         self.datagram: set[tuple[int, bytes]] = set()  # (process, descriptor)
         self.acts: list[Act] = []
         self.counts: Counter[str] = Counter()
+        self.repeats: Counter[tuple[str, ...]] = Counter()
 
     def take(self, data: bytes) -> None:
         *lines, self.rest = (self.rest + data).split(b"\n")
@@ -684,8 +688,15 @@ class Trace:
                 self.call(pid, (match[4] or match[6]).decode(), self.unfinished.pop(pid, b"") + (match[5] or match[7]))
 
     def end(self, pid: int, killed: bool, how: str) -> None:
+        self.leaders.pop(pid, None)
+        self.unfinished.pop(pid, None)
         if process := self.processes.get(pid):
             process.exit_code, process.signal = (None, how) if killed else (int(how), None)
+            self.counts["process"] += 1
+            # In a flood of processes only those that did something are kept, so that it hides none of them.
+            keep = process.acted or pid in (self.launcher, self.main)
+            if self.counts["process"] > MAX_EVENTS_PER_KIND and not keep:
+                del self.processes[pid]
 
     def call(self, pid: int, name: str, rest: bytes) -> None:
         if not self.launcher:  # nsjail making the jail
@@ -696,7 +707,7 @@ class Trace:
         pid = self.leaders.get(pid, pid)
         process = self.process(pid)
         result = self.RESULT.search(rest)
-        if not process or not result:
+        if not result:
             return
         done, error = int(result[1]), result[2].decode() if result[2] else None
         strings = [bytes.fromhex(one.replace(b"\\x", b"").decode()) for one in self.STRING.findall(rest)]
@@ -704,7 +715,8 @@ class Trace:
             child = int(result[3] or result[1])
             if done > 0 and b"CLONE_THREAD" in rest:
                 self.leaders[child] = pid
-            elif done > 0 and (new := self.process(child)):
+            elif done > 0:
+                new = self.process(child)
                 new.ppid, new.jail_pid, new.argv = pid, done, new.argv or list(process.argv)
                 if pid == self.launcher:
                     self.main = self.main or child
@@ -739,17 +751,18 @@ class Trace:
                 Act(kind, pid, target, time.monotonic(), [], error, strings[0] if name.startswith("send") else b"")
             )
 
-    def process(self, pid: int) -> Process | None:
-        if pid not in self.processes:
-            self.counts["process"] += 1
-            if self.counts["process"] > MAX_EVENTS_PER_KIND:
-                return None
-            self.processes[pid] = Process(pid)
-        return self.processes[pid]
+    def process(self, pid: int) -> Process:
+        return self.processes.setdefault(pid, Process(pid))
 
     def act(self, act: Act) -> None:
+        """Keep an act; what is repeated and repeated does not use up the room of what is not."""
+        same = (act.kind, act.target, *act.words)
+        self.repeats[same] += 1
+        if self.repeats[same] > MAX_REPEATS or len(self.repeats) > MAX_FILES:
+            return
         self.counts[act.kind] += 1
         if self.counts[act.kind] <= MAX_EVENTS_PER_KIND:
+            self.process(act.pid).acted = True
             self.acts.append(act)
 
     def own(self, is_pip: bool) -> set[int]:
@@ -771,7 +784,9 @@ class Account:
 
     def __init__(self) -> None:
         self.rest = b""
-        self.lines: list[dict[str, Any]] = []
+        self.said: dict[tuple[str, int], dict[str, str]] = {}  # (event, pid): subject and first place
+        self.anyone: dict[tuple[str, str], str] = {}  # (event, subject): first place
+        self.pids: set[int] = set()
         self.code: dict[tuple[int, int], dict[str, Any]] = {}
         self.counts: Counter[str] = Counter()
         self.malformed = 0
@@ -788,13 +803,19 @@ class Account:
                 elif event not in ("start", "spawn", "address", "name", "change", "open"):
                     raise ValueError(event)
                 else:
-                    self.counts[event] += 1
-                    if self.counts[event] <= MAX_EVENTS_PER_KIND:
-                        self.lines.append(
-                            {"event": event, "pid": pid, "what": said.get("what"), "at": text(said.get("at"))}
-                        )
+                    self.line(event, pid, text(said.get("what")), text(said.get("at")))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
                 self.malformed += 1
+
+    def line(self, event: str, pid: int, what: str, at: str) -> None:
+        known = self.said.get((event, pid), {})
+        if what in known:
+            return
+        self.counts[event] += 1
+        if self.counts[event] <= MAX_EVENTS_PER_KIND:
+            self.said.setdefault((event, pid), {})[what] = at
+            self.anyone.setdefault((event, what), at)
+            self.pids.add(pid)
 
     def piece(self, pid: int, number: int, said: dict[str, Any]) -> None:
         if "at" in said and (pid, number) not in self.code:
@@ -810,11 +831,12 @@ class Account:
         if (code := self.code.get((pid, number))) and len(code["source"]) < MAX_CODE_BYTES:
             code["source"] += bytes.fromhex(said["text"])[:MAX_CODE_BYTES]
 
-    def twin(self, jail_pids: set[int], event: str, fits: Callable[[str], bool]) -> dict[str, Any] | None:
-        """The first line of one of `jail_pids` whose subject `fits`."""
-        for line in self.lines:
-            if line["event"] == event and line["pid"] in jail_pids and fits(text(line["what"])):
-                return line
+    def twin(self, jail_pids: set[int], event: str, fits: Callable[[str], bool]) -> str | None:
+        """The place that one of `jail_pids` gives for the first subject that `fits`."""
+        for pid in jail_pids:
+            for what, at in self.said.get((event, pid), {}).items():
+                if fits(what):
+                    return at
         return None
 
 
@@ -932,8 +954,8 @@ def run(phase: Phase, stream: Stream) -> None:
             account.take(data)
     duration_sec = time.monotonic() - begun
     merge(phase, stream, trace, account, questions)
-    tell_files(phase, stopped is not None, stream, trace, account, before, scratch_fd)
-    tell_leaks(phase, stream, trace, account, questions, outputs)
+    contents = tell_files(phase, stopped is not None, stream, trace, account, before, scratch_fd)
+    tell_leaks(phase, stream, trace, account, questions, outputs, contents)
     finish(phase, stream, outputs, trace, stopped, status, scratch_fd, duration_sec)
 
 
@@ -968,13 +990,13 @@ def merge(phase: Phase, stream: Stream, trace: Trace, account: Account, question
     """
     own = trace.own(phase.launch[0] == "pip")
     known = {one.jail_pid for one in trace.processes.values()}
-    started = {line["pid"] for line in account.lines if line["event"] == "start"}
+    started = {pid for event, pid in account.said if event == "start"}
     hidden: set[tuple[int, str]] = set()
 
-    def tell(kind: str, act: Act, twin: dict[str, Any] | None, expected: bool, **more: Any) -> None:
+    def tell(kind: str, act: Act, twin: str | None, expected: bool, **more: Any) -> None:
         process = trace.processes[act.pid]
         witness = ["kernel", "python"] if twin else ["kernel"]
-        about = {"target": act.target, "pid": act.pid, "process": process.title, "place": twin and twin["at"]}
+        about = {"target": act.target, "pid": act.pid, "process": process.title, "place": twin}
         stream.emit(kind, **about, own=act.pid in own, witness=witness, **more)
         if expected and not twin and act.pid not in own and (act.pid, act.kind) not in hidden:
             hidden.add((act.pid, act.kind))
@@ -996,11 +1018,12 @@ def merge(phase: Phase, stream: Stream, trace: Trace, account: Account, question
             signal=process.signal,
             own=process.pid in own,
         )
+    names = {what.lower().rstrip("."): at for (event, what), at in account.anyone.items() if event == "name"}
     asked = [act for act in trace.acts if act.target == "127.0.0.1:53" and act.kind == "udp"]
     told: set[tuple[str, int, str]] = set()
     for question in questions:
         near = min(asked, key=lambda act: abs(act.seen - question.seen), default=None)
-        twin = account.twin({*known}, "name", lambda what: what.lower().rstrip(".") == question.name.lower())  # noqa: B023
+        twin = names.get(question.name.lower())
         if near and ("dns", near.pid, question.name) not in told:
             told.add(("dns", near.pid, question.name))
             tell("dns", replace(near, target=question.name), twin, trace.processes[near.pid].is_python)
@@ -1032,13 +1055,13 @@ def merge(phase: Phase, stream: Stream, trace: Trace, account: Account, question
             tell("network", act, twin, actor.is_python or actor.jail_pid in started, net=act.kind, error=act.error)
     for name in phase.bait:
         path = name.replace("~", "/home/dev", 1)
-        if twin := account.twin(known, "open", lambda what: what == path):  # noqa: B023
-            stream.emit("opened", target=path, place=twin["at"])
+        if twin := account.anyone.get(("open", path)):
+            stream.emit("opened", target=path, place=twin)
     for code in account.code.values():
         source = code["source"][:MAX_CODE_BYTES]
         about = {"sha256": hashlib.sha256(source).hexdigest(), "bytes": code["bytes"], "place": code["at"]}
         stream.emit("code", **about, decoded=code["decoded"], text=source.decode("utf-8", "replace"))
-    strangers = {line["pid"] for line in account.lines} - known
+    strangers = account.pids - known if trace.counts["process"] <= MAX_EVENTS_PER_KIND else set()
     if phase.strace and (account.malformed or strangers):
         why = f"{account.malformed} malformed lines, {len(strangers)} processes that do not exist"
         stream.emit("tamper", target="the Python witness", reason=why)
@@ -1065,20 +1088,26 @@ def tell_files(
     account: Account,
     before: dict[str, tuple[int, int, int, int]],
     scratch_fd: int,
-) -> None:
-    """Write what changed in the scratch beyond what the installed distributions list as theirs."""
+) -> list[tuple[str, bytes]]:
+    """Write what changed in the scratch beyond what the installed distributions list as theirs.
+
+    Returns the first of the changed files with the start of their contents.
+    """
     after = snapshot(scratch_fd)
     listed = installed_files(scratch_fd, phase.site) if phase.distribution else set()
+    contents: list[tuple[str, bytes]] = []
     for path in sorted({*before, *after}):
         was, is_now = before.get(path), after.get(path)
         if was == is_now or path in listed or (stopped and path.startswith("tmp/pip-")):  # pip had no time to tidy up
             continue
         change = "created" if was is None else "deleted" if is_now is None else "modified"
         seen = printable(where(path, phase).encode(errors="surrogateescape"))
-        twin = account.twin({line["pid"] for line in account.lines}, "open", lambda what: what == seen)  # noqa: B023
-        stream.emit("file", path=seen, change=change, bytes=is_now[0] if is_now else None, place=twin and twin["at"])
+        twin = account.anyone.get(("open", seen))
+        stream.emit("file", path=seen, change=change, bytes=is_now[0] if is_now else None, place=twin)
         if path.endswith(".pth") and is_now:
             tell_pth(stream, scratch_fd, path, seen)
+        if is_now and len(contents) < MAX_CONTENTS:
+            contents.append((f"file {seen}", "\n".join(metadata_lines(scratch_fd, path)).encode()))
     own = trace.own(phase.launch[0] == "pip")
     for act in trace.acts:
         if act.kind == "unlink" and act.pid not in own and "/pip-" not in act.target:
@@ -1086,10 +1115,11 @@ def tell_files(
     for path in sorted(listed):
         if path.endswith(".pth") and path.count("/") == phase.site.count("/") + 1:
             tell_pth(stream, scratch_fd, path, where(path, phase))
+    return contents
 
 
 def tell_pth(stream: Stream, scratch_fd: int, path: str, seen: str) -> None:
-    """A line of a .pth file that starts with import is executed at every start of the interpreter (site's docs)."""
+    """Write what changed in the scratch beyond what the installed distributions list as theirs; the start of each."""
     for line in metadata_lines(scratch_fd, path):
         if line.startswith(("import ", "import\t")):
             stream.emit("pth", path=seen, line=printable(line.encode(errors="replace")))
@@ -1114,7 +1144,13 @@ def installed_files(scratch_fd: int, site: str) -> set[str]:
 
 
 def tell_leaks(
-    phase: Phase, stream: Stream, trace: Trace, account: Account, questions: list[Question], outputs: dict[str, Output]
+    phase: Phase,
+    stream: Stream,
+    trace: Trace,
+    account: Account,
+    questions: list[Question],
+    outputs: dict[str, Output],
+    contents: list[tuple[str, bytes]],
 ) -> None:
     """Where the bait's values turn up again, as they are or in the encodings that thieves use."""
     places = [
@@ -1122,6 +1158,7 @@ def tell_leaks(
     ]
     places += [(f"packet to {act.target}", act.payload) for act in trace.acts if act.payload]
     places += [(f"DNS name {one.name[:200]}", one.name.replace(".", "").encode()) for one in questions]
+    places += contents
     places += [(name, bytes(output.kept)) for name, output in outputs.items() if name != "log"]
     places += [(f"generated code at {code['at']}", code["source"]) for code in account.code.values()]
     for name, value in phase.bait.items():
@@ -1133,9 +1170,11 @@ def tell_leaks(
 
 
 def disguises(value: str) -> list[bytes]:
-    """`value` as plain text, reversed, hex, and the part of its base64 that is the same at each of three offsets."""
+    """`value` as plain text, reversed, hex, base32, and what its base64 is at each of three offsets, whatever is around."""
     plain = value.encode()
     forms = [plain, plain[::-1], plain.hex().encode(), plain.hex().upper().encode()]
+    in_32 = base64.b32encode(plain).rstrip(b"=")[:-1]
+    forms += [in_32, in_32.lower()]
     for offset in range(3):
         coded = base64.b64encode(b"\0" * offset + plain)
         core = coded[(offset * 4 + 2) // 3 :].rstrip(b"=")[:-2]
