@@ -1170,7 +1170,7 @@ def tell_leaks(
 
 
 def disguises(value: str) -> list[bytes]:
-    """`value` as plain text, reversed, hex, base32, and what its base64 is at each of three offsets, whatever is around."""
+    """`value` as plain text, reversed, hex, base32, and what its base64 is at each of its three offsets."""
     plain = value.encode()
     forms = [plain, plain[::-1], plain.hex().encode(), plain.hex().upper().encode()]
     in_32 = base64.b32encode(plain).rstrip(b"=")[:-1]

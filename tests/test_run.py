@@ -156,7 +156,7 @@ def test_detonate_does_it_all_and_goes_on_when_one_fails(triage: Triage, index: 
     assert (code in (1, 4), report["outcome"]) == (True, "failed")
     assert phases(report) == [
         ("install", None, "ok"),
-        ("start", "interpreter start", "ok"),
+        ("start", None, "ok"),
         ("import", "many", "ok"),
         ("import", "bad", "failed"),
         ("execute", "aaa", "failed"),
@@ -196,7 +196,7 @@ def test_detonate_says_what_there_was_not(triage: Triage, index: Index) -> None:
     code, report, _ = triage("hollow", "--mode", "detonate")
     assert (code, report["outcome"]) == (0, "ok")
     assert len(report["coverage"]["not_run"]) == 2
-    assert phases(report)[1:] == [("start", "interpreter start", "ok")]
+    assert phases(report)[1:] == [("start", None, "ok")]
 
 
 # --- how a phase ends -------------------------------------------------------------------------------------------------
