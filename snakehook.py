@@ -1205,7 +1205,7 @@ class Detonation:
                 about = {"phase": where, "kind": net, "target": target, "place": place, "witness": event["witness"]}
                 report.keep(report.network, about, process=process)
                 verb = "asks for the name" if kind == "dns" else "uses" if net == "other" else f"connects ({net}) to"
-                severity = network_severity(net, target)
+                severity = network_severity(net, target, where)
                 self.find(severity, "network.attempt", phase, f"{verb} {target}", place, process)
             case "opened":
                 self.places[target] = place
@@ -1345,12 +1345,15 @@ def command_severity(argv: list[str], phase: str) -> str:
     return "info" if BUILD_TOOLS.fullmatch(program) else "medium"
 
 
-def network_severity(kind: str, target: str) -> str:
-    """Outside is grave; a listener or a service of this machine is worth a look, the jail's own plumbing is not."""
+def network_severity(kind: str, target: str, phase: str) -> str:
+    """Outside is grave; a listener or a service of this machine is worth a look, the jail's own plumbing is not.
+
+    That a program asks for a name when it is run is worth a look, too: many exist to do that. A bare address is grave.
+    """
     local = re.fullmatch(r"(listen )?(127\.[0-9.]+|\[::1\]|localhost)(:[0-9]+)?|unix:.*", target)
     if kind == "other":
         return "info" if local else "medium"
-    return "medium" if local else "high"
+    return "medium" if local or (kind == "dns" and phase == "execute") else "high"
 
 
 def write_severity(path: str, change: str, phase: str) -> str | None:

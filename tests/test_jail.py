@@ -113,12 +113,13 @@ def test_nsjail_user_and_group(triage: Triage, index: Index) -> None:
 
 
 @as_root
-def test_a_user_namespace_may_be_asked_for(triage: Triage, index: Index, tmp_path: Path) -> None:
+def test_a_user_namespace_may_be_asked_for(triage: Triage, index: Index, state: Path) -> None:
     python = Path("/usr/bin/python3")  # the user namespace's root may not pass through somebody's private home
     if not python.exists():
         pytest.skip("needs a Python outside of a home directory")
-    for private in (tmp_path, *tmp_path.parents[:2]):
-        private.chmod(0o711)
+    inside = (state / "x").resolve(), (state / "python" / "x").resolve()
+    for private in {parent for path in inside for parent in path.parents[:-2]}:
+        private.chmod(private.stat().st_mode | 0o011)
     seen, _ = look(triage, index, NSJAIL_DISABLE_CLONE_NEWUSER=0, JAIL_PYTHON_NAME=python)
     assert seen["uid_map"] == ["65534", "65534", "1"]
 
