@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import html
 import http.client
+import io
 import ipaddress
 import json
 import logging
@@ -1388,7 +1389,7 @@ MAX_ROW_CHARS = 400
 MAX_TEXT_CHARS = {"code": 20_000, "output": 8_000}  # of one piece of code, or of one stream, on the page
 MAX_SECTION_BYTES = 200_000  # of the page, for each of its lists
 MAX_BARS = 40
-NO_SCRIPT = "execute: the distribution declares no console script"
+NO_SCRIPT = "execute: the distribution declares no console script"  # there was nothing to look at
 OWN_FOLDERS = re.compile(r"/opt/snakehook/(?:python/(?:bin|lib/python[0-9.]+/site-packages)|work/site/[^/\s]{1,400})/")
 
 
@@ -1423,7 +1424,7 @@ def ranked(report: Report) -> list[dict[str, Any]]:
 
 
 def about(*parts: Any) -> str:
-    return ", ".join(str(part) for part in parts if part)
+    return ", ".join(str(part)[:1000] for part in parts if part)
 
 
 def ending(one: dict[str, Any]) -> str:
@@ -1433,7 +1434,7 @@ def ending(one: dict[str, Any]) -> str:
 
 
 def phase_title(phase: Phase) -> str:
-    return f"{phase.name} {phase.trigger}" if phase.trigger else phase.name
+    return f"{phase.name} {phase.trigger[:MAX_ROW_CHARS]}" if phase.trigger else phase.name
 
 
 def duration_sec(report: Report) -> float:
@@ -1451,7 +1452,7 @@ def gaps(report: Report) -> list[str]:
     found += [] if coverage["kernel_witness"] else ["the kernel witness was off"]
     found += [] if coverage["python_witness"] else ["the Python witness was silent in a phase"]
     found += [f"{coverage['dropped_events']} events were dropped"] if coverage["dropped_events"] else []
-    return found + [f"not run: {one}" for one in coverage["not_run"]]
+    return found + [f"not run: {one[:1000]}" for one in coverage["not_run"] if one != NO_SCRIPT]
 
 
 def verdict(report: Report) -> tuple[str, str, str]:
@@ -1464,14 +1465,15 @@ def verdict(report: Report) -> tuple[str, str, str]:
         severity, count = worst["severity"], sum(one["severity"] == worst["severity"] for one in report.findings)
         return severity, f"{count} {severity} finding{'s' * (count > 1)}", f"{worst['title']} ({finding_place(worst)})"
     nothing = f"nothing found in {', '.join(dict.fromkeys(phase.name for phase in report.phases)) or 'no phase at all'}"
-    missed = [one for one in gaps(report) if one != f"not run: {NO_SCRIPT}"]
+    missed = gaps(report)
     if missed or not report.phases:
         return "unseen", f"{nothing}, but not all was seen", missed[0] if missed else ""
     return "clean", nothing, ""
 
 
 def finding_place(one: dict[str, Any]) -> str:
-    return about(one["phase"], one["at"] or one["process"])
+    process = one["process"] or ""
+    return about(one["phase"], one["at"] or (process not in one["title"] and plain(process, 100)))
 
 
 def process_tree(report: Report) -> list[Row]:
@@ -1495,7 +1497,8 @@ def process_tree(report: Report) -> list[Row]:
     kept: list[Row] = []
     for one, depth in reversed(rows):
         if not one.get("own") or (kept and kept[-1].depth > depth):
-            kept.append(Row("", " ".join(one["argv"]), about(one["phase"], f"pid {one['pid']}", ending(one)), depth))
+            words = " ".join(word[:1000] for word in one["argv"][:64])
+            kept.append(Row("", words, about(one["phase"], f"pid {one['pid']}", ending(one)), depth))
     return kept[::-1]
 
 
@@ -1506,7 +1509,10 @@ def sections(report: Report) -> dict[str, list[Row]]:
         "Findings": [
             Row(one["severity"], one["title"], about(finding_place(one), one["rule"])) for one in ranked(report)
         ],
-        "Not covered": [Row("gap", one) for one in gaps(report)] + [Row("note", one) for one in coverage["notes"]],
+        "Not covered": [
+            *(Row("gap", one) for one in gaps(report)),
+            *(Row("note", one) for one in coverage["notes"] + [NO_SCRIPT] * (NO_SCRIPT in coverage["not_run"])),
+        ],
         "Hosts": [
             Row(one["kind"], one["target"], about(one["phase"], one.get("place"), "+".join(one["witness"])))
             for one in report.network
@@ -1594,7 +1600,7 @@ def html_section(title: str, rows: list[Row]) -> str:
         body += f"<details><summary>{len(folded)} more</summary><ul>{''.join(folded)}</ul></details>"
     if len(items) < len(rows):
         body += f"<p>… and {len(rows) - len(items)} more: the JSON report has them.</p>"
-    return f"<section><h2>{title} <small>{len(rows)}</small></h2>{body or '<p>none</p>'}</section>"
+    return f"<section><h2>{title} <small>{len(rows)}</small></h2>{body or '<p>none seen</p>'}</section>"
 
 
 def html_timeline(report: Report) -> str:
@@ -1628,7 +1634,6 @@ def render_html(report: Report) -> bytes:
         worst=html_text(worst),
         missed=html_text(f"Not all was seen: {missed[0]}" if missed and kind in SEVERITIES else ""),
         summary=html_text(summary(report)),
-        reason=html_text(report.reason),
         sections="\n".join(parts.values()),
         run=html_text(f"run {report.run_id}"),
         times=html_text(about(report.submitted_at, report.started_at, report.finished_at)),
@@ -1648,7 +1653,7 @@ def pack_evidence(evidence: list[dict[str, Any]]) -> bytes:
 # Discord's own limits: title 256, description 4096, 25 fields of 1024, 6000 in all. They are counted in UTF-16 units
 # here, which are never fewer than Discord's characters. What is left of the 6000 is for `attach`.
 MAX_EMBED_UNITS = 5500
-MAX_VALUE_UNITS, MAX_FIRST_VALUE_UNITS = 550, 1024
+MAX_VALUE_UNITS, MAX_FIRST_VALUE_UNITS = 700, 1024
 MAX_ATTACHED_BYTES = (10 << 20) - (64 << 10)  # in all, with room for the message itself
 LOOKS = {"high": ("🔴", 0xC62828), "medium": ("🟠", 0xEF6C00), "unseen": ("🟡", 0xF9A825), "clean": ("🟢", 0x2E7D32)}
 MARKS = {"high": "🔴", "medium": "🟠", "info": "⚪", "gap": "⚠️", "note": ""}
@@ -1676,7 +1681,9 @@ def discord_message(report: Report, sandbox: Sandbox) -> dict[str, Any]:
     lists = sections(report)
     spawned = [one for one in ranked(report) if one["rule"] == "process.spawn"]
     lists["Commands"] = [Row("", one["title"].removeprefix("runs "), one["phase"]) for one in spawned]
-    lists["Decoded code"] = [row._replace(what=f"{row.what}: {row.texts[0][1][:120]}") for row in lists["Decoded code"]]
+    lists["Decoded code"] = [
+        row._replace(what=f"{row.what[:200]}: {row.texts[0][1][:120]}") for row in lists["Decoded code"]
+    ]
     # The most important first: when the room is used up, it is the last that are left out.
     for name in ("Findings", "Not covered", "Hosts", "Commands", "Files", "Decoded code", "Phases", "Downloads"):
         limit = min(MAX_VALUE_UNITS if embed["fields"] else MAX_FIRST_VALUE_UNITS, room - len(name))
@@ -1688,10 +1695,12 @@ def discord_message(report: Report, sandbox: Sandbox) -> dict[str, Any]:
 
 
 def project_page(sandbox: Sandbox, request: TriageRequest) -> str:
+    words = (request.package_name, request.version)
+    name, version = (quote(one[:200].encode("ascii", "replace"), "!+") for one in words)
     if sandbox.default_index:
         parts = urlsplit(sandbox.index_url)
-        return f"{parts.scheme}://{parts.netloc}/project/{request.package_name}/{request.version}/"
-    return f"{sandbox.index_url}/{request.package_name}/"
+        return f"{parts.scheme}://{parts.netloc}/project/{name}/{version}/"
+    return f"{sandbox.index_url}/{name}/"
 
 
 def utf16_units(text: str) -> int:
@@ -2193,6 +2202,8 @@ def command_triage(arguments: argparse.Namespace) -> int:
         report.delivery = Delivery("refused", 0, "no webhook is configured")
     if arguments.html:
         Path(arguments.html).write_bytes(render_html(report))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # whatever the locale can't show
     print(json.dumps(asdict(report), indent=2) if arguments.json else render_text(report))
     if any(finding["severity"] == "high" for finding in report.findings):
         return EXIT_FOUND

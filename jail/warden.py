@@ -195,6 +195,13 @@ def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[i
     A parent-death signal would not do: the kernel refuses it when an unprivileged parent leaves a root child.
     """
     control.recv(2)  # the warden has looked at the scratch
+    for folder in (
+        "site",
+        "home",
+        "tmp",
+        "shm",
+    ):  # what nsjail mounts must be a folder, not a link that leads elsewhere
+        os.close(os.open(Path(phase.scratch, folder), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
     enter_namespaces(not phase.privileged)
     sockets = open_network(phase.index is not None)
     socket.send_fds(control, [b"s"], [one.fileno() for one in sockets])
@@ -623,6 +630,7 @@ class Process:
     exit_code: int | None = None
     signal: str | None = None
     acted: bool = False
+    origin: list[str] = field(default_factory=list)  # the first program that it was: what whoever started it wanted
 
     @property
     def title(self) -> str:
@@ -630,7 +638,11 @@ class Process:
 
     @property
     def is_python(self) -> bool:
-        return bool(self.argv) and self.argv[0].rpartition("/")[2].startswith("python")
+        return is_python(self.argv)
+
+
+def is_python(argv: list[str]) -> bool:
+    return bool(argv) and argv[0].rpartition("/")[2].startswith("python")
 
 
 @dataclass
@@ -724,6 +736,7 @@ class Trace:
             words = [printable(one) for one in strings[1:]] or [printable(strings[0])]
             if not error:
                 process.argv = words
+                process.origin = process.origin or words
             self.act(Act("exec", pid, printable(strings[0]), time.monotonic(), words, error))
         elif name == "socket" and done >= 0:
             fd = (pid, result[1])
@@ -768,13 +781,13 @@ class Trace:
     def own(self, is_pip: bool) -> set[int]:
         """The launcher, its child and, when that is pip, pip's helpers: their doing is not the package's.
 
-        A Python that pip starts is a build backend, and so the package's, unless it is pip once more. Descent decides,
-        by the kernel's account, so that a package can't claim to be pip.
+        A Python that pip starts is a build backend, and so the package's, unless it is pip once more. Descent decides, and
+        what a process was first, by the kernel's account: a package can neither claim to be pip nor turn into it.
         """
         own = {self.launcher, self.main} if is_pip else {self.launcher}
         for process in self.processes.values() if is_pip else ():  # parents come before children
-            again = any(one.endswith("/pip/__pip-runner__.py") for one in process.argv)
-            if process.ppid in own and (again or not process.is_python):
+            again = any(one.endswith("/pip/__pip-runner__.py") for one in process.origin)
+            if process.ppid in own and process.origin and (again or not is_python(process.origin)):
                 own.add(process.pid)
         return own
 

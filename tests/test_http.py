@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Answer, Serve, Service
+from conftest import ROOT, Answer, Serve, Service, Snakehook, serving
 from standins import Discord, Index, Reply, wait_for
 
 BODY = json.dumps({"package_name": "tiny", "version": "1.0"}).encode()
@@ -24,6 +24,21 @@ LIMIT_BYTES = 64 << 10
 @pytest.fixture(autouse=True)
 def tiny(index: Index) -> None:
     index.add_wheel("tiny", "1.0", {"tiny.py": "print('tiny was imported')\n"})
+
+
+@pytest.fixture(scope="module")
+def service(jail: None, jail_python_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for all tests that need nothing special of it and don't mind the runs of the others."""
+    home = tmp_path_factory.mktemp("service")
+    (home / "state").mkdir()
+    (home / "state/python").symlink_to(jail_python_cache)
+    with Index() as index, Discord() as discord:
+        places = {"STATE_DIR": str(home / "state"), "PIP_CACHE_DIR": str(home / "cache"), "HOME": str(home)}
+        urls = {"PIP_INDEX_URL": index.url, "DISCORD_WEBHOOK_URL": discord.url}
+        environment = {"PATH": os.environ["PATH"], **places, **urls}
+        program = Snakehook([sys.executable, str(ROOT / "snakehook.py")], environment)
+        with serving(program, home / "service.log", QUEUE_LIMIT=1000) as service:
+            yield service
 
 
 class Gate:
@@ -71,35 +86,36 @@ def head(service: Service, *lines: str) -> bytes:
 # --- a run, from the request to its attachments -----------------------------------------------------------------------
 
 
-def test_a_request_is_accepted_and_its_report_is_where_location_says(service: Service, discord: Discord) -> None:
-    accepted = service.request("POST", "/v1/triage", BODY, Content_Type="application/json")
-    assert accepted.status == 202
-    assert accepted.headers["content-type"].startswith("application/json")
-    assert accepted.json == {"run_id": accepted.json["run_id"], "status": "accepted"}
-    assert isinstance(accepted.json["run_id"], str) and accepted.json["run_id"]
-    assert accepted.headers["location"].endswith(f"/v1/triage/{accepted.json['run_id']}")
+def test_a_request_is_accepted_and_its_report_is_where_location_says(serve: Serve, discord: Discord) -> None:
+    with serve() as service:
+        accepted = service.request("POST", "/v1/triage", BODY, Content_Type="application/json")
+        assert accepted.status == 202
+        assert accepted.headers["content-type"].startswith("application/json")
+        assert accepted.json == {"run_id": accepted.json["run_id"], "status": "accepted"}
+        assert isinstance(accepted.json["run_id"], str) and accepted.json["run_id"]
+        assert accepted.headers["location"].endswith(f"/v1/triage/{accepted.json['run_id']}")
 
-    report = service.finished(accepted.json["run_id"])
-    assert service.get(accepted.headers["location"]).json == report
-    assert report["outcome"] == "ok", report
-    assert report["submitted_at"] <= report["started_at"] <= report["finished_at"]
-    assert report["delivery"] == {"state": "delivered", "attempts": 1, "last_error": None}
-    assert len(discord.messages) == 1
+        report = service.finished(accepted.json["run_id"])
+        assert service.get(accepted.headers["location"]).json == report
+        assert report["outcome"] == "ok", report
+        assert report["submitted_at"] <= report["started_at"] <= report["finished_at"]
+        assert report["delivery"] == {"state": "delivered", "attempts": 1, "last_error": None}
+        assert len(discord.messages) == 1
 
-    page = service.get(f"{accepted.headers['location']}/report.html")
-    assert page.status == 200
-    assert page.headers["content-type"].startswith("text/html")
-    assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert b"tiny" in page.body
+        page = service.get(f"{accepted.headers['location']}/report.html")
+        assert page.status == 200
+        assert page.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert b"tiny" in page.body
 
-    evidence = service.get(f"{accepted.headers['location']}/evidence.jsonl.gz")
-    assert evidence.status == 200
-    events = [json.loads(line) for line in gzip.decompress(evidence.body).splitlines()]
-    assert {"output", "download", "end"} <= {event["kind"] for event in events}
-    assert [event["at"] for event in events] == sorted(event["at"] for event in events)
+        evidence = service.get(f"{accepted.headers['location']}/evidence.jsonl.gz")
+        assert evidence.status == 200
+        events = [json.loads(line) for line in gzip.decompress(evidence.body).splitlines()]
+        assert {"output", "download", "end"} <= {event["kind"] for event in events}
+        assert [event["at"] for event in events] == sorted(event["at"] for event in events)
 
-    for path in ("", "/report.html", "/evidence.jsonl.gz"):
-        assert service.get(f"{accepted.headers['location']}{path}", token=None).status == 401
+        for path in ("", "/report.html", "/evidence.jsonl.gz"):
+            assert service.get(f"{accepted.headers['location']}{path}", token=None).status == 401
 
 
 FIELDS = [
@@ -440,12 +456,18 @@ def test_waitress_serve_runs_it_too(serve: Serve) -> None:
         assert exchange(service, both).count(b"HTTP/1.1 ") == 1
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(serve: Serve, service: Service) -> None:
+def test_a_port_that_is_taken_is_told_in_one_line(serve: Serve, service: Service, tmp_path: Path) -> None:
     with pytest.raises(AssertionError), serve("serve", "--listen", f"127.0.0.1:{service.port}"):
         pass
-    words = service.log.read_text()
-    assert "Traceback" not in words, words
-    assert str(service.port) in words
+    (line,) = (tmp_path / "service.log").read_text().splitlines()
+    assert f"127.0.0.1:{service.port}" in line
+
+
+def test_two_services_never_share_a_state_directory(serve: Serve, service: Service, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError), serve(STATE_DIR=service.log.parent / "state"):
+        pass
+    (line,) = (tmp_path / "service.log").read_text().splitlines()
+    assert "STATE_DIR" in line
 
 
 @pytest.mark.parametrize("listen", ["", "8080", ":8080", "localhost", "localhost:", "localhost:x", "localhost:99999"])

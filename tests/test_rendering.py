@@ -46,7 +46,7 @@ def items(said: str, number: int = 0) -> dict[str, dict[str, Any]]:
     return {
         "findings": {
             "severity": snakehook.SEVERITIES[number % 3],
-            "rule": "network.attempt",
+            "rule": ("network.attempt", "process.spawn")[number % 2],
             "phase": "install",
             "title": said,
             "at": said,
@@ -434,9 +434,10 @@ def test_discord_takes_any_name(discord: Discord, said: str, default_index: bool
 
 
 def test_the_unimportant_is_left_out_first() -> None:
-    message = snakehook.discord_message(saying("\U0001f40d" * 400, 30), SANDBOX)
+    message = snakehook.discord_message(saying("\U0001f40d" * 20, 30), SANDBOX)
     names = [field["name"] for field in message["embeds"][0]["fields"]]
-    assert names[:3] == ["Findings", "Not covered", "Hosts"]
+    assert names[:4] == ["Findings", "Not covered", "Hosts", "Commands"]
+    assert 5000 < units(message) <= 5500  # used, but for the room that `attach` needs
     small = snakehook.discord_message(saying("x"), SANDBOX)["embeds"][0]["fields"]
     wanted = ["Findings", "Not covered", "Hosts", "Files", "Decoded code", "Phases", "Downloads"]
     assert [field["name"] for field in small] == wanted
@@ -468,7 +469,7 @@ def test_attachments_arrive_whole(discord: Discord) -> None:
 
 def test_too_large_files_are_named_instead(discord: Discord) -> None:
     page, evidence = b"x" * 1_000_000, b"y" * (10 << 20)
-    full = snakehook.discord_message(saying("\U0001f40d" * 400, 30), SANDBOX)
+    full = snakehook.discord_message(saying("\U0001f40d" * 20, 30), SANDBOX)
     message, taken = snakehook.attach(full, {"report.html": page, "evidence.jsonl.gz": evidence})
     assert taken == {"report.html": page}
     value = message["embeds"][0]["fields"][-1]["value"]
@@ -476,6 +477,13 @@ def test_too_large_files_are_named_instead(discord: Discord) -> None:
     assert message is not full
     assert len(full["embeds"][0]["fields"]) == len(message["embeds"][0]["fields"]) - 1
     assert units(message) <= 6000
+    assert post(discord, *snakehook.multipart(message, taken)) == 200
+
+
+def test_the_largest_file_goes_through(discord: Discord) -> None:
+    full = snakehook.discord_message(saying("\U0001f40d" * 20, 30), SANDBOX)
+    message, taken = snakehook.attach(full, {"evidence.jsonl.gz": b"y" * snakehook.MAX_ATTACHED_BYTES})
+    assert message == full
     assert post(discord, *snakehook.multipart(message, taken)) == 200
 
 
