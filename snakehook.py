@@ -584,7 +584,7 @@ def make_jail_python(settings: Settings) -> tuple[Path, dict[str, str]]:
         raise SandboxError(
             f"JAIL_PYTHON_NAME needs a Python with pip ({error}): apt-get install -y python3-pip, or name another."
         ) from error
-    recipe = json.dumps([facts, HOOK_LINE], sort_keys=True)
+    recipe = json.dumps([facts, HOOK_LINE, "compiled"], sort_keys=True)
     python = settings.state_dir / "python" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     if python.is_dir():
         return python, facts
@@ -597,6 +597,8 @@ def make_jail_python(settings: Settings) -> tuple[Path, dict[str, str]]:
         metadata.mkdir()
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pip\nVersion: {facts['pip_version']}\n")
         (fresh / facts["library"] / "snakehook.pth").write_text(HOOK_LINE)
+        # Compiled once here, since the jail can't write it: else each start of pip compiles all of pip anew.
+        run_tool(str(fresh / "bin" / "python"), "-I", "-m", "compileall", "-q", str(fresh / facts["library"]))
         run_tool("chmod", "-R", "a+rX,go-w", str(fresh))  # whatever our umask, the jail's user must read it
         with contextlib.suppress(FileExistsError, OSError):  # another process was faster
             fresh.rename(python)
@@ -1694,6 +1696,17 @@ def discord_message(report: Report, sandbox: Sandbox) -> dict[str, Any]:
     return {"embeds": [embed], "allowed_mentions": {"parse": []}}
 
 
+def shown(report: Report, sandbox: Sandbox, evidence: list[dict[str, Any]]) -> tuple[dict[str, Any], bytes, bytes]:
+    """The message, the page and the packed evidence. Whatever a package made of its report, there is one."""
+    try:
+        return discord_message(report, sandbox), render_html(report), pack_evidence(evidence)
+    except Exception:  # a defect of ours: it must cost the looks, not the report
+        log.exception("run %s: its report can't be shown", report.run_id)
+        text = {"title": "A report that can't be shown", "description": f"{report.outcome}: see the JSON report."}
+        embed = text | {"fields": [], "footer": {"text": f"snakehook run {report.run_id}"}}
+        return {"embeds": [embed], "allowed_mentions": {"parse": []}}, b"", b""
+
+
 def project_page(sandbox: Sandbox, request: TriageRequest) -> str:
     words = (request.package_name, request.version)
     name, version = (quote(one[:200].encode("ascii", "replace"), "!+") for one in words)
@@ -1900,8 +1913,8 @@ class Service:
                 if report.outcome == "interrupted" and self.stopping.is_set():
                     self.store.put_back(run_id)
                     return
-                message = discord_message(report, self.sandbox)
-                self.store.finish(report, render_html(report), pack_evidence(evidence), message)
+                message, page, packed = shown(report, self.sandbox, evidence)
+                self.store.finish(report, page, packed, message)
                 log.info("run %s: %s", run_id, report.outcome)
                 self.courier.news.set()
                 self.store.forget(self.settings.keep_runs, self.settings.keep_bytes)
@@ -2194,17 +2207,22 @@ def command_triage(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         run.stop()
         raise
+    message, page, packed = shown(report, sandbox, run.evidence)
+    row = {"message": json.dumps(message), "page": page, "evidence": packed}
+    report.delivery = Delivery("refused", 0, "no webhook is configured")
     if settings.discord_webhook_url:
-        message = json.dumps(discord_message(report, sandbox))
-        row = {"message": message, "page": render_html(report), "evidence": pack_evidence(run.evidence)}
         report.delivery, _ = deliver(settings.discord_webhook_url, row, Delivery("pending", 1))
-    else:
-        report.delivery = Delivery("refused", 0, "no webhook is configured")
-    if arguments.html:
-        Path(arguments.html).write_bytes(render_html(report))
+        if report.delivery.state == "pending":  # there is no courier here that would try again
+            report.delivery.state = "refused"
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # whatever the locale can't show
     print(json.dumps(asdict(report), indent=2) if arguments.json else render_text(report))
+    if arguments.html:
+        try:
+            Path(arguments.html).write_bytes(row["page"])
+        except OSError as error:
+            print(f"{arguments.html} can't be written: {error.strerror}.", file=sys.stderr)
+            return EXIT_USAGE
     if any(finding["severity"] == "high" for finding in report.findings):
         return EXIT_FOUND
     if report.outcome == "error" and not report.phases:

@@ -781,8 +781,8 @@ class Trace:
     def own(self, is_pip: bool) -> set[int]:
         """The launcher, its child and, when that is pip, pip's helpers: their doing is not the package's.
 
-        A Python that pip starts is a build backend, and so the package's, unless it is pip once more. Descent decides, and
-        what a process was first, by the kernel's account: a package can neither claim to be pip nor turn into it.
+        A Python that pip starts is a build backend, and so the package's, unless it is pip once more. Descent decides,
+        and what a process was first, by the kernel's account: a package can neither claim to be pip nor turn into it.
         """
         own = {self.launcher, self.main} if is_pip else {self.launcher}
         for process in self.processes.values() if is_pip else ():  # parents come before children

