@@ -2219,7 +2219,7 @@ def command_triage(arguments: argparse.Namespace) -> int:
     print(json.dumps(asdict(report), indent=2) if arguments.json else render_text(report))
     if arguments.html:
         try:
-            Path(arguments.html).write_bytes(row["page"])
+            Path(arguments.html).write_bytes(page)
         except OSError as error:
             print(f"{arguments.html} can't be written: {error.strerror}.", file=sys.stderr)
             return EXIT_USAGE

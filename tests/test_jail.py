@@ -42,7 +42,8 @@ print(json.dumps({
     "everybody": [attempt(lambda: open(f"/proc/{pid}/{name}").read())
                   for pid in os.listdir("/proc") if pid.isdigit() for name in ("environ", "cmdline")],
     "write": {path: attempt(lambda: open(path + "/x", "w").close())
-              for path in ("/", "/usr", "/etc", "/opt/snakehook", "/opt/snakehook/work", "/opt/snakehook/python", "/proc/sys/kernel")},
+              for path in ("/", "/usr", "/etc", "/opt/snakehook", "/opt/snakehook/work", "/opt/snakehook/python",
+                           "/proc/sys/kernel")},
     "here": {path: attempt(lambda: open(path + "/x", "w").close())
              for path in ("/home/dev", "/tmp", "/dev/shm", "/opt/snakehook/work/site")},
 }))

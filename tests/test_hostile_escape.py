@@ -1,0 +1,520 @@
+"""A package can't get out of its jail, nor see what is outside: each test tries it on a real jail.
+
+Every probe is made by root's jail and by an ordinary user's, since the mechanisms differ.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Snakehook
+from hostile import PROBES, add_probe, assert_nothing_is_left, findings, last_json
+from standins import Index
+
+pytestmark = pytest.mark.unmet
+
+REFUSED = {"EPERM", "EACCES", "ENOSYS", "SIGSYS"}
+READ_ONLY = REFUSED | {"EROFS", "ENOENT", "EBUSY"}
+
+
+@dataclass(frozen=True)
+class Jail:
+    """The program as one of two users runs it, and the index that it installs from."""
+
+    program: Snakehook
+    index: Index
+
+    def probe(self, source: str, **settings: object) -> tuple[Any, dict[str, Any]]:
+        """What a module that begins with PROBES said when it was imported, and the report; nothing is left of it."""
+        add_probe(self.index, source)
+        _, report, _ = self.program.triage("probe", "--mode", "import", **settings)
+        self.nothing_is_left()
+        return last_json(report), report
+
+    def nothing_is_left(self) -> None:
+        places = self.program.environment
+        assert_nothing_is_left(Path(places["STATE_DIR"]), Path(places["PIP_CACHE_DIR"]))
+
+
+@pytest.fixture(params=["as root", "as an ordinary user"])
+def jail_of(request: pytest.FixtureRequest, jail: None, index: Index) -> Jail:
+    if request.param == "as root" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    return Jail(request.getfixturevalue("snakehook" if request.param == "as root" else "ordinary"), index)
+
+
+# --- leaks ------------------------------------------------------------------------------------------------------------
+
+SEARCH = """
+ELSEWHERE = ("/usr", "/proc", "/opt/snakehook/python", "/opt/snakehook/work/site", sys.base_prefix)
+def search():
+    found = []
+    for folder, folders, names in os.walk("/", followlinks=False):
+        folders[:] = [one for one in folders if os.path.join(folder, one) not in ELSEWHERE]
+        for name in names:
+            path = os.path.join(folder, name)
+            try:
+                if os.path.isfile(path) and NEEDLE in open(path, "rb").read(1 << 20):
+                    found.append(path)
+            except OSError:
+                pass
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        for name in ("environ", "cmdline", "maps", "mountinfo", "cgroup", "comm"):
+            try:
+                if NEEDLE in open(f"/proc/{pid}/{name}", "rb").read():
+                    found.append(f"/proc/{pid}/{name}")
+            except OSError:
+                pass
+    return found
+
+def parents():
+    # The ancestors' memory and descriptors, by every number there could be.
+    return sorted(int(pid) for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid())
+
+tell(secrets=search, variables=lambda: sorted(os.environ),
+     descriptors=lambda: sorted(os.listdir("/proc/1/fd")),
+     memory=lambda: open("/proc/1/mem", "r+b").close(),
+     kernel=lambda: open("/proc/kcore", "rb").close(),
+     sysrq=lambda: open("/proc/sysrq-trigger", "w").close())
+"""
+
+
+def test_no_secret_of_the_service_is_in_the_jail(jail_of: Jail) -> None:
+    needle = f"needle-{secrets.token_hex(8)}"
+    given = {
+        "API_TOKEN": needle,
+        "AWS_PROFILE": needle,
+        "PIP_EXTRA_INDEX_URL": f"http://{needle}.example/",
+        "PYTHONWARNINGS": f"ignore:{needle}",
+    }
+    seen, report = jail_of.probe(SEARCH.replace("NEEDLE", repr(needle.encode())), **given)
+    assert seen["secrets"] == []
+    assert not set(given) & set(seen["variables"])
+    assert needle not in str(report)
+    assert {seen[name] for name in ("kernel", "sysrq")} <= READ_ONLY
+
+
+DESCRIPTORS = """
+def descriptors():
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            pass
+    return found
+seen = descriptors()
+witness = [one for one, what in seen.items() if what.startswith("/opt/snakehook/audit")]
+print(json.dumps({one: what for one, what in seen.items() if one not in witness}))
+"""
+
+
+def test_only_three_descriptors_are_inherited(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(DESCRIPTORS)
+    assert sorted(seen) == ["0", "1", "2"]
+    assert seen["0"] == "/dev/null"
+
+
+PROCESSES = """
+names = {pid: open(f"/proc/{pid}/cmdline").read() for pid in os.listdir("/proc") if pid.isdigit()}
+def signalled():
+    reached = []
+    for pid in range(2, 5000):  # not 1, which is our own launcher
+        try:
+            os.kill(pid, 0)
+            reached.append(pid)
+        except ProcessLookupError:
+            pass
+    return reached
+tell(names=lambda: names, signalled=signalled, everyone=lambda: os.kill(-1, 0),
+     group=lambda: [os.getsid(0), os.getpgid(0), os.getppid()])
+"""
+
+
+def test_a_package_sees_and_signals_no_process_but_its_own(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(PROCESSES)
+    assert all("/opt/snakehook/python" in name for name in seen["names"].values()), seen["names"]
+    assert set(map(str, seen["signalled"])) - set(seen["names"]) <= {str(pid) for pid in range(2, 12)}
+    assert len(seen["signalled"]) <= 3
+
+
+MOUNTS = """
+def mounts():
+    return [line.split() for line in open("/proc/self/mountinfo")]
+def writable():
+    top = {line[4]: line[5].split(",") for line in mounts()}  # where one covers another, the last counts
+    return sorted(place for place, options in top.items() if "rw" in options)
+def options():
+    return {line[4]: sorted({"nosuid", "nodev"} - set(line[5].split(","))) for line in mounts()}
+tell(places=lambda: sorted(line[4] for line in mounts()), writable=writable, options=options,
+     top=lambda: sorted(os.listdir("/")), etc=lambda: sorted(os.listdir("/etc")),
+     devices=lambda: sorted(os.listdir("/dev")), sys=lambda: os.listdir("/sys"))
+"""
+PLACES = {"/", "/proc", "/usr", "/bin", "/lib", "/lib64", "/sbin", "/home/dev", "/tmp", "/dev/shm"}  # noqa: S108
+ETC = {"ld.so.cache", "alternatives", "passwd", "group", "hosts", "nsswitch.conf", "resolv.conf"}
+DEVICES = {"null", "zero", "full", "random", "urandom", "shm"}
+WRITABLE_DEVICES = {f"/dev/{name}" for name in DEVICES}
+
+
+def test_nothing_is_mounted_but_what_the_policy_lists(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(MOUNTS)
+    others = {one for one in seen["places"] if one not in PLACES and not one.startswith(("/etc/", "/dev/"))}
+    bases = {one for one in others if not one.startswith("/opt/snakehook/")}
+    assert len(bases) <= 1, others  # the installation of the jail's Python, where it is not below /usr
+    assert set(seen["etc"]) <= ETC
+    assert set(seen["devices"]) <= DEVICES
+    assert seen["sys"] == "ENOENT"
+
+
+def test_nothing_can_be_written_but_the_scratch(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(MOUNTS)
+    scratch = {"/home/dev", "/tmp", "/dev/shm"}  # noqa: S108
+    writable = {one for one in seen["writable"] if not one.startswith("/opt/snakehook/work")}
+    assert writable - WRITABLE_DEVICES == scratch - WRITABLE_DEVICES
+
+
+def test_every_mount_is_nosuid_and_nodev(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(MOUNTS)
+    for place, missing in seen["options"].items():
+        if place in ("/", "/proc"):  # an empty, read-only tmpfs and a read-only proc: no file of ours in either
+            continue
+        if place in WRITABLE_DEVICES - {"/dev/shm"}:  # noqa: S108 - device nodes, which must stay devices
+            assert missing in ([], ["nodev"]), place
+        else:
+            assert missing == [], place
+
+
+# --- writing where it must not ----------------------------------------------------------------------------------------
+
+OVERWRITE = """
+PYTHON = os.path.realpath(sys.executable)
+LIBRARY = os.path.dirname(os.__file__)
+def overwrite(path):
+    def probe():
+        with open(path, "r+b") as file:
+            file.write(file.read(1))
+    return probe
+def replaced(path):
+    return lambda: os.rename(path, path + ".old")
+def added(folder):
+    return lambda: open(os.path.join(folder, "planted.pth"), "w").close()
+everything = {}
+for path in (PYTHON, "/opt/snakehook/python/bin/python", "/opt/snakehook/launch.py", "/opt/snakehook/audit.py",
+             "/bin/sh", "/etc/passwd", "/etc/resolv.conf", "/proc/self/exe"):
+    everything[f"overwrite {path}"] = overwrite(path)
+    everything[f"rename {path}"] = replaced(path)
+    everything[f"open {path}"] = lambda path=path: os.open(f"/proc/self/fd/{os.open(path, os.O_RDONLY)}", os.O_RDWR)
+    everything[f"chmod {path}"] = lambda path=path: os.chmod(path, 0o777)
+    everything[f"link {path}"] = lambda path=path: os.link(path, "/tmp/hard")
+for folder in (LIBRARY, "/opt/snakehook/python/lib", "/usr/bin", "/etc", "/", "/opt/snakehook", "/proc/sys", "/dev"):
+    everything[f"add {folder}"] = added(folder)
+everything["core_pattern"] = lambda: open("/proc/sys/kernel/core_pattern", "w").write("|/tmp/x")
+everything["oom"] = lambda: open("/proc/1/oom_score_adj", "w").write("-1000")
+everything["read the witness"] = lambda: os.open("/opt/snakehook/audit", os.O_RDONLY | os.O_NONBLOCK)
+everything["chmod the witness"] = lambda: os.chmod("/opt/snakehook/audit", 0o666)
+everything["remove the witness"] = lambda: os.remove("/opt/snakehook/audit")
+tell(**everything)
+"""
+
+
+def test_neither_the_interpreter_nor_anything_else_outside_of_the_scratch_can_be_changed(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(OVERWRITE)
+    open_to_it = {what: got for what, got in seen.items() if got not in READ_ONLY | {"EXDEV", "ETXTBSY", "EINVAL"}}
+    assert open_to_it == {}
+
+
+SETUID = """
+import shutil
+def setuid():
+    shutil.copy("/bin/true", "/tmp/suid")
+    os.chmod("/tmp/suid", 0o6755)
+    shutil.copy(os.path.realpath("/bin/sh"), "/tmp/sh")
+    os.chmod("/tmp/sh", 0o6755)
+    return os.popen("/tmp/sh -p -c 'id -u'").read()
+WORDS = ("Cap", "NoNew", "Seccomp:")
+tell(setuid=setuid, status=lambda: [line.split() for line in open("/proc/self/status") if line.startswith(WORDS)],
+     su=lambda: os.popen("find /usr/bin -perm -4000 -user root -name su -exec {} -c true ';' 2>&1").read()[:200],
+     setuid_0=lambda: os.setresuid(0, 0, 0), setgid_0=lambda: os.setresgid(0, 0, 0), groups=lambda: os.setgroups([0]),
+     owner=lambda: os.chown("/tmp", 0, 0),
+     block=lambda: os.mknod("/tmp/disk", 0o060666, os.makedev(8, 0)),
+     memory=lambda: os.mknod("/tmp/mem", 0o020666, os.makedev(1, 1)),
+     null=lambda: os.mknod("/home/dev/null", 0o020666, os.makedev(1, 3)),
+     dumped=lambda: call(157, 4, 1))
+"""
+
+
+def test_setuid_files_and_device_nodes_give_nothing(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(SETUID)
+    assert seen["setuid"].split()[0] == "65534"
+    status = dict(seen["status"])
+    assert (status["NoNewPrivs:"], status["Seccomp:"]) == ("1", "2")
+    for name in ("CapEff:", "CapPrm:", "CapInh:", "CapAmb:"):
+        assert int(status[name], 16) == 0, name
+    names = ("setuid_0", "setgid_0", "groups", "owner", "block", "memory", "null")
+    assert {seen[name] for name in names} <= REFUSED | {"EINVAL"}
+
+
+# --- system calls -----------------------------------------------------------------------------------------------------
+
+NAMESPACES = """
+flags = {"mount": 0x20000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000, "user": 0x10000000,
+         "pid": 0x20000000, "net": 0x40000000, "time": 0x80}
+probes = {}
+for name, flag in flags.items():
+    probes[f"unshare {name}"] = lambda flag=flag: called(libc.unshare(flag))
+    probes[f"unshare user and {name}"] = lambda flag=flag: called(libc.unshare(flag | 0x10000000))
+    if name != "time":  # which clone doesn't know
+        probes[f"clone {name}"] = lambda flag=flag: call(56, flag | 17, 0, 0, 0, 0)
+        probes[f"clone user and {name}"] = lambda flag=flag: call(56, flag | 0x10000000 | 17, 0, 0, 0, 0)
+    probes[f"clone3 {name}"] = lambda flag=flag: call(435, (ctypes.c_uint64 * 11)(flag, 0, 0, 0, 17), 88)
+    probes[f"setns {name}"] = lambda flag=flag: called(libc.setns(os.pidfd_open(os.getppid()), flag))
+probes["setns file"] = lambda: called(libc.setns(os.open("/proc/self/ns/net", os.O_RDONLY), 0))
+tell(**probes)
+"""
+
+
+def test_no_new_namespace_by_unshare_clone_clone3_or_setns(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(NAMESPACES)
+    assert {what: got for what, got in seen.items() if got not in ("EPERM", "ENOSYS")} == {}
+    assert {got for what, got in seen.items() if what.startswith("clone3")} == {"ENOSYS"}  # libc falls back to clone
+
+
+MOUNTING = """
+probes = {}
+for place in ("/usr", "/etc/passwd", "/opt/snakehook/python", "/opt/snakehook/launch.py", "/proc", "/", "/home/dev"):
+    path = place.encode()
+    probes[f"remount {place}"] = lambda path=path: called(libc.mount(None, path, None, 32 | 4096, None))
+    probes[f"remount rw {place}"] = lambda path=path: called(libc.mount(b"none", path, None, 32, None))
+    probes[f"unmount {place}"] = lambda path=path: called(libc.umount2(path, 2))
+    probes[f"bind over {place}"] = lambda path=path: called(libc.mount(b"/tmp", path, None, 4096, None))
+    probes[f"mount_setattr {place}"] = lambda path=path: call(442, -100, path, 0, (ctypes.c_uint64 * 4)(0, 1), 32)
+    probes[f"open_tree {place}"] = lambda path=path: call(428, -100, path, 1)
+    probes[f"fspick {place}"] = lambda path=path: call(433, -100, path, 0)
+probes["proc"] = lambda: called(libc.mount(b"proc", b"/tmp", b"proc", 0, None))
+probes["tmpfs"] = lambda: called(libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0, None))
+probes["fsopen"] = lambda: call(430, b"tmpfs", 0)
+probes["fsconfig"] = lambda: call(431, 0, 6, 0, 0, 0)
+probes["fsmount"] = lambda: call(432, 0, 0, 0)
+probes["move_mount"] = lambda: call(429, -100, b"/tmp", -100, b"/usr", 0)
+probes["pivot_root"] = lambda: call(155, b"/tmp", b"/tmp")
+probes["chroot"] = lambda: os.chroot("/tmp")
+probes["swapon"] = lambda: call(167, b"/tmp", 0)
+tell(**probes)
+"""
+
+
+def test_no_mount_can_be_remounted_unmounted_or_covered(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(MOUNTING)
+    assert {what: got for what, got in seen.items() if got not in ("EPERM", "ENOSYS")} == {}
+
+
+OTHERS = """
+parent = os.getppid()
+buffer = ctypes.create_string_buffer(4096)
+class iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+local = iovec(ctypes.addressof(buffer), 8)
+remote = iovec(ctypes.addressof(buffer), 8)
+tell(
+    traceme=lambda: call(101, 0, 0, 0, 0), attach=lambda: call(101, 16, parent, 0, 0),
+    seize=lambda: call(101, 0x4206, parent, 0, 0),
+    readv=lambda: call(310, parent, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0),
+    writev=lambda: call(311, parent, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0),
+    getfd=lambda: call(438, os.pidfd_open(parent), 1, 0),
+    kcmp=lambda: call(312, parent, parent, 0, 0, 0), madvise=lambda: call(440, os.pidfd_open(parent), 0, 0, 0, 0),
+)
+"""
+
+
+def test_no_process_can_look_into_another(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(OTHERS)
+    assert {what: got for what, got in seen.items() if got not in ("EPERM", "ENOSYS")} == {}
+
+
+KERNEL = """
+parameters = (ctypes.c_uint32 * 40)()
+tell(
+    io_uring_setup=lambda: call(425, 8, ctypes.byref(parameters)),
+    io_uring_enter=lambda: call(426, 0, 0, 0, 0, 0, 0), io_uring_register=lambda: call(427, -1, 0, 0, 0),
+    bpf=lambda: call(321, 0, ctypes.byref((ctypes.c_uint32 * 32)(2, 4, 4, 1)), 128),
+    userfaultfd=lambda: call(323, 0), userfaultfd_user_mode=lambda: call(323, 1),
+    perf=lambda: call(298, ctypes.byref((ctypes.c_uint32 * 32)(1, 128)), 0, -1, -1, 0),
+    keyctl=lambda: call(250, 0, -3, 1), add_key=lambda: call(248, b"user", b"k", b"v", 1, -3),
+    request_key=lambda: call(249, b"user", b"k", 0, -3),
+    open_by_handle_at=lambda: call(304, -100, ctypes.byref((ctypes.c_uint32 * 32)(8)), 0),
+    init_module=lambda: call(175, 0, 0, b""), finit_module=lambda: call(313, 0, b"", 0),
+    kexec=lambda: call(246, 0, 0, 0, 0), reboot=lambda: call(169, 0xfee1dead, 672274793, 0, 0),
+    syslog=lambda: call(103, 3, ctypes.byref(parameters), 100), quotactl=lambda: call(179, 0, 0, 0, 0),
+    acct=lambda: call(163, 0), personality=lambda: call(135, 0x0040000),
+    sethostname=lambda: socket.sethostname("x"), settime=lambda: time.clock_settime(time.CLOCK_REALTIME, 0),
+    nice=lambda: os.nice(-5), realtime=lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50)),
+    packet=lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close(),
+    vsock=lambda: socket.socket(40, socket.SOCK_STREAM).close(), alg=lambda: socket.socket(38, 5).close(),
+    parent_death=lambda: call(157, 1, 0, 0, 0, 0),
+)
+"""
+
+
+def test_the_kernel_s_dangerous_doors_are_shut(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(KERNEL)
+    assert {what: got for what, got in seen.items() if got not in ("EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT")} == {}
+    assert {seen[f"io_uring_{what}"] for what in ("setup", "enter", "register")} == {"ENOSYS"}
+
+
+TERMINAL = """
+import fcntl, pty, termios
+leader, follower = os.openpty() if os.path.exists("/dev/ptmx") else (None, None)
+def push(fd, request):
+    return lambda: fcntl.ioctl(fd, request, b"x")
+probes = {f"fd {fd} {name}": push(fd, request) for fd in (0, 1, 2)
+          for name, request in (("TIOCSTI", 0x5412), ("TIOCLINUX", 0x541c), ("64 bits", 0x5412))}
+probes["high bits"] = lambda: call(16, 0, 0x7700005412, ctypes.c_char_p(b"x"))
+probes["tty"] = lambda: os.open("/dev/tty", os.O_RDWR)
+probes["ptmx"] = lambda: os.open("/dev/ptmx", os.O_RDWR)
+tell(**probes)
+"""
+
+
+def test_nothing_can_be_typed_into_a_terminal(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(TERMINAL)
+    assert seen.pop("tty") in {"ENOENT", "ENXIO"}
+    assert seen.pop("ptmx") == "ENOENT"
+    assert set(seen.values()) == {"EPERM"}
+
+
+FOREIGN_CALLS = """
+import mmap
+def old_call(number, first=0):
+    # mov eax, number; mov ebx, first; int 0x80; ret - the way of 32-bit programs into the kernel
+    code = b"\\x53\\xb8" + struct.pack("<I", number) + b"\\xbb" + struct.pack("<I", first)
+    code += b"\\x31\\xc9\\x31\\xd2\\xcd\\x80\\x5b\\xc3"
+    page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(code)
+    run = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+    result = run()
+    return "it worked" if result >= 0 else errno.errorcode.get(-result, str(result))
+X32 = 0x40000000
+tell(**{
+    "old getpid": lambda: old_call(20), "old unshare": lambda: old_call(310, 0x10000000),
+    "old ptrace": lambda: old_call(26), "old mount": lambda: old_call(21),
+    "x32 getpid": lambda: call(X32 | 39), "x32 unshare": lambda: call(X32 | 272, 0x10000000),
+    "x32 ptrace": lambda: call(X32 | 521, 0, 0, 0, 0), "x32 bpf": lambda: call(X32 | 321, 0, 0, 0),
+    "x32 clone": lambda: call(X32 | 56, 0x10000011, 0, 0, 0, 0),
+})
+"""
+
+
+def test_system_calls_of_other_architectures_are_not_served(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(FOREIGN_CALLS)
+    assert {what: got for what, got in seen.items() if what.startswith("old") and got != "SIGSYS"} == {}
+    # By the policy, whether this kernel serves x32 or not (then it says ENOSYS itself).
+    assert {what: got for what, got in seen.items() if got not in ("EPERM", "SIGSYS")} == {}
+
+
+UNTRACED = """
+child = libc.syscall(56, 0x00800000 | 17, 0, 0, 0, 0)  # CLONE_UNTRACED
+if child == 0:
+    os._exit(0)
+print(json.dumps("it worked" if child > 0 else errno.errorcode[ctypes.get_errno()]))
+"""
+
+
+def test_no_process_can_be_made_that_the_kernel_witness_does_not_follow(jail_of: Jail) -> None:
+    seen, _ = jail_of.probe(UNTRACED)
+    assert seen == "EPERM"
+
+
+# --- by way of the scratch, which the service touches between phases --------------------------------------------------
+
+SWAP = """
+import os
+work = "/opt/snakehook/work"
+for name in ("home", "tmp", "shm"):
+    try:
+        os.rename(f"{work}/{name}", f"{work}/{name}-real")
+        os.symlink(OUTSIDE, f"{work}/{name}")
+    except OSError:
+        pass
+"""
+LOOK_AROUND = """
+found = []
+for place in ("/home/dev", "/tmp", "/dev/shm"):
+    if os.path.exists(place + "/host-file"):
+        found.append(place)
+        open(place + "/planted", "w").close()
+print(json.dumps(found))
+"""
+
+
+def test_links_in_place_of_the_scratch_s_folders_lead_no_later_phase_out(jail_of: Jail, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "host-file").write_text("of the host")
+    for folder in (outside, *outside.parents[:2]):
+        folder.chmod(0o777)
+    prelude = SWAP.replace("OUTSIDE", repr(str(outside)))
+    jail_of.index.add_backend_sdist("swapper", "1.0", prelude, {"swapper.py": PROBES + LOOK_AROUND})
+    _, report, _ = jail_of.program.triage("swapper", "--mode", "import")
+    said = [phase["stdout"]["text"] for phase in report["phases"] if phase["name"] == "import"]
+    assert all(text == "[]\n" for text in said), report["phases"]
+    assert [path.name for path in outside.iterdir()] == ["host-file"]
+    jail_of.nothing_is_left()
+
+
+PERMISSIONS = """
+import os, stat
+os.makedirs("/tmp/a", exist_ok=True)
+for name, target in (("/home/dev/.ssh-link", "/etc/shadow"), ("/tmp/a/root", "/"), ("/tmp/self", "/proc/self/root")):
+    if not os.path.islink(name): os.symlink(target, name)
+"""
+
+
+def test_links_that_lead_out_of_the_scratch_change_nothing_outside(jail_of: Jail, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("untouched")
+    mine.chmod(0o600)
+    more = (
+        f"for n in range(100):\n    if not os.path.islink(f'/tmp/l{{n}}'): os.symlink({str(mine)!r}, f'/tmp/l{{n}}')\n"
+    )
+    jail_of.index.add_backend_sdist("linker", "1.0", PERMISSIONS + more, {"linker.py": ""})
+    _, report, _ = jail_of.program.triage("linker", "--mode", "detonate")
+    assert report["outcome"] == "ok", report["reason"]
+    assert (mine.read_text(), stat.S_IMODE(mine.stat().st_mode)) == ("untouched", 0o600)
+    assert not [one for one in report["findings"] if "untouched" in str(one)]
+    jail_of.nothing_is_left()
+
+
+# --- bait -------------------------------------------------------------------------------------------------------------
+
+
+def reader(how: str) -> Callable[[Index], None]:
+    return lambda index: add_probe(index, how)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "open('/home/dev/.ssh/id_rsa').read()",
+        "os.read(os.open('/home/dev/.ssh/id_rsa', os.O_RDONLY | os.O_NOATIME), 100)",
+        "path = '/home/dev/.ssh/id_rsa'; was = os.stat(path); open(path).read();"
+        " os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))",
+        "os.rename('/home/dev/.ssh', '/home/dev/x'); open('/home/dev/x/id_rsa').read();"
+        " os.rename('/home/dev/x', '/home/dev/.ssh')",
+        "os.link('/home/dev/.ssh/id_rsa', '/tmp/hard'); open('/tmp/hard').read(); os.remove('/tmp/hard')",
+        "import mmap; f = open('/home/dev/.ssh/id_rsa'); bytes(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ))",
+    ],
+    ids=["plainly", "without an access time", "with times put back", "in a moved folder", "by a hard link", "mapped"],
+)
+def test_reading_bait_shows_however_it_is_done(jail_of: Jail, how: str) -> None:
+    add_probe(
+        jail_of.index, f"try:\n    {how}\n    print('\"read\"')\nexcept OSError as e:\n    print('\"refused\"')\n"
+    )
+    _, report, _ = jail_of.program.triage("probe", "--mode", "import")
+    if last_json(report) == "read":
+        assert any(".ssh/id_rsa" in title for title in findings(report, "secret.read"))
+    jail_of.nothing_is_left()

