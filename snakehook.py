@@ -1058,7 +1058,7 @@ class Detonation:
         begun, kills_before = time.monotonic(), oom_kills(self.cgroups)
         if self.bait:
             self.bait.set()
-        end: dict[str, Any] = {"outcome": "error", "reason": "the warden ended without a word"}
+        end: dict[str, Any] = {"kind": "none", "outcome": "error", "reason": "the warden ended without a word"}
         for event in self.events(self.warden_orders(folder, name, launch)):
             event["phase"] = name
             self.witnessed(event)
@@ -1066,6 +1066,9 @@ class Detonation:
                 end = event
             else:
                 self.absorb(phase, event)
+        if end["kind"] != "end":
+            self.find("medium", "evidence.tamper", phase, "the warden ended without a word", None, None)
+            self.report.coverage["notes"].append(f"{name}: what the warden saw of this phase is lost")
         phase.outcome, phase.exit_code, phase.signal = end["outcome"], end.get("exit_code"), end.get("signal")
         if oom_kills(self.cgroups) > kills_before and phase.outcome in ("ok", "failed", "error"):
             phase.outcome = "memory"
@@ -1250,7 +1253,13 @@ class Detonation:
 
     def find(self, severity: str, rule: str, phase: Phase, title: str, at: str | None, process: str | None) -> None:
         same = {"severity": severity, "rule": rule, "phase": phase.name, "title": plain(title, 300), "at": at}
-        self.report.keep(self.report.findings, same, process=process or None)
+        findings = self.report.findings
+        if severity == "high" and len(findings) >= MAX_LIST_ITEMS:  # no flood of harmless ones keeps a grave one out
+            lesser = next((one for one in reversed(findings) if one["severity"] != "high"), None)
+            if lesser:
+                findings.remove(lesser)
+                self.report.coverage["dropped_events"] += 1
+        self.report.keep(findings, same, process=process or None)
 
     def why(self, phase: Phase, reason: str | None) -> str:
         """One line that tells a reader what to make of a phase that did not go well."""

@@ -5,6 +5,7 @@ It holds no secret and is believed in nothing but its first line, which it write
 """
 
 import os
+import signal
 import sys
 import time
 
@@ -37,6 +38,7 @@ def main() -> int:
     child = os.fork()
     if child == 0:
         os.execv(argv[0], argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a package may send it to the whole jail
     code, deadline = None, 0.0
     while code is None or time.monotonic() < deadline:
         # As the first process of the namespace it inherits the orphans, and must bury them.

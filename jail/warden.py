@@ -181,7 +181,7 @@ def jail_command(phase: Phase, log_fd: int, trace_fd: int) -> list[str]:
         *([phase.strace, *STRACE_FLAGS, "-o", f"/proc/self/fd/{trace_fd}"] if phase.strace else []),
         *[phase.nsjail, "--config", phase.config, "--log_fd", str(log_fd), *ids],
         *(["--chroot", phase.chroot] if phase.chroot else []),
-        *["--time_limit", str(int(phase.deadline_sec) + 5)],
+        *["--time_limit", "0"],
         *[word for name, value in phase.rlimits.items() for word in (f"--rlimit_{name}", str(value))],
         *[word for name, value in phase.environment.items() for word in ("--env", f"{name}={value}")],
         *["--", "/opt/snakehook/python/bin/python", "-I", "/opt/snakehook/launch.py", *phase.launch],
@@ -321,7 +321,9 @@ class Gateway:
         try:
             line, _, headers = head.partition(b"\r\n")
             match = self.REQUEST.fullmatch(line)
-            if not match or not headers.endswith(b"\r\n\r\n"):  # other methods, queries, bodies, headers without end
+            if (
+                not match or len(head) > MAX_REQUEST_BYTES or not headers.endswith(b"\r\n\r\n")
+            ):  # other methods, queries, bodies, headers without end
                 raise Refused(400, "not a plain GET of a project page or one of its files")
             if match["project"]:
                 page = self.page(match["project"].decode())
@@ -681,12 +683,12 @@ class Trace:
         self.datagram: set[tuple[int, bytes]] = set()  # (process, descriptor)
         self.acts: list[Act] = []
         self.counts: Counter[str] = Counter()
-        self.repeats: Counter[tuple[str, ...]] = Counter()
+        self.repeats: Counter[int] = Counter()
 
     def take(self, data: bytes) -> None:
         *lines, self.rest = (self.rest + data).split(b"\n")
-        if len(self.rest) > MAX_TRACE_LINE_BYTES:
-            self.rest = b""
+        if len(self.rest) > MAX_TRACE_LINE_BYTES:  # an exec with very many arguments: its start and its end will do
+            self.rest = self.rest[: 1 << 16] + self.rest[-4096:]
         for line in lines:
             match = self.LINE.fullmatch(line)
             if not match:
@@ -733,7 +735,7 @@ class Trace:
                 if pid == self.launcher:
                     self.main = self.main or child
         elif name in ("execve", "execveat") and strings:
-            words = [printable(one) for one in strings[1:]] or [printable(strings[0])]
+            words = [printable(one)[:1000] for one in strings[1:65]] or [printable(strings[0])]
             if not error:
                 process.argv = words
                 process.origin = process.origin or words
@@ -769,7 +771,7 @@ class Trace:
 
     def act(self, act: Act) -> None:
         """Keep an act; what is repeated and repeated does not use up the room of what is not."""
-        same = (act.kind, act.target, *act.words)
+        same = hash((act.kind, act.target, *act.words))
         self.repeats[same] += 1
         if self.repeats[same] > MAX_REPEATS or len(self.repeats) > MAX_FILES:
             return
@@ -787,7 +789,7 @@ class Trace:
         own = {self.launcher, self.main} if is_pip else {self.launcher}
         for process in self.processes.values() if is_pip else ():  # parents come before children
             again = any(one.endswith("/pip/__pip-runner__.py") for one in process.origin)
-            if process.ppid in own and process.origin and (again or not is_python(process.origin)):
+            if process.ppid in own and (again or not is_python(process.origin)):
                 own.add(process.pid)
         return own
 
@@ -821,6 +823,7 @@ class Account:
                 self.malformed += 1
 
     def line(self, event: str, pid: int, what: str, at: str) -> None:
+        what = what[:MAX_TWIN_CHARS]
         known = self.said.get((event, pid), {})
         if what in known:
             return
@@ -878,7 +881,10 @@ def snapshot(scratch_fd: int) -> dict[str, tuple[int, int, int, int]]:
                     if path.count("/") < MAX_DEPTH:
                         folders.append(path + "/")
                 else:
-                    about = entry.stat(follow_symlinks=False)
+                    try:
+                        about = entry.stat(follow_symlinks=False)
+                    except OSError:  # gone while we look, in a phase that goes on
+                        continue
                     found[path] = (about.st_size, about.st_ino, about.st_ctime_ns, about.st_blocks * 512)
         os.close(fd)
     return found
@@ -1232,7 +1238,8 @@ def finish(
     else:
         outcome = "ok" if exit_code == 0 else "disk" if is_full(phase, scratch_fd) else "failed"
     if phase.distribution and outcome == "ok":
-        stream.emit("distribution", **installed_distribution(scratch_fd, phase.site, phase.distribution))
+        with contextlib.suppress(OSError):  # the package took it away again
+            stream.emit("distribution", **installed_distribution(scratch_fd, phase.site, phase.distribution))
     end = {"outcome": outcome, "reason": reason, "exit_code": exit_code, "signal": killed_by}
     stream.emit("end", **end, duration_s=round(duration_sec, 3), dropped=stream.dropped())
 
