@@ -1104,7 +1104,9 @@ class Detonation:
             "fsize": (settings.max_disk_bytes >> 20) + 1,  # the disk is full first
             "as": "inf" if self.cgroups else settings.rlimit_as_mb,
         }
-        if not self.cgroups and settings.enable_cgroup_pids_limit:
+        if (
+            not self.cgroups and settings.enable_cgroup_pids_limit and self.bait
+        ):  # not for the self-check, which has none
             # Counted over all jails of the same real id: a wider net than a cgroup, but a net.
             rlimits["nproc"] = (
                 settings.cgroup_pids_max * (settings.max_concurrency if sandbox.privileged else 1) + OWN_PIDS

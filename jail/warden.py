@@ -323,7 +323,8 @@ class Gateway:
             match = self.REQUEST.fullmatch(line)
             if (
                 not match or len(head) > MAX_REQUEST_BYTES or not headers.endswith(b"\r\n\r\n")
-            ):  # other methods, queries, bodies, headers without end
+                # Other methods, queries, bodies, headers without end.
+            ):
                 raise Refused(400, "not a plain GET of a project page or one of its files")
             if match["project"]:
                 page = self.page(match["project"].decode())

@@ -279,6 +279,6 @@ def test_an_answer_that_is_none_costs_the_command_line_nothing(
     index.add_wheel("one", "1.0", {"one.py": ""})
     discord.script(babble)
     code, whole, errors = snakehook.triage("one", DISCORD_WEBHOOK_URL=discord.url)
-    assert (code, whole["outcome"], whole["delivery"]["state"]) == (0, "ok", "pending")
+    assert (code, whole["outcome"], whole["delivery"]["state"]) == (0, "ok", "refused")  # nobody tries again
     assert discord.token not in errors + str(whole["delivery"]["last_error"])
     assert wait_for(lambda: len(discord.attempts) == 1)
