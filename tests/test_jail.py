@@ -221,7 +221,7 @@ print(sum("backend" in open(f"/proc/{pid}/cmdline").read() for pid in os.listdir
 def test_runs_share_nothing_that_can_be_written(triage: Triage, index: Index, state: Path) -> None:
     module = """
 import os
-for folder in ("/home/dev", "/tmp", "/dev/shm", "/opt/snakehook/work"):
+for folder in ("/home/dev", "/tmp", "/dev/shm", "/opt/snakehook/work/site"):
     place = os.path.join(folder, "left-behind")
     print(os.path.exists(place))
     open(place, "w").close()
