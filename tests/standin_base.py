@@ -70,13 +70,9 @@ def make(work: Path, sources: bytes) -> Path:
     with tarfile.open(python, "w") as tar:
         if copied:
             add_python(tar)
-        for link in [] if copied else ["python3", "python", "pip"]:
+        for link, target in [] if copied else [("python3", "python3"), ("python", "python3"), ("pip", "pip3")]:
             item = tarfile.TarInfo(f"bin/{link}")
-            item.type, item.linkname, item.mode = (
-                tarfile.SYMTYPE,
-                f"/usr/bin/{link.replace('python', 'python3')[:7]}",
-                0o777,
-            )
+            item.type, item.linkname, item.mode = tarfile.SYMTYPE, f"/usr/bin/{target}", 0o777
             tar.addfile(item)
     hooks = [
         f"tar-in {python} /usr/local",

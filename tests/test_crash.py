@@ -178,25 +178,29 @@ def test_every_accepted_run_is_reported_though_the_service_is_killed_twenty_time
     print(f"CRASH_SEED={seed}")
     chance = random.Random(seed)  # noqa: S311
     # Some of Discord's answers take a while, so that some of the kills come between a message and its answer.
-    slow: Step = Recorded(Drip(b'{"id": "1"}', gap_sec=0.1))
+    slow: Step = Recorded(Drip(b'{"id": "1"}', gap_sec=0.03))
     discord.script(*(slow if chance.random() < 0.3 else None for _ in range(1000)))
     port = free_port()
     settings = {"API_TOKEN": TOKEN, "DISCORD_WEBHOOK_URL": discord.url, "QUEUE_LIMIT": 6, "PER_IP_RATE_LIMIT": 100_000}
     configured = snakehook.with_settings(**settings)
     kills_before_it_listened = 0
+    begun = time.monotonic()
+    with serve(**settings):
+        start_sec = time.monotonic() - begun  # of this machine at this moment: the kills come before and after it
     with load(port) as client, (tmp_path / "service.log").open("a") as log:
         for _ in range(KILLS):
             answered = sum(client.statuses.values())
             process = configured.start("serve", "--listen", f"127.0.0.1:{port}", stdout=log, stderr=log)
             try:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(chance.uniform(0.1, 3.2))  # the random moment
+                    process.wait(chance.uniform(0.1, start_sec + 2.5))  # the random moment
                 assert process.poll() is None, (tmp_path / "service.log").read_text()[-3000:]
             finally:
                 process.kill()
                 process.wait()
             kills_before_it_listened += sum(client.statuses.values()) == answered
-    print(f"{kills_before_it_listened} kills before it answered, {client.statuses}, {client.unanswered} unanswered")
+    print(f"a start takes {start_sec:.1f} s; {kills_before_it_listened} of {KILLS} kills before it answered")
+    print(f"{dict(client.statuses)}, {client.unanswered} unanswered")
     accepted = client.accepted
     assert len(accepted) == len(set(accepted))
     assert accepted, "no load: nothing was tested"
@@ -210,13 +214,10 @@ def test_every_accepted_run_is_reported_though_the_service_is_killed_twenty_time
     assert [run_id for run_id in accepted if not shown[run_id]] == []
     assert {report["delivery"]["state"] for report in reports.values()} == {"delivered"}
     assert set(outcomes) <= {"ok", "interrupted"}, reports
-    for run_id in twice:
-        assert shown[run_id] <= reports[run_id]["delivery"]["attempts"]
-        assert LOST.search(reports[run_id]["delivery"]["last_error"] or ""), (
-            shown[run_id],
-            reports[run_id]["delivery"],
-        )
-    assert max(shown.values()) <= 2
+    for run_id in twice:  # once for each answer that was lost: two kills may cut two attempts at the same message
+        delivery = reports[run_id]["delivery"]
+        assert shown[run_id] <= delivery["attempts"]
+        assert LOST.search(delivery["last_error"] or ""), (shown[run_id], delivery)
     # What is shown but was not accepted is what the service kept when it was killed before its 202 got through.
     assert len(shown.keys() - set(accepted)) <= client.unanswered
     wait_for(lambda: not leftovers(state), 20)
@@ -331,6 +332,21 @@ def test_a_sweep_leaves_alone_what_another_process_works_in(
     assert json.loads(output)["outcome"] == "failed"
     assert process.returncode == 4
     wait_for(lambda: not leftovers(state), 20)
+
+
+def test_a_half_made_interpreter_is_swept(serve: Serve, state: Path) -> None:
+    """One that a service was killed over: each is some twenty megabytes."""
+    fresh, old = (state / "python" / f"tmp{name}" for name in ("fresh", "old"))
+    for one in (fresh, old):
+        (one / "python" / "lib").mkdir(parents=True)
+    os.utime(old, (time.time() - 7200,) * 2)
+    try:
+        with serve():
+            assert not old.exists()
+            assert fresh.exists()  # perhaps somebody is making it
+    finally:
+        shutil.rmtree(fresh)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
@@ -527,6 +543,10 @@ def test_healthz_tells_that_the_sandbox_is_gone(serve: Serve, snakehook: Snakeho
 # --- retention --------------------------------------------------------------------------------------------------------
 
 
+def ended(service: Service, run_id: str) -> None:
+    wait_for(lambda: service.report(run_id)["status"] == "finished", 60, every_sec=0.1)
+
+
 def test_keep_runs_drops_the_oldest_delivered_and_no_undelivered_one(serve: Serve, discord: Discord) -> None:
     asked, released = threading.Event(), threading.Event()
 
@@ -542,8 +562,8 @@ def test_keep_runs_drops_the_oldest_delivered_and_no_undelivered_one(serve: Serv
                 service.finished(run_id, 60)
             discord.script(wait)
             pending = [service.accept("tiny") for _ in range(4)]
-            for run_id in pending:
-                service.finished(run_id, 60)
+            for run_id in pending:  # it has its report, though not delivered
+                ended(service, run_id)
             assert [service.get(f"/v1/triage/{run_id}").status for run_id in delivered] == [404, 404]
             assert {service.report(run_id)["delivery"]["state"] for run_id in pending} == {"pending"}
             released.set()
