@@ -173,9 +173,19 @@ def ordinary_home() -> Iterator[tuple[Path, str]]:
     pytest.skip(f"no Python 3.11 with pip that an ordinary user can run: {'; '.join(words)}")
 
 
+@pytest.fixture(scope="session")
+def ordinary_jail_python(ordinary_home: tuple[Path, str]) -> Path:
+    """As `jail_python_cache`, the ordinary user's own."""
+    folder = ordinary_home[0] / "jail-python"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, 1000, 1000)
+    return folder
+
+
 @pytest.fixture
 def ordinary(
-    jail: None, ordinary_home: tuple[Path, str], environment: dict[str, str], index: Index
+    jail: None, ordinary_home: tuple[Path, str], ordinary_jail_python: Path, environment: dict[str, str], index: Index
 ) -> Iterator[Snakehook]:
     """The program as an ordinary user runs it."""
     home, python = ordinary_home
@@ -185,8 +195,11 @@ def ordinary(
     if done.returncode:
         pytest.skip(f"an ordinary user can't make namespaces here: {done.stderr.strip()}")
     with tempfile.TemporaryDirectory(prefix="snakehook-ordinary-") as own:
+        Path(own, "state").mkdir()
+        Path(own, "state", "python").symlink_to(ordinary_jail_python)
         if os.geteuid() == 0:
             os.chown(own, 1000, 1000)
+            os.chown(Path(own, "state"), 1000, 1000)
         places = {"HOME": own, "STATE_DIR": f"{own}/state", "PIP_CACHE_DIR": f"{own}/cache"}
         variables = {"PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1", "JAIL_PYTHON_NAME": python}
         yield Snakehook([*prefix, python, str(home / "snakehook.py")], environment | places | variables)
