@@ -380,8 +380,9 @@ def parse_request(payload: Any, settings: Settings) -> TriageRequest:
 def plain(text: str, limit_chars: int) -> str:
     """Untrusted text on one line, in which nothing can act: control, bidi and surrogate characters are escaped."""
     cut = text[: limit_chars + 1]
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
-    return safe if len(safe) <= limit_chars else safe[: limit_chars - 1] + "…"
+    if not cut.isprintable():
+        cut = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return cut if len(cut) <= limit_chars else cut[: limit_chars - 1] + "…"
 
 
 def now() -> datetime:
@@ -757,6 +758,10 @@ class Phase:
     duration_s: float = 0.0
     stdout: dict[str, Any] = field(default_factory=lambda: {"text": "", "bytes": 0, "truncated": False})
     stderr: dict[str, Any] = field(default_factory=lambda: {"text": "", "bytes": 0, "truncated": False})
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.trigger}" if self.trigger else self.name
 
 
 @dataclass
@@ -1282,7 +1287,7 @@ class Detonation:
             lines = [line.strip() for line in phase.stderr["text"].splitlines() if line.strip()]
             causes = [line for line in lines if CAUSE.match(line)] or lines
             what = ": ".join([how, *causes[-1:]])
-        return plain(f"{phase.name}{f' {phase.trigger}' if phase.trigger else ''}: {what}", 300)
+        return plain(f"{phase.title}: {what}", 300)
 
     def triggers(self, request: TriageRequest) -> list[tuple[str, str | None, list[str]]]:
         """What to run after the installation: (phase, what a reader calls it, the launcher's words)."""
@@ -1395,49 +1400,67 @@ def pip_arguments(settings: Settings, request: TriageRequest) -> list[str]:
 
 # --- report ----------------------------------------------------------------------------------------------------------
 
-MAX_SHOWN_LINES = 15  # of a phase's output or of a piece of code in a terminal; the JSON report has it whole
-MAX_SHOWN_ROWS = 100  # of each list in a terminal
-MAX_OPEN_ROWS = 25  # of each list of the page that need no unfolding
-MAX_ROW_CHARS = 400
-MAX_TEXT_CHARS = {"code": 20_000, "output": 8_000}  # of one piece of code, or of one stream, on the page
-MAX_SECTION_BYTES = 200_000  # of the page, for each of its lists
-MAX_BARS = 40
+MAX_ROWS = 100  # of each list for people; the JSON report has them all
+MAX_OPEN_ROWS = 15  # of each list of the page; the others are there to unfold
+MAX_ROW_CHARS = 300
+MAX_TEXT_CHARS = 6_000  # of a piece of code or of a stream
+MAX_SHOWN_LINES = 16  # of such a text in a terminal
 NO_SCRIPT = "execute: the distribution declares no console script"  # there was nothing to look at
-OWN_FOLDERS = re.compile(r"/opt/snakehook/(?:python/(?:bin|lib/python[0-9.]+/site-packages)|work/site/[^/\s]{1,400})/")
+OWN_FOLDERS = re.compile(
+    r"/opt/snakehook/(?:python/(?:bin|lib/python[0-9.]+/site-packages)|work/site/[^/\s]{1,400})/"
+    rf"|{re.escape(INDEX_IN_JAIL.removesuffix('simple/'))}files/[0-9a-f]{{64}}/"
+)
+# What tells most about a package comes first among findings of the same severity.
+RULES = (
+    *("secret.read", "persistence.write", "witness.hidden", "code.dynamic", "network.attempt", "process.spawn"),
+    *("evidence.tamper", "pth.code", "limit.hit"),
+)
 
 
 class Row(NamedTuple):
-    """A line of a report for people: a word, the thing itself, its circumstances. Any of them may be untrusted."""
+    """A line of a report for people, safe to show: a word of ours, the thing itself, its circumstances."""
 
     mark: str
     what: str
-    about: str = ""
-    depth: int = 0
-    texts: tuple[tuple[str, str], ...] = ()  # (heading, text of many lines)
+    about: str
+    depth: int
+    texts: dict[str, str]  # of many lines, each with its heading
 
 
-def short(text: str, limit_chars: int) -> str:
-    """`plain`, with the sandbox's own long folders left out."""
+def row(mark: str, what: str, *about: str | None, depth: int = 0, texts: Mapping[str, str] | None = None) -> Row:
+    """The only way into a list for people: what a package said becomes bounded text in which nothing acts."""
+    safe = {short(heading): block(text) for heading, text in (texts or {}).items()}
+    return Row(mark, short(what), ", ".join(short(one) for one in about if one), depth, safe)
+
+
+def short(text: str, limit_chars: int = MAX_ROW_CHARS) -> str:
+    """Untrusted text as `plain` makes it, with the sandbox's own long folders left out."""
     cut = text[: 8 * limit_chars] + "…" * (len(text) > 8 * limit_chars)
     return plain(OWN_FOLDERS.sub("…/", cut), limit_chars)
 
 
-def block(text: str, limit_chars: int, *, tail: bool = False) -> str:
-    """Untrusted text of many lines: each made `plain`, the start kept or (`tail`) the end."""
-    cut = text[-limit_chars:] if tail else text[:limit_chars]
-    lines = cut.replace("\r\n", "\n").expandtabs(4).split("\n")
-    safe = "\n".join(plain(line, 10 * limit_chars) for line in lines)  # an escape has 10 characters at most
-    if len(cut) == len(text) and len(safe) <= limit_chars:
-        return safe
-    return "…" + safe[-limit_chars:] if tail else safe[:limit_chars] + "…"
+def block(text: str) -> str:
+    """Untrusted text of many lines, each made safe; of a long one the start and the end."""
+    if len(text) > MAX_TEXT_CHARS:
+        text = f"{text[: MAX_TEXT_CHARS // 2]}\n…\n{text[-MAX_TEXT_CHARS // 2 :]}"
+    lines = text.replace("\r\n", "\n").strip("\n").expandtabs(4).split("\n")
+    return "\n".join(short(line, 10 * MAX_TEXT_CHARS) for line in lines)  # an escape has 10 characters at most
 
 
 def ranked(report: Report) -> list[dict[str, Any]]:
-    return sorted(report.findings, key=lambda finding: SEVERITIES.index(finding["severity"]))
+    """The findings, worst first. Each rule's first comes before any rule's second: no flood of one hides another."""
+    found: Counter[tuple[str, str]] = Counter()
+
+    def rank(one: dict[str, Any]) -> tuple[int, int, int]:
+        found[one["severity"], one["rule"]] += 1
+        return SEVERITIES.index(one["severity"]), found[one["severity"], one["rule"]], RULES.index(one["rule"])
+
+    return sorted(report.findings, key=rank)
 
 
-def about(*parts: Any) -> str:
-    return ", ".join(str(part)[:1000] for part in parts if part)
+def place(finding: dict[str, Any]) -> tuple[str, str]:
+    process = finding["process"] or ""
+    return finding["phase"], finding["at"] or ("" if process in finding["title"] else process[:100])
 
 
 def ending(one: dict[str, Any]) -> str:
@@ -1446,213 +1469,156 @@ def ending(one: dict[str, Any]) -> str:
     return "no end seen" if one["exit_code"] is None else f"exit {one['exit_code']}"
 
 
-def phase_title(phase: Phase) -> str:
-    return f"{phase.name} {phase.trigger[:MAX_ROW_CHARS]}" if phase.trigger else phase.name
-
-
-def duration_sec(report: Report) -> float:
-    return sum(phase.duration_s for phase in report.phases)
-
-
-def summary(report: Report) -> str:
-    return about(f"mode {report.request.mode}", report.outcome or report.status, f"{duration_sec(report):.1f} s")
+def size(one: dict[str, Any]) -> str:
+    return "" if one["bytes"] is None else f"{one['bytes']} bytes"
 
 
 def gaps(report: Report) -> list[str]:
     """What was not seen, and so can't be called clean."""
     coverage = report.coverage
-    found = [] if report.outcome == "ok" else [about(report.outcome or report.status, report.reason)]
+    found = [] if report.outcome == "ok" else [f"{report.outcome or report.status}: {report.reason[:1000]}"]
     found += [] if coverage["kernel_witness"] else ["the kernel witness was off"]
     found += [] if coverage["python_witness"] else ["the Python witness was silent in a phase"]
     found += [f"{coverage['dropped_events']} events were dropped"] if coverage["dropped_events"] else []
     return found + [f"not run: {one[:1000]}" for one in coverage["not_run"] if one != NO_SCRIPT]
 
 
-def verdict(report: Report) -> tuple[str, str, str]:
-    """What matters: a word to choose the colour by, a few words of ours, and the (untrusted) worst of it.
-
-    "clean" never means that we did not look.
-    """
-    worst = next((one for one in ranked(report) if one["severity"] != "info"), None)
-    if worst:
-        severity, count = worst["severity"], sum(one["severity"] == worst["severity"] for one in report.findings)
-        return severity, f"{count} {severity} finding{'s' * (count > 1)}", f"{worst['title']} ({finding_place(worst)})"
-    nothing = f"nothing found in {', '.join(dict.fromkeys(phase.name for phase in report.phases)) or 'no phase at all'}"
-    missed = gaps(report)
-    if missed or not report.phases:
-        return "unseen", f"{nothing}, but not all was seen", missed[0] if missed else ""
-    return "clean", nothing, ""
-
-
-def finding_place(one: dict[str, Any]) -> str:
-    process = one["process"] or ""
-    return about(one["phase"], one["at"] or (process not in one["title"] and plain(process, 100)))
+def headline(report: Report) -> dict[str, str]:
+    """What matters, safe to show: `kind` chooses the colour, and "clean" never means that we did not look."""
+    missed, worst = short(next(iter(gaps(report)), "")), next(iter(ranked(report)), {"severity": "info"})
+    head = f"nothing found in {', '.join(dict.fromkeys(phase.name for phase in report.phases)) or 'no phase at all'}"
+    kind, said = worst["severity"], ""
+    if kind != "info":
+        count = sum(one["severity"] == kind for one in report.findings)
+        head = f"{count} {kind} finding{'s' * (count > 1)}"
+        said = f"{worst['title'][:1000]} ({', '.join(filter(None, place(worst)))[:1000]})"
+        missed = missed and f"not all was seen: {missed}"
+    elif missed or not report.phases:
+        kind, head, said, missed = "unseen", f"{head}, but not all was seen", missed, ""
+    else:
+        kind = "clean"
+    package = short(f"{report.request.package_name} {report.request.version}")
+    duration_sec = sum(phase.duration_s for phase in report.phases)
+    summary = f"mode {report.request.mode}, outcome {report.outcome or report.status}, {duration_sec:.1f} s"
+    words = {"kind": kind, "package": package, "head": head, "worst": said, "missed": missed, "summary": summary}
+    return {name: short(text) for name, text in words.items()}
 
 
 def process_tree(report: Report) -> list[Row]:
-    """Every process below the one that started it, without those of pip's own that started nothing of the package."""
-    rounds: Counter[str] = Counter()  # of a phase's name: each import is a jail of its own, and its pids start anew
-    below: dict[tuple[str, int, int] | None, list[tuple[str, int, int]]] = {None: []}
-    known: dict[tuple[str, int, int], dict[str, Any]] = {}
-    for one in report.processes:
-        if one["ppid"] == 0 and one["argv"] == ["launch.py"]:
-            continue
-        rounds[one["phase"]] += (one["phase"], rounds[one["phase"]], one["pid"]) in known
-        key = (one["phase"], rounds[one["phase"]], one["pid"])
-        above = (*key[:2], one["ppid"])
-        below[above if above in known else None].append(key)  # of those before it only: pids can make no ring
-        known[key], below[key] = one, []
-    todo, rows = [(key, 0) for key in reversed(below[None])], []
-    while todo:  # no recursion: a package may nest deeper than Python does
-        key, depth = todo.pop()
-        rows.append((known[key], depth))
-        todo += [(child, depth + 1) for child in reversed(below[key])]
+    """Every process below the one that started it, without those of our own that started nothing of the package."""
+    paths: dict[tuple[str, str | None, int], tuple[int, ...]] = {}  # from the first ancestor to the process
+    for number, one in enumerate(report.processes):
+        if one["ppid"] or one["argv"] != ["launch.py"]:
+            jail = one["phase"], one.get("trigger")  # whose pids are its own
+            paths[*jail, one["pid"]] = (*paths.get((*jail, one["ppid"]), ()), number)
     kept: list[Row] = []
-    for one, depth in reversed(rows):
+    for path in sorted(paths.values(), reverse=True):
+        one, depth = report.processes[path[-1]], len(path) - 1
         if not one.get("own") or (kept and kept[-1].depth > depth):
-            words = " ".join(word[:1000] for word in one["argv"][:64])
-            kept.append(Row("", words, about(one["phase"], f"pid {one['pid']}", ending(one)), depth))
+            words = " ".join(word[:1000] for word in one["argv"][: 3 if one.get("own") else 64])
+            kept.append(row("", words, one["phase"], f"pid {one['pid']}", ending(one), depth=depth))
     return kept[::-1]
 
 
 def sections(report: Report) -> dict[str, list[Row]]:
     """The report's lists, row by row, in the order in which people want them."""
     coverage = report.coverage
+    notes = [*coverage["notes"], *(one for one in coverage["not_run"] if one == NO_SCRIPT)]
+
+    def hashed(one: dict[str, Any], text: str) -> dict[str, str]:
+        return {f"sha256 {one['sha256']}": text}
+
+    def printed(phase: Phase) -> dict[str, str]:
+        streams = {"stdout": phase.stdout, "stderr": phase.stderr}
+        return {f"{name}, {size(stream)}": stream["text"] for name, stream in streams.items() if stream["bytes"]}
+
     return {
-        "Findings": [
-            Row(one["severity"], one["title"], about(finding_place(one), one["rule"])) for one in ranked(report)
-        ],
-        "Not covered": [
-            *(Row("gap", one) for one in gaps(report)),
-            *(Row("note", one) for one in coverage["notes"] + [NO_SCRIPT] * (NO_SCRIPT in coverage["not_run"])),
-        ],
+        "Findings": [row(one["severity"], one["title"], *place(one), one["rule"]) for one in ranked(report)],
         "Hosts": [
-            Row(one["kind"], one["target"], about(one["phase"], one.get("place"), "+".join(one["witness"])))
+            row(one["kind"], one["target"], one["phase"], one.get("place"), "+".join(one["witness"]))
             for one in report.network
         ],
         "Processes": process_tree(report),
-        "Files": [
-            Row(one["change"], one["path"], about(one["phase"], one["bytes"] is not None and f"{one['bytes']} bytes"))
-            for one in report.files
-        ],
+        "Files": [row(one["change"], one["path"], one["phase"], size(one)) for one in report.files],
         "Decoded code": [
-            Row("", one["at"] or "at no known place", about(one["phase"], f"{one['bytes']} bytes"))._replace(
-                texts=((f"sha256 {one['sha256']}", one["text"]),)
-            )
+            row("", one["at"] or "no known place", one["phase"], size(one), texts=hashed(one, one["text"]))
             for one in report.code
         ],
+        "Not covered": [row("gap", one) for one in gaps(report)] + [row("note", one) for one in notes],
         "Phases": [
-            Row(one.outcome, phase_title(one), about(ending(vars(one)), f"{one.duration_s:.1f} s"))._replace(
-                texts=tuple(
-                    (f"{name}, {output['bytes']} bytes", output["text"])
-                    for name, output in (("stdout", one.stdout), ("stderr", one.stderr))
-                    if output["bytes"]
-                )
-            )
+            row(one.outcome, one.title, ending(vars(one)), f"{one.duration_s:.1f} s", texts=printed(one))
             for one in report.phases
         ],
         "Downloads": [
-            Row("", one["file"], about(f"{one['bytes']} bytes", one["from_cache"] and "from the cache", one["sha256"]))
+            row("", one["file"], size(one), "from the cache" * one["from_cache"], texts=hashed(one, ""))
             for one in report.downloads
         ],
     }
 
 
-def render_text(report: Report, width: int = 120) -> str:
+def render_text(report: Report) -> str:
     """The report for a terminal: what matters first; an untrusted text never leaves its line."""
-    request, (_, head, worst) = report.request, verdict(report)
-    first = f"{request.package_name} {request.version}: {report.outcome or report.status}, {head}"
-    lines = [short(f"{first}{': ' if worst else ''}{worst}", MAX_ROW_CHARS)]
-    lines.append(f"{summary(report)}, run {report.run_id}")
+    top = headline(report)
+    first = ": ".join(filter(None, (top["package"], top["head"], top["worst"])))
+    lines = [*filter(None, (first, top["missed"])), f"{top['summary']}, run {report.run_id}"]
     for title, rows in sections(report).items():
-        lines += [f"\n{title}"] * bool(rows)
-        for row in rows[:MAX_SHOWN_ROWS]:
-            start = "  " * min(row.depth + 1, 20) + (f"{row.mark:8} " if row.mark else "")
-            more = f"  ({short(row.about, width)})" if row.about else ""
-            lines.append(f"{start}{short(row.what, MAX_ROW_CHARS)}{more}")
-            for heading, text in row.texts:
-                end = title == "Phases"
-                shown = block(text.strip("\n"), MAX_TEXT_CHARS["output"], tail=end).split("\n")
-                shown = shown[-MAX_SHOWN_LINES:] if end else shown[:MAX_SHOWN_LINES]
-                lines += [f"      {heading}", *(f"      | {plain(line, max(20, width - 8))}" for line in shown)]
-        lines += [f"  … and {len(rows) - MAX_SHOWN_ROWS} more: --json has them"] * (len(rows) > MAX_SHOWN_ROWS)
+        lines += [f"\n{title} ({len(rows)})"] * bool(rows)
+        for one in rows[:MAX_ROWS]:
+            start = "  " * min(one.depth + 1, 20) + (f"{one.mark:8} " if one.mark else "")
+            lines.append(f"{start}{one.what}{f'  ({one.about})' if one.about else ''}")
+            for heading, text in one.texts.items():
+                shown = text.split("\n") if text else []
+                if len(shown) > MAX_SHOWN_LINES:
+                    shown = [*shown[: MAX_SHOWN_LINES // 2], "…", *shown[-MAX_SHOWN_LINES // 2 :]]
+                lines += [f"      {heading}", *(f"      | {plain(line, 110)}" for line in shown)]
+        lines += [f"  … and {len(rows) - MAX_ROWS} more: --json has them"] * (len(rows) > MAX_ROWS)
     return "\n".join(lines) + "\n"
 
 
-def html_text(text: str, limit_chars: int = MAX_ROW_CHARS) -> str:
-    """The one way of untrusted text into the page: nothing in it acts, in an attribute neither."""
-    return html.escape(short(text, limit_chars))
-
-
-def html_row(row: Row, end: bool) -> str:
-    """One row; its texts are folded away, of each the start or (`end`) the end."""
-    kind = row.mark if row.mark in (*SEVERITIES, "gap") else "plain"
-    line = f"<b>{html_text(row.mark)}</b> {html_text(row.what)} <small>{html_text(row.about)}</small>"
-    if row.texts:
-        limit = MAX_TEXT_CHARS["output" if end else "code"]
-        texts = (
-            f"<small>{html_text(heading)}</small><pre>{html.escape(block(text, limit, tail=end))}</pre>"
-            for heading, text in row.texts
-        )
+def html_row(one: Row) -> str:
+    """One row; its texts are folded away."""
+    mark, what, about = map(html.escape, (one.mark, one.what, one.about))
+    line = f"<b>{mark}</b> {what} <small>{about}</small>"
+    texts = [f"<small>{html.escape(name)}</small><pre>{html.escape(text)}</pre>" for name, text in one.texts.items()]
+    if texts:
         line = f"<details><summary>{line}</summary>{''.join(texts)}</details>"
-    return f'<li class="{kind} d{min(row.depth, 9)}">{line}</li>'
+    return f'<li class="{mark} d{min(one.depth, 9)}">{line}</li>'
 
 
 def html_section(title: str, rows: list[Row]) -> str:
-    """A list of the page, of bounded size: the first rows open, the others to unfold, the rest counted."""
-    items: list[str] = []
-    room = MAX_SECTION_BYTES
-    for row in rows:
-        item = html_row(row, title == "Phases")
-        room -= len(item.encode())
-        if room < 0:
-            break
-        items.append(item)
-    body = f"<ul>{''.join(items[:MAX_OPEN_ROWS])}</ul>" if items else ""
+    items = [*map(html_row, rows[:MAX_ROWS])]
+    body = f"<ul>{''.join(items[:MAX_OPEN_ROWS])}</ul>"
     if folded := items[MAX_OPEN_ROWS:]:
         body += f"<details><summary>{len(folded)} more</summary><ul>{''.join(folded)}</ul></details>"
-    if len(items) < len(rows):
-        body += f"<p>… and {len(rows) - len(items)} more: the JSON report has them.</p>"
-    return f"<section><h2>{title} <small>{len(rows)}</small></h2>{body or '<p>none seen</p>'}</section>"
+    if len(rows) > MAX_ROWS:
+        body += f"<p>… and {len(rows) - MAX_ROWS} more: the JSON report has them.</p>"
+    return f"<section><h2>{title} <small>{len(rows)}</small></h2>{body}</section>\n"
 
 
 def html_timeline(report: Report) -> str:
-    """The phases one after the other: bars as long as they took, with the number of grave findings."""
-    scale, start, bars = 360 / max(duration_sec(report), 0.001), 0.0, []
-    found = Counter(one["phase"] for one in report.findings if one["severity"] == "high")
-    for number, phase in enumerate(report.phases[:MAX_BARS]):
-        words = about(f"{phase_title(phase)}: {phase.outcome}", f"{phase.duration_s:.1f} s")
-        label, y = html_text(words, 44), 36 * number
-        high = found.pop(phase.name, 0)  # of all phases of this name
+    """The phases one after the other: bars as long as they took, with the number of high findings."""
+    scale, start, bars = 360 / max(sum(one.duration_s for one in report.phases), 0.001), 0.0, []
+    high = Counter((one["phase"], one.get("trigger")) for one in report.findings if one["severity"] == "high")
+    for number, phase in enumerate(report.phases[:MAX_ROWS]):
+        count = high[phase.name, phase.trigger]
+        label = f"{short(phase.title, 30)}: {phase.outcome}, {phase.duration_s:.1f} s{f', {count} high' * bool(count)}"
         bars.append(
-            f'<text x="0" y="{y + 13}">{label}</text>'
-            f'<text x="360" y="{y + 13}" text-anchor="end" class="high">{f"{high} high" if high else ""}</text>'
-            f'<rect class="{"good" if phase.outcome == "ok" else "bad"}" x="{min(start * scale, 357):.1f}" y="{y + 19}"'
-            f' width="{max(phase.duration_s * scale, 3):.1f}" height="9" rx="2"/>'
+            f'<g transform="translate(0 {36 * number})" class="{phase.outcome}{" high" * bool(count)}">'
+            f'<text y="13">{html.escape(label)}</text><rect x="{min(start * scale, 357):.1f}" y="19"'
+            f' width="{max(phase.duration_s * scale, 3):.1f}" height="9"/></g>'
         )
         start += phase.duration_s
     return f'<svg viewBox="0 0 360 {36 * len(bars)}" role="img" aria-label="Time line">{"".join(bars)}</svg>'
 
 
 def render_html(report: Report) -> bytes:
-    """The report as a page of its own: no script, nothing loaded, at most about 2 MB."""
-    request, (kind, head, worst), delivery = report.request, verdict(report), report.delivery
-    missed = gaps(report)
-    parts = {title: html_section(title, rows) for title, rows in sections(report).items()}
-    parts["Findings"] += f"<section><h2>Time line</h2>{html_timeline(report)}</section>"
-    page = Template((JAIL_DIR / "report.html").read_text()).substitute(
-        kind=kind,
-        package=html_text(f"{request.package_name} {request.version}"),
-        head=html_text(head),
-        worst=html_text(worst),
-        missed=html_text(f"Not all was seen: {missed[0]}" if missed and kind in SEVERITIES else ""),
-        summary=html_text(summary(report)),
-        sections="\n".join(parts.values()),
-        run=html_text(f"run {report.run_id}"),
-        times=html_text(about(report.submitted_at, report.started_at, report.finished_at)),
-        delivery=html_text(about(f"Discord: {delivery.state}", delivery.last_error)),
-    )
-    return page.encode()
+    """The report as a page of its own: no script, nothing loaded, at most about 5 MB."""
+    findings, *others = (html_section(title, rows) for title, rows in sections(report).items())
+    parts = {"findings": findings, "timeline": html_timeline(report), "others": "".join(others)}
+    times = ", ".join(filter(None, (report.submitted_at, report.started_at, report.finished_at)))
+    words = headline(report) | {"run": report.run_id, "times": times}
+    page = Template((JAIL_DIR / "report.html").read_text())
+    return page.substitute(parts, **{name: html.escape(text) for name, text in words.items()}).encode()
 
 
 def pack_evidence(evidence: list[dict[str, Any]]) -> bytes:
@@ -1663,47 +1629,39 @@ def pack_evidence(evidence: list[dict[str, Any]]) -> bytes:
 
 # --- Discord ---------------------------------------------------------------------------------------------------------
 
-# Discord's own limits: title 256, description 4096, 25 fields of 1024, 6000 in all. They are counted in UTF-16 units
-# here, which are never fewer than Discord's characters. What is left of the 6000 is for `attach`.
-MAX_EMBED_UNITS = 5500
-MAX_VALUE_UNITS, MAX_FIRST_VALUE_UNITS = 700, 1024
+# Discord's own limits: title 256, description 4096, 25 fields of 1024, 6000 in all. Title, description and footer take
+# 1100 at most, the names of the fields and the start of a decoded code 700, and the lists of the fields these. They are
+# UTF-16 units, which are never fewer than Discord's characters. What is left of the 6000 is for `attach`.
+LIST_UNITS = {"Findings": 1000, "Hosts": 450, "Commands": 450, "Files": 350, "Decoded code": 350}
+LIST_UNITS |= {"Not covered": 350, "Phases": 250, "Downloads": 250}
 MAX_ATTACHED_BYTES = (10 << 20) - (64 << 10)  # in all, with room for the message itself
 LOOKS = {"high": ("🔴", 0xC62828), "medium": ("🟠", 0xEF6C00), "unseen": ("🟡", 0xF9A825), "clean": ("🟢", 0x2E7D32)}
-MARKS = {"high": "🔴", "medium": "🟠", "info": "⚪", "gap": "⚠️", "note": ""}
+MARKS = {"high": "🔴", "medium": "🟠", "info": "⚪", "gap": "⚠️"}
 
 
 def discord_message(report: Report, sandbox: Sandbox) -> dict[str, Any]:
     """One message with one embed, readable on a phone, within Discord's limits. No mention in it can ring."""
-    request, (kind, head, worst), missed = report.request, verdict(report), gaps(report)
-    lines = [f"{LOOKS[kind][0]} **{head}**{': ' if worst else ''}{code_span(worst, 300) if worst else ''}"]
-    if missed and kind in SEVERITIES:
-        lines.append(f"⚠️ not all was seen: {code_span(missed[0], 200)}")
-    lines.append(summary(report))
+    top = headline(report)
+    dot, colour = LOOKS[top["kind"]]
+    lines = [f"{dot} **{top['head']}**" + (f": {code_span(top['worst'], 200)}" if top["worst"] else "")]
+    lines += [f"⚠️ {code_span(top['missed'], 120)}"] * bool(top["missed"])
+    spawned = (one for one in ranked(report) if one["rule"] == "process.spawn")
+    lists = sections(report)
+    lists["Commands"] = [row("", one["title"].removeprefix("runs "), *place(one)) for one in spawned]
+    values = {name: discord_list(lists[name], units) for name, units in LIST_UNITS.items() if lists[name]}
+    if codes := lists["Decoded code"]:
+        values["Decoded code"] += f"\n```\n{''.join(codes[0].texts.values()).replace('`', BACKTICK)[:240]}\n```"
     embed: dict[str, Any] = {
         # A title acts on markup, too; a checked name and version have no other characters than these.
-        "title": re.sub(r"[^A-Za-z0-9.+! -]", "?", f"{request.package_name} {request.version}")[:256],
-        "url": project_page(sandbox, request),
-        "description": "\n".join(lines),
-        "color": LOOKS[kind][1],
-        "footer": {"text": f"snakehook run {plain(report.run_id, 100)}"},
+        "title": re.sub(r"[^A-Za-z0-9.+! -]", "?", top["package"])[:256],
+        "url": project_page(sandbox, report.request),
+        "description": "\n".join([*lines, top["summary"]]),
+        "color": colour,
+        "fields": [{"name": f"{name} ({len(lists[name])})", "value": value} for name, value in values.items()],
+        "footer": {"text": f"snakehook run {report.run_id}"},
     }
     if report.finished_at:
         embed["timestamp"] = report.finished_at
-    room = MAX_EMBED_UNITS - utf16_units(embed["title"] + embed["description"] + embed["footer"]["text"])
-    embed["fields"] = []
-    lists = sections(report)
-    spawned = [one for one in ranked(report) if one["rule"] == "process.spawn"]
-    lists["Commands"] = [Row("", one["title"].removeprefix("runs "), one["phase"]) for one in spawned]
-    lists["Decoded code"] = [
-        row._replace(what=f"{row.what[:200]}: {row.texts[0][1][:120]}") for row in lists["Decoded code"]
-    ]
-    # The most important first: when the room is used up, it is the last that are left out.
-    for name in ("Findings", "Not covered", "Hosts", "Commands", "Files", "Decoded code", "Phases", "Downloads"):
-        limit = min(MAX_VALUE_UNITS if embed["fields"] else MAX_FIRST_VALUE_UNITS, room - len(name))
-        if lists[name] and limit > 50:
-            value = discord_list(lists[name], limit)
-            embed["fields"].append({"name": name, "value": value, "inline": False})
-            room -= len(name) + utf16_units(value)
     return {"embeds": [embed], "allowed_mentions": {"parse": []}}
 
 
@@ -1727,26 +1685,22 @@ def project_page(sandbox: Sandbox, request: TriageRequest) -> str:
     return f"{sandbox.index_url}/{name}/"
 
 
-def utf16_units(text: str) -> int:
-    return len(text.encode("utf-16-le")) // 2
+BACKTICK = "\\x60"  # in a code span or block Discord shows all letter by letter, and only a backtick acts
 
 
 def code_span(text: str, limit_chars: int) -> str:
-    """Untrusted text that Discord shows letter by letter: in a code span only a backtick acts, so none is left."""
-    safe = short(text.replace("`", "\\x60"), limit_chars)
-    return f"`{safe or ' '}`"
+    return f"`{plain(text.replace('`', BACKTICK), limit_chars) or ' '}`"
 
 
 def discord_list(rows: list[Row], limit_units: int) -> str:
     """The first of `rows` that fit, a line each, and how many do not."""
     lines: list[str] = []
-    for number, row in enumerate(rows):
-        mark = MARKS.get(row.mark, row.mark)
-        line = f"{mark} {code_span(f'{row.what} ({row.about})' if row.about else row.what, 180)}".strip()
-        limit_units -= utf16_units(line) + 1
+    for number, one in enumerate(rows):
+        what = code_span(f"{one.what} ({one.about})" if one.about else one.what, 150)
+        line = f"{MARKS.get(one.mark, one.mark)} {what}".strip()
+        limit_units -= len(line.encode("utf-16-le")) // 2 + 1
         if limit_units < 20:  # the room for the next line
-            lines.append(f"… and {len(rows) - number} more")
-            break
+            return "\n".join([*lines, f"… and {len(rows) - number} more"])
         lines.append(line)
     return "\n".join(lines)
 

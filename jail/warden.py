@@ -1036,7 +1036,7 @@ def merge(phase: Phase, stream: Stream, trace: Trace, account: Account, question
             argv=[word[:1000] for word in process.argv[:64]],
             exit_code=process.exit_code,
             signal=process.signal,
-            own=process.pid in own,
+            own=process.pid in own or (process.pid == trace.main and process.argv == process.origin),
         )
     names = {what.lower().rstrip("."): at for (event, what), at in account.anyone.items() if event == "name"}
     asked = [act for act in trace.acts if act.target == "127.0.0.1:53" and act.kind == "udp"]

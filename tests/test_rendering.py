@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import time
 import urllib.request
 from collections import Counter
 from dataclasses import replace
@@ -51,6 +50,7 @@ def items(said: str, number: int = 0) -> dict[str, dict[str, Any]]:
             "title": said,
             "at": said,
             "process": said,
+            "trigger": None,
         },
         "network": {
             "phase": "install",
@@ -67,6 +67,7 @@ def items(said: str, number: int = 0) -> dict[str, dict[str, Any]]:
             "argv": [said, said],
             "exit_code": None,
             "signal": None,
+            "own": False,
         },
         "files": {"phase": "install", "path": said, "change": "created", "bytes": None},
         "code": {"phase": "install", "sha256": "ab" * 32, "bytes": 3, "at": said, "text": said},
@@ -88,11 +89,11 @@ def saying(said: str, count: int = 1) -> snakehook.Report:
     """A report in which a package says `said` wherever it can, `count` times in each list."""
     found = [items(said, number) for number in range(count)]
     output = {"text": said, "bytes": len(said) + 1, "truncated": True}
-    phases = [snakehook.Phase("import", said, "failed", 1, None, 0.5, dict(output), dict(output)) for _ in range(count)]
+    phase = snakehook.Phase("import", said, "failed", 1, None, 0.5, output, output)
     return report(
         outcome="failed",
         reason=said,
-        phases=phases,
+        phases=[phase] * min(count, 2 * snakehook.MAX_TRIGGERS + 2),
         coverage={"not_run": [said] * count, "notes": [said] * count, "dropped_events": 7},
         delivery=snakehook.Delivery("refused", 1, said),
         **{name: [one[name] for one in found] for name in LISTS},
@@ -155,29 +156,30 @@ class Page(HTMLParser):
         self.others.append(data)
 
 
+CONTENT = (
+    "default-src 'none'; style-src 'unsafe-inline'",
+    "width=device-width, initial-scale=1",
+    "no-referrer",
+)
 ATTRIBUTES = {
     ("html", "lang"): "en",
     ("meta", "charset"): "utf-8",
     ("meta", "http-equiv"): "Content-Security-Policy",
     ("meta", "name"): "viewport|referrer",
-    (
-        "meta",
-        "content",
-    ): "default-src 'none'; style-src 'unsafe-inline'|width=device-width, initial-scale=1|no-referrer",
+    ("meta", "content"): "|".join(map(re.escape, CONTENT)),
     ("header", "class"): "high|medium|unseen|clean",
     ("p", "class"): "missed|dim",
-    ("li", "class"): "(high|medium|info|gap|plain) d[0-9]",
+    ("li", "class"): "(high|medium|info|gap|note|dns|created|ok|failed)? d[0-9]",
     ("svg", "viewbox"): "0 0 360 [0-9]+",
     ("svg", "role"): "img",
     ("svg", "aria-label"): "Time line",
-    ("text", "class"): "high",
-    ("text", "text-anchor"): "end",
-    ("rect", "class"): "good|bad",
-    **{(tag, name): "[0-9.]+" for tag in ("text", "rect") for name in ("x", "y", "width", "height", "rx")},
+    ("g", "class"): "(ok|failed)( high)?",
+    ("g", "transform"): "translate\\(0 [0-9]+\\)",
+    **{(tag, name): "[0-9.]+" for tag in ("text", "rect") for name in ("x", "y", "width", "height")},
 }
 ELEMENTS = {
     *("html", "head", "meta", "title", "style", "body", "header", "h1", "h2", "p", "strong", "main", "section"),
-    *("ul", "li", "b", "small", "details", "summary", "pre", "footer", "svg", "text", "rect"),
+    *("ul", "li", "b", "small", "details", "summary", "pre", "footer", "svg", "g", "text", "rect"),
 }
 
 
@@ -212,19 +214,19 @@ def test_page_shows_whole_lines_of_code_and_output() -> None:
     about = saying("x")
     about.code[0]["text"] = about.phases[0].stdout["text"] = code
     page = page_of(about)
-    assert page.text.count("import os\n    os.system('id') # <b> & \"c\"\nx\\x1b[1m") == 2
+    assert page.text.count("import os\n    os.system('id') # <b> & \"c\"\nx\\x1b[1m") == 3  # code, stdout, stderr
 
 
 def test_terminal_shows_hostile_text_as_text(said: str) -> None:
     text = snakehook.render_text(saying(said))
     assert_inert(text)
     assert len(text) < 200_000
-    assert text.count("\nFindings\n") == 1
+    assert text.count("\nFindings (1)\n") == 1
 
 
 def test_terminal_keeps_each_text_on_its_own_lines() -> None:
-    lines = snakehook.render_text(saying("x\nFindings\nhigh     forged")).splitlines()
-    assert [line for line in lines if line.startswith(("Findings", "high"))] == ["Findings"]
+    lines = snakehook.render_text(saying("x\nFindings (9)\nhigh     forged")).splitlines()
+    assert [line for line in lines if line.startswith(("Findings", "high"))] == ["Findings (1)"]
 
 
 def test_everything_is_encodable(said: str) -> None:
@@ -235,71 +237,63 @@ def test_everything_is_encodable(said: str) -> None:
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 500, 10_000])
+@pytest.mark.parametrize("count", [1, 500, 2_000])
 @pytest.mark.parametrize("kind", ["html", "quotes", "long", "astral", "blank"])
 def test_any_number_of_things_makes_a_bounded_report(kind: str, count: int) -> None:
     about = saying(HOSTILE[kind], count)
-    begun = time.monotonic()
     page, text = snakehook.render_html(about), snakehook.render_text(about)
-    message = snakehook.discord_message(about, SANDBOX)
-    assert time.monotonic() - begun < 30
-    assert len(page) < 2_000_000
+    assert len(page) < 8_000_000
     assert len(text) < 1_500_000
-    assert units(message) <= 6000
-    assert f"{count} " in Page(page).text
+    assert units(snakehook.discord_message(about, SANDBOX)) <= 6000
+    assert f"<h2>Hosts <small>{count}</small></h2>" in page.decode()
+    assert f"\nHosts ({count})\n" in text
     assert_inert(text)
 
 
 def test_what_is_cut_is_counted() -> None:
-    about = saying("<x>" * 100, 10_000)
+    about = saying("<x>" * 100, 1_000)
     page = page_of(about)
     shown = page.tags["li"] + sum(map(int, re.findall(r"and ([0-9]+) more: the JSON report", page.text)))
-    gaps = 1 + 1 + 10_000 + 10_000  # the outcome, dropped events, not run, notes
-    assert shown == 10_000 * 7 + gaps
-    assert "and 9900 more" in snakehook.render_text(about)
+    gaps = 1 + 1 + 1_000 + 1_000  # the outcome, dropped events, not run, notes
+    assert shown == 1_000 * len(LISTS) + len(about.phases) + gaps
+    assert "and 900 more" in snakehook.render_text(about)
 
 
 def test_processes_nested_deeper_than_python_recurses() -> None:
-    about = saying("sh", 10_000)
-    assert len(snakehook.process_tree(about)) == 10_000
-    assert snakehook.process_tree(about)[-1].depth == 9_999
+    about = saying("sh", 2_000)
+    assert [row.depth for row in snakehook.process_tree(about)] == [*range(2_000)]
 
 
 def test_process_tree() -> None:
-    def process(phase: str, pid: int, ppid: int, *argv: str, own: bool = False) -> dict[str, Any]:
-        return {
-            "phase": phase,
-            "pid": pid,
-            "ppid": ppid,
-            "argv": list(argv),
-            "exit_code": 0,
-            "signal": None,
-            "own": own,
-        }
+    def process(jail: str, pid: int, ppid: int, words: str, *, own: bool = False) -> dict[str, Any]:
+        phase, _, trigger = jail.partition(" ")
+        about = {"phase": phase, "trigger": trigger, "pid": pid, "ppid": ppid, "own": own}
+        return {**about, "argv": words.split(), "exit_code": 0, "signal": None}
 
     rows = snakehook.process_tree(
         report(
             processes=[
                 process("install", 6, 0, "launch.py", own=True),
-                process("install", 7, 6, "pip", own=True),
+                process("install", 7, 6, "python -m pip install --no-input", own=True),
                 process("install", 8, 7, "uname", own=True),
-                process("install", 9, 7, "python", "setup.py"),
+                process("install", 9, 7, "python setup.py egg_info"),
                 process("install", 10, 7, "other"),
                 process("install", 11, 9, "sh"),
                 process("install", 12, 12, "ring"),
                 process("install", 13, 14, "before its parent"),
                 process("install", 14, 13, "parent"),
-                process("import", 6, 0, "launch.py", own=True),
-                process("import", 7, 6, "first"),
-                process("import", 8, 7, "child of the first"),
-                process("import", 7, 6, "second"),
-                process("import", 8, 7, "child of the second"),
+                process("import one", 6, 0, "launch.py", own=True),
+                process("import one", 7, 6, "first"),
+                process("import one", 8, 7, "child of the first"),
+                process("import two", 7, 6, "second"),
+                process("import two", 8, 7, "child of the second"),
+                process("import three", 7, 6, "python -c of the launcher", own=True),
             ]
         )
     )
     assert [(row.depth, row.what) for row in rows] == [
-        (0, "pip"),
-        (1, "python setup.py"),
+        (0, "python -m pip"),
+        (1, "python setup.py egg_info"),
         (2, "sh"),
         (1, "other"),
         (0, "ring"),
@@ -315,15 +309,17 @@ def test_process_tree() -> None:
 # --- what matters comes first -----------------------------------------------------------------------------------------
 
 
-def finding(severity: str, title: str) -> dict[str, Any]:
-    return items("x")["findings"] | {"severity": severity, "title": title, "at": "setup.py:6", "process": "python"}
+def finding(severity: str, title: str, rule: str = "network.attempt") -> dict[str, Any]:
+    about = {"severity": severity, "rule": rule, "title": title, "at": "setup.py:6", "process": "python"}
+    return items("x")["findings"] | about
 
 
 def looks(about: snakehook.Report) -> tuple[str, str, str, int]:
-    """The kind of a report, and its first line in a terminal and on Discord, with the colour there."""
+    """The kind of a report, how it starts in a terminal and on Discord, and the colour there."""
     embed = snakehook.discord_message(about, SANDBOX)["embeds"][0]
     kind = page_of(about).values["header", "class"]
-    return kind.pop(), snakehook.render_text(about).split("\n")[0], embed["description"].split("\n")[0], embed["color"]
+    terminal = snakehook.render_text(about).partition("\nmode ")[0]
+    return kind.pop(), terminal, embed["description"].split("\n")[0], embed["color"]
 
 
 def test_the_worst_finding_comes_first() -> None:
@@ -335,11 +331,22 @@ def test_the_worst_finding_comes_first() -> None:
     ]
     kind, terminal, discord, colour = looks(report(findings=found))
     assert kind == "high"
-    assert terminal == "a-package 1.0: ok, 2 high findings: asks for evil.example.com (install, setup.py:6)"
+    assert terminal == "a-package 1.0: 2 high findings: asks for evil.example.com (install, setup.py:6)"
     assert discord == "🔴 **2 high findings**: `asks for evil.example.com (install, setup.py:6)`"
     assert colour == 0xC62828
     rows = snakehook.sections(report(findings=found))["Findings"]
     assert [row.mark for row in rows] == ["high", "high", "medium", "info"]
+
+
+def test_a_flood_of_one_rule_hides_no_other() -> None:
+    flood = [finding("high", f"connects to {number}") for number in range(400)]
+    rare = [finding("high", "reads a secret", "secret.read"), finding("high", "writes .bashrc", "persistence.write")]
+    about = report(findings=[*flood, *rare, finding("info", "runs uname", "process.spawn")])
+    first = ["reads a secret", "writes .bashrc", "connects to 0", "connects to 1"]
+    assert [row.what for row in snakehook.sections(about)["Findings"]][:4] == first
+    value = snakehook.discord_message(about, SANDBOX)["embeds"][0]["fields"][0]["value"]
+    assert all(title in value for title in first)
+    assert looks(about)[2].startswith("🔴 **402 high findings**: `reads a secret")
 
 
 def test_medium_findings_are_not_high_ones() -> None:
@@ -351,7 +358,7 @@ def test_medium_findings_are_not_high_ones() -> None:
 def test_clean_says_what_was_looked_at(found: list[dict[str, Any]]) -> None:
     kind, terminal, discord, colour = looks(report(findings=found))
     assert kind == "clean"
-    assert terminal == "a-package 1.0: ok, nothing found in install"
+    assert terminal == "a-package 1.0: nothing found in install"
     assert (discord, colour) == ("🟢 **nothing found in install**", 0x2E7D32)
 
 
@@ -368,7 +375,7 @@ def test_a_missing_console_script_is_no_gap() -> None:
         ({"coverage": {"python_witness": False}}, "Python witness was silent"),
         ({"coverage": {"dropped_events": 3}}, "3 events were dropped"),
         ({"coverage": {"not_run": ["execute tool: one of more than 8"]}}, "not run: execute tool"),
-        ({"outcome": "timeout", "reason": "install: stopped after 45 s"}, "timeout, install: stopped"),
+        ({"outcome": "timeout", "reason": "install: stopped after 45 s"}, "timeout: install: stopped"),
         ({"outcome": "error", "reason": "no jail", "phases": []}, "nothing found in no phase at all"),
         ({"outcome": None, "phases": []}, "not all was seen"),
     ],
@@ -381,7 +388,8 @@ def test_what_was_not_seen_is_never_clean(changes: dict[str, Any], words: str, s
     if severity:
         assert kind == "high"
         assert "not all was seen" in description
-        assert "Not all was seen" in page_of(about).text
+        assert "not all was seen" in page_of(about).text
+        assert "not all was seen" in terminal
     else:
         assert (kind, discord[0], colour) == ("unseen", "🟡", 0xF9A825)
         assert words in terminal
@@ -420,7 +428,8 @@ def test_discord_takes_hostile_reports(discord: Discord, said: str, count: int) 
         assert text.strip()
         assert len(text.encode("utf-16-le")) // 2 <= (4096 if text == embed["description"] else 1024)
         assert_inert(text)
-        outside = re.sub(r"`[^`]+`", "", text)  # in a code span nothing acts; outside of them are our words only
+        # In a code block or span nothing acts; outside of them are our words only.
+        outside = re.sub(r"```\n[^`]*\n```|`[^`]+`", "", text)
         assert re.fullmatch(r"[A-Za-z0-9 ,.:…*\n🔴🟠🟡🟢⚪⚠️]*", outside), outside
 
 
@@ -433,19 +442,20 @@ def test_discord_takes_any_name(discord: Discord, said: str, default_index: bool
     assert post(discord, json.dumps(message).encode(), "application/json") == 200
 
 
-def test_the_unimportant_is_left_out_first() -> None:
-    message = snakehook.discord_message(saying("\U0001f40d" * 20, 30), SANDBOX)
+@pytest.mark.parametrize("kind", ["astral", "quotes", "backticks", "combining"])
+def test_every_list_has_its_place_on_discord(kind: str) -> None:
+    about = saying(HOSTILE[kind], 500)
+    about.request = replace(about.request, package_name="x" * 300)
+    message = snakehook.discord_message(about, SANDBOX)
     names = [field["name"] for field in message["embeds"][0]["fields"]]
-    assert names[:4] == ["Findings", "Not covered", "Hosts", "Commands"]
-    assert 5000 < units(message) <= 5500  # used, but for the room that `attach` needs
-    small = snakehook.discord_message(saying("x"), SANDBOX)["embeds"][0]["fields"]
-    wanted = ["Findings", "Not covered", "Hosts", "Files", "Decoded code", "Phases", "Downloads"]
-    assert [field["name"] for field in small] == wanted
+    first = ["Findings (500)", "Hosts (500)", "Commands (250)", "Files (500)", "Decoded code (500)"]
+    assert names == [*first, "Not covered (1002)", "Phases (18)", "Downloads (500)"]
+    assert units(message) <= 5500  # the rest is for `attach`
 
 
 def test_nothing_makes_no_empty_fields() -> None:
     fields = snakehook.discord_message(report(), SANDBOX)["embeds"][0]["fields"]
-    assert [field["name"] for field in fields] == ["Phases"]
+    assert [field["name"] for field in fields] == ["Phases (1)"]
 
 
 # --- attachments ------------------------------------------------------------------------------------------------------
