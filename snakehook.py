@@ -637,7 +637,7 @@ def inspect_machine(settings: Settings) -> tuple[Sandbox | None, list[Check]]:
     checks.append(Check("namespaces", not failure, True, failure or who))
     if failure:
         return None, checks
-    witness = strace or "strace can't be used here: apt-get install -y strace; in a container allow ptrace."
+    witness = strace or "strace can't be used here: apt-get install -y strace; in a container add --cap-add SYS_PTRACE."
     checks.append(Check("kernel witness", bool(strace), False, witness))
     checks.append(check_disk(settings, sandbox))
     sandbox = replace(sandbox, own_disk=checks[-1].passed)

@@ -66,6 +66,7 @@ CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x10000000,
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+CAP_SYS_PTRACE = 19
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -188,6 +189,16 @@ def jail_command(phase: Phase, log_fd: int, trace_fd: int) -> list[str]:
     ]
 
 
+def may_look_into_processes() -> bool:
+    """Whether strace, as we are, can read what the jail's user passes to the kernel: in a container it may not.
+
+    If not, it and the jail get a user namespace with all the ids as they are: in there it has SYS_PTRACE, and over
+    what is outside no power at all. Else a package could blind it: by a program that can't be read, by a prctl.
+    """
+    effective = re.search(r"^CapEff:\s*(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return bool(effective and int(effective[1], 16) >> CAP_SYS_PTRACE & 1)
+
+
 def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[int], log_fd: int, trace_fd: int) -> int:
     """Make the namespaces, hand over their sockets, run the jail, and end it when `lifeline` closes: return its status.
 
@@ -207,12 +218,23 @@ def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[i
     socket.send_fds(control, [b"s"], [one.fileno() for one in sockets])
     for one in sockets:
         one.close()
+    proc_fd = os.open("/proc", os.O_PATH)  # the child mounts another one over it
+    own_user = bool(phase.strace and phase.privileged and not may_look_into_processes())
+    maps = {name: Path("/proc/self", name).read_text() for name in ("uid_map", "gid_map") if own_user}
+    near, far = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         check(libc.mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None), "mounting /proc")
         for cgroup in phase.cgroups:
             Path(cgroup, "cgroup.procs").write_text("0")
+        if own_user:
+            check(libc.unshare(CLONE_NEWUSER), "unshare of the user namespace")
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of credentials clears it
+            far.close()
+            near.send(b"u")
+            if not near.recv(1):
+                os._exit(1)
         for target, source in enumerate(stdio):
             os.dup2(source, target)
         os.set_inheritable(log_fd, True)
@@ -226,6 +248,15 @@ def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[i
             "AUDIT": phase.audit,
         }
         os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": path for name, path in paths.items()})
+    near.close()
+    if own_user:
+        far.recv(1)
+        for name, text in maps.items():
+            same = (f"{first} {first} {count}\n" for first, _, count in map(str.split, text.splitlines()))
+            map_fd = os.open(f"{pid}/{name}", os.O_WRONLY, dir_fd=proc_fd)
+            os.write(map_fd, "".join(same).encode())
+            os.close(map_fd)
+        far.send(b"m")
     for fd in (*stdio, log_fd, trace_fd):
         os.close(fd)
     ended = os.pidfd_open(pid)

@@ -539,40 +539,6 @@ def test_no_privilege_is_left_over_in_the_jail(container: Container, stage: Stag
     assert all(one.startswith(known) for one in found["fds"]), found["fds"]
 
 
-BLINDERS = {
-    # A process that can't be dumped, a program that can't be read: without SYS_PTRACE strace may not look into them.
-    "undumpable": """
-import ctypes, os, socket
-if os.fork() == 0:
-    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
-    CONNECT
-    print("called", flush=True)
-    os._exit(0)
-os.wait()
-""",
-    "unreadable": """
-import os, shutil, subprocess, sys
-shutil.copy(os.path.realpath(sys.executable), "/tmp/unreadable")
-os.chmod("/tmp/unreadable", 0o111)
-where = {"PYTHONHOME": sys.base_prefix}
-subprocess.run(["/tmp/unreadable", "-c", "import socket; CONNECT; print('called')"], env=where)
-""",
-}
-
-
-@pytest.mark.parametrize("way", BLINDERS)
-def test_no_package_blinds_the_kernel_witness(container: Container, index: Index, way: str) -> None:
-    connect = "socket.socket().connect_ex(('203.0.113.77', 443))"
-    index.add_wheel(way, "1.0", {f"{way}.py": BLINDERS[way].replace("CONNECT", connect)})
-
-    report = container.triage(way, mode="import")
-
-    assert "called" in report["phases"][1]["stdout"]["text"], json.dumps(report, indent=1)
-    seen = [one for one in report["network"] if one["target"] == "203.0.113.77:443" and "kernel" in one["witness"]]
-    tampered = [one for one in report["findings"] if one["rule"] == "evidence.tamper"]
-    assert seen or tampered, json.dumps(report, indent=1)
-
-
 # --- the outer wall ---------------------------------------------------------------------------------------------------
 
 PROBE = """

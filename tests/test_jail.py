@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +296,41 @@ def test_when_the_program_is_killed_its_jail_dies(snakehook: Snakehook, jail: No
 def jails(state: str) -> list[str]:
     pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [pid for pid in pids if "SNAKEHOOK_SCRATCH" in command_line(pid) and state in command_line(pid)]
+
+
+BLINDERS = {
+    # A process that can't be dumped, a program that can't be read: without SYS_PTRACE strace may not look into them.
+    "undumpable": """
+import ctypes, os, socket
+if os.fork() == 0:
+    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+    CONNECT
+    print("called", flush=True)
+    os._exit(0)
+os.wait()
+""",
+    "unreadable": """
+import os, shutil, subprocess, sys
+shutil.copy(os.path.realpath(sys.executable), "/tmp/unreadable")
+os.chmod("/tmp/unreadable", 0o111)
+where = {"PYTHONHOME": sys.base_prefix}
+subprocess.run(["/tmp/unreadable", "-c", "import socket; CONNECT; print('called')"], env=where)
+""",
+}
+
+
+@as_root
+@pytest.mark.parametrize("way", BLINDERS)
+def test_no_package_blinds_the_kernel_witness_where_root_may_not_trace_others(
+    jail: None, snakehook: Snakehook, index: Index, way: str
+) -> None:
+    """As in a container, whose root has no SYS_PTRACE."""
+    connect = "socket.socket().connect_ex(('203.0.113.77', 443))"
+    index.add_wheel(way, "1.0", {f"{way}.py": BLINDERS[way].replace("CONNECT", connect)})
+    without = ("setpriv", "--inh-caps", "-sys_ptrace", "--bounding-set", "-sys_ptrace")
+    _, report, _ = replace(snakehook, command=[*without, *snakehook.command]).triage(way, "--mode", "import")
+    assert report["outcome"] == "ok", report
+    assert "called" in report["phases"][1]["stdout"]["text"]
+    seen = [one for one in report["network"] if one["target"] == "203.0.113.77:443"]
+    assert [one["witness"][0] for one in seen] == ["kernel"]
+    assert not [one for one in report["findings"] if one["rule"] == "evidence.tamper"]
