@@ -150,53 +150,6 @@ def test_it_links_to_the_project_s_page() -> None:
     assert embed(report(), default_index=False)["url"] == "https://index.example/simple/six/"
 
 
-NASTY = [
-    "@everyone @here <@1> <@&2> <#3>",
-    "[click](https://evil.example) https://evil.example",
-    "```\n# heading\n> quote ||spoiler|| **bold** `code` ~~x~~ __u__",
-    "\x1b[2J\x00\u202e\ud800\u2028\r",
-    "\U0001f40d" * 5000,
-    "`" * 5000,
-    "\\" * 5000,
-    "a\n" * 5000,
-    "",
-]
-
-
-@pytest.mark.parametrize("nasty", NASTY, ids=lambda text: ascii(text[:8]))
-def test_discord_takes_the_message_whatever_a_package_says(discord: Discord, nasty: str) -> None:
-    file = {"file": nasty, "bytes": 1, "sha256": nasty, "from_cache": False}
-    host = {"phase": "import", "kind": "dns", "target": nasty, "process": nasty, "witness": ["kernel"]}
-    output = {"text": nasty, "bytes": len(nasty), "truncated": False}
-    phase = Phase("execute", nasty, "failed", 1, None, 1.0, output, output)
-    find = {"severity": "high", "rule": "network.attempt", "phase": "import", "title": nasty, "at": nasty}
-    whole = report(
-        outcome="failed",
-        reason=nasty,
-        phases=[phase] * 50,
-        downloads=[file] * 500,
-        network=[host] * 500,
-        findings=[{**find, "process": nasty}] * 500,
-    )
-    whole.coverage["notes"], whole.coverage["not_run"] = [nasty] * 500, [nasty] * 500
-    message = program.discord_message(whole, sandbox())
-    row = {"message": json.dumps(message), "page": b"<p>", "evidence": b"{}"}
-    delivery, _ = program.deliver(discord.url, row, Delivery("pending", 1))
-    assert discord.refusals == []
-    assert (delivery.state, len(discord.messages), len(discord.attempts)) == ("delivered", 1, 1)
-    assert discord.messages[0].payload["allowed_mentions"] == {"parse": []}
-
-
-def test_markup_of_a_package_shows_letter_by_letter() -> None:
-    whole = report(outcome="failed", reason="x")
-    whole.coverage["notes"] = ["[click](https://evil.example) **bold** `code` @everyone"]
-    (value,) = (one["value"] for one in embed(whole)["fields"] if "evil.example" in one["value"])
-    line = next(line for line in value.splitlines() if "evil.example" in line)
-    inside = line[line.index("`") + 1 : line.rindex("`")]
-    assert "evil.example" in inside
-    assert "`" not in inside
-
-
 # --- from a package to the channel ------------------------------------------------------------------------------------
 
 

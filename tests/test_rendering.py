@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from standins import Discord
+from conftest import Snakehook
+from standins import Discord, Index
 
 import snakehook
 
@@ -169,7 +170,7 @@ ATTRIBUTES = {
     ("meta", "content"): "|".join(map(re.escape, CONTENT)),
     ("header", "class"): "high|medium|unseen|clean",
     ("p", "class"): "missed|dim",
-    ("li", "class"): "(high|medium|info|gap|note|dns|created|ok|failed)? d[0-9]",
+    ("li", "class"): "(high|medium|info|gap|note|dns|tcp|other|created|ok|failed)? d[0-9]",
     ("svg", "viewbox"): "0 0 360 [0-9]+",
     ("svg", "role"): "img",
     ("svg", "aria-label"): "Time line",
@@ -183,9 +184,9 @@ ELEMENTS = {
 }
 
 
-def page_of(about: snakehook.Report) -> Page:
+def page_of(about: snakehook.Report | bytes) -> Page:
     """The page of a report, which has our own elements and attributes only."""
-    page = Page(snakehook.render_html(about))
+    page = Page(about if isinstance(about, bytes) else snakehook.render_html(about))
     assert not page.stack
     assert not page.others
     assert set(page.tags) <= ELEMENTS
@@ -237,7 +238,7 @@ def test_everything_is_encodable(said: str) -> None:
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 500, 2_000])
+@pytest.mark.parametrize("count", [1, snakehook.MAX_LIST_ITEMS])
 @pytest.mark.parametrize("kind", ["html", "quotes", "long", "astral", "blank"])
 def test_any_number_of_things_makes_a_bounded_report(kind: str, count: int) -> None:
     about = saying(HOSTILE[kind], count)
@@ -423,12 +424,15 @@ def test_discord_takes_hostile_reports(discord: Discord, said: str, count: int) 
     assert post(discord, json.dumps(message).encode(), "application/json") == 200
     assert message["allowed_mentions"] == {"parse": []}
     assert units(message) <= 6000
-    embed = message["embeds"][0]
+    assert_quoted(message["embeds"][0])
+
+
+def assert_quoted(embed: dict[str, Any]) -> None:
+    """In a code block or span nothing acts; outside of them are our words only."""
     for text in (embed["description"], *(field["value"] for field in embed["fields"])):
         assert text.strip()
         assert len(text.encode("utf-16-le")) // 2 <= (4096 if text == embed["description"] else 1024)
         assert_inert(text)
-        # In a code block or span nothing acts; outside of them are our words only.
         outside = re.sub(r"```\n[^`]*\n```|`[^`]+`", "", text)
         assert re.fullmatch(r"[A-Za-z0-9 ,.:…*\n🔴🟠🟡🟢⚪⚠️]*", outside), outside
 
@@ -503,3 +507,49 @@ def test_files_that_only_together_are_too_large(discord: Discord) -> None:
     assert list(taken) == ["report.html"]
     assert post(discord, *snakehook.multipart(message, taken)) == 200
     assert snakehook.attach(message, taken) == (message, taken)
+
+
+# --- from a package to all three --------------------------------------------------------------------------------------
+
+HOSTILE_PACKAGE = """
+import base64, os, socket, subprocess, sys
+said = {said!r}
+for text in said:
+    raw = text.encode("utf-8", "surrogatepass")
+    os.write(1, raw + b"\\n")
+    os.write(2, raw + b"\\n")
+    name = raw[:200].replace(b"/", b"").replace(b"\\0", b"")
+    with open(b"/home/dev/.x" + name, "wb") as file:
+        file.write(raw)
+    subprocess.run([b"/bin/true", raw[:1000].replace(b"\\0", b"")], check=False)
+    code = "text = 1  # " + " ".join(text.replace("\\0", "").split())
+    exec(base64.b64decode(base64.b64encode(code.encode("utf-8", "replace"))))
+    try:
+        socket.getaddrinfo(raw[:50].replace(b"\\0", b"") + b".example", 80)
+    except (OSError, ValueError):
+        pass
+raise SystemExit(said[0])
+"""
+
+
+def test_what_a_package_says_acts_nowhere(
+    snakehook: Snakehook, jail: None, index: Index, discord: Discord, tmp_path: Path
+) -> None:
+    all_in_one = f"{HOSTILE['bidi']} @everyone ` <script>alert(1)</script> \x1b[2J"
+    said = [all_in_one, *(text for kind, text in HOSTILE.items() if kind not in ("quotes", "folders"))]
+    index.add_wheel("hostile", "1.0", {"hostile.py": HOSTILE_PACKAGE.format(said=said)})
+    program, page = snakehook.with_settings(DISCORD_WEBHOOK_URL=discord.url), tmp_path / "page.html"
+    done = program.run("triage", "hostile", "1.0", "--mode", "import", "--html", str(page))
+    assert done.returncode == 1, done.stderr
+    assert discord.refusals == []
+    (message,) = discord.messages
+    assert message.payload["allowed_mentions"] == {"parse": []}
+    assert_quoted(message.payload["embeds"][0])
+    assert_inert(done.stdout)
+    assert_inert(done.stderr)
+    for text in (done.stdout, page_of(page.read_bytes()).text, str(message.payload["embeds"])):
+        assert "@everyone" in text
+        assert "<script>alert(1)</script>" in text
+        assert "\\u202ecod.exe" in text
+    assert len(done.stdout) < 200_000
+    assert page.stat().st_size < 1_000_000
