@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from conftest import Snakehook
 from standins import Index, wait_for
 
 # Each probe is a function that returns what it got; in a child of its own, since some are meant to kill it.
@@ -62,6 +63,20 @@ def last_json(report: dict[str, Any]) -> Any:
 def add_probe(index: Index, source: str, name: str = "probe", **about: Any) -> None:
     """A wheel with one module, named like it, that begins with PROBES."""
     index.add_wheel(name, "1.0", {f"{name.replace('-', '_')}.py": PROBES + source}, **about)
+
+
+def in_turn(
+    program: Snakehook, index: Index, sources: Mapping[str, str], **settings: object
+) -> dict[str, dict[str, Any]]:
+    """The phase of each of the `sources`, at most 8: modules of one package, imported one after the other."""
+    names = {f"probe_{number}": name for number, name in enumerate(sources)}
+    modules = {f"{module}.py": PROBES + sources[name] for module, name in names.items()}
+    index.add_wheel("probe", "1.0", modules)
+    _, report, _ = program.triage("probe", "--mode", "import", **settings)
+    assert_nothing_is_left(Path(program.environment["STATE_DIR"]), Path(program.environment["PIP_CACHE_DIR"]))
+    phases = {names[one["trigger"]]: one for one in report["phases"] if one["name"] == "import"}
+    assert phases.keys() == sources.keys(), report
+    return phases
 
 
 def processes_of(state: Path) -> list[str]:

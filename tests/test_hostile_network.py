@@ -9,8 +9,6 @@ from conftest import Snakehook
 from hostile import add_probe, assert_nothing_is_left, findings, last_json, targets
 from standins import Index, Reply, redirect
 
-pytestmark = pytest.mark.unmet
-
 
 @pytest.fixture(params=["as root", "as an ordinary user"])
 def program(request: pytest.FixtureRequest, jail: None) -> Snakehook:

@@ -16,10 +16,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Serve, Snakehook
-from hostile import PROBES, add_probe, assert_nothing_is_left, last_json, processes_of, wait_until_nothing_runs
+from hostile import PROBES, add_probe, assert_nothing_is_left, in_turn, last_json, processes_of, wait_until_nothing_runs
 from standins import Discord, Index, wait_for
-
-pytestmark = pytest.mark.unmet
 
 
 @pytest.fixture(params=["as root", "as an ordinary user"])
@@ -64,12 +62,14 @@ CLINGING = {
 }
 
 
-@pytest.mark.parametrize("source", CLINGING.values(), ids=CLINGING)
-def test_nothing_outlives_its_phase(program: Snakehook, index: Index, source: str) -> None:
-    add_probe(index, f"{HIDE}\n{source}\nprint('done', flush=True)\n")
-    _, report, _ = program.triage("probe", "--mode", "import")
-    assert report["outcome"] == "ok", report["reason"]
-    nothing_is_left(program)
+# What the next one sees of those before: itself, the launcher and its own children.
+OTHERS = "print(sum(name.isdigit() for name in os.listdir('/proc')), flush=True)\n"
+
+
+def test_nothing_outlives_its_phase(program: Snakehook, index: Index) -> None:
+    phases = in_turn(program, index, {name: f"{OTHERS}{HIDE}\n{source}\n" for name, source in CLINGING.items()})
+    seen = {name: (phase["outcome"], phase["stdout"]["text"]) for name, phase in phases.items()}
+    assert seen == dict.fromkeys(CLINGING, ("ok", "2\n"))
 
 
 def test_a_build_that_leaves_a_process_behind_is_not_waited_for(program: Snakehook, index: Index) -> None:
@@ -100,11 +100,11 @@ print('"still here"', flush=True)
 # --- lies about how it ended ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [137, 255, 109, 1])
-def test_exit_codes_that_mean_something_to_nsjail_mean_nothing(program: Snakehook, index: Index, code: int) -> None:
-    add_probe(index, f"os._exit({code})")
-    _, report, _ = program.triage("probe", "--mode", "import")
-    assert (report["outcome"], report["phases"][-1]["exit_code"]) == ("failed", code)
+def test_exit_codes_that_mean_something_to_nsjail_mean_nothing(program: Snakehook, index: Index) -> None:
+    codes = ("137", "255", "109", "1")
+    phases = in_turn(program, index, {code: f"os._exit({code})" for code in codes})
+    seen = {name: (phase["outcome"], phase["exit_code"]) for name, phase in phases.items()}
+    assert seen == {code: ("failed", int(code)) for code in codes}
 
 
 FORGED = """
@@ -200,6 +200,8 @@ def test_when_the_service_is_killed_nothing_of_it_runs_two_seconds_later(program
         process.kill()
         process.wait()
         wait_until_nothing_runs(state_of(program), 2)
+    program.run("check")  # the next start tidies up
+    nothing_is_left(program)
 
 
 def test_when_service_and_warden_are_killed_at_once_nothing_runs_two_seconds_later(
@@ -213,6 +215,8 @@ def test_when_service_and_warden_are_killed_at_once_nothing_runs_two_seconds_lat
             os.kill(pid, signal.SIGKILL)
         process.wait()
         wait_until_nothing_runs(state_of(program), 2)
+    program.run("check")
+    nothing_is_left(program)
 
 
 def test_when_the_warden_is_killed_the_run_is_reported_and_nothing_is_left(program: Snakehook, index: Index) -> None:
@@ -272,6 +276,8 @@ sys.exit(snakehook.main(sys.argv[1:]))
     process = program.start("triage", "clinger", "1.0", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert process.wait(30) == -signal.SIGKILL
     wait_until_nothing_runs(state_of(program), 2)
+    snakehook.run("check")
+    nothing_is_left(program)
 
 
 # --- runs side by side ------------------------------------------------------------------------------------------------
