@@ -841,6 +841,7 @@ def run_directory(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator
     finally:
         remove_run_directory(folder)
         os.close(lock)
+        trim_cache(settings)
 
 
 def remove_run_directory(folder: Path) -> None:
@@ -853,7 +854,7 @@ def remove_run_directory(folder: Path) -> None:
 
 
 def sweep(settings: Settings) -> None:
-    """Remove what dead processes left, their directories, mounts and cgroups, and what the cache has no room for."""
+    """Remove what dead processes left, their directories, mounts and cgroups."""
     scratch = settings.state_dir / "scratch"
     for folder in scratch.glob("*"):
         lock = os.open(folder, os.O_RDONLY)
@@ -864,11 +865,16 @@ def sweep(settings: Settings) -> None:
     for group in CGROUP_ROOT.glob(f"**/snakehook/{group_name(settings, '*')}"):
         if not (scratch / group.name.partition("-")[2]).exists():
             remove_cgroup(group)
+
+
+def trim_cache(settings: Settings) -> None:
+    """Remove the oldest files that the cache has no room for."""
     left_bytes = MAX_CACHE_BYTES
-    for path in sorted(package_cache(settings).glob("*"), key=lambda one: one.stat().st_mtime, reverse=True):
-        left_bytes -= path.stat().st_size
-        if left_bytes < 0:
-            path.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # another run trims it, too
+        for path in sorted(package_cache(settings).glob("*"), key=lambda one: one.stat().st_mtime, reverse=True):
+            left_bytes -= path.stat().st_size
+            if left_bytes < 0:
+                path.unlink()
 
 
 def package_cache(settings: Settings) -> Path:

@@ -377,6 +377,8 @@ tell(
     packet=lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close(),
     vsock=lambda: socket.socket(40, socket.SOCK_STREAM).close(), alg=lambda: socket.socket(38, 5).close(),
     parent_death=lambda: call(157, 1, 0, 0, 0, 0),
+    core_limit=lambda: call(160, 4, (ctypes.c_uint64 * 2)(0, 0)),
+    core_limit_high=lambda: call(302, 0, 0x700000004, (ctypes.c_uint64 * 2)(0, 0), None),
 )
 """
 
@@ -385,6 +387,12 @@ def test_the_kernel_s_dangerous_doors_are_shut(jail_of: Jail) -> None:
     seen = jail_of.answers("kernel")
     assert {what: got for what, got in seen.items() if got not in ("EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT")} == {}
     assert {seen[f"io_uring_{what}"] for what in ("setup", "enter", "register")} == {"ENOSYS"}
+
+
+def test_a_crash_starts_no_helper_of_the_host_s(jail_of: Jail) -> None:
+    """The kernel starts the program of core_pattern, as root and outside, unless the limit of core files is 1 byte."""
+    seen, _ = jail_of.probe("import resource\ntell(core=lambda: resource.getrlimit(resource.RLIMIT_CORE))")
+    assert seen["core"] == [1, 1]
 
 
 TERMINAL = """

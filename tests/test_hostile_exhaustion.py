@@ -8,32 +8,33 @@ from typing import Any
 
 import pytest
 from conftest import Snakehook
-from hostile import PROBES, assert_nothing_is_left, findings
+from hostile import PROBES, assert_nothing_is_left, findings, in_turn
 from standins import Drip, Endless, Index, wheel
-
-pytestmark = pytest.mark.unmet
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets a tmpfs and cgroups")
 
 
+@pytest.fixture(params=["as root", "as an ordinary user"])
+def program(request: pytest.FixtureRequest, jail: None) -> Snakehook:
+    if request.param == "as root" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    found: Snakehook = request.getfixturevalue("snakehook" if request.param == "as root" else "ordinary")
+    return found
+
+
+def triage(program: Snakehook, index: Index, source: str, **settings: object) -> dict[str, Any]:
+    """The report of a package whose import runs `source`; nothing is left of it."""
+    index.add_wheel("hungry", "1.0", {"hungry.py": PROBES + source})
+    _, report, _ = program.triage("hungry", "--mode", "import", **settings)
+    assert_nothing_is_left(Path(program.environment["STATE_DIR"]), Path(program.environment["PIP_CACHE_DIR"]))
+    assert report["status"] == "finished"
+    return report
+
+
 @pytest.fixture
 def exhaust(jail: None, snakehook: Snakehook, index: Index) -> Any:
-    """`exhaust(source, NAME=value)`: the report of a package whose import runs `source`; nothing is left of it."""
-
-    def run(source: str, **settings: object) -> dict[str, Any]:
-        index.add_wheel("hungry", "1.0", {"hungry.py": PROBES + source})
-        _, report, _ = snakehook.triage("hungry", "--mode", "import", **settings)
-        places = snakehook.environment
-        assert_nothing_is_left(Path(places["STATE_DIR"]), Path(places["PIP_CACHE_DIR"]))
-        assert report["status"] == "finished"
-        return report
-
-    return run
-
-
-def last_outcome(report: dict[str, Any]) -> str:
-    outcome: str = report["phases"][-1]["outcome"]
-    return outcome
+    """`exhaust(source, NAME=value)`: as `triage`, by whoever runs the tests."""
+    return lambda source, **settings: triage(snakehook, index, source, **settings)
 
 
 # --- time -------------------------------------------------------------------------------------------------------------
@@ -47,10 +48,14 @@ WAITING = {
 }
 
 
-@pytest.mark.parametrize("source", WAITING.values(), ids=WAITING)
-def test_what_never_ends_is_ended_as_a_timeout(exhaust: Any, source: str) -> None:
-    report = exhaust(source, RUN_TIMEOUT_SEC=3)
-    assert (report["outcome"], last_outcome(report)) == ("timeout", "timeout")
+def test_what_never_ends_is_ended_as_a_timeout(program: Snakehook, index: Index) -> None:
+    phases = in_turn(program, index, WAITING, RUN_TIMEOUT_SEC=3)
+    assert {name: phase["outcome"] for name, phase in phases.items()} == dict.fromkeys(WAITING, "timeout")
+
+
+def test_a_timeout_is_named_and_found(exhaust: Any) -> None:
+    report = exhaust("while True: pass", RUN_TIMEOUT_SEC=3)
+    assert report["outcome"] == "timeout"
     assert "RUN_TIMEOUT_SEC" in report["reason"]
     assert findings(report, "limit.hit")
 
@@ -99,6 +104,18 @@ while True:
     assert report["outcome"] == "memory"
 
 
+def test_without_cgroups_each_process_is_limited_and_the_report_says_so(ordinary: Snakehook, index: Index) -> None:
+    source = """
+eaten = []
+try:
+    while len(eaten) < 1000: eaten.append(b"x" * (1 << 20))
+except MemoryError: print(len(eaten), flush=True)
+"""
+    report = triage(ordinary, index, source, RLIMIT_AS_MB=200)
+    assert 20 < int(report["phases"][-1]["stdout"]["text"]) < 200
+    assert any(note.startswith("cgroups: ") for note in report["coverage"]["notes"])
+
+
 def test_an_exit_code_of_137_is_no_memory(exhaust: Any) -> None:
     report = exhaust("os._exit(137)")
     assert (report["outcome"], report["phases"][-1]["exit_code"]) == ("failed", 137)
@@ -107,13 +124,13 @@ def test_an_exit_code_of_137_is_no_memory(exhaust: Any) -> None:
 # --- processes, threads, descriptors ----------------------------------------------------------------------------------
 
 
-def test_a_fork_bomb_ends_with_its_phase(exhaust: Any) -> None:
+def test_a_fork_bomb_ends_with_its_phase(program: Snakehook, index: Index) -> None:
     source = """
 while True:
     try: os.fork()
     except OSError: pass
 """
-    report = exhaust(source, RUN_TIMEOUT_SEC=3, CGROUP_PIDS_MAX=40)
+    report = triage(program, index, source, RUN_TIMEOUT_SEC=3, CGROUP_PIDS_MAX=40)
     assert report["outcome"] in ("timeout", "memory")
 
 
@@ -129,7 +146,7 @@ while time.monotonic() < end:
     assert len(report["processes"]) <= 500
 
 
-def test_threads_and_descriptors_are_bounded(exhaust: Any) -> None:
+def test_threads_and_descriptors_are_bounded(program: Snakehook, index: Index) -> None:
     source = """
 import threading
 pause = threading.Event()
@@ -149,7 +166,7 @@ except OSError:
 print(threads, fds, flush=True)
 os._exit(0)
 """
-    report = exhaust(source, CGROUP_PIDS_MAX=40, RLIMIT_NOFILE=200)
+    report = triage(program, index, source, CGROUP_PIDS_MAX=40, RLIMIT_NOFILE=200)
     threads, fds = map(int, report["phases"][-1]["stdout"]["text"].split())
     assert threads <= 44
     assert fds <= 200
@@ -161,7 +178,7 @@ FILLING = {
     "one file": "f = open('/tmp/f', 'wb')\nwhile True: f.write(bytes(1 << 20))",
     "shared memory": "f = open('/dev/shm/f', 'wb')\nwhile True: f.write(bytes(1 << 20))",
     "a deleted file": "f = open('/tmp/f', 'wb'); os.remove('/tmp/f')\nwhile True: f.write(bytes(1 << 20))",
-    "empty files": "n = 0\nwhile n < 1_000_000: open(f'/tmp/{n}', 'w').close(); n += 1",
+    "empty files": "n = 0\nwhile n < 1_000_000: os.mknod(f'/tmp/{n}'); n += 1",
     "folders": "n = 0\nwhile n < 1_000_000: os.mkdir(f'/tmp/{n}'); n += 1",
     "links": "n = 0\nwhile n < 1_000_000: os.symlink('/' + 'x' * 4000, f'/tmp/{n}'); n += 1",
 }
@@ -173,6 +190,28 @@ def test_whatever_fills_the_disk_ends_as_disk(exhaust: Any, source: str) -> None
     report = exhaust(source, MAX_DISK_BYTES=10_000_000, RUN_TIMEOUT_SEC=30)
     assert report["outcome"] == "disk"
     assert "MAX_DISK_BYTES" in report["reason"]
+
+
+@as_root
+def test_a_disk_that_was_full_for_a_moment_was_full(exhaust: Any) -> None:
+    source = """
+try:
+    with open('/tmp/f', 'wb') as f:
+        while True: f.write(bytes(1 << 20))
+finally:
+    os.truncate('/tmp/f', 0)
+"""
+    assert exhaust(source, MAX_DISK_BYTES=10_000_000)["outcome"] == "disk"
+
+
+def test_without_a_disk_of_its_own_a_run_is_stopped_by_looking(ordinary: Snakehook, index: Index) -> None:
+    source = """
+for n in range(1000):
+    with open(f"/tmp/{n}", "wb") as f: f.write(bytes(1 << 20))
+    time.sleep(0.02)
+"""
+    report = triage(ordinary, index, source, MAX_DISK_BYTES=10_000_000)
+    assert report["outcome"] == "disk"
 
 
 def test_a_huge_sparse_file_takes_no_time_and_no_disk(exhaust: Any) -> None:
@@ -214,14 +253,11 @@ TALKING = {
 }
 
 
-@pytest.mark.parametrize("source", TALKING.values(), ids=TALKING)
-def test_endless_output_is_counted_and_cut(exhaust: Any, source: str) -> None:
-    report = exhaust(source, RUN_TIMEOUT_SEC=3)
-    assert report["outcome"] == "timeout"
-    assert report["phases"][-1]["name"] == "import", report["reason"]
-    out = report["phases"][-1]["stdout"]
-    assert out["truncated"]
-    assert out["bytes"] > 1 << 20 >= len(out["text"])
+def test_endless_output_is_counted_and_cut(program: Snakehook, index: Index) -> None:
+    for name, phase in in_turn(program, index, TALKING, RUN_TIMEOUT_SEC=3).items():
+        out = phase["stdout"]
+        assert (phase["outcome"], out["truncated"]) == ("timeout", True), name
+        assert out["bytes"] > 1 << 20 >= len(out["text"]), name
 
 
 # --- what the index gives ---------------------------------------------------------------------------------------------
@@ -360,7 +396,7 @@ for _ in range(2_000): os.write(fd, b"[" * 4000 + b"\\n")
 os.write(fd, b"x" * 1_000_000)
 """,
     "execs": """
-for n in range(3000):
+for n in range(2200):
     if (pid := os.fork()) == 0: os.execv("/bin/true", ["true", str(n)])
     os.waitpid(pid, 0)
 """,

@@ -62,7 +62,7 @@ def look(triage: Triage, index: Index, **settings: object) -> tuple[dict[str, An
     return seen, report
 
 
-SECRETS = {"API_TOKEN": "tok-5e7f-secret", "AWS_SECRET_ACCESS_KEY": "aws-5e7f-secret", "HTTPS_PROXY": "http://p-5e7f:1"}
+SECRETS = {"API_TOKEN": "tok-zq7x-secret", "AWS_SECRET_ACCESS_KEY": "aws-zq7x-secret", "HTTPS_PROXY": "http://p-zq7x:1"}
 
 
 def check_that_it_is_locked_in(seen: dict[str, Any], report: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ def check_that_it_is_locked_in(seen: dict[str, Any], report: dict[str, Any]) -> 
     questions = [one for one in report["network"] if one["kind"] == "dns"]
     assert "exfil.attacker.example" in {one["target"] for one in questions}
     assert {one["phase"] for one in questions} == {"import"}
-    assert "5e7f" not in json.dumps([seen["environment"], seen["everybody"]])
+    assert "zq7x" not in json.dumps([seen["environment"], seen["everybody"]])
     assert set(seen["write"].values()) <= {"OSError", "PermissionError", "FileNotFoundError"}
     assert set(seen["here"].values()) == {"it worked"}
 
