@@ -36,23 +36,21 @@ import urllib.error
 import urllib.request
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote, urlsplit
 
 import falcon
-import waitress
+import waitress.adjustments
 import waitress.channel
 import waitress.parser
 import waitress.server
-import waitress.task
 import waitress.utilities
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 __version__ = "0.1.0"
 
@@ -65,7 +63,6 @@ MAX_LIST_ITEMS = 500  # of each list in a report
 MAX_EVIDENCE_BYTES = 64 << 20  # of a run, before it is compressed
 MAX_EVENT_BYTES = 12 << 20  # one line of the warden: 1 MiB of output, escaped
 WARDEN_GRACE_SEC = 15.0  # after the phase's deadline the warden has this long to say its last line
-RETRY_AFTER_SEC = 10
 MAX_INODES = 150_000  # files and directories of a run
 SPARE_BYTES, SPARE_INODES = 64 << 20, 10_000  # of its disk: the warden sees the limit passed before the disk is full
 MAX_CACHE_BYTES = 5_000_000_000
@@ -97,59 +94,43 @@ class SettingsError(Exception):
     """What is wrong in the environment, all of it, a line each."""
 
 
-def setting(read: Callable[[str], Any], default: str = "") -> Any:
-    """A field that is read from the variable of its own name, in capitals, by `read`, which raises ValueError(rule)."""
-    return field(metadata={"read": read, "default": default})
+def setting(read: Callable[[str], Any], default: str = "", rule: str = "") -> Any:
+    """A field that `read` makes of the variable of its own name, in capitals. It raises ValueError for a bad one."""
+    return field(metadata={"read": read, "default": default, "rule": rule})
 
 
-def number(low: int, high: int) -> Callable[[str], int]:
+def number(default: int, low: int, high: int) -> Any:
     def read(value: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,18}", value, re.ASCII) or not low <= int(value) <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}")
+        if not re.fullmatch(r"[0-9]{1,18}", value) or not low <= int(value) <= high:
+            raise ValueError
         return int(value)
 
-    return read
+    return setting(read, str(default), f"must be a whole number from {low} to {high}")
 
 
-def choice(*choices: str) -> Callable[[str], str]:
-    def read(value: str) -> str:
-        if value not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}")
-        return value
+def choice(default: str, values: Mapping[str, Any]) -> Any:
+    def read(value: str) -> Any:
+        if value.lower() not in values:
+            raise ValueError
+        return values[value.lower()]
 
-    return read
-
-
-def switch(value: str) -> bool:
-    return choice("1", "true", "yes", "on", "0", "false", "no", "off")(value.lower()) in ("1", "true", "yes", "on")
+    return setting(read, default, f"must be one of {', '.join(values)}")
 
 
-def items(convert: Callable[[str], Any], rule: str) -> Callable[[str], tuple[str, ...]]:
+def items(convert: Callable[[str], Any], default: str, rule: str) -> Any:
     def read(value: str) -> tuple[str, ...]:
-        try:
-            return tuple(str(convert(one.strip())) for one in value.split(",") if one.strip())
-        except ValueError:
-            raise ValueError(f"must be a comma-separated list of {rule}") from None
+        return tuple(str(convert(one.strip())) for one in value.split(",") if one.strip())
 
-    return read
-
-
-def given(value: str) -> str:
-    if not value:
-        raise ValueError("is required: set it in the environment")
-    return value
+    return setting(read, default, f"must be a comma-separated list of {rule}")
 
 
 def web_address(value: str) -> str:
-    try:
+    with contextlib.suppress(ValueError):
         parts = urlsplit(value)
-        plain_url = parts.scheme in ("https", "http") and parts.hostname and parts.port != 0 and not parts.username
-        good = bool(plain_url and re.fullmatch(r"[!-~]+", value))
-    except ValueError:
-        good = False
-    if not good:  # the value may be a secret: it is not repeated
-        raise ValueError("must be an http(s) URL with a host, without user and password")
-    return value.rstrip("/")
+        whole = parts.scheme in ("https", "http") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+        if not value or (whole and re.fullmatch(r"[!-~]+", value)):
+            return value.rstrip("/")
+    raise ValueError("must be an http(s) URL with a host, without user and password")  # not repeated: it may be secret
 
 
 def existing(value: str) -> str:
@@ -161,73 +142,71 @@ def existing(value: str) -> str:
     return found
 
 
-def directory(*candidates: str) -> Path:
-    """The first of `candidates` that is a directory of ours, made if need be. Raises ValueError when none can be."""
-    for path in map(Path, candidates):
-        with contextlib.suppress(OSError):
-            path.mkdir(parents=True, exist_ok=True)
-            if os.access(path, os.W_OK | os.X_OK):
-                return path.resolve()
-    raise ValueError(f"names {candidates[-1]}, which can't be made or written")
+def directory(value: str) -> Path:
+    """A directory of ours, made if need be."""
+    with contextlib.suppress(OSError):
+        Path(value).mkdir(parents=True, exist_ok=True)
+        if os.access(value, os.W_OK | os.X_OK):
+            return Path(value).resolve()
+    raise ValueError(f"names {value}, which can't be made or written")
 
 
-def network_location(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?", value, re.ASCII):
-        raise ValueError(value)
-    return value.lower()
+def matching(pattern: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError
+        return value
 
-
-def optional(read: Callable[[str], str]) -> Callable[[str], str]:
-    return lambda value: read(value) if value else ""
+    return read
 
 
 def package_name(text: str) -> str:
     """The canonical form of a name (PEP 503). Raises ValueError (packaging's InvalidName) for one that is none."""
     if not text.isascii() or len(text) > MAX_FIELD_CHARS:  # no look-alike letters
-        raise ValueError("not a name")
+        raise ValueError
     return canonicalize_name(text, validate=True)
 
 
-def default_python() -> str:
-    usual = "/usr/local/bin/python3"
-    return usual if Path(usual).exists() else getattr(sys, "_base_executable", sys.executable)
+SECRETS = ("api_token", "discord_webhook_url")  # what only the service must have
+SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+LOG_LEVELS = {one.lower(): one for one in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
 
 
 @dataclass(frozen=True)
 class Settings:
     """The environment, read once; empty means unset. `pip_index_url` unset is pip's own default."""
 
-    api_token: str = setting(given)
-    discord_webhook_url: str = setting(lambda value: web_address(given(value)))
-    max_concurrency: int = setting(number(1, 64), "2")
-    queue_limit: int = setting(number(0, 100_000), "20")
-    per_ip_rate_limit: int = setting(number(1, 1_000_000), "30")
-    per_ip_rate_window_sec: int = setting(number(1, 86_400), "60")
-    run_timeout_sec: int = setting(number(1, 3600), "45")
-    cgroup_pids_max: int = setting(number(16, 100_000), "128")
-    enable_cgroup_pids_limit: bool = setting(switch, "true")
-    max_download_bytes: int = setting(number(1, 10**12), "300000000")
-    package_denylist: tuple[str, ...] = setting(items(package_name, "package names"), "torch,tensorflow,jaxlib")
-    dns_resolvers: tuple[str, ...] = setting(items(ipaddress.ip_address, "IP addresses"), "1.1.1.1,8.8.8.8")
-    jail_python_name: str = setting(existing, default_python())
-    nsjail_user: int = setting(number(1, 2**32 - 2), "65534")  # never root
-    nsjail_group: int = setting(number(1, 2**32 - 2), "65534")
-    nsjail_disable_clone_newuser: bool = setting(switch, "1")
-    nsjail_chroot_path: str = setting(optional(existing))
+    api_token: str = setting(str)
+    discord_webhook_url: str = setting(web_address)
+    max_concurrency: int = number(2, 1, 64)
+    queue_limit: int = number(20, 0, 100_000)
+    per_ip_rate_limit: int = number(30, 1, 1_000_000)
+    per_ip_rate_window_sec: int = number(60, 1, 86_400)
+    run_timeout_sec: int = number(45, 1, 3600)
+    cgroup_pids_max: int = number(128, 16, 100_000)
+    enable_cgroup_pids_limit: bool = choice("true", SWITCH)
+    max_download_bytes: int = number(300_000_000, 1, 10**12)
+    package_denylist: tuple[str, ...] = items(package_name, "torch,tensorflow,jaxlib", "package names")
+    dns_resolvers: tuple[str, ...] = items(ipaddress.ip_address, "1.1.1.1,8.8.8.8", "IP addresses")
+    jail_python_name: str = setting(existing, "/usr/local/bin/python3")
+    nsjail_user: int = number(65534, 1, 2**32 - 2)  # never root
+    nsjail_group: int = number(65534, 1, 2**32 - 2)
+    nsjail_disable_clone_newuser: bool = choice("1", SWITCH)
+    nsjail_chroot_path: str = setting(existing)
     nsjail_config_path: str = setting(existing, str(JAIL_DIR / "nsjail.cfg"))
-    nsjail_path: str = setting(optional(existing))
-    rlimit_cpu_sec: int = setting(number(1, 86_400), "30")
-    rlimit_as_mb: int = setting(number(128, 1_048_576), "1024")
-    rlimit_nofile: int = setting(number(64, 1_048_576), "1024")
-    pip_cache_dir: Path = setting(directory)
-    pip_index_url: str = setting(optional(web_address))
-    index_file_hosts: tuple[str, ...] = setting(items(network_location, "hosts"))
-    default_mode: str = setting(choice(*MODES), "install")
-    max_disk_bytes: int = setting(number(1_000_000, 10**12), "1000000000")
-    state_dir: Path = setting(directory)
-    keep_runs: int = setting(number(1, 10**9), "1000")
-    keep_bytes: int = setting(number(1_000_000, 10**13), "2000000000")
-    log_level: str = setting(choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "INFO")
+    nsjail_path: str = setting(existing)
+    rlimit_cpu_sec: int = number(30, 1, 86_400)
+    rlimit_as_mb: int = number(1024, 128, 1_048_576)
+    rlimit_nofile: int = number(1024, 64, 1_048_576)
+    pip_cache_dir: Path = setting(directory, "/var/cache/pip")
+    pip_index_url: str = setting(web_address)
+    index_file_hosts: tuple[str, ...] = items(matching(r"[a-z0-9.-]{1,253}(:[0-9]{1,5})?"), "", "hosts")
+    default_mode: str = choice("install", {one: one for one in MODES})
+    max_disk_bytes: int = number(1_000_000_000, 1_000_000, 10**12)
+    state_dir: Path = setting(directory, "/var/lib/snakehook")
+    keep_runs: int = number(1000, 1, 10**9)
+    keep_bytes: int = number(2_000_000_000, 1_000_000, 10**13)
+    log_level: str = choice("info", LOG_LEVELS)
 
 
 def load_settings(variables: Mapping[str, str], *, service: bool = True) -> Settings:
@@ -235,27 +214,27 @@ def load_settings(variables: Mapping[str, str], *, service: bool = True) -> Sett
 
     Raises SettingsError naming every bad value, a line each.
     """
-    home = Path(variables.get("HOME") or "/nonexistent")
-    places = {  # where the usual place can't be had, as on a laptop without root, the user's own
-        "pip_cache_dir": ("/var/cache/pip", Path(variables.get("XDG_CACHE_HOME") or home / ".cache", "snakehook")),
-        "state_dir": (
-            "/var/lib/snakehook",
-            Path(variables.get("XDG_STATE_HOME") or home / ".local/state", "snakehook"),
-        ),
+    home = variables.get("HOME") or "/nonexistent"
+    elsewhere = {  # where the usual place can't be had, as on a laptop without root
+        "jail_python_name": getattr(sys, "_base_executable", sys.executable),
+        "pip_cache_dir": f"{variables.get('XDG_CACHE_HOME') or f'{home}/.cache'}/snakehook",
+        "state_dir": f"{variables.get('XDG_STATE_HOME') or f'{home}/.local/state'}/snakehook",
     }
     values: dict[str, Any] = {}
     complaints = []
-    for one in fields(Settings):
-        value = variables.get(one.name.upper(), "").strip()
+    for name, about in ((one.name, one.metadata) for one in fields(Settings)):
+        value = variables.get(name.upper(), "").strip()
         try:
-            if not value and one.name in places:
-                values[one.name] = directory(*map(str, places[one.name]))
-            elif not value and not service and one.name in ("api_token", "discord_webhook_url"):
-                values[one.name] = ""
-            else:
-                values[one.name] = one.metadata["read"](value or one.metadata["default"])
+            if not value and service and name in SECRETS:
+                raise ValueError("is required: set it in the environment")
+            try:
+                values[name] = about["read"](value or about["default"])
+            except ValueError:
+                if value or name not in elsewhere:
+                    raise
+                values[name] = about["read"](elsewhere[name])
         except ValueError as error:
-            complaints.append(f"{one.name.upper()} {error}.")
+            complaints.append(f"{name.upper()} {about['rule'] or error}.")
     if complaints:
         raise SettingsError("\n".join(complaints))
     return Settings(**values)
@@ -327,56 +306,49 @@ class TriageRequest:
         return f"site/{self.package_name}-{self.version}"
 
 
-SCRIPT_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 DOTTED_NAME = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
+SCRIPT_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+# Not absolute, no backslash, more than dots, and '..' is none of its parts.
+FILE_PATH = r"(?!/)(?!.*\\)(?=.*[^./])(?!(.*/)?\.\.(/|$)).*"
+RULES: tuple[tuple[str, str, Callable[[str], str], str], ...] = (  # a field, the mode that it goes with, its rule
+    ("package_name", "", package_name, "must be a project name (letters, digits, '-', '_', '.')."),
+    ("version", "", lambda text: str(Version(text)), "must be one exact version as PEP 440 has it."),
+    ("mode", "", matching("|".join(MODES)), f"must be one of {', '.join(MODES)}."),
+    ("file_path", "execute", matching(FILE_PATH), "must be relative and stay inside the install target (no '..')."),
+    (
+        *("entrypoint", "execute", matching(f"{SCRIPT_NAME}|{DOTTED_NAME}:{DOTTED_NAME}")),
+        "must be a console script's name or module:attribute.",
+    ),
+    ("module_name", "execute_module", matching(DOTTED_NAME), "must be a dotted module name."),
+)
 
 
 def parse_request(payload: Any, settings: Settings) -> TriageRequest:
     """Check a request's JSON value. Raises InvalidField, or Denied for a package on the denylist."""
     if not isinstance(payload, dict):
         raise InvalidField("body", "must be a JSON object.")
-    known = TriageRequest.__dataclass_fields__
+    known = [rule[0] for rule in RULES]
     for key in payload:
         if key not in known:
             raise InvalidField(plain(key, 60), f"is not a field; there are {', '.join(known)}.")
-    found: dict[str, str] = {}
-    for key in known:
-        value = payload.get(key)
-        if value is None and key not in ("package_name", "version"):
+    found: dict[str, Any] = {"package_name": None, "version": None, "mode": settings.default_mode}
+    found |= {key: value for key, value in payload.items() if value is not None}
+    for key, mode, read, rule in RULES:
+        if key not in found:
             continue
-        if not isinstance(value, str) or not value.strip():
+        value = found[key]
+        if not isinstance(value, str) or not value:
             raise InvalidField(key, "must be a non-empty string.")
-        if len(value) > MAX_FIELD_CHARS or not value.isascii() or not value.isprintable():
-            raise InvalidField(key, f"must be at most {MAX_FIELD_CHARS} printable ASCII characters.")
-        found[key] = value
-    try:
-        found["package_name"] = package_name(found["package_name"])
-    except ValueError:
-        raise InvalidField("package_name", "must be a project name (letters, digits, '-', '_', '.').") from None
-    try:
-        if found["version"] != found["version"].strip():
-            raise InvalidVersion
-        found["version"] = str(Version(found["version"]))
-    except InvalidVersion:
-        raise InvalidField("version", "must be one exact version as PEP 440 has it.") from None
-    mode = found.setdefault("mode", settings.default_mode)
-    if mode not in MODES:
-        raise InvalidField("mode", f"must be one of {', '.join(MODES)}.")
-    for key, owner in (("file_path", "execute"), ("entrypoint", "execute"), ("module_name", "execute_module")):
-        if key in found and mode != owner:
-            raise InvalidField(key, f"goes with mode {owner} only.")
+        if len(value) > MAX_FIELD_CHARS or not value.isascii() or not value.isprintable() or value != value.strip():
+            raise InvalidField(key, f"must be at most {MAX_FIELD_CHARS} printable ASCII characters, no space around.")
+        if mode and mode != found["mode"]:
+            raise InvalidField(key, f"goes with mode {mode} only.")
+        try:
+            found[key] = read(value)
+        except ValueError:
+            raise InvalidField(key, rule) from None
     if "file_path" in found and "entrypoint" in found:
         raise InvalidField("file_path", "and entrypoint exclude each other.")
-    if "file_path" in found:
-        path = PurePosixPath(found["file_path"])
-        if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in found["file_path"]:
-            raise InvalidField("file_path", "must be relative and stay inside the install target (no '..').")
-    if "entrypoint" in found and not re.fullmatch(
-        rf"{SCRIPT_NAME}|{DOTTED_NAME}:{DOTTED_NAME}", found["entrypoint"], re.ASCII
-    ):
-        raise InvalidField("entrypoint", "must be a console script's name or module:attribute.")
-    if "module_name" in found and not re.fullmatch(DOTTED_NAME, found["module_name"], re.ASCII):
-        raise InvalidField("module_name", "must be a dotted module name.")
     if found["package_name"] in settings.package_denylist:
         raise Denied(f"{found['package_name']} is on this server's denylist (PACKAGE_DENYLIST).")
     return TriageRequest(**found)
@@ -407,7 +379,10 @@ class Delivery:
 
 
 class Store:
-    """Every accepted run, its report, evidence and delivery, in one SQLite file: what is in it survives a crash."""
+    """Every accepted run, its report, evidence and delivery, in one SQLite file: what is in it survives a crash.
+
+    It is the queue, too. Every method raises sqlite3.Error, for a full disk say.
+    """
 
     SCHEMA = """
         CREATE TABLE IF NOT EXISTS runs (
@@ -430,7 +405,7 @@ class Store:
         self.db.executescript(self.SCHEMA)
 
     def query(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        """Run one statement as a transaction of its own. Raises sqlite3.Error, for a full disk too."""
+        """Run one statement as a transaction of its own."""
         with self.lock:
             return self.db.execute(sql, values).fetchall()
 
@@ -444,25 +419,26 @@ class Store:
         )
         return run_id if added else None
 
-    def start(self, run_id: str) -> tuple[Report, int]:
-        """Note that a run is under way: its report so far, and how often it was started."""
-        row = self.query(
-            "UPDATE runs SET status = 'running', starts = starts + 1, started_at = ? WHERE run_id = ? RETURNING *",
-            *(now().isoformat(), run_id),
-        )[0]
-        request = TriageRequest(**json.loads(row["request"]))
-        return Report(run_id, "running", request, row["submitted_at"], row["started_at"]), row["starts"]
+    def claim(self) -> tuple[Report, int] | None:
+        """The oldest run that waits, now under way: its report so far, and how often it was started."""
+        rows = self.query(
+            "UPDATE runs SET status = 'running', starts = starts + 1, started_at = ? WHERE number ="
+            " (SELECT min(number) FROM runs WHERE status = 'queued') RETURNING *",
+            now().isoformat(),
+        )
+        return (self.state_so_far(rows[0]), rows[0]["starts"]) if rows else None
+
+    def requeue(self, run_id: str = "*", *, forgiven: int = 0) -> None:
+        """Runs that were under way wait again; a start is `forgiven` when we stopped the run on purpose."""
+        again = "UPDATE runs SET status = 'queued', starts = starts - ? WHERE status = 'running' AND run_id GLOB ?"
+        self.query(again, forgiven, run_id)
 
     def finish(self, report: Report, page: bytes, evidence: bytes, message: dict[str, Any]) -> None:
         """Keep the report and what is to be delivered, in one step: from here on only Discord is to be persuaded."""
         self.query(
             "UPDATE runs SET status = 'finished', report = ?, page = ?, evidence = ?, message = ? WHERE run_id = ?",
-            *(json.dumps(asdict(report)), page, evidence, json.dumps(message), report.run_id),
+            *(json.dumps(asdict(report)).encode(), page, evidence, json.dumps(message).encode(), report.run_id),
         )
-
-    def put_back(self, run_id: str) -> None:
-        """A run that the service stopped on purpose waits again, and the start does not count."""
-        self.query("UPDATE runs SET status = 'queued', starts = starts - 1 WHERE run_id = ?", run_id)
 
     def next_delivery(self) -> sqlite3.Row | None:
         """The finished run whose delivery is due first."""
@@ -481,8 +457,9 @@ class Store:
         """Drop the oldest reports beyond the bounds, delivered ones first; one that is still to be delivered stays."""
         self.query(
             "DELETE FROM runs WHERE number IN (SELECT number FROM ("
-            " SELECT number, row_number() OVER newest AS place, sum(length(report) + length(page) + length(evidence))"
-            " OVER newest AS bytes, delivery FROM runs WHERE status = 'finished'"
+            " SELECT number, row_number() OVER newest AS place, delivery,"
+            " sum(length(report) + length(page) + length(evidence) + length(message)) OVER newest AS bytes"
+            " FROM runs WHERE status = 'finished'"
             " WINDOW newest AS (ORDER BY delivery = 'pending' DESC, delivery = 'refused' DESC, number DESC)"
             ") WHERE delivery != 'pending' AND (place > ? OR bytes > ?))",
             *(keep_runs, keep_bytes),
@@ -490,20 +467,16 @@ class Store:
 
     def report(self, run_id: str) -> dict[str, Any] | None:
         """The report as the API shows it: whole when finished, else the state so far. None for an unknown id."""
-        rows = self.query("SELECT * FROM runs WHERE run_id = ?", run_id)
-        if not rows:
-            return None
-        row = rows[0]
-        if row["report"]:
-            report: dict[str, Any] = json.loads(row["report"])
-        else:
-            request = TriageRequest(**json.loads(row["request"]))
-            report = asdict(Report(run_id, row["status"], request, row["submitted_at"], row["started_at"]))
-        report["delivery"] = {"state": row["delivery"], "attempts": row["attempts"], "last_error": row["last_error"]}
-        return report
+        for row in self.query("SELECT * FROM runs WHERE run_id = ?", run_id):
+            report: dict[str, Any] = json.loads(row["report"] or "null") or asdict(self.state_so_far(row))
+            delivery = Delivery(row["delivery"], row["attempts"], row["last_error"])
+            return report | {"delivery": asdict(delivery)}
+        return None
 
-    def unfinished(self) -> list[sqlite3.Row]:
-        return self.query("SELECT run_id, starts FROM runs WHERE status != 'finished' ORDER BY number")
+    @staticmethod
+    def state_so_far(row: sqlite3.Row) -> Report:
+        request = TriageRequest(**json.loads(row["request"]))
+        return Report(row["run_id"], row["status"], request, row["submitted_at"], row["started_at"])
 
 
 # --- sandbox: what this machine offers -------------------------------------------------------------------------------
@@ -1614,6 +1587,11 @@ def pack_evidence(evidence: list[dict[str, Any]]) -> bytes:
 LIST_UNITS = {"Findings": 1000, "Hosts": 450, "Commands": 450, "Files": 350, "Decoded code": 350}
 LIST_UNITS |= {"Not covered": 350, "Phases": 250, "Downloads": 250}
 MAX_ATTACHED_BYTES = (10 << 20) - (64 << 10)  # in all, with room for the message itself
+MAX_FULL_TRIES = 5  # later ones go without attachments: it may be their size that is in the way
+ATTACHMENTS = {  # by name: the column of the store, the type
+    "report.html": ("page", "text/html; charset=utf-8"),
+    "evidence.jsonl.gz": ("evidence", "application/gzip"),
+}
 LOOKS = {"high": ("🔴", 0xC62828), "medium": ("🟠", 0xEF6C00), "unseen": ("🟡", 0xF9A825), "clean": ("🟢", 0x2E7D32)}
 MARKS = {"high": "🔴", "medium": "🟠", "info": "⚪", "gap": "⚠️"}
 
@@ -1684,90 +1662,88 @@ def discord_list(rows: list[Row], limit_units: int) -> str:
     return "\n".join(lines)
 
 
-def attach(message: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The message and those of `files` that Discord takes with it; the embed names the others by size and hash."""
-    taken: dict[str, bytes] = {}
-    left = []
-    for name, data in files.items():
-        if sum(map(len, taken.values())) + len(data) <= MAX_ATTACHED_BYTES:
-            taken[name] = data
+def attach(message: dict[str, Any], files: Mapping[str, bytes], room: int) -> tuple[bytes, str]:
+    """The message and those of `files` that fit into `room` as multipart/form-data (RFC 7578), and its content type.
+
+    The embed names the others by size and hash.
+    """
+    boundary = secrets.token_hex(24)  # made afresh and secret: no file can hold it
+    left, body = [], b""
+    for number, (name, data) in enumerate(files.items()):
+        if len(data) <= room:
+            room -= len(data)
+            head = f'Content-Disposition: form-data; name="files[{number}]"; filename="{quote(name)}"'
+            kind = "Content-Type: application/octet-stream"
+            body += f"--{boundary}\r\n{head}\r\n{kind}\r\n\r\n".encode() + data + b"\r\n"
         else:
             left.append(f"{name}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
-    if not left:
-        return message, taken
-    embed = message["embeds"][0]
-    field = {"name": "Too large to attach", "value": "\n".join(left)[:400], "inline": False}
-    return message | {"embeds": [embed | {"fields": [*embed["fields"], field]}]}, taken
+    if left:
+        embed = message["embeds"][0]
+        field = {"name": "Not attached", "value": "\n".join(left), "inline": False}
+        message = message | {"embeds": [embed | {"fields": [*embed["fields"], field]}]}
+    head = 'Content-Disposition: form-data; name="payload_json"\r\nContent-Type: application/json'
+    body = f"--{boundary}\r\n{head}\r\n\r\n{json.dumps(message)}\r\n".encode() + body + f"--{boundary}--\r\n".encode()
+    return body, f"multipart/form-data; boundary={boundary}"
 
 
-def multipart(message: dict[str, Any], files: Mapping[str, bytes]) -> tuple[bytes, str]:
-    """A message with attachments as multipart/form-data (RFC 7578), and its content type."""
-    boundary = secrets.token_hex(24)  # made afresh and secret: no file can hold it
-    parts = [("payload_json", "", "application/json", json.dumps(message).encode())]
-    for number, (name, data) in enumerate(files.items()):
-        parts.append((f"files[{number}]", f'; filename="{quote(name)}"', "application/octet-stream", data))
-    body = b"".join(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{more}\r\nContent-Type: {kind}\r\n\r\n'.encode()
-        + data
-        + b"\r\n"
-        for name, more, kind, data in parts
-    )
-    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
-
-
-def post(url: str, message: dict[str, Any], files: Mapping[str, bytes]) -> None:
+def post(url: str, body: bytes, content_type: str) -> None:
     """Post to the webhook and wait until Discord has saved it. Raises OSError (HTTPError included), HTTPException."""
-    body, content_type = multipart(message, files) if files else (json.dumps(message).encode(), "application/json")
     request = urllib.request.Request(  # noqa: S310 - load_settings lets only http(s) through
         url + ("&" if urlsplit(url).query else "?") + "wait=true",
         data=body,
         # Discord turns urllib's own name away.
         headers={"Content-Type": content_type, "User-Agent": f"DiscordBot (snakehook, {__version__})"},
     )
-    with opener.open(request, timeout=DISCORD_TIMEOUT_SEC) as answer:
-        answer.read(1 << 20)
+    opener.open(request, timeout=DISCORD_TIMEOUT_SEC).close()
 
 
-DISCORD_TIMEOUT_SEC = 30
+DISCORD_TIMEOUT_SEC = 60  # of a silence, and of sending all attachments
+DISCORD_DEADLINE_SEC = 300  # of an attempt, for a Discord that never falls silent and never ends
 MAX_PAUSE_SEC = 600.0  # between two attempts at the same message
+LOST = "Discord's answer was lost or never came"
 
 
 def deliver(url: str, row: Mapping[str, Any], delivery: Delivery) -> tuple[Delivery, float]:
     """Try to post a finished run once: how far it got, and the seconds to wait before the next attempt.
 
-    The webhook's address is a secret: no error repeats it. An earlier error stays on record, for it may explain why
-    Discord shows a message twice.
+    The webhook's address is a secret: no error repeats it. A lost answer stays on record, for it explains why Discord
+    may show a message twice.
     """
-    message, files = attach(
-        json.loads(row["message"]), {"report.html": row["page"], "evidence.jsonl.gz": row["evidence"]}
-    )
-    tries = delivery.attempts
+    message, tries, before = json.loads(row["message"]), delivery.attempts, delivery.last_error
+    files = {name: row[column] for name, (column, _) in ATTACHMENTS.items() if row[column]}
+    # Growing and jittered, so that many services don't come back at the same moment.
+    state, pause_sec = "pending", min(MAX_PAUSE_SEC, 2.0 ** min(tries, 20)) * random.uniform(0.5, 1)  # noqa: S311
     try:
         try:
-            post(url, message, files)
+            post(url, *attach(message, files, MAX_ATTACHED_BYTES if tries < MAX_FULL_TRIES else 0))
         except urllib.error.HTTPError as error:
-            if error.code != 400:
+            if error.code == 413:  # its limit is lower than ours
+                post(url, *attach(message, files, 0))
+            elif error.code == 400:
+                words = "\n".join([message["embeds"][0][key] for key in ("title", "description")])
+                content = f"{words[:1800]}\n{message['embeds'][0]['footer']['text']}"
+                text = json.dumps({"content": content, "allowed_mentions": {"parse": []}})
+                post(url, text.encode(), "application/json")
+            else:
                 raise
-            first = message["embeds"][0]
-            words = f"{first['title']}\n{first['description']}\n{first['footer']['text']}"
-            post(url, {"content": words[:2000], "allowed_mentions": {"parse": []}}, {})
-        return Delivery("delivered", tries, delivery.last_error), 0
+        return Delivery("delivered", tries, before), 0
     except urllib.error.HTTPError as error:
         reason = f"Discord answered {error.code}"
         if error.code == 429:
-            return Delivery("pending", tries, reason), retry_after_sec(error)
-        if error.code < 500:
-            return Delivery("refused", tries, reason), 0
+            pause_sec = retry_after_sec(error)
+        elif error.code < 500 and error.code != 408:
+            state = "refused"
     except (OSError, http.client.HTTPException) as error:
-        reason = f"Discord's answer was lost or never came ({type(getattr(error, 'reason', error)).__name__})"
-    # Growing and jittered, so that many services don't come back at the same moment.
-    return Delivery("pending", tries, reason), min(MAX_PAUSE_SEC, 2.0**tries) * random.uniform(0.5, 1)  # noqa: S311
+        reason = f"{LOST} ({type(getattr(error, 'reason', error)).__name__})"
+    if LOST in (before or "") and LOST not in reason:
+        reason = f"{reason}; before that, {LOST}"
+    return Delivery(state, tries, reason), pause_sec
 
 
 def retry_after_sec(error: urllib.error.HTTPError) -> float:
     """What a 429 asks for: a float in its JSON, else its header, else a minute."""
     waits: list[Any] = [error.headers.get("Retry-After"), 60]
-    with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, AttributeError):
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError, RecursionError, AttributeError):
         waits.insert(0, json.loads(error.read(1 << 16)).get("retry_after"))
     for wait in waits:
         with contextlib.suppress(TypeError, ValueError, OverflowError):
@@ -1775,53 +1751,20 @@ def retry_after_sec(error: urllib.error.HTTPError) -> float:
     return 60.0
 
 
-class Courier(threading.Thread):
-    """Delivers finished runs, one at a time and apart from the pool, so that a slow Discord holds up no run."""
+# --- service ---------------------------------------------------------------------------------------------------------
 
-    def __init__(self, url: str, store: Store) -> None:
-        super().__init__(name="courier", daemon=True)
-        self.url, self.store = url, store
-        self.news, self.stopping, self.not_before = threading.Event(), False, 0.0
-
-    def run(self) -> None:
-        while not self.stopping:
-            wait_sec = 5.0
-            try:
-                wait_sec = min(wait_sec, self.step())
-            except sqlite3.Error as error:  # no space: what was not noted is tried again
-                log.error("deliveries can't be noted: %s", error)
-            self.news.wait(wait_sec)
-            self.news.clear()
-
-    def step(self) -> float:
-        """Deliver what is due; the seconds until something will be."""
-        if (pause_sec := self.not_before - time.monotonic()) > 0:
-            return pause_sec
-        row = self.store.next_delivery()
-        if row is None:
-            return 3600.0
-        if row["due_at"] > time.time():
-            return float(row["due_at"] - time.time())
-        # Noted first: should we die before Discord's answer is noted, the second message has its explanation.
-        begun = Delivery("pending", row["attempts"] + 1, row["last_error"] or "an attempt was cut short")
-        self.store.note_delivery(row["run_id"], begun)
-        begun.last_error = row["last_error"]
-        delivery, pause_sec = deliver(self.url, dict(row), begun)
-        self.store.note_delivery(row["run_id"], delivery, time.time() + pause_sec)
-        log.log(
-            logging.INFO if delivery.state == "delivered" else logging.WARNING,
-            *("run %s: delivery %s (%s)", row["run_id"], delivery.state, delivery.last_error),
-        )
-        if delivery.last_error == "Discord answered 429":
-            self.not_before = time.monotonic() + pause_sec  # the limit is the webhook's, not the message's
-        return 0.0
-
-
-# --- HTTP app --------------------------------------------------------------------------------------------------------
+STORE_RETRY_SEC = 2.0
+STOP_SEC = 4.0  # what SIGTERM leaves the jails and a delivery to end in
+HEALTH_SEC = 2.0  # between two looks at the machine
+JAIL_PROBE_SEC = 60.0  # so long after the last jail that worked, another is started to see whether it does
+MIN_FREE_BYTES = 2_000_000  # with less on the disk, a report may not find its place
 
 
 class Service:
-    """The pool and what it works on: accepted requests go in by `submit`, reports come out by the store and Discord."""
+    """The threads and what they work on: requests go in by `submit`, reports come out by the store and Discord.
+
+    The store is the queue, so a start after a crash is a start like any other.
+    """
 
     def __init__(self, settings: Settings, sandbox: Sandbox) -> None:
         """Take over the STATE_DIR and go on where a dead service left off. Raises BlockingIOError, sqlite3.Error."""
@@ -1830,104 +1773,231 @@ class Service:
         fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.store = Store(settings.state_dir / "snakehook.sqlite")
         sweep(settings)
-        self.pool = ThreadPoolExecutor(settings.max_concurrency, thread_name_prefix="run")
+        self.store.requeue()
         self.running: set[Detonation] = set()
-        self.stopping = threading.Event()
-        self.courier = Courier(settings.discord_webhook_url, self.store)
-        self.courier.start()
-        for row in self.store.unfinished():
-            self.pool.submit(self.work, row["run_id"])
+        self.stopping, self.accepted, self.finished = threading.Event(), threading.Semaphore(0), threading.Event()
+        self.not_before = 0.0  # until then, in time.time(), Discord wants no message at all
+        self.health_lock, self.looked_at, self.trouble = threading.Lock(), -HEALTH_SEC, ""
+        self.jail_seen_at, self.jail_trouble = time.monotonic(), ""
+        steps = [self.run_next] * settings.max_concurrency
+        # The courier is apart from the others, so that a slow Discord holds up no run.
+        self.threads = [
+            threading.Thread(target=self.repeat, args=[one], daemon=True) for one in (*steps, self.deliver_next)
+        ]
+        for thread in self.threads:
+            thread.start()
 
     def submit(self, request: TriageRequest) -> str | None:
-        """Accept a run and return its id, or None when the queue is full. Raises sqlite3.Error, on a full disk say."""
-        if self.stopping.is_set():
-            return None
+        """Accept a run and return its id, or None when there is no room. Raises sqlite3.Error, on a full disk say."""
         run_id = self.store.add(request, self.settings.queue_limit + self.settings.max_concurrency)
-        if run_id:
-            self.pool.submit(self.work, run_id)
+        self.accepted.release()
         return run_id
 
-    def work(self, run_id: str) -> None:
-        """Run one accepted request to its report, whatever happens; a full disk is waited out."""
-        report = None
+    def repeat(self, step: Callable[[], None]) -> None:
+        """What a thread does: its step, until the service stops. Nothing else ends it."""
         while not self.stopping.is_set():
             try:
-                if report is None:
-                    report, evidence = self.detonate(run_id)
-                if report.outcome == "interrupted" and self.stopping.is_set():
-                    self.store.put_back(run_id)
-                    return
-                message, page, packed = shown(report, self.sandbox, evidence)
-                self.store.finish(report, page, packed, message)
-                log.info("run %s: %s", run_id, report.outcome)
-                self.courier.news.set()
-                self.store.forget(self.settings.keep_runs, self.settings.keep_bytes)
-                return
+                step()
             except sqlite3.Error as error:
-                log.error("run %s: the store can't be written: %s", run_id, error)
+                log.error("the store can't be used: %s", error)
+                self.stopping.wait(STORE_RETRY_SEC)
+            except Exception:
+                log.exception("%s failed", step.__name__)
                 self.stopping.wait(STORE_RETRY_SEC)
 
-    def detonate(self, run_id: str) -> tuple[Report, list[dict[str, Any]]]:
-        report, starts = self.store.start(run_id)
+    def insist(self, run_id: str, write: Callable[[], None]) -> None:
+        """Write to the store, however often it takes: a full disk is waited out, unless the service stops."""
+        while True:
+            try:
+                return write()
+            except sqlite3.Error as error:
+                log.error("run %s: the store can't be written: %s", run_id, error)
+                if self.stopping.wait(STORE_RETRY_SEC):
+                    return None
+
+    def run_next(self) -> None:
+        """Take the oldest request that waits and bring it to its report, whatever happens."""
+        claimed = self.store.claim()
+        if claimed is None:
+            self.accepted.acquire(timeout=5)
+            return
+        report, starts = claimed
+        try:
+            evidence = self.detonate(report, starts)
+            if report.outcome == "interrupted" and self.stopping.is_set():
+                return  # `stop` puts it back
+            message, page, packed = shown(report, self.sandbox, evidence)
+            self.insist(report.run_id, lambda: self.store.finish(report, page, packed, message))
+        except Exception:  # no memory, say: as after a crash, it is run once more
+            self.insist(report.run_id, lambda: self.store.requeue(report.run_id))
+            raise
+        log.info("run %s: %s", report.run_id, report.outcome)
+        self.finished.set()
+        self.store.forget(self.settings.keep_runs, self.settings.keep_bytes)
+
+    def detonate(self, report: Report, starts: int) -> list[dict[str, Any]]:
+        """Run the phases, unless the service died of them twice, and return the evidence."""
         run = Detonation(self.settings, self.sandbox, report)
         if starts > 2:
-            report.reason = "the service ended twice during this run"
-            report.status, report.outcome, report.finished_at = "finished", "interrupted", now().isoformat()
-            return report, []
-        log.info("run %s: started", run_id)
-        self.running.add(run)
-        try:
-            run.run()
-        except Exception as error:  # one run's trouble must not take the thread, and the run must be reported
-            log.exception("run %s: failed inside the service", run_id)
-            report.outcome, report.reason = "error", f"the service failed: {type(error).__name__}"
-            report.status, report.finished_at = "finished", now().isoformat()
-        finally:
+            report.outcome, report.reason = "interrupted", "the service ended twice during this run"
+        else:
+            log.info("run %s: started", report.run_id)
+            self.running.add(run)
+            try:
+                if self.stopping.is_set():  # `stop` may have looked before we were there to be found
+                    run.stop()
+                run.run()
+            except Exception as error:  # a defect of ours must not cost the report
+                log.exception("run %s: failed inside the service", report.run_id)
+                report.outcome, report.reason = "error", f"the service failed: {type(error).__name__}"
             self.running.discard(run)
-        return report, run.evidence
+            # After an error, the next look at the machine is at the jail, too.
+            self.jail_seen_at = -JAIL_PROBE_SEC if report.outcome == "error" else time.monotonic()
+        report.status, report.finished_at = "finished", now().isoformat()
+        return run.evidence
 
-    def healthy(self) -> str | None:
-        """None when requests can be accepted and worked on, else what is in the way."""
+    def deliver_next(self) -> None:
+        """Deliver the finished run that is due, or wait until one is."""
+        row = self.store.next_delivery()
+        wait_sec = max(row["due_at"], self.not_before) - time.time() if row else 3600.0
+        # No pause is longer than an hour: one that seems so was noted when the clock was wrong.
+        if row is None or 0 < wait_sec <= 3600:
+            self.finished.wait(min(wait_sec, 5))
+            self.finished.clear()
+            return
+        run_id, tries = row["run_id"], row["attempts"] + 1
+        # Noted first: should we die before Discord's answer is noted, the second message has its explanation.
+        self.store.note_delivery(run_id, Delivery("pending", tries, f"{LOST} (cut short)"))
+        ends: list[tuple[Delivery, float]] = []
+        begun = Delivery("pending", tries, row["last_error"])
+        attempt = threading.Thread(
+            target=lambda: ends.append(deliver(self.settings.discord_webhook_url, dict(row), begun)), daemon=True
+        )
+        attempt.start()
+        attempt.join(DISCORD_DEADLINE_SEC)
+        too_late = (Delivery("pending", tries, f"{LOST} (it took too long)"), MAX_PAUSE_SEC)
+        delivery, pause_sec = ends[0] if ends else too_late
+        self.insist(run_id, lambda: self.store.note_delivery(run_id, delivery, time.time() + pause_sec))
+        level = logging.INFO if delivery.state == "delivered" else logging.WARNING
+        log.log(level, "run %s: delivery %s (%s)", run_id, delivery.state, delivery.last_error)
+        if (delivery.last_error or "").startswith("Discord answered 429"):
+            self.not_before = time.time() + pause_sec  # the limit is the webhook's, not the message's
+
+    def healthy(self) -> str:
+        """What keeps requests from being accepted and worked on; "" when nothing does."""
         if self.stopping.is_set():
             return "The service is stopping."
-        if not self.courier.is_alive():
-            return "The courier is dead."
+        if self.health_lock.acquire(blocking=False):  # a look may take a while: the others get the last one's answer
+            with contextlib.closing(contextlib.ExitStack()) as unlock:
+                unlock.callback(self.health_lock.release)
+                if time.monotonic() > self.looked_at + HEALTH_SEC:
+                    self.trouble, self.looked_at = self.look(), time.monotonic()
+        return self.trouble
+
+    def look(self) -> str:
+        sandbox, settings = self.sandbox, self.settings
+        if not all(thread.is_alive() for thread in self.threads):
+            return "A thread of the service is dead: restart it."
         try:
-            self.store.query("UPDATE runs SET number = number WHERE number = -1")
-            (self.settings.state_dir / "scratch").mkdir(exist_ok=True)
+            self.store.query(f"PRAGMA user_version = {secrets.randbelow(1 << 31)}")  # it is written
+            if shutil.disk_usage(settings.state_dir).free < MIN_FREE_BYTES:
+                return "The disk of STATE_DIR is full."
         except (sqlite3.Error, OSError) as error:
             return f"The store can't be written: {error}."
-        return None
+        tools = (sandbox.nsjail, sandbox.strace, sandbox.python / "bin/python", JAIL_DIR / "warden.py")
+        if missing := [Path(tool).name for tool in tools if tool and not os.access(tool, os.R_OK)]:
+            return f"The sandbox is broken: {missing[0]} is gone."
+        if time.monotonic() > self.jail_seen_at + JAIL_PROBE_SEC:
+            self.jail_trouble, self.jail_seen_at = try_jail(settings, sandbox) or "", time.monotonic()
+        return self.jail_trouble
 
     def stop(self) -> None:
         """Take nothing more, end the jails, keep the queue for the next start."""
         self.stopping.set()
+        self.finished.set()
+        self.accepted.release(len(self.threads))
         for run in list(self.running):
             run.stop()
-        self.pool.shutdown(cancel_futures=True)
-        self.courier.stopping = True
-        self.courier.news.set()
-        self.courier.join(1)
+        deadline = time.monotonic() + STOP_SEC
+        for thread in self.threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(sqlite3.Error):  # then a start counts that should not
+            self.store.requeue(forgiven=1)
 
 
-STORE_RETRY_SEC = 2.0
+# --- HTTP app --------------------------------------------------------------------------------------------------------
+
+MAX_PEER_CONNECTIONS = 125
+MAX_REQUEST_SEC = 20.0  # from a connection's first byte to its request's last
+# What a client may cost us before it is heard, whoever starts waitress.
+for name, value in {
+    "max_request_body_size": MAX_BODY_BYTES + 1,
+    "max_request_header_size": 16 << 10,
+    "connection_limit": 4 * MAX_PEER_CONNECTIONS,
+    "channel_timeout": 20,  # of an answer that is not taken
+    "cleanup_interval": 5,
+    "threads": 8,
+    "asyncore_use_poll": True,
+    "ident": "",
+}.items():
+    setattr(waitress.adjustments.Adjustments, name, value)
 
 
-def problem(text: str, **more: str) -> dict[str, str]:
-    return {"error": text, **more}
+class Parser(waitress.parser.HTTPRequestParser):
+    """waitress's parser, less tolerant: one request for each connection, and one framing for each request."""
+
+    headers: dict[str, str]
+
+    def received(self, data: bytes) -> int:
+        consumed: int = super().received(data)
+        self.expect_continue &= not self.error  # who is refused is not asked for the body
+        return consumed
+
+    def parse_header(self, header_plus: bytes) -> None:
+        super().parse_header(header_plus)
+        if self.headers.get("CONTENT_LENGTH") and (self.chunked or "TRANSFER_ENCODING" in self.headers):
+            raise waitress.parser.ParsingError("Content-Length and Transfer-Encoding exclude each other (RFC 9112 6.1)")
+        # Requests that wait behind an answer that nobody reads would each hold a thread.
+        self.headers["CONNECTION"] = "close"
 
 
-class Gate:
-    """Middleware: every POST and every failed authentication costs a token; nothing but /healthz goes without one."""
+class Channel(waitress.channel.HTTPChannel):
+    """waitress's connection, less patient: slow clients and those with many connections keep nobody out."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.token = settings.api_token
+    parser_class = Parser
+
+    def __init__(self, server: Any, *more: Any, **options: Any) -> None:
+        super().__init__(server, *more, **options)
+        peers = [one.addr[0] for one in server.active_channels.values()]
+        self.will_close = peers.count(self.addr[0]) > MAX_PEER_CONNECTIONS
+
+    def readable(self) -> bool:
+        answered = self.requests or self.close_when_flushed
+        self.will_close |= not answered and time.time() > self.creation_time + MAX_REQUEST_SEC
+        return bool(super().readable())
+
+
+def json_response(error: waitress.utilities.Error, _: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
+    """What waitress refuses before the application sees it, in the form of the application."""
+    body = json.dumps({"error": error.body}).encode()
+    return f"{error.code} {error.reason}", [("Content-Type", "application/json")], body
+
+
+waitress.server.BaseWSGIServer.channel_class = Channel
+waitress.utilities.Error.to_response = json_response  # type: ignore[method-assign,assignment]
+
+
+class Api:
+    """Every route, and what stands before them: nothing but /healthz goes without the token."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.store, settings = service, service.store, service.settings
         self.buckets = TokenBuckets(settings.per_ip_rate_limit, settings.per_ip_rate_window_sec)
 
     def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
         if request.path == "/healthz":
             return
-        welcome = authorized(request.auth, self.token)
+        welcome = authorized(request.auth, self.service.settings.api_token)
         if request.method == "POST" or not welcome:
             wait_sec = self.buckets.take(request.remote_addr)
             if wait_sec:
@@ -1937,16 +2007,7 @@ class Gate:
             text = "Send the API token in the header 'Authorization: Bearer <token>'."
             raise falcon.HTTPUnauthorized(description=text, challenges=["Bearer"])
 
-
-class Triage:
-    """POST /v1/triage: check, keep, accept."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-
     def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
-        if (request.content_length or 0) > MAX_BODY_BYTES:
-            raise falcon.HTTPContentTooLarge(description=f"The body may have {MAX_BODY_BYTES} bytes at most.")
         if (request.content_type or "").partition(";")[0].strip().lower() != "application/json":
             raise falcon.HTTPUnsupportedMediaType(description="Send the body as application/json.")
         try:
@@ -1959,126 +2020,90 @@ class Triage:
             raise falcon.HTTPUnprocessableEntity(title=error.field_name, description=str(error)) from None
         except Denied as error:
             raise falcon.HTTPTooManyRequests(description=str(error)) from None
-        text = "The queue is full: try again later."
-        try:
-            run_id = self.service.submit(accepted)
-        except sqlite3.Error as error:
-            log.error("a request can't be kept: %s", error)
-            run_id, text = None, "The request can't be kept at the moment: try again later."
+        stopping = self.service.stopping.is_set()
+        run_id = None if stopping else self.service.submit(accepted)
         if not run_id:
+            text = f"The {'service is stopping' if stopping else 'queue is full'}: try again later."
             raise falcon.HTTPServiceUnavailable(description=text, retry_after=RETRY_AFTER_SEC)
         response.status = falcon.HTTP_202
         response.location = f"/v1/triage/{run_id}"
         response.media = {"run_id": run_id, "status": "accepted"}
 
+    def on_get_run(self, request: falcon.Request, response: falcon.Response, run_id: str) -> None:
+        response.media = self.store.report(run_id)
+        if not response.media:
+            raise NO_SUCH_RUN
 
-class Runs:
-    """GET /v1/triage/{run_id} and its attachments; an id that is unknown or none at all is the same 404."""
+    def on_get_file(self, request: falcon.Request, response: falcon.Response, run_id: str, name: str) -> None:
+        column, content_type = ATTACHMENTS.get(name, ("NULL", ""))
+        rows = self.store.query(f"SELECT {column} FROM runs WHERE run_id = ?", run_id)  # noqa: S608 - our own names
+        if not rows or not rows[0][0]:
+            raise NO_SUCH_RUN
+        response.data, response.content_type = rows[0][0], content_type
+        # The page shows what a package said: even if it were to escape, it may run and load nothing.
+        response.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
 
-    ATTACHMENTS: Mapping[str, tuple[str, str]] = {
-        "report.html": ("page", "text/html; charset=utf-8"),
-        "evidence.jsonl.gz": ("evidence", "application/gzip"),
-    }
-
-    def __init__(self, service: Service) -> None:
-        self.store = service.store
-
-    def on_get(self, request: falcon.Request, response: falcon.Response, run_id: str) -> None:
-        report = self.store.report(run_id)
-        if report is None:
-            raise falcon.HTTPNotFound(description="There is no such run.")
-        response.media = report
-
-    def on_get_attachment(self, request: falcon.Request, response: falcon.Response, run_id: str, name: str) -> None:
-        if name in self.ATTACHMENTS:
-            column, content_type = self.ATTACHMENTS[name]
-            rows = self.store.query(f"SELECT {column} FROM runs WHERE run_id = ?", run_id)  # noqa: S608 - our own names
-            if rows and rows[0][column] is not None:
-                response.data, response.content_type = rows[0][column], content_type
-                # The page shows what a package said: even if it were to escape, it may run and load nothing.
-                response.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
-                return
-        raise falcon.HTTPNotFound(description="There is no such run.")
-
-
-class Health:
-    def __init__(self, service: Service) -> None:
-        self.service = service
-
-    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+    def on_get_health(self, request: falcon.Request, response: falcon.Response) -> None:
         if trouble := self.service.healthy():
             raise falcon.HTTPServiceUnavailable(description=trouble, retry_after=RETRY_AFTER_SEC)
         response.media = {"status": "ok"}
 
 
+NO_SUCH_RUN = falcon.HTTPNotFound(description="There is no such run.")  # uniform: an id is no oracle
+
+
 def serialize_error(request: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
-    more = {"field": error.title} if isinstance(error, falcon.HTTPUnprocessableEntity) and error.title else {}
-    response.media = problem(error.description or error.title or "", **more)
+    more = {"field": error.title} if isinstance(error, falcon.HTTPUnprocessableEntity) else {}
+    response.media = {"error": error.description or error.title, **more}
 
 
-def log_failure(
-    request: falcon.Request, response: falcon.Response, error: Exception, params: Mapping[str, Any]
-) -> None:
+def on_failure(request: falcon.Request, response: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
+    if isinstance(error, sqlite3.Error):
+        log.error("a request failed, for the store can't be used: %s", error)
+        text = "The store can't be used at the moment: try again later."
+        raise falcon.HTTPServiceUnavailable(description=text, retry_after=RETRY_AFTER_SEC)
     log.error("a request failed inside the service", exc_info=error)
     raise falcon.HTTPInternalServerError(description="The service failed; its log says how.")
 
 
-class StrictParser(waitress.parser.HTTPRequestParser):
-    """waitress's parser, less tolerant: it decides on a body's size by its header, and takes one framing only."""
-
-    def received(self, data: bytes) -> int:
-        consumed: int = super().received(data)
-        if not self.error and max(self.content_length, self.body_bytes_received) > MAX_BODY_BYTES:
-            self.error = waitress.utilities.RequestEntityTooLarge(f"The body may have {MAX_BODY_BYTES} bytes at most.")
-            self.completed = True
-        return consumed
-
-    def parse_header(self, header_plus: bytes) -> None:
-        super().parse_header(header_plus)
-        if self.headers.get("CONTENT_LENGTH") and (self.chunked or "TRANSFER_ENCODING" in self.headers):
-            raise waitress.parser.ParsingError("Content-Length and Transfer-Encoding exclude each other (RFC 9112 6.1)")
-
-
-class JsonErrorTask(waitress.task.ErrorTask):
-    """What waitress refuses before the application sees it, in the words of the application."""
-
-    def execute(self) -> None:
-        error = self.request.error  # type: ignore[attr-defined]  # the stubs type it as a WSGI error
-        body = json.dumps(problem(error.body)).encode()
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers = [("Content-Type", "application/json")]
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-waitress.channel.HTTPChannel.parser_class = StrictParser
-waitress.channel.HTTPChannel.error_task_class = JsonErrorTask
-
-
 def build_app(service: Service) -> falcon.App[falcon.Request, falcon.Response]:
-    app = falcon.App(middleware=[Gate(service.settings)])
+    api = Api(service)
+    app = falcon.App(middleware=[api])
     app.set_error_serializer(serialize_error)
-    app.add_error_handler(Exception, log_failure)
-    runs = Runs(service)
-    app.add_route("/v1/triage", Triage(service))
-    app.add_route("/v1/triage/{run_id}", runs)
-    app.add_route("/v1/triage/{run_id}/{name}", runs, suffix="attachment")
-    app.add_route("/healthz", Health(service))
+    app.add_error_handler(Exception, on_failure)
+    app.add_route("/v1/triage", api)
+    app.add_route("/v1/triage/{run_id}", api, suffix="run")
+    app.add_route("/v1/triage/{run_id}/{name}", api, suffix="file")
+    app.add_route("/healthz", api, suffix="health")
     return app
 
 
 def start_service() -> Service:
-    """Settings, self-check, store and pool. Exits 2 on bad settings, 3 where no jail works, with one clear message."""
+    """Settings, self-check, store, threads, and what ends them in order: SIGTERM.
+
+    Exits 2 on bad settings, 3 where no jail works, with one clear message.
+    """
     settings = settings_or_exit(service=True)
     sandbox = sandbox_or_exit(settings)
     try:
-        return Service(settings, sandbox)
+        service = Service(settings, sandbox)
     except BlockingIOError:
-        print(f"{settings.state_dir} belongs to a service that runs: name another STATE_DIR.", file=sys.stderr)
+        give_up(EXIT_USAGE, f"{settings.state_dir} belongs to a service that runs: name another STATE_DIR.")
     except sqlite3.Error as error:
-        print(f"{settings.state_dir} holds no store that can be used: {error}.", file=sys.stderr)
-    raise SystemExit(EXIT_USAGE)
+        give_up(EXIT_USAGE, f"{settings.state_dir} holds no store that can be used: {error}.")
+
+    def leave() -> None:
+        service.stop()
+        os._exit(EXIT_OK)  # whatever waitress and its clients are at
+
+    def on_signal(*_: Any) -> None:
+        if not service.stopping.is_set():
+            service.stopping.set()  # requests get 503 while the jails end
+            threading.Thread(target=leave).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    return service
 
 
 def create_app() -> falcon.App[falcon.Request, falcon.Response]:
@@ -2091,26 +2116,38 @@ def create_app() -> falcon.App[falcon.Request, falcon.Response]:
 EXIT_OK, EXIT_FOUND, EXIT_USAGE, EXIT_SANDBOX, EXIT_OTHER = range(5)
 
 
-def settings_or_exit(*, service: bool) -> Settings:
+class LogFormatter(logging.Formatter):
+    """What untrusted text stands in a record can't act, and can't begin a line that looks like a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n    ".join(plain(line, 4000) for line in super().format(record).split("\n"))
+
+
+def give_up(code: int, *lines: object) -> NoReturn:
+    print(*lines, sep="\n", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def settings_or_exit(*, service: bool = False) -> Settings:
     try:
         settings = load_settings(os.environ, service=service)
     except SettingsError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(EXIT_USAGE) from None
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        give_up(EXIT_USAGE, error)
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
     return settings
 
 
 def sandbox_or_exit(settings: Settings) -> Sandbox:
     sandbox, checks = inspect_machine(settings)
-    if sandbox:
-        return sandbox
-    print(*(f"{one.name}: {one.detail}" for one in checks if not one.passed), sep="\n", file=sys.stderr)
-    raise SystemExit(EXIT_SANDBOX)
+    if not sandbox:
+        give_up(EXIT_SANDBOX, *(f"{one.name}: {one.detail}" for one in checks if not one.passed))
+    return sandbox
 
 
 def command_check(_: argparse.Namespace) -> int:
-    settings = settings_or_exit(service=False)
+    settings = settings_or_exit()
     sandbox, checks = inspect_machine(settings)
     if settings.discord_webhook_url:
         checks.append(check_webhook(settings))
@@ -2121,26 +2158,24 @@ def command_check(_: argparse.Namespace) -> int:
 
 def command_hosts(arguments: argparse.Namespace) -> int:
     """Print the hosts that the service must reach, for a firewall: with --index those that the index names, too."""
-    settings = settings_or_exit(service=False)
+    settings = settings_or_exit()
     try:
         index_url = settings.pip_index_url or make_jail_python(settings)[1]["index"].rstrip("/")
         hosts = {urlsplit(url).netloc for url in (settings.discord_webhook_url, index_url) if url}
         hosts |= {*index_hosts(settings, index_url)} if arguments.index else {*settings.index_file_hosts}
     except SandboxError as error:
-        print(error, file=sys.stderr)
-        return EXIT_SANDBOX
+        give_up(EXIT_SANDBOX, error)
     print("\n".join(sorted(hosts)))
     return EXIT_OK
 
 
 def command_triage(arguments: argparse.Namespace) -> int:
-    settings = settings_or_exit(service=False)
+    settings = settings_or_exit()
     named = {key: getattr(arguments, key) for key in TriageRequest.__dataclass_fields__}
     try:
         request = parse_request({k: v for k, v in named.items() if v is not None}, settings)
     except (InvalidField, Denied) as error:
-        print(error, file=sys.stderr)
-        return EXIT_USAGE
+        give_up(EXIT_USAGE, error)
     sandbox = sandbox_or_exit(settings)
     started = now().isoformat()
     report = Report(secrets.token_hex(16), "running", request, started, started)
@@ -2152,9 +2187,9 @@ def command_triage(arguments: argparse.Namespace) -> int:
         run.stop()
         raise
     message, page, packed = shown(report, sandbox, run.evidence)
-    row = {"message": json.dumps(message), "page": page, "evidence": packed}
     report.delivery = Delivery("refused", 0, "no webhook is configured")
     if settings.discord_webhook_url:
+        row = {"message": json.dumps(message), "page": page, "evidence": packed}
         report.delivery, _ = deliver(settings.discord_webhook_url, row, Delivery("pending", 1))
         if report.delivery.state == "pending":  # there is no courier here that would try again
             report.delivery.state = "refused"
@@ -2165,8 +2200,7 @@ def command_triage(arguments: argparse.Namespace) -> int:
         try:
             Path(arguments.html).write_bytes(page)
         except OSError as error:
-            print(f"{arguments.html} can't be written: {error.strerror}.", file=sys.stderr)
-            return EXIT_USAGE
+            give_up(EXIT_USAGE, f"{arguments.html} can't be written: {error.strerror}.")
     if any(finding["severity"] == "high" for finding in report.findings):
         return EXIT_FOUND
     if report.outcome == "error" and not report.phases:
@@ -2174,72 +2208,44 @@ def command_triage(arguments: argparse.Namespace) -> int:
     return EXIT_OK if report.outcome == "ok" else EXIT_OTHER
 
 
-def create_server(service: Service, listen: str) -> Any:
-    """waitress with small bodies and headers, many connections and little patience. Raises OSError."""
-    return waitress.server.create_server(
-        build_app(service),
-        listen=listen,
-        threads=8,
-        ident="",
-        max_request_header_size=16 << 10,
-        max_request_body_size=MAX_BODY_BYTES * 2,  # StrictParser is stricter, and says so in our words
-        channel_timeout=20,
-        cleanup_interval=5,
-        connection_limit=1000,
-        asyncore_use_poll=True,
-    )
-
-
 def command_serve(arguments: argparse.Namespace) -> int:
     host, _, port = arguments.listen.rpartition(":")
-    if not host or not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or int(port) > 65535:
-        print("--listen takes HOST:PORT.", file=sys.stderr)
-        return EXIT_USAGE
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        give_up(EXIT_USAGE, "--listen takes HOST:PORT.")
     service = start_service()
     try:
-        server = create_server(service, arguments.listen)
+        server = waitress.server.create_server(build_app(service), listen=arguments.listen)
     except OSError as error:
-        print(f"{arguments.listen} can't be listened on: {error.strerror}.", file=sys.stderr)
         service.stop()
-        return EXIT_USAGE
+        give_up(EXIT_USAGE, f"{arguments.listen} can't be listened on: {error.strerror}.")
     log.info("listening on %s", arguments.listen)
-
-    def leave() -> None:
-        service.stop()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # waitress ends as for Ctrl-C
-
-    def on_sigterm(*_: Any) -> None:
-        service.stopping.set()  # requests get 503 while the jails end
-        threading.Thread(target=leave).start()
-
-    signal.signal(signal.SIGTERM, on_sigterm)
     server.run()
-    service.stop()
-    server.close()
     return EXIT_OK
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="snakehook", description="Detonate a Python package in a sandbox.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(required=True, metavar="command")
     triage = commands.add_parser("triage", help="one run, here and now")
     triage.add_argument("package_name", metavar="NAME")
     triage.add_argument("version", metavar="VERSION")
     triage.add_argument("--mode", choices=MODES)
-    triage.add_argument("--file-path")
-    triage.add_argument("--entrypoint")
-    triage.add_argument("--module-name")
+    for flag in ("--file-path", "--entrypoint", "--module-name"):
+        triage.add_argument(flag)
     triage.add_argument("--json", action="store_true", help="print the report as JSON")
     triage.add_argument("--html", metavar="FILE", help="write the report as a page, too")
-    triage.set_defaults(run=command_triage)
     check = commands.add_parser("check", help="what works on this machine, and what to do about the rest")
-    check.set_defaults(run=command_check)
     hosts = commands.add_parser("hosts", help="the hosts that the service must reach, for a firewall")
     hosts.add_argument("--index", action="store_true", help="ask the index for the hosts of its files, too")
-    hosts.set_defaults(run=command_hosts)
     serve = commands.add_parser("serve", help="the HTTP service")
     serve.add_argument("--listen", metavar="HOST:PORT", default="0.0.0.0:8080")
-    serve.set_defaults(run=command_serve)
+    for command, run in (
+        (triage, command_triage),
+        (check, command_check),
+        (hosts, command_hosts),
+        (serve, command_serve),
+    ):
+        command.set_defaults(run=run)
     arguments = parser.parse_args(argv)
     return int(arguments.run(arguments))
 

@@ -588,7 +588,7 @@ def kept_store(tmp_path: Path, states: str, evidence: bytes) -> tuple[Store, lis
     for letter in states:
         request = TriageRequest("six", "1.16.0", "install")
         run_id = store.add(request, 1000) or ""
-        store.start(run_id)
+        store.claim()
         store.finish(Report(run_id, "finished", request, "2026-01-01T00:00:00+00:00"), b"p", evidence, {})
         state = {"d": "delivered", "p": "pending", "r": "refused"}[letter]
         store.note_delivery(run_id, Delivery(state, 1))
@@ -621,7 +621,7 @@ def test_a_run_that_waits_or_runs_is_never_dropped(tmp_path: Path) -> None:
     store, runs = kept_store(tmp_path, "dd", b"e")
     waiting = store.add(TriageRequest("six", "1.16.0", "install"), 1000) or ""
     running = store.add(TriageRequest("six", "1.16.0", "install"), 1000) or ""
-    store.start(running)
+    store.claim()
     store.forget(1, 1)
     assert [bool(store.report(run_id)) for run_id in (*runs, waiting, running)] == [False, False, True, True]
 

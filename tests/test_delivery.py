@@ -6,7 +6,9 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from standins import (
 )
 
 import snakehook as program
-from snakehook import Courier, Delivery, Report, Sandbox, Store, TriageRequest
+from snakehook import Delivery, Report, Sandbox, Store, TriageRequest
 
 pytestmark = pytest.mark.unmet
 
@@ -321,9 +323,13 @@ def test_an_attachment_over_the_limit_is_left_out_and_named(discord: Discord) ->
     assert "evidence.jsonl.gz" in shown(discord)
 
 
-def test_two_attachments_over_the_limit_are_both_named(discord: Discord) -> None:
+def test_two_attachments_over_the_limit_are_both_named_even_in_a_full_message(discord: Discord) -> None:
     page, evidence = b"a" * (12 * MIB), b"b" * (11 * MIB)
-    assert deliver(discord, page=page, evidence=evidence)[0].state == "delivered"
+    message = program.discord_message(report(), SANDBOX)
+    message["embeds"][0]["fields"] = [{"name": "x", "value": "x" * 999} for _ in range(5)]
+    full = {"message": json.dumps(message), "page": page, "evidence": evidence}
+    assert program.deliver(discord.url, full, Delivery("pending", 1))[0].state == "delivered"
+    assert len(discord.attempts) == 1
     assert discord.messages[0].files == {}
     for data in (page, evidence):
         assert str(len(data)) in shown(discord)
@@ -345,8 +351,17 @@ def test_discord_takes_what_is_just_within_the_limit(discord: Discord, spare: in
 
 def test_a_limit_lower_than_ours_costs_the_attachments_not_the_report() -> None:
     with Discord(max_request_bytes=MIB) as discord:  # Discord has lowered it before, and other chats have their own
-        assert deliver(discord, evidence=bytes(2 * MIB))[0].state == "delivered"
-        assert RUN_ID in json.dumps(discord.messages[0].payload)
+        evidence = bytes(2 * MIB)
+        assert deliver(discord, evidence=evidence)[0].state == "delivered"
+        assert RUN_ID in shown(discord)
+        assert hashlib.sha256(evidence).hexdigest() in shown(discord)
+
+
+def test_attachments_that_never_get_through_are_left_out_in_the_end(discord: Discord) -> None:
+    """On a slow line, or behind a proxy that hangs up on large bodies, the report itself must arrive."""
+    assert deliver(discord, 20)[0].state == "delivered"
+    assert discord.messages[0].files == {}
+    assert "evidence.jsonl.gz" in shown(discord)
 
 
 # --- at least once, and twice only with an explanation ----------------------------------------------------------------
@@ -368,15 +383,10 @@ def test_a_lost_answer_posts_twice_and_is_on_record(serve: Serve, discord: Disco
 
 @pytest.mark.parametrize("later", [too_many(0.1), Reply(503)], ids=["429", "503"])
 def test_a_lost_answer_stays_on_record_whatever_comes_after_it(tmp_path: Path, discord: Discord, later: Reply) -> None:
-    store, run_id = finished_store(tmp_path)
-    courier = Courier(discord.url, store)
     discord.script(LOST_ANSWER, later)
-    for _ in range(3):
-        store.query("UPDATE runs SET due_at = 0")  # the pauses are not what is tested here
-        courier.not_before = 0.0
-        courier.step()
-    delivery = (store.report(run_id) or {})["delivery"]
-    assert (delivery["state"], delivery["attempts"], len(discord.messages)) == ("delivered", 3, 2)
+    with delivering(tmp_path, discord) as (service, run_id):
+        delivery = delivered(service, run_id)
+    assert (delivery["attempts"], len(discord.messages)) == (3, 2)
     assert LOST.search(delivery["last_error"]), delivery
 
 
@@ -394,42 +404,51 @@ def test_an_attempt_that_a_crash_cut_short_is_on_record_whatever_came_before_it(
     assert LOST.search(delivery["last_error"]), delivery
 
 
-def finished_store(place: Path) -> tuple[Store, str]:
-    store = Store(place / "one.sqlite")
+@contextmanager
+def delivering(place: Path, discord: Discord) -> Iterator[tuple[program.Service, str]]:
+    """A service that finds a finished run in its store, and delivers it."""
+    places = {"STATE_DIR": str(place), "PIP_CACHE_DIR": str(place), "JAIL_PYTHON_NAME": "/bin/sh"}
+    settings = program.load_settings({**places, "API_TOKEN": "t", "DISCORD_WEBHOOK_URL": discord.url})
+    store = Store(place / "snakehook.sqlite")
     run_id = store.add(TriageRequest("six", "1.16.0", "install"), 10)
-    assert run_id
-    store.start(run_id)
+    assert run_id and store.claim()
     store.finish(report(run_id), b"<p>", b"{}", program.discord_message(report(run_id), SANDBOX))
-    return store, run_id
+    service = program.Service(settings, SANDBOX)
+    try:
+        yield service, run_id
+    finally:
+        service.stop()
+
+
+def delivered(service: program.Service, run_id: str) -> dict[str, Any]:
+    """Its delivery, at the end. The pauses are not what is tested here: they are cut short."""
+
+    def done() -> dict[str, Any] | None:
+        assert not service.look().startswith("A thread"), "the courier is dead"
+        service.store.query("UPDATE runs SET due_at = 0")
+        service.not_before = 0.0
+        service.finished.set()
+        delivery: dict[str, Any] = (service.store.report(run_id) or {})["delivery"]
+        return delivery if delivery["state"] == "delivered" else None
+
+    return wait_for(done, 30, every_sec=0.05) or {}
 
 
 def test_a_delivery_that_can_t_be_noted_is_not_made_again(
     tmp_path: Path, discord: Discord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Discord's answer was not lost, so this must not be the cause of a second message."""
-    store, run_id = finished_store(tmp_path)
-    note, failures = store.note_delivery, iter([False, True, True])
+    note, failures = Store.note_delivery, iter([False, True, True])
 
-    def fail(run_id: str, delivery: Delivery, due_at: float = 0) -> None:
+    def fail(store: Store, run_id: str, delivery: Delivery, due_at: float = 0) -> None:
         if next(failures, False):
             raise sqlite3.OperationalError("database or disk is full")
-        note(run_id, delivery, due_at)
+        note(store, run_id, delivery, due_at)
 
-    monkeypatch.setattr(store, "note_delivery", fail)
+    monkeypatch.setattr(Store, "note_delivery", fail)
     monkeypatch.setattr(program, "STORE_RETRY_SEC", 0.05)
-    courier = Courier(discord.url, store)
-    courier.start()
-    try:
-
-        def delivered() -> bool:
-            courier.news.set()
-            return bool((store.report(run_id) or {})["delivery"]["state"] == "delivered")
-
-        wait_for(delivered, 30, every_sec=0.05)
-    finally:
-        courier.stopping = True
-        courier.news.set()
-        courier.join(10)
+    with delivering(tmp_path, discord) as (service, run_id):
+        assert delivered(service, run_id)["attempts"] == 1
     assert len(discord.messages) == 1
 
 
@@ -437,33 +456,46 @@ def test_nothing_ends_the_courier(
     tmp_path: Path, discord: Discord, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A fault of ours in one delivery is logged, and the delivery is tried again; the address is in no traceback."""
-    store, run_id = finished_store(tmp_path)
     real: Callable[..., None] = program.post
     faults: list[Exception] = [RuntimeError(f"fault: {discord.url}"), http.client.InvalidURL(discord.url)]
 
-    def post(url: str, message: dict[str, Any], files: Mapping[str, bytes]) -> None:
+    def post(*arguments: Any) -> None:
         if faults:
             raise faults.pop()
-        real(url, message, files)
+        real(*arguments)
 
     monkeypatch.setattr(program, "post", post)
-    courier = Courier(discord.url, store)
-    courier.start()
-    try:
-
-        def delivered() -> bool:
-            assert courier.is_alive()
-            store.query("UPDATE runs SET due_at = 0")
-            courier.news.set()
-            return bool((store.report(run_id) or {})["delivery"]["state"] == "delivered")
-
-        wait_for(delivered, 30, every_sec=0.05)
-    finally:
-        courier.stopping = True
-        courier.news.set()
-        courier.join(10)
-    assert discord.token not in caplog.text + str(store.report(run_id))
+    with delivering(tmp_path, discord) as (service, run_id):
+        delivered(service, run_id)
+        assert discord.token not in caplog.text + str(service.store.report(run_id))
     assert len(discord.messages) == 1
+
+
+def test_a_discord_that_drips_for_ever_is_given_up_for_the_moment(
+    tmp_path: Path, discord: Discord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its bytes comes in time, and the answer never does: no message may wait for it."""
+
+    def drip(exchange: BaseHTTPRequestHandler) -> None:
+        with suppress(OSError):
+            exchange.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                exchange.wfile.write(b"x")
+                time.sleep(0.05)
+
+    monkeypatch.setattr(program, "DISCORD_DEADLINE_SEC", 0.5)
+    discord.script(drip)
+    with delivering(tmp_path, discord) as (service, run_id):
+        assert LOST.search(delivered(service, run_id)["last_error"])
+    assert len(discord.attempts) == 2
+
+
+@pytest.mark.parametrize("clock", [10 * 365 * 86_400, -1])
+def test_a_pause_that_was_noted_when_the_clock_was_wrong_ends(tmp_path: Path, discord: Discord, clock: int) -> None:
+    with delivering(tmp_path, discord) as (service, run_id):
+        service.store.query("UPDATE runs SET delivery = 'pending', due_at = ?", time.time() + clock)
+        service.finished.set()
+        wait_for(lambda: (service.store.report(run_id) or {})["delivery"]["state"] == "delivered", 10)
 
 
 # --- apart from the pool ----------------------------------------------------------------------------------------------

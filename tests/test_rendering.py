@@ -1,6 +1,5 @@
 """How people see a report: nothing that a package says acts, nothing is without bound, and no report is lost."""
 
-import hashlib
 import json
 import re
 import urllib.request
@@ -460,53 +459,6 @@ def test_every_list_has_its_place_on_discord(kind: str) -> None:
 def test_nothing_makes_no_empty_fields() -> None:
     fields = snakehook.discord_message(report(), SANDBOX)["embeds"][0]["fields"]
     assert [field["name"] for field in fields] == ["Phases (1)"]
-
-
-# --- attachments ------------------------------------------------------------------------------------------------------
-
-
-def test_attachments_arrive_whole(discord: Discord) -> None:
-    files = {
-        "report.html": snakehook.render_html(saying("x")),
-        "evidence.jsonl.gz": b"\r\n--\r\n\0\xff--boundary--\r\n" * 100,
-        'a"b\r\nc.txt': b"",
-    }
-    message = snakehook.discord_message(saying("x"), SANDBOX)
-    first, second = snakehook.multipart(message, files), snakehook.multipart(message, files)
-    assert first[1] != second[1]  # the boundary can't be known before
-    assert post(discord, *first) == 200
-    got = discord.messages[0]
-    assert got.payload == message
-    assert list(got.files.values()) == list(files.values())
-    assert list(got.files)[:2] == ["report.html", "evidence.jsonl.gz"]
-
-
-def test_too_large_files_are_named_instead(discord: Discord) -> None:
-    page, evidence = b"x" * 1_000_000, b"y" * (10 << 20)
-    full = snakehook.discord_message(saying("\U0001f40d" * 20, 30), SANDBOX)
-    message, taken = snakehook.attach(full, {"report.html": page, "evidence.jsonl.gz": evidence})
-    assert taken == {"report.html": page}
-    value = message["embeds"][0]["fields"][-1]["value"]
-    assert value == f"evidence.jsonl.gz: {10 << 20} bytes, sha256 {hashlib.sha256(evidence).hexdigest()}"
-    assert message is not full
-    assert len(full["embeds"][0]["fields"]) == len(message["embeds"][0]["fields"]) - 1
-    assert units(message) <= 6000
-    assert post(discord, *snakehook.multipart(message, taken)) == 200
-
-
-def test_the_largest_file_goes_through(discord: Discord) -> None:
-    full = snakehook.discord_message(saying("\U0001f40d" * 20, 30), SANDBOX)
-    message, taken = snakehook.attach(full, {"evidence.jsonl.gz": b"y" * snakehook.MAX_ATTACHED_BYTES})
-    assert message == full
-    assert post(discord, *snakehook.multipart(message, taken)) == 200
-
-
-def test_files_that_only_together_are_too_large(discord: Discord) -> None:
-    files = {"report.html": b"x" * (6 << 20), "evidence.jsonl.gz": b"y" * (6 << 20)}
-    message, taken = snakehook.attach(snakehook.discord_message(report(), SANDBOX), files)
-    assert list(taken) == ["report.html"]
-    assert post(discord, *snakehook.multipart(message, taken)) == 200
-    assert snakehook.attach(message, taken) == (message, taken)
 
 
 # --- from a package to all three --------------------------------------------------------------------------------------
