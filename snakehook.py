@@ -310,7 +310,7 @@ DOTTED_NAME = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
 SCRIPT_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 # Not absolute, no backslash, more than dots, and '..' is none of its parts.
 FILE_PATH = r"(?!/)(?!.*\\)(?=.*[^./])(?!(.*/)?\.\.(/|$)).*"
-RULES: tuple[tuple[str, str, Callable[[str], str], str], ...] = (  # a field, the mode that it goes with, its rule
+FIELDS: tuple[tuple[str, str, Callable[[str], str], str], ...] = (  # a field, the mode that it goes with, its rule
     ("package_name", "", package_name, "must be a project name (letters, digits, '-', '_', '.')."),
     ("version", "", lambda text: str(Version(text)), "must be one exact version as PEP 440 has it."),
     ("mode", "", matching("|".join(MODES)), f"must be one of {', '.join(MODES)}."),
@@ -327,13 +327,13 @@ def parse_request(payload: Any, settings: Settings) -> TriageRequest:
     """Check a request's JSON value. Raises InvalidField, or Denied for a package on the denylist."""
     if not isinstance(payload, dict):
         raise InvalidField("body", "must be a JSON object.")
-    known = [rule[0] for rule in RULES]
+    known = [rule[0] for rule in FIELDS]
     for key in payload:
         if key not in known:
             raise InvalidField(plain(key, 60), f"is not a field; there are {', '.join(known)}.")
     found: dict[str, Any] = {"package_name": None, "version": None, "mode": settings.default_mode}
     found |= {key: value for key, value in payload.items() if value is not None}
-    for key, mode, read, rule in RULES:
+    for key, mode, read, rule in FIELDS:
         if key not in found:
             continue
         value = found[key]
