@@ -36,6 +36,7 @@ import urllib.error
 import urllib.request
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -1663,27 +1664,33 @@ def discord_list(rows: list[Row], limit_units: int) -> str:
 
 
 def attach(message: dict[str, Any], files: Mapping[str, bytes], room: int) -> tuple[bytes, str]:
-    """The message and those of `files` that fit into `room` as multipart/form-data (RFC 7578), and its content type.
+    """The body of a post and its content type: the message, with those of `files` that fit into `room` bytes.
 
     The embed names the others by size and hash.
     """
     boundary = secrets.token_hex(24)  # made afresh and secret: no file can hold it
-    left, body = [], b""
-    for number, (name, data) in enumerate(files.items()):
+    parts: list[tuple[str, str, bytes]] = []
+    left = []
+    for name, data in files.items():
         if len(data) <= room:
             room -= len(data)
-            head = f'Content-Disposition: form-data; name="files[{number}]"; filename="{quote(name)}"'
-            kind = "Content-Type: application/octet-stream"
-            body += f"--{boundary}\r\n{head}\r\n{kind}\r\n\r\n".encode() + data + b"\r\n"
+            parts.append((f'"files[{len(parts)}]"; filename="{name}"', "application/octet-stream", data))
         else:
             left.append(f"{name}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
     if left:
         embed = message["embeds"][0]
-        field = {"name": "Not attached", "value": "\n".join(left), "inline": False}
-        message = message | {"embeds": [embed | {"fields": [*embed["fields"], field]}]}
-    head = 'Content-Disposition: form-data; name="payload_json"\r\nContent-Type: application/json'
-    body = f"--{boundary}\r\n{head}\r\n\r\n{json.dumps(message)}\r\n".encode() + body + f"--{boundary}--\r\n".encode()
-    return body, f"multipart/form-data; boundary={boundary}"
+        fields = [*embed["fields"], {"name": "Not attached", "value": "\n".join(left), "inline": False}]
+        message = message | {"embeds": [embed | {"fields": fields}]}
+    payload = json.dumps(message).encode()
+    if not parts:
+        return payload, "application/json"
+    body = b"".join(  # RFC 7578
+        f"--{boundary}\r\nContent-Disposition: form-data; name={name}\r\nContent-Type: {kind}\r\n\r\n".encode()
+        + data
+        + b"\r\n"
+        for name, kind, data in (('"payload_json"', "application/json", payload), *parts)
+    )
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
 def post(url: str, body: bytes, content_type: str) -> None:
@@ -1709,33 +1716,32 @@ def deliver(url: str, row: Mapping[str, Any], delivery: Delivery) -> tuple[Deliv
     The webhook's address is a secret: no error repeats it. A lost answer stays on record, for it explains why Discord
     may show a message twice.
     """
-    message, tries, before = json.loads(row["message"]), delivery.attempts, delivery.last_error
-    files = {name: row[column] for name, (column, _) in ATTACHMENTS.items() if row[column]}
+    tries, before = delivery.attempts, delivery.last_error or ""
     # Growing and jittered, so that many services don't come back at the same moment.
     state, pause_sec = "pending", min(MAX_PAUSE_SEC, 2.0 ** min(tries, 20)) * random.uniform(0.5, 1)  # noqa: S311
     try:
+        message = json.loads(row["message"])
+        files = {name: row[column] for name, (column, _) in ATTACHMENTS.items() if row[column]}
         try:
             post(url, *attach(message, files, MAX_ATTACHED_BYTES if tries < MAX_FULL_TRIES else 0))
         except urllib.error.HTTPError as error:
-            if error.code == 413:  # its limit is lower than ours
-                post(url, *attach(message, files, 0))
-            elif error.code == 400:
-                words = "\n".join([message["embeds"][0][key] for key in ("title", "description")])
-                content = f"{words[:1800]}\n{message['embeds'][0]['footer']['text']}"
-                text = json.dumps({"content": content, "allowed_mentions": {"parse": []}})
-                post(url, text.encode(), "application/json")
-            else:
+            if error.code == 400:  # then as plain as can be
+                embed = message["embeds"][0]
+                words = f"{embed['title']}\n{embed['description']}"[:1800] + f"\n{embed['footer']['text']}"
+                message, files = {"content": words, "allowed_mentions": {"parse": []}}, {}
+            elif error.code != 413:  # its limit is lower than ours
                 raise
-        return Delivery("delivered", tries, before), 0
+            post(url, *attach(message, files, 0))
+        return replace(delivery, state="delivered"), 0
     except urllib.error.HTTPError as error:
         reason = f"Discord answered {error.code}"
         if error.code == 429:
             pause_sec = retry_after_sec(error)
         elif error.code < 500 and error.code != 408:
             state = "refused"
-    except (OSError, http.client.HTTPException) as error:
+    except Exception as error:  # whatever it is: its text may name the address, and the report must be tried again
         reason = f"{LOST} ({type(getattr(error, 'reason', error)).__name__})"
-    if LOST in (before or "") and LOST not in reason:
+    if LOST in before and LOST not in reason:
         reason = f"{reason}; before that, {LOST}"
     return Delivery(state, tries, reason), pause_sec
 
@@ -1779,11 +1785,9 @@ class Service:
         self.not_before = 0.0  # until then, in time.time(), Discord wants no message at all
         self.health_lock, self.looked_at, self.trouble = threading.Lock(), -HEALTH_SEC, ""
         self.jail_seen_at, self.jail_trouble = time.monotonic(), ""
-        steps = [self.run_next] * settings.max_concurrency
         # The courier is apart from the others, so that a slow Discord holds up no run.
-        self.threads = [
-            threading.Thread(target=self.repeat, args=[one], daemon=True) for one in (*steps, self.deliver_next)
-        ]
+        steps = [*[self.run_next] * settings.max_concurrency, self.deliver_next]
+        self.threads = [threading.Thread(target=self.repeat, args=[step], daemon=True) for step in steps]
         for thread in self.threads:
             thread.start()
 
@@ -1798,11 +1802,8 @@ class Service:
         while not self.stopping.is_set():
             try:
                 step()
-            except sqlite3.Error as error:
-                log.error("the store can't be used: %s", error)
-                self.stopping.wait(STORE_RETRY_SEC)
-            except Exception:
-                log.exception("%s failed", step.__name__)
+            except Exception as error:
+                log.error("%s: %s", step.__name__, error, exc_info=not isinstance(error, sqlite3.Error))
                 self.stopping.wait(STORE_RETRY_SEC)
 
     def insist(self, run_id: str, write: Callable[[], None]) -> None:
@@ -1816,45 +1817,45 @@ class Service:
                     return None
 
     def run_next(self) -> None:
-        """Take the oldest request that waits and bring it to its report, whatever happens."""
+        """Bring the oldest request that waits to its report, whatever happens."""
         claimed = self.store.claim()
         if claimed is None:
             self.accepted.acquire(timeout=5)
             return
         report, starts = claimed
+        run = Detonation(self.settings, self.sandbox, report)
+        self.running.add(run)
         try:
-            evidence = self.detonate(report, starts)
+            self.detonate(run, starts)
             if report.outcome == "interrupted" and self.stopping.is_set():
                 return  # `stop` puts it back
-            message, page, packed = shown(report, self.sandbox, evidence)
+            message, page, packed = shown(report, self.sandbox, run.evidence)
             self.insist(report.run_id, lambda: self.store.finish(report, page, packed, message))
         except Exception:  # no memory, say: as after a crash, it is run once more
             self.insist(report.run_id, lambda: self.store.requeue(report.run_id))
             raise
+        finally:
+            self.running.discard(run)
         log.info("run %s: %s", report.run_id, report.outcome)
         self.finished.set()
         self.store.forget(self.settings.keep_runs, self.settings.keep_bytes)
 
-    def detonate(self, report: Report, starts: int) -> list[dict[str, Any]]:
-        """Run the phases, unless the service died of them twice, and return the evidence."""
-        run = Detonation(self.settings, self.sandbox, report)
+    def detonate(self, run: Detonation, starts: int) -> None:
+        report = run.report
         if starts > 2:
             report.outcome, report.reason = "interrupted", "the service ended twice during this run"
         else:
             log.info("run %s: started", report.run_id)
-            self.running.add(run)
             try:
-                if self.stopping.is_set():  # `stop` may have looked before we were there to be found
+                if self.stopping.is_set():  # `stop` may have looked before there was something to stop
                     run.stop()
                 run.run()
             except Exception as error:  # a defect of ours must not cost the report
                 log.exception("run %s: failed inside the service", report.run_id)
                 report.outcome, report.reason = "error", f"the service failed: {type(error).__name__}"
-            self.running.discard(run)
             # After an error, the next look at the machine is at the jail, too.
             self.jail_seen_at = -JAIL_PROBE_SEC if report.outcome == "error" else time.monotonic()
         report.status, report.finished_at = "finished", now().isoformat()
-        return run.evidence
 
     def deliver_next(self) -> None:
         """Deliver the finished run that is due, or wait until one is."""
@@ -1868,15 +1869,12 @@ class Service:
         run_id, tries = row["run_id"], row["attempts"] + 1
         # Noted first: should we die before Discord's answer is noted, the second message has its explanation.
         self.store.note_delivery(run_id, Delivery("pending", tries, f"{LOST} (cut short)"))
-        ends: list[tuple[Delivery, float]] = []
         begun = Delivery("pending", tries, row["last_error"])
-        attempt = threading.Thread(
-            target=lambda: ends.append(deliver(self.settings.discord_webhook_url, dict(row), begun)), daemon=True
-        )
-        attempt.start()
-        attempt.join(DISCORD_DEADLINE_SEC)
-        too_late = (Delivery("pending", tries, f"{LOST} (it took too long)"), MAX_PAUSE_SEC)
-        delivery, pause_sec = ends[0] if ends else too_late
+        attempt = ThreadPoolExecutor(1).submit(deliver, self.settings.discord_webhook_url, dict(row), begun)
+        try:
+            delivery, pause_sec = attempt.result(DISCORD_DEADLINE_SEC)
+        except TimeoutError:  # a Discord that drips: others must not wait for it
+            delivery, pause_sec = replace(begun, last_error=f"{LOST} (it took too long)"), MAX_PAUSE_SEC
         self.insist(run_id, lambda: self.store.note_delivery(run_id, delivery, time.time() + pause_sec))
         level = logging.INFO if delivery.state == "delivered" else logging.WARNING
         log.log(level, "run %s: delivery %s (%s)", run_id, delivery.state, delivery.last_error)
@@ -1885,14 +1883,13 @@ class Service:
 
     def healthy(self) -> str:
         """What keeps requests from being accepted and worked on; "" when nothing does."""
-        if self.stopping.is_set():
-            return "The service is stopping."
         if self.health_lock.acquire(blocking=False):  # a look may take a while: the others get the last one's answer
-            with contextlib.closing(contextlib.ExitStack()) as unlock:
-                unlock.callback(self.health_lock.release)
+            try:
                 if time.monotonic() > self.looked_at + HEALTH_SEC:
                     self.trouble, self.looked_at = self.look(), time.monotonic()
-        return self.trouble
+            finally:
+                self.health_lock.release()
+        return "The service is stopping." if self.stopping.is_set() else self.trouble
 
     def look(self) -> str:
         sandbox, settings = self.sandbox, self.settings
