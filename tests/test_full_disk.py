@@ -233,7 +233,7 @@ def test_a_delivery_waits_for_space_and_is_made_once(
             assert asked.wait(60)
             disk.fill()
             answered.set()
-            wait_for(lambda: in_log(service, "can't be noted"), 60)
+            wait_for(lambda: in_log(service, run_id, "can't be written"), 60)
             disk.free()
             delivery = service.finished(run_id, 60)["delivery"]
             assert delivery["state"] == "delivered"
@@ -254,7 +254,7 @@ def test_a_message_whose_delivery_can_t_be_noted_is_not_sent_again(
     discord.script(Recorded(answer))
     with serve() as service:
         run_id = service.accept("tiny")
-        wait_for(lambda: in_log(service, "can't be noted"), 60)
+        wait_for(lambda: in_log(service, run_id, "can't be written"), 60)
         disk.free()
         assert service.finished(run_id, 60)["delivery"]["state"] == "delivered"
     assert messages_of(discord) == {run_id: 1}
