@@ -2177,12 +2177,9 @@ def command_triage(arguments: argparse.Namespace) -> int:
     started = now().isoformat()
     report = Report(secrets.token_hex(16), "running", request, started, started)
     run = Detonation(settings, sandbox, report, lambda text: print(f"{text} ...", file=sys.stderr, flush=True))
-    signal.signal(signal.SIGTERM, lambda *_: run.stop())
-    try:
-        run.run()
-    except KeyboardInterrupt:
-        run.stop()
-        raise
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: run.stop())  # then there is a report of what was seen so far
+    run.run()
     message, page, packed = shown(report, sandbox, run.evidence)
     report.delivery = Delivery("refused", 0, "no webhook is configured")
     if settings.discord_webhook_url:
@@ -2212,9 +2209,9 @@ def command_serve(arguments: argparse.Namespace) -> int:
     service = start_service()
     try:
         server = waitress.server.create_server(build_app(service), listen=arguments.listen)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         service.stop()
-        give_up(EXIT_USAGE, f"{arguments.listen} can't be listened on: {error.strerror}.")
+        give_up(EXIT_USAGE, f"{arguments.listen} can't be listened on: {error}.")
     log.info("listening on %s", arguments.listen)
     server.run()
     return EXIT_OK
@@ -2222,7 +2219,7 @@ def command_serve(arguments: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="snakehook", description="Detonate a Python package in a sandbox.")
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(dest="command", required=True)
     triage = commands.add_parser("triage", help="one run, here and now")
     triage.add_argument("package_name", metavar="NAME")
     triage.add_argument("version", metavar="VERSION")
@@ -2231,20 +2228,14 @@ def main(argv: list[str] | None = None) -> int:
         triage.add_argument(flag)
     triage.add_argument("--json", action="store_true", help="print the report as JSON")
     triage.add_argument("--html", metavar="FILE", help="write the report as a page, too")
-    check = commands.add_parser("check", help="what works on this machine, and what to do about the rest")
+    commands.add_parser("check", help="what works on this machine, and what to do about the rest")
     hosts = commands.add_parser("hosts", help="the hosts that the service must reach, for a firewall")
     hosts.add_argument("--index", action="store_true", help="ask the index for the hosts of its files, too")
     serve = commands.add_parser("serve", help="the HTTP service")
     serve.add_argument("--listen", metavar="HOST:PORT", default="0.0.0.0:8080")
-    for command, run in (
-        (triage, command_triage),
-        (check, command_check),
-        (hosts, command_hosts),
-        (serve, command_serve),
-    ):
-        command.set_defaults(run=run)
     arguments = parser.parse_args(argv)
-    return int(arguments.run(arguments))
+    run = {"triage": command_triage, "check": command_check, "hosts": command_hosts, "serve": command_serve}
+    return run[arguments.command](arguments)
 
 
 if __name__ == "__main__":
