@@ -1,7 +1,9 @@
 """The command line: exit codes, what stands on which stream, and one clear message when something is in the way."""
 
 import json
+import logging
 import os
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from conftest import Snakehook, Triage
 from standins import Discord, Index, Reply, wait_for
 
-from snakehook import MODES
+from snakehook import MODES, LogFormatter
 
 SPY = """
 import subprocess
@@ -201,15 +203,23 @@ def test_every_mode_can_be_asked_for(snakehook: Snakehook, mode: str) -> None:
     assert (done.returncode, done.stderr.split()[0]) == (2, "version")
 
 
+def test_untrusted_text_in_a_log_acts_nowhere_and_passes_for_no_other_line() -> None:
+    record = logging.makeLogRecord({"msg": "%s", "args": ("a\x1b[2J\r\u202e\n2026-01-01 00:00:00 INFO forged",)})
+    first, second = LogFormatter("%(message)s").format(record).split("\n")
+    assert first.isprintable() and second.isprintable()
+    assert second.startswith("    ")
+
+
 # --- interruption -----------------------------------------------------------------------------------------------------
 
 
-def test_sigterm_ends_a_run_with_its_report(snakehook: Snakehook, jail: None, index: Index) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_with_its_report(snakehook: Snakehook, jail: None, index: Index, number: int) -> None:
     index.add_backend_sdist("endless", "1.0", "import time\nwhile True: time.sleep(1)\n", {"endless.py": ""})
     process = snakehook.start("triage", "endless", "1.0", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         wait_for(lambda: ("GET", "/files/endless-1.0.tar.gz") in index.requests, 20)
-        process.terminate()
+        process.send_signal(number)
         out, err = process.communicate(timeout=20)
     finally:
         process.kill()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Serve, Service, Snakehook
+from conftest import Serve, Service, Snakehook, patched
 from standins import Discord, Drip, Index, Recorded, Reply, Step, wait_for
 
 import snakehook as program
@@ -538,6 +538,25 @@ def test_healthz_tells_that_the_sandbox_is_gone(serve: Serve, snakehook: Snakeho
         assert service.get("/healthz", token=None).status == 503
         report = service.finished(service.accept("tiny"), 60)
         assert report["outcome"] not in ("ok", "failed"), report  # "failed" would blame the package
+
+
+def test_healthz_tells_that_no_jail_can_be_made_any_more(serve: Serve, snakehook: Snakehook, tmp_path: Path) -> None:
+    nsjail, real = tmp_path / "nsjail", program.find_nsjail(program.load_settings(snakehook.environment, service=False))
+    nsjail.symlink_to(real)
+    with serve(NSJAIL_PATH=nsjail, **patched(JAIL_PROBE_SEC=1, HEALTH_SEC=0.2)) as service:
+        assert service.healthy()
+        for target, works in ((shutil.which("false") or "/bin/false", False), (real, True)):
+            nsjail.unlink()
+            nsjail.symlink_to(target)
+            wait_for(lambda: service.healthy() == works, 20, every_sec=0.2)  # noqa: B023
+
+
+def test_healthz_tells_of_a_dead_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program.Service, "repeat", lambda *_: None)
+    places = {"STATE_DIR": str(tmp_path), "PIP_CACHE_DIR": str(tmp_path), "JAIL_PYTHON_NAME": "/bin/sh"}
+    settings = program.load_settings({**places, "API_TOKEN": "t", "DISCORD_WEBHOOK_URL": "http://127.0.0.1:9/x"})
+    service = program.Service(settings, program.Sandbox("", None, Path(), "", "", False, False))
+    assert "thread" in service.healthy()
 
 
 # --- retention --------------------------------------------------------------------------------------------------------

@@ -270,6 +270,20 @@ def test_413_is_decided_before_the_body_is_read(service: Service) -> None:
         assert json.loads(status.partition(b"\r\n\r\n")[2])["error"]
 
 
+def test_who_is_refused_is_not_asked_for_the_body(service: Service) -> None:
+    for line in (f"Content-Length: {LIMIT_BYTES + 1}", "Content-Length: 5, 5"):
+        received = exchange(service, head(service, "Expect: 100-continue", line))
+        assert re.match(rb"HTTP/1.1 4(13|00) ", received)
+
+
+def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(service: Service) -> None:
+    with service.connect() as connection:
+        connection.sendall(head(service, "Expect: 100-continue", f"Content-Length: {len(BODY)}"))
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(BODY)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 202 ")
+
+
 def test_413_needs_no_token(service: Service) -> None:
     request = f"POST /v1/triage HTTP/1.1\r\nHost: x\r\nContent-Length: {LIMIT_BYTES + 1}\r\n\r\n"
     assert exchange(service, request.encode())[9:12] in (b"401", b"413")
@@ -396,6 +410,13 @@ def test_a_request_with_a_doubtful_end_gets_exactly_one_answer(service: Service,
     assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]
 
 
+def test_a_connection_carries_one_request(service: Service) -> None:
+    """So that no answers can pile up which nobody reads, and nothing that follows a request is taken for another."""
+    received = exchange(service, SECOND.encode() * 3)
+    assert received.count(b"HTTP/1.1 200 ") == 1
+    assert b"connection: close" in received.lower()
+
+
 def test_headers_are_bounded(service: Service) -> None:
     received = exchange(service, head(service, "X-Long: " + "x" * 100_000))
     assert re.match(rb"HTTP/1.[01] 431 ", received)
@@ -454,6 +475,8 @@ def test_waitress_serve_runs_it_too(serve: Serve) -> None:
             assert received.startswith(b"HTTP/1.1 413 ")
         both = head(service, "Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + SECOND.encode()
         assert exchange(service, both).count(b"HTTP/1.1 ") == 1
+        service.process.terminate()
+        assert service.process.wait(10) == 0  # in order, not killed
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(serve: Serve, service: Service, tmp_path: Path) -> None:
