@@ -441,13 +441,6 @@ class Store:
             *(json.dumps(asdict(report)).encode(), page, evidence, json.dumps(message).encode(), report.run_id),
         )
 
-    def next_delivery(self) -> sqlite3.Row | None:
-        """The finished run whose delivery is due first."""
-        rows = self.query(
-            "SELECT * FROM runs WHERE status = 'finished' AND delivery = 'pending' ORDER BY due_at, number LIMIT 1"
-        )
-        return rows[0] if rows else None
-
     def note_delivery(self, run_id: str, delivery: Delivery, due_at: float = 0) -> None:
         self.query(
             "UPDATE runs SET delivery = ?, attempts = ?, last_error = ?, due_at = ? WHERE run_id = ?",
@@ -468,7 +461,8 @@ class Store:
 
     def report(self, run_id: str) -> dict[str, Any] | None:
         """The report as the API shows it: whole when finished, else the state so far. None for an unknown id."""
-        for row in self.query("SELECT * FROM runs WHERE run_id = ?", run_id):
+        columns = "run_id, request, submitted_at, started_at, status, report, delivery, attempts, last_error"
+        for row in self.query(f"SELECT {columns} FROM runs WHERE run_id = ?", run_id):  # noqa: S608
             report: dict[str, Any] = json.loads(row["report"] or "null") or asdict(self.state_so_far(row))
             delivery = Delivery(row["delivery"], row["attempts"], row["last_error"])
             return report | {"delivery": asdict(delivery)}
@@ -1859,18 +1853,22 @@ class Service:
 
     def deliver_next(self) -> None:
         """Deliver the finished run that is due, or wait until one is."""
-        row = self.store.next_delivery()
-        wait_sec = max(row["due_at"], self.not_before) - time.time() if row else 3600.0
+        waiting = (
+            "SELECT * FROM runs WHERE status = 'finished' AND delivery = 'pending' ORDER BY due_at, number LIMIT 1"
+        )
+        rows = self.store.query(waiting)
+        wait_sec = max(rows[0]["due_at"], self.not_before) - time.time() if rows else 5.0
         # No pause is longer than an hour: one that seems so was noted when the clock was wrong.
-        if row is None or 0 < wait_sec <= 3600:
+        if 0 < wait_sec <= 3600:
             self.finished.wait(min(wait_sec, 5))
             self.finished.clear()
             return
+        row = dict(rows[0])
         run_id, tries = row["run_id"], row["attempts"] + 1
         # Noted first: should we die before Discord's answer is noted, the second message has its explanation.
         self.store.note_delivery(run_id, Delivery("pending", tries, f"{LOST} (cut short)"))
         begun = Delivery("pending", tries, row["last_error"])
-        attempt = ThreadPoolExecutor(1).submit(deliver, self.settings.discord_webhook_url, dict(row), begun)
+        attempt = ThreadPoolExecutor(1).submit(deliver, self.settings.discord_webhook_url, row, begun)
         try:
             delivery, pause_sec = attempt.result(DISCORD_DEADLINE_SEC)
         except TimeoutError:  # a Discord that drips: others must not wait for it
@@ -1927,17 +1925,15 @@ class Service:
 MAX_PEER_CONNECTIONS = 125
 MAX_REQUEST_SEC = 20.0  # from a connection's first byte to its request's last
 # What a client may cost us before it is heard, whoever starts waitress.
-for name, value in {
-    "max_request_body_size": MAX_BODY_BYTES + 1,
-    "max_request_header_size": 16 << 10,
-    "connection_limit": 4 * MAX_PEER_CONNECTIONS,
-    "channel_timeout": 20,  # of an answer that is not taken
-    "cleanup_interval": 5,
-    "threads": 8,
-    "asyncore_use_poll": True,
-    "ident": "",
-}.items():
-    setattr(waitress.adjustments.Adjustments, name, value)
+LIMITS = waitress.adjustments.Adjustments
+LIMITS.max_request_body_size = MAX_BODY_BYTES + 1
+LIMITS.max_request_header_size = 16 << 10
+LIMITS.connection_limit = 4 * MAX_PEER_CONNECTIONS
+LIMITS.channel_timeout = 20  # of an answer that is not taken
+LIMITS.cleanup_interval = 5
+LIMITS.threads = 8
+LIMITS.asyncore_use_poll = True
+LIMITS.ident = ""
 
 
 class Parser(waitress.parser.HTTPRequestParser):
