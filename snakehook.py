@@ -822,17 +822,28 @@ def remove_run_directory(folder: Path) -> None:
 
 
 def sweep(settings: Settings) -> None:
-    """Remove what dead processes left, their directories, mounts and cgroups."""
+    """Remove what dead processes left: directories, mounts, cgroups, half-made interpreters. What resists is logged."""
     scratch = settings.state_dir / "scratch"
     for folder in scratch.glob("*"):
         lock = os.open(folder, os.O_RDONLY)
-        with contextlib.suppress(BlockingIOError):  # somebody is at work in it
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove_run_directory(folder)
-        os.close(lock)
+        except BlockingIOError:
+            pass  # somebody is at work in it
+        except (OSError, SandboxError) as error:
+            log.error("%s can't be removed: %s", folder, error)
+        finally:
+            os.close(lock)
     for group in CGROUP_ROOT.glob(f"**/snakehook/{group_name(settings, '*')}"):
         if not (scratch / group.name.partition("-")[2]).exists():
-            remove_cgroup(group)
+            try:
+                remove_cgroup(group)
+            except OSError as error:
+                log.error("%s can't be removed: %s", group, error)
+    for half_made in (settings.state_dir / "python").glob("tmp*"):
+        if half_made.stat().st_mtime < time.time() - 3600:  # else somebody may be making it
+            shutil.rmtree(half_made, ignore_errors=True)
 
 
 def trim_cache(settings: Settings) -> None:
@@ -1922,6 +1933,7 @@ class Service:
 
 # --- HTTP app --------------------------------------------------------------------------------------------------------
 
+RETRY_AFTER_SEC = 10
 MAX_PEER_CONNECTIONS = 125
 MAX_REQUEST_SEC = 20.0  # from a connection's first byte to its request's last
 # What a client may cost us before it is heard, whoever starts waitress.
