@@ -604,6 +604,8 @@ def inspect_machine(settings: Settings) -> tuple[Sandbox | None, list[Check]]:
     checks.append(Check("namespaces", not failure, True, failure or who))
     if failure:
         return None, checks
+    lack = "strace can't be used here: apt-get install -y strace; in a container add --cap-add SYS_PTRACE."
+    checks.append(Check("kernel witness", bool(sandbox.strace), False, sandbox.strace or lack))
     for name, (look, remedy) in PARTS.items():
         try:
             sandbox, detail = look(settings, sandbox)
@@ -637,12 +639,6 @@ def try_jail(settings: Settings, sandbox: Sandbox) -> str | None:
 # Each of these adds to the sandbox what it finds and says what that is, or raises OSError or SandboxError.
 
 
-def with_witness(_: Settings, sandbox: Sandbox) -> tuple[Sandbox, str]:
-    if not sandbox.strace:
-        raise SandboxError("strace can't be used here")
-    return sandbox, sandbox.strace
-
-
 def with_disk(settings: Settings, sandbox: Sandbox) -> tuple[Sandbox, str]:
     if not sandbox.privileged:
         raise SandboxError("only root can mount it, and the disk limit is enforced by looking")
@@ -671,7 +667,6 @@ def with_index(settings: Settings, sandbox: Sandbox) -> tuple[Sandbox, str]:
 
 
 PARTS = {
-    "kernel witness": (with_witness, "apt-get install -y strace; in a container add --cap-add SYS_PTRACE"),
     "scratch tmpfs": (with_disk, "run as root; in a container add --cap-add SYS_ADMIN"),
     "cgroups": (with_cgroups, "each process is limited instead; run as root with a writable cgroup file system"),
     "index": (with_index, "look at PIP_INDEX_URL and the network; runs fail until it answers"),
@@ -702,13 +697,11 @@ def index_hosts(settings: Settings, url: str) -> list[str]:
             request = urllib.request.Request(f"{url}/pip/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})  # noqa: S310
             try:
                 with opener.open(request, timeout=15) as answer:
-                    page = json.loads(answer.read(64 << 20))
-                    hosts |= {urlsplit(one["url"]).netloc for one in page["files"]} - {""}
-            except urllib.error.HTTPError as error:
-                if error.code != 404:
-                    raise SandboxError(f"{url} answered {error.code}.") from error
+                    files = json.loads(answer.read(64 << 20))["files"]
+                    hosts |= {urlsplit(one["url"]).netloc for one in files} - {""}
             except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-                raise SandboxError(f"{url} does not answer as a JSON package index (PEP 691): {error}.") from error
+                if getattr(error, "code", 0) != 404:  # an index without pip names no other hosts
+                    raise SandboxError(f"{url} does not answer as a JSON package index (PEP 691): {error}.") from error
         known_hosts[url] = sorted(hosts)
     return known_hosts[url]
 

@@ -29,6 +29,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
@@ -158,14 +159,13 @@ def open_network(serve_index: bool) -> list[socket.socket]:
     """The jail's whole network: a loopback with a resolver and, if asked, the index, whose far ends we hold."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket(socket.AF_INET, socket.SOCK_STREAM)]
-    if serve_index:
-        sockets.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-    for one, port in zip(sockets, (53, 53, INDEX_PORT), strict=False):
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.bind(("127.0.0.1", port))
-        if one.type == socket.SOCK_STREAM:
-            one.listen(4096)
+    sockets = []
+    for kind, port in ((socket.SOCK_DGRAM, 53), (socket.SOCK_STREAM, 53), (socket.SOCK_STREAM, INDEX_PORT)):
+        if port != INDEX_PORT or serve_index:
+            sockets.append(socket.socket(socket.AF_INET, kind))
+            sockets[-1].bind(("127.0.0.1", port))
+            if kind == socket.SOCK_STREAM:
+                sockets[-1].listen(4096)
     return sockets
 
 
@@ -299,7 +299,7 @@ class Gateway:
         self.left_bytes = index.max_bytes
         self.known: dict[tuple[str, str], tuple[str, str]] = {}  # (sha256 in link, name): (URL, sha256)
         self.upstream: dict[tuple[str, str], http.client.HTTPConnection] = {}  # by scheme and host
-        self.tls = ssl.create_default_context()
+        self.secure_connection = partial(http.client.HTTPSConnection, context=ssl.create_default_context())
 
     def listen(self, listener: socket.socket) -> None:
         while True:
@@ -453,13 +453,10 @@ class Gateway:
         """Send a GET on the connection that there is to the host, or a new one."""
         parts = urlsplit(url)
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        connection = self.upstream.get((parts.scheme, parts.netloc))
-        if not connection:
-            if parts.scheme == "https":
-                connection = http.client.HTTPSConnection(parts.netloc, timeout=UPSTREAM_TIMEOUT_SEC, context=self.tls)
-            else:
-                connection = http.client.HTTPConnection(parts.netloc, timeout=UPSTREAM_TIMEOUT_SEC)
-            self.upstream[parts.scheme, parts.netloc] = connection
+        if (parts.scheme, parts.netloc) not in self.upstream:
+            kind = http.client.HTTPConnection if parts.scheme == "http" else self.secure_connection
+            self.upstream[parts.scheme, parts.netloc] = kind(parts.netloc, timeout=UPSTREAM_TIMEOUT_SEC)
+        connection = self.upstream[parts.scheme, parts.netloc]
         while True:
             used_before = connection.sock is not None
             try:
