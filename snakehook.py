@@ -778,6 +778,16 @@ class Report:
 
 
 @contextlib.contextmanager
+def locked(folder: Path, how: int) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, how)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
 def run_directory(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator[Path]:
     """A run's directory: `work`, the only place that it can write to, and `audit`, the FIFO of the Python witness.
 
@@ -786,23 +796,25 @@ def run_directory(settings: Settings, sandbox: Sandbox, run_id: str) -> Iterator
     folder = settings.state_dir / "scratch" / run_id
     work = folder / "work"
     user, group = (settings.nsjail_user, settings.nsjail_group) if sandbox.privileged else (os.getuid(), os.getgid())
-    work.mkdir(parents=True, mode=0o700)
-    lock = os.open(folder, os.O_RDONLY)  # held while we live: a sweep leaves the directory alone
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
-        if sandbox.own_disk:
-            size = f"size={settings.max_disk_bytes + SPARE_BYTES},nr_inodes={MAX_INODES + SPARE_INODES}"
-            options = f"{size},mode=0700,uid={user},gid={group},nosuid,nodev"
-            run_tool("mount", "-t", "tmpfs", "-o", options, "snakehook", str(work))
-        for one in (work, *(work / name for name in ("site", "home", "tmp", "shm"))):
-            one.mkdir(exist_ok=True)
-            os.chown(one, user, group)
-        os.mkfifo(folder / "audit")
-        yield folder
-    finally:
-        remove_run_directory(folder)
-        os.close(lock)
-        trim_cache(settings)
+    folder.parent.mkdir(exist_ok=True)
+    with contextlib.ExitStack() as while_we_live:  # a sweep leaves the directory alone
+        with locked(folder.parent, fcntl.LOCK_SH):
+            folder.mkdir()
+            while_we_live.enter_context(locked(folder, fcntl.LOCK_EX))
+        try:
+            work.mkdir(mode=0o700)
+            if sandbox.own_disk:
+                size = f"size={settings.max_disk_bytes + SPARE_BYTES},nr_inodes={MAX_INODES + SPARE_INODES}"
+                options = f"{size},mode=0700,uid={user},gid={group},nosuid,nodev"
+                run_tool("mount", "-t", "tmpfs", "-o", options, "snakehook", str(work))
+            for one in (work, *(work / name for name in ("site", "home", "tmp", "shm"))):
+                one.mkdir(exist_ok=True)
+                os.chown(one, user, group)
+            os.mkfifo(folder / "audit")
+            yield folder
+        finally:
+            remove_run_directory(folder)
+    trim_cache(settings)
 
 
 def remove_run_directory(folder: Path) -> None:
@@ -817,17 +829,16 @@ def remove_run_directory(folder: Path) -> None:
 def sweep(settings: Settings) -> None:
     """Remove what dead processes left: directories, mounts, cgroups, half-made interpreters. What resists is logged."""
     scratch = settings.state_dir / "scratch"
-    for folder in scratch.glob("*"):
-        lock = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_run_directory(folder)
-        except BlockingIOError:
-            pass  # somebody is at work in it
-        except (OSError, SandboxError) as error:
-            log.error("%s can't be removed: %s", folder, error)
-        finally:
-            os.close(lock)
+    scratch.mkdir(exist_ok=True)
+    with locked(scratch, fcntl.LOCK_EX):
+        for folder in scratch.iterdir():
+            try:
+                with locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    remove_run_directory(folder)
+            except (BlockingIOError, FileNotFoundError):
+                pass  # somebody is at work in it, or was until now
+            except (OSError, SandboxError) as error:
+                log.error("%s can't be removed: %s", folder, error)
     for group in CGROUP_ROOT.glob(f"**/snakehook/{group_name(settings, '*')}"):
         if not (scratch / group.name.partition("-")[2]).exists():
             try:
@@ -835,8 +846,9 @@ def sweep(settings: Settings) -> None:
             except OSError as error:
                 log.error("%s can't be removed: %s", group, error)
     for half_made in (settings.state_dir / "python").glob("tmp*"):
-        if half_made.stat().st_mtime < time.time() - 3600:  # else somebody may be making it
-            shutil.rmtree(half_made, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # it is whole now
+            if half_made.stat().st_mtime < time.time() - 3600:  # else somebody may be making it
+                shutil.rmtree(half_made, ignore_errors=True)
 
 
 def trim_cache(settings: Settings) -> None:
@@ -1776,7 +1788,6 @@ class Service:
         self.lock_fd = os.open(settings.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.store = Store(settings.state_dir / "snakehook.sqlite")
-        sweep(settings)
         self.store.requeue()
         self.running: set[Detonation] = set()
         self.stopping, self.accepted, self.finished = threading.Event(), threading.Semaphore(0), threading.Event()
