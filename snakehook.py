@@ -1862,8 +1862,10 @@ class Service:
             except Exception as error:  # a defect of ours must not cost the report
                 log.exception("run %s: failed inside the service", report.run_id)
                 report.outcome, report.reason = "error", f"the service failed: {type(error).__name__}"
-            # After an error, the next look at the machine is at the jail, too.
-            self.jail_seen_at = -JAIL_PROBE_SEC if report.outcome == "error" else time.monotonic()
+            if report.outcome == "error":
+                self.jail_seen_at = -JAIL_PROBE_SEC  # the next look at the machine is at the jail, too
+            else:
+                self.jail_seen_at, self.jail_trouble = time.monotonic(), ""
         report.status, report.finished_at = "finished", now().isoformat()
 
     def deliver_next(self) -> None:

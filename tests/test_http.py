@@ -189,40 +189,6 @@ def test_runs_work_side_by_side_up_to_max_concurrency(serve: Serve, index: Index
         assert service.finished(third)["outcome"] == "ok"
 
 
-def test_an_accepted_run_survives_the_death_of_the_service(serve: Serve, index: Index) -> None:
-    with gate(index, "slow") as slow, serve(MAX_CONCURRENCY=1, API_TOKEN="t") as service:
-        runs = [service.accept("slow"), service.accept("tiny")]
-        assert slow.asked.wait(30)
-        service.process.kill()
-        service.process.wait()
-    with serve(API_TOKEN="t") as service:
-        reports = [service.finished(run) for run in runs]
-        assert [report["status"] for report in reports] == ["finished", "finished"]
-        assert reports[1]["outcome"] == "ok"
-
-
-def test_a_service_that_is_told_to_stop_ends_at_once_and_takes_its_jails_along(serve: Serve, index: Index) -> None:
-    with gate(index, "slow") as slow, serve() as service:
-        service.accept("slow")
-        assert slow.asked.wait(30)
-        service.process.terminate()
-        assert service.process.wait(10) == 0
-        wait_for(lambda: not jailed_processes(service.log.parent), 5)
-
-
-def jailed_processes(place: Path) -> list[str]:
-    """Command lines that name a folder of this test: wardens get theirs on stdin, nsjail and strace by their flags."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        if entry.name.isdigit() and int(entry.name) != os.getpid() and str(place).encode() in words:
-            found.append(words.decode(errors="replace"))
-    return found
-
-
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
@@ -484,13 +450,6 @@ def test_a_port_that_is_taken_is_told_in_one_line(serve: Serve, service: Service
         pass
     (line,) = (tmp_path / "service.log").read_text().splitlines()
     assert f"127.0.0.1:{service.port}" in line
-
-
-def test_two_services_never_share_a_state_directory(serve: Serve, service: Service, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError), serve(STATE_DIR=service.log.parent / "state"):
-        pass
-    (line,) = (tmp_path / "service.log").read_text().splitlines()
-    assert "STATE_DIR" in line
 
 
 @pytest.mark.parametrize("listen", ["", "8080", ":8080", "localhost", "localhost:", "localhost:x", "localhost:99999"])

@@ -14,8 +14,6 @@ from conftest import Serve, Service, patched
 from soak import Tally, ask, hammer, idlers, size, unreported
 from standins import Discord, Index, Reply, wait_for
 
-pytestmark = pytest.mark.unmet
-
 MIB = 1 << 20
 CLIENTS, SECONDS = 60, 10.0
 GROWTH_BYTES = 16 * MIB  # what memory may grow by, once what is made once is made
