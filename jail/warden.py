@@ -413,13 +413,13 @@ class Gateway:
         """Fetch into a file that has no name, and so can't outlive us, until its sha256 is found right. Or Refused."""
         try:
             file = os.fdopen(os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600, dir_fd=self.cache_fd), "w+b")
+            self.fetch(url, "application/octet-stream", file, self.index.max_bytes)
+            file.seek(0)  # it may write, too
         except OSError as error:
             raise Refused(502, f"PIP_CACHE_DIR can't be written: {error.strerror}") from error
-        self.fetch(url, "application/octet-stream", file, self.index.max_bytes)
-        file.seek(0)
         if (found := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
             raise Refused(502, f"the file's sha256 is {found}, not the one that the index names")
-        with contextlib.suppress(FileExistsError):  # a parallel run was faster
+        with contextlib.suppress(OSError):  # a parallel run was faster, or there is no space to keep it
             os.link(f"/proc/self/fd/{file.fileno()}", digest, dst_dir_fd=self.cache_fd)
         return file
 
