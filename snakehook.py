@@ -1519,7 +1519,8 @@ def process_tree(report: Report) -> list[Row]:
     for path in sorted(paths.values(), reverse=True):
         one, depth = report.processes[path[-1]], len(path) - 1
         if not one.get("own") or (kept and kept[-1].depth > depth):
-            words = " ".join(word[:1000] for word in one["argv"][: 3 if one.get("own") else 64])
+            words = " ".join(word[:1000] for word in one["argv"][:64])
+            words = words[:70] + "…" if one.get("own") else words
             kept.append(row("", words, one["phase"], f"pid {one['pid']}", ending(one), depth=depth))
     return kept[::-1]
 

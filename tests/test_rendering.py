@@ -274,7 +274,7 @@ def test_process_tree() -> None:
         report(
             processes=[
                 process("install", 6, 0, "launch.py", own=True),
-                process("install", 7, 6, "python -m pip install --no-input", own=True),
+                process("install", 7, 6, f"pip install {'--option ' * 20}", own=True),
                 process("install", 8, 7, "uname", own=True),
                 process("install", 9, 7, "python setup.py egg_info"),
                 process("install", 10, 7, "other"),
@@ -292,7 +292,7 @@ def test_process_tree() -> None:
         )
     )
     assert [(row.depth, row.what) for row in rows] == [
-        (0, "python -m pip"),
+        (0, f"pip install {'--option ' * 6}--op…"),
         (1, "python setup.py egg_info"),
         (2, "sh"),
         (1, "other"),
