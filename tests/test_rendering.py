@@ -229,6 +229,17 @@ def test_terminal_keeps_each_text_on_its_own_lines() -> None:
     assert [line for line in lines if line.startswith(("Findings", "high"))] == ["Findings (1)"]
 
 
+def test_a_defect_of_ours_costs_the_looks_but_not_the_report(
+    monkeypatch: pytest.MonkeyPatch, discord: Discord, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(snakehook, "html_timeline")
+    message, page, evidence = snakehook.shown(saying("x"), SANDBOX, [])
+    assert (page, evidence) == (b"", b"")
+    assert post(discord, json.dumps(message).encode(), "application/json") == 200
+    assert "ab" * 16 in message["embeds"][0]["footer"]["text"]
+    assert "its report can't be shown" in caplog.text
+
+
 def test_everything_is_encodable(said: str) -> None:
     snakehook.render_text(saying(said)).encode()
     json.dumps(snakehook.discord_message(saying(said), SANDBOX), ensure_ascii=False).encode()
