@@ -287,7 +287,7 @@ def test_the_disk_comes_and_goes_under_load(serve: Serve, disk: Disk, full_state
     statuses: Counter[int] = Counter()
     accepted = []
     with serve(QUEUE_LIMIT=8, LOG_LEVEL="WARNING") as service:
-        for turn in range(12):
+        for turn in range(8):
             disk.free() if turn % 2 else disk.fill()
             end = time.monotonic() + 0.6
             while time.monotonic() < end:

@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import falcon
 import pytest
 from conftest import ROOT, Answer, Serve, Service, Snakehook, serving
 from standins import Discord, Index, Reply, wait_for
+
+import snakehook as program
 
 BODY = json.dumps({"package_name": "tiny", "version": "1.0"}).encode()
 LIMIT_BYTES = 64 << 10
@@ -407,6 +411,18 @@ def test_unknown_and_malformed_ids_are_one_uniform_404(service: Service) -> None
     assert status == 404
     assert content_type.startswith("application/json")
     assert json.loads(body)["error"]
+
+
+def test_every_404_is_an_error_of_its_own(tmp_path: Path) -> None:
+    """One that is raised again and again would keep the traceback of each time, and grow for ever."""
+    settings = SimpleNamespace(per_ip_rate_limit=1, per_ip_rate_window_sec=1)
+    api = program.Api(cast(Any, SimpleNamespace(store=program.Store(tmp_path / "one.sqlite"), settings=settings)))
+    raised = []
+    for _ in range(2):
+        with pytest.raises(falcon.HTTPNotFound) as caught:
+            api.on_get_run(cast(Any, None), falcon.Response(), "0" * 32)
+        raised.append(caught.value)
+    assert raised[0] is not raised[1]
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/triage/a/b/c", "/v2/triage", "/healthz/x"])
