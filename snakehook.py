@@ -1286,7 +1286,7 @@ TELLING = (
 PLACES = rf"(?:/tmp/|/dev/shm/|/home/|{JAIL_WORK}/(?:tmp|home)/)"
 DROPPED = rf"(?:{PLACES}|[^/(]).*|\S*/(?:(?:ba|da|z)?sh|python[0-9.]*|perl) \S+ (?:-\S+ )*{PLACES}.*"
 # Not this machine: its loopback, its own sockets.
-FAR = r"(?!(?:listen )?(?:127\.[0-9.]+|\[::1\]|localhost)(?::[0-9]+)?$|(?:listen )?unix:).*"
+FAR = r"(?!(?:listen )?(?:127\.[0-9.]+|\[::1\]|\[::ffff:127\.[0-9.]+\])(?::[0-9]+)?$|(?:listen )?unix:).*"
 # Where code waits for the next login, boot or interpreter; what is installed.
 PERSISTENT = (
     r"/home/dev/\.(?:bash|zsh|profile|login|ssh/|config/(?:autostart|systemd|fish)|local/share/applications|local/bin|pam"

@@ -768,7 +768,8 @@ def endpoint(what: Any) -> str:
         host = ipaddress.ip_address(str(what[0]).partition("%")[0])
     except ValueError:
         return f":{what[1]}"
-    return f"[{host}]:{what[1]}" if host.version == 6 else f"{host}:{what[1]}"
+    text = socket.inet_ntop(socket.AF_INET6 if host.version == 6 else socket.AF_INET, host.packed)
+    return f"[{text}]:{what[1]}" if host.version == 6 else f"{text}:{what[1]}"
 
 
 # What an event of the Python witness is about, as the kernel witness has it.
@@ -831,9 +832,11 @@ class Trace:
     RESULT = re.compile(rb"\) += (-?\d+)(?:<([^>]*)>)?(?: (E\w+) \(.*\)| /\* (\d+) in strace's PID NS \*/)?$")
     STRING = re.compile(rb'"((?:\\x[0-9a-f]{2})*)"')
     ADDRESS = re.compile(
-        rb'sa_family=AF_INET6?, sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, )"((?:\\x..)*)"'
-        rb'|sa_family=AF_UNIX, sun_path=(@?)"((?:\\x..)*)"'
+        rb"sa_family=AF_INET6?, sin6?_port=htons\((\d+)\).*?"
+        rb'(?:inet_addr\(|inet_pton\(AF_INET6, )"((?:\\x[0-9a-f]{2})*)"'
+        rb'|sa_family=AF_UNIX, sun_path=(@?)"((?:\\x[0-9a-f]{2})*)"'
     )
+    DESCRIPTOR = re.compile(rb"[^<,]*<((?:\\x[0-9a-f]{2})*)>")  # what the first argument stands for
     LAUNCHER = b'"' + "".join(f"\\x{byte:02x}" for byte in b"/opt/snakehook/python/bin/python").encode() + b'"'
 
     def __init__(self, phase: Phase, stream: Stream, account: Account, bait: Bait) -> None:
@@ -908,7 +911,7 @@ class Trace:
             elif name == "socket" and result[2] and b"SOCK_DGRAM" in rest:
                 self.datagram.add(result[2])
             elif name in ("unlink", "unlinkat") and strings and not error:
-                self.delete(process, rest.partition(b",")[0], strings[0])
+                self.delete(process, self.DESCRIPTOR.match(rest), strings[0])
             elif name in ("connect", "bind", "sendto", "sendmsg", "sendmmsg"):
                 self.reach(process, name, rest, strings, error)
 
@@ -983,12 +986,13 @@ class Trace:
         self.bait.look("command", line[:200], line.encode(), pid=process.pid, process=line[:300], place=place)
 
     def reach(self, process: Process, name: str, rest: bytes, strings: list[bytes], error: str | None) -> None:
-        fd = rest.partition(b",")[0].partition(b"<")[2].removesuffix(b">")
+        fd = self.DESCRIPTOR.match(rest)
         target = "who it was connected to"
         for port, host, abstract, path in self.ADDRESS.findall(rest):
             text = bytes.fromhex((host or path).replace(b"\\x", b"").decode())
             if port:
-                kind, ip = "udp" if fd in self.datagram else "tcp", text.decode("ascii", "replace")
+                kind = "udp" if fd and fd[1] in self.datagram else "tcp"
+                ip = text.decode("ascii", "replace")
                 target = f"[{ip}]:{port.decode()}" if ":" in ip else f"{ip}:{port.decode()}"
             else:
                 kind, target = "other", f"unix:{abstract.decode()}{printable(text)}"
@@ -1013,8 +1017,8 @@ class Trace:
                 elif len(self.asked) < MAX_EVENTS_PER_KIND:
                     self.asked.setdefault(question, set()).add(process)
 
-    def delete(self, process: Process, folder: bytes, name: bytes) -> None:
-        at = bytes.fromhex(folder.partition(b"<")[2].removesuffix(b">").replace(b"\\x", b"").decode())
+    def delete(self, process: Process, folder: re.Match[bytes] | None, name: bytes) -> None:
+        at = bytes.fromhex(folder[1].replace(b"\\x", b"").decode()) if folder else b""
         path = printable(name if name.startswith(b"/") or not at else at + b"/" + name)
         if not process.own and not (self.is_pip and path.startswith("/tmp/pip-")):  # noqa: S108 - it tidies up
             self.file(path, "deleted", None, pid=process.pid, process=process.title)

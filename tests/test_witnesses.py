@@ -860,7 +860,8 @@ except OSError: pass
 """,
     "IPv6": """
 import socket
-if socket.has_ipv6: socket.socket(socket.AF_INET6).connect_ex(("0:0::1", 1))
+if socket.has_ipv6:
+    for host in ("0:0::1", "::ffff:127.0.0.1"): socket.socket(socket.AF_INET6).connect_ex((host, 1))
 """,
     "all ways to start a program": """
 import os, pathlib, shlex, subprocess, sys
