@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from conftest import Snakehook
+from conftest import ROOT, Snakehook
 from standins import Index, wait_for
 
 # Each probe is a function that returns what it got; in a child of its own, since some are meant to kill it.
@@ -77,6 +78,15 @@ def in_turn(
     phases = {names[one["trigger"]]: one for one in report["phases"] if one["name"] == "import"}
     assert phases.keys() == sources.keys(), report
     return phases
+
+
+def tight_jail(folder: Path) -> Path:
+    """A JAIL_DIR whose warden keeps a hundred events of a kind, not two thousand: floods need not be long."""
+    jail = shutil.copytree(ROOT / "jail", folder / "jail")
+    source = (jail / "warden.py").read_text()
+    assert "MAX_EVENTS_PER_KIND = 2000 " in source
+    (jail / "warden.py").write_text(source.replace("MAX_EVENTS_PER_KIND = 2000 ", "MAX_EVENTS_PER_KIND = 100 "))
+    return jail
 
 
 def processes_of(state: Path) -> list[str]:

