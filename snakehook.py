@@ -2212,11 +2212,14 @@ def command_hosts(arguments: argparse.Namespace) -> int:
     settings = settings_or_exit()
     try:
         index_url = settings.pip_index_url or make_jail_python(settings)[1]["index"].rstrip("/")
-        hosts = {urlsplit(url).netloc for url in (settings.discord_webhook_url, index_url) if url}
-        hosts |= {*index_hosts(settings, index_url)} if arguments.index else {*settings.index_file_hosts}
+        ports = {"https": 443, "http": 80}
+        hosts = {urlsplit(url) for url in (settings.discord_webhook_url, index_url) if url}
+        found = {one.netloc if one.port else f"{one.netloc}:{ports[one.scheme]}" for one in hosts}
+        more = index_hosts(settings, index_url) if arguments.index else settings.index_file_hosts
+        found |= {one if ":" in one else f"{one}:{ports[urlsplit(index_url).scheme]}" for one in more}
     except SandboxError as error:
         give_up(EXIT_SANDBOX, error)
-    print("\n".join(sorted(hosts)))
+    print("\n".join(sorted(found)))
     return EXIT_OK
 
 

@@ -71,6 +71,7 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 CAP_SYS_PTRACE = 19
+KEYCTL, KEYCTL_JOIN_SESSION_KEYRING = 219 if os.uname().machine == "aarch64" else 250, 1
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -239,6 +240,8 @@ def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[i
         check(libc.mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None), "mounting /proc")
         for cgroup in phase.cgroups:
             Path(cgroup, "cgroup.procs").write_text("0")
+        # A session keyring of its own: an inherited one names the container in /proc/keys.
+        libc.syscall(KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None)
         if own_user:
             check(libc.unshare(CLONE_NEWUSER), "unshare of the user namespace")
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of credentials clears it

@@ -32,6 +32,8 @@ class BaseError(Exception):
 
 def apt_sources() -> bytes:
     """This machine's apt sources, as they are: so no mirror is named here. Raises BaseError on another Debian."""
+    if not shutil.which("mmdebstrap"):
+        raise BaseError("a stand-in for the base image is made with mmdebstrap: apt-get install -y mmdebstrap")
     release = Path("/etc/os-release").read_text()
     if "VERSION_CODENAME=bookworm" not in release:
         raise BaseError("a stand-in for the base image is made on Debian 12 only: its apt sources are this machine's")

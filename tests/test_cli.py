@@ -322,3 +322,9 @@ def test_six_from_the_real_index_is_harmless_in_every_phase(online: Snakehook) -
     report = json.loads(done.stdout)
     assert (done.returncode, report["outcome"]) == (0, "ok"), report["reason"]
     assert [phase["name"] for phase in report["phases"]] == ["install", "start", "import"]
+
+
+def test_hosts_are_printed_with_their_ports_for_a_firewall(snakehook: Snakehook) -> None:
+    addresses = {"PIP_INDEX_URL": "https://index.test/simple", "DISCORD_WEBHOOK_URL": "http://discord.test/api"}
+    done = snakehook.with_settings(INDEX_FILE_HOSTS="files.test,more.test:8443", **addresses).run("hosts")
+    assert done.stdout.split() == ["discord.test:80", "files.test:443", "index.test:443", "more.test:8443"]
