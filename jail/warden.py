@@ -1188,9 +1188,29 @@ def is_full(phase: Phase, scratch_fd: int) -> bool:
         disk = os.fstatvfs(scratch_fd)
         used_bytes, files = (disk.f_blocks - disk.f_bfree) * disk.f_frsize, disk.f_files - disk.f_ffree
     else:
-        found = snapshot(scratch_fd)
-        used_bytes, files = sum(one[3] for one in found.values()), len(found)
+        used_bytes, files = count_beneath(scratch_fd, phase.max_files)
     return used_bytes > phase.max_disk_bytes or files > phase.max_files
+
+
+def count_beneath(root_fd: int, enough: int) -> tuple[int, int]:
+    """The bytes of a directory and the number of its files and folders, counted no further than `enough`."""
+    used_bytes = count = 0
+    folders = ["."]
+    while folders and count <= enough:
+        folder = folders.pop()
+        try:
+            fd = open_beneath(root_fd, folder)
+        except OSError:  # closed to us, or gone
+            continue
+        with contextlib.closing(os.scandir(fd)) as entries:
+            for entry in entries:
+                count += 1
+                if entry.is_dir(follow_symlinks=False) and folder.count("/") < MAX_DEPTH:
+                    folders.append(f"{folder}/{entry.name}")
+                with contextlib.suppress(OSError):  # gone while we look
+                    used_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
+        os.close(fd)
+    return used_bytes, count
 
 
 def where(path: str) -> str:

@@ -204,14 +204,16 @@ finally:
     assert exhaust(source, MAX_DISK_BYTES=10_000_000)["outcome"] == "disk"
 
 
-def test_without_a_disk_of_its_own_a_run_is_stopped_by_looking(ordinary: Snakehook, index: Index) -> None:
-    source = """
-for n in range(1000):
-    with open(f"/tmp/{n}", "wb") as f: f.write(bytes(1 << 20))
-    time.sleep(0.02)
-"""
-    report = triage(ordinary, index, source, MAX_DISK_BYTES=10_000_000)
-    assert report["outcome"] == "disk"
+SEEN_FILLING = {
+    "files": "for n in range(1000): open(f'/tmp/{n}', 'wb').write(bytes(1 << 20)); time.sleep(0.02)",
+    "folders": "for n in range(1_000_000): os.mkdir(f'/tmp/{n}')",
+}
+
+
+@pytest.mark.parametrize("source", SEEN_FILLING.values(), ids=SEEN_FILLING)
+def test_without_a_disk_of_its_own_a_run_is_stopped_by_looking(ordinary: Snakehook, index: Index, source: str) -> None:
+    report = triage(ordinary, index, source, MAX_DISK_BYTES=10_000_000 if "write" in source else 1_000_000_000)
+    assert report["outcome"] == "disk", report["reason"]
 
 
 def test_a_huge_sparse_file_takes_no_time_and_no_disk(exhaust: Any) -> None:
