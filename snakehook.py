@@ -1074,7 +1074,7 @@ class Detonation:
         limits: dict[str, int | str] = {
             "cpu": settings.rlimit_cpu_sec,
             "nofile": settings.rlimit_nofile,
-            "fsize": (settings.max_disk_bytes >> 20) + 1,  # the disk is full first
+            "fsize": (settings.max_disk_bytes + SPARE_BYTES >> 20) + 1,  # the disk is full first
             "as": "inf" if self.cgroups else settings.rlimit_as_mb,
         }
         if not self.cgroups and settings.enable_cgroup_pids_limit and self.bait:  # the self-check has none

@@ -142,12 +142,14 @@ def test_dns_carries_nothing_out_and_nothing_in_over_udp_and_tcp(program: Snakeh
     assert not [path for _, path in index.requests if "tunnel" in path]
 
 
-@pytest.mark.parametrize("question", [b"", b"\0" * 11, b"\0" * 12, b"\xff" * 4000, b"\0" * 12 + b"\xc0\x0c\0\1\0\1"])
-def test_a_malformed_question_does_not_stop_the_resolver(program: Snakehook, index: Index, question: bytes) -> None:
+QUESTIONS = [b"", b"\0" * 11, b"\0" * 12, b"\xff" * 4000, b"\0" * 12 + b"\xc0\x0c\0\1\0\1"]
+
+
+def test_a_malformed_question_does_not_stop_the_resolver(program: Snakehook, index: Index) -> None:
     source = f"""
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one: one.sendto({question!r}, ("127.0.0.1", 53))
-with socket.create_connection(("127.0.0.1", 53)) as one:
-    one.sendall(len({question!r}).to_bytes(2, "big") + {question!r})
+for question in {QUESTIONS!r}:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one: one.sendto(question, ("127.0.0.1", 53))
+    with socket.create_connection(("127.0.0.1", 53)) as one: one.sendall(len(question).to_bytes(2, "big") + question)
 tell(after=lambda: socket.getaddrinfo("after.example", 80))
 """
     seen, report = probe(program, index, source)
@@ -235,49 +237,71 @@ def test_the_index_is_not_there_when_the_package_runs(program: Snakehook, index:
     assert [path for _, path in index.requests[before:]].count("/simple/probe/") == 1  # pip's own
 
 
-@pytest.mark.parametrize(
-    "location",
-    ["http://127.0.0.1:9/elsewhere", "file:///etc/passwd", "//169.254.169.254/", "http://[", "ftp://127.0.0.1/"],
-)
-@pytest.mark.parametrize("path", ["/simple/lured/", "/files/lured-1.0-py3-none-any.whl"])
-def test_a_redirect_to_elsewhere_is_refused(
-    jail: None, snakehook: Snakehook, index: Index, path: str, location: str
-) -> None:
-    index.add_wheel("lured", "1.0", {"lured.py": ""})
-    index.entry("lured", core_metadata=None)
-    index.answer(path, redirect(location))
-    _, report, _ = snakehook.triage("lured", RUN_TIMEOUT_SEC=20)
-    assert report["outcome"] == "failed"
-    assert report["downloads"] == []
-    assert [note for note in report["coverage"]["notes"] if "refused" in note]
-    nothing_is_left(snakehook)
+# What a build gets when it asks for each of the projects, and then for the files that their pages name.
+READ = """
+import http.client, json, os
+def get(path):
+    connection = http.client.HTTPConnection("127.0.0.1", 3141, timeout=20)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+if not os.path.exists("/home/dev/got"):
+    got = {}
+    for name in NAMES:
+        status, body = get(f"/simple/{name}/")
+        files = json.loads(body)["files"] if status == 200 else []
+        got[name] = [status, [get(one["url"])[0] for one in files]]
+    with open("/home/dev/got", "w") as file: json.dump(got, file)
+"""
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"filename": "../../lured-1.0-py3-none-any.whl"},
-        {"filename": "..", "url": "/files/lured-1.0-py3-none-any.whl"},
-        {"filename": "lured-1.0-py3-none-any.whl/../x"},
-        {"filename": "lured-1.0\n-py3-none-any.whl"},
-        {"url": "http://127.0.0.1:9/files/lured-1.0-py3-none-any.whl"},
-        {"url": "http://user@127.0.0.1:9/x"},
-        {"url": "file:///etc/passwd"},
-        {"hashes": {"sha256": "0" * 63}},
-        {"hashes": {"sha256": "../" * 21 + "x"}},
-        {"hashes": {"md5": "0" * 32}},
-    ],
-    ids=repr,
-)
-def test_a_file_with_an_odd_name_host_or_hash_is_not_offered(
-    jail: None, snakehook: Snakehook, index: Index, fields: dict[str, Any]
-) -> None:
-    entry = index.add_wheel("lured", "1.0", {"lured.py": ""})
-    entry.update(fields)
-    _, report, _ = snakehook.triage("lured", RUN_TIMEOUT_SEC=20)
-    assert (report["outcome"], report["downloads"]) == ("failed", [])
+def read_by_a_build(program: Snakehook, index: Index, names: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    reader = {"reader.py": "print(open('/home/dev/got').read())"}
+    index.add_backend_sdist("reader", "1.0", READ.replace("NAMES", repr(names)), reader)
+    _, report, _ = program.triage("reader", "--mode", "import")
+    nothing_is_left(program)
+    assert [one["file"] for one in report["downloads"]] == ["reader-1.0.tar.gz"]
+    return last_json(report), report
+
+
+LOCATIONS = ["http://127.0.0.1:9/elsewhere", "file:///etc/passwd", "//169.254.169.254/", "http://[", "ftp://127.0.0.1/"]
+
+
+def test_a_redirect_to_elsewhere_is_refused(program: Snakehook, index: Index) -> None:
+    names = [f"{what}-{number}" for what in ("page", "file") for number in range(len(LOCATIONS))]
+    for name in names:
+        index.add_wheel(name, "1.0", {f"{name.replace('-', '_')}.py": ""})
+        index.entry(name, core_metadata=None)
+        path = f"/simple/{name}/" if "page" in name else f"/files/{name.replace('-', '_')}-1.0-py3-none-any.whl"
+        index.answer(path, redirect(LOCATIONS[int(name[-1])]))
+    seen, report = read_by_a_build(program, index, names)
+    for name, (page, files) in seen.items():
+        assert (page, files) in ((403, []), (502, []), (200, [403]), (200, [502])), name
+        assert (page == 200) == name.startswith("file"), name
+    assert len([note for note in report["coverage"]["notes"] if "refused" in note]) >= len(names)
+
+
+ODD_FILES: list[dict[str, Any]] = [
+    {"filename": "../../lured-1.0-py3-none-any.whl"},
+    {"filename": "..", "url": "/files/lured-1.0-py3-none-any.whl"},
+    {"filename": "lured-1.0-py3-none-any.whl/../x"},
+    {"filename": "lured-1.0\n-py3-none-any.whl"},
+    {"url": "http://127.0.0.1:9/files/lured-1.0-py3-none-any.whl"},
+    {"url": "http://user@127.0.0.1:9/x"},
+    {"url": "file:///etc/passwd"},
+    {"hashes": {"sha256": "0" * 63}},
+    {"hashes": {"sha256": "../" * 21 + "x"}},
+    {"hashes": {"md5": "0" * 32}},
+]
+
+
+def test_a_file_with_an_odd_name_host_or_hash_is_not_offered(program: Snakehook, index: Index) -> None:
+    names = [f"lured-{number}" for number in range(len(ODD_FILES))]
+    for name, fields in zip(names, ODD_FILES, strict=True):
+        index.add_wheel(name, "1.0", {f"{name.replace('-', '_')}.py": ""}).update(fields)
+    seen, report = read_by_a_build(program, index, names)
+    assert seen == {name: [200, []] for name in names}
     assert [note for note in report["coverage"]["notes"] if "bad link" in note]
-    nothing_is_left(snakehook)
 
 
 def test_a_wrong_sha256_is_reported_and_leaves_nothing_in_the_cache(
