@@ -58,6 +58,7 @@ MAX_SEARCHED_BYTES = 16 << 20  # of each kind of thing that is searched for bait
 MAX_CODES = 500  # pieces of generated source
 MAX_CODE_BYTES = 64 << 10
 MAX_FILES = 200_000  # of the scratch that are looked at
+MAX_FOLDERS = 40_000  # of the scratch that are looked into
 MAX_DEPTH = 100
 MAX_WAITING = 1000  # calls of a process whose parent is not known yet
 MAX_READS = 4  # of the Python witness for one of the kernel's
@@ -651,7 +652,9 @@ def snapshot(scratch_fd: int) -> dict[str, tuple[int, int, int, int]]:
     """Every file of the scratch: its size, inode, change time (which nobody in the jail can set), space."""
     found: dict[str, tuple[int, int, int, int]] = {}
     folders = [""]
-    while folders and len(found) < MAX_FILES:
+    opened = 0
+    while folders and len(found) < MAX_FILES and opened < MAX_FOLDERS:
+        opened += 1
         folder = folders.pop()
         try:
             fd = open_beneath(scratch_fd, folder.rstrip("/") or ".")
@@ -1193,10 +1196,15 @@ def is_full(phase: Phase, scratch_fd: int) -> bool:
 
 
 def count_beneath(root_fd: int, enough: int) -> tuple[int, int]:
-    """The bytes of a directory and the number of its files and folders, counted no further than `enough`."""
+    """The bytes of a directory and the number of its files and folders, counted no further than `enough`.
+
+    More than MAX_FOLDERS folders are enough, too: to look into each of them would take longer than there is.
+    """
     used_bytes = count = 0
     folders = ["."]
-    while folders and count <= enough:
+    while folders:
+        if count > enough or len(folders) > MAX_FOLDERS:
+            return used_bytes, enough + 1
         folder = folders.pop()
         try:
             fd = open_beneath(root_fd, folder)

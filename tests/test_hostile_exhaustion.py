@@ -210,8 +210,8 @@ def test_without_a_disk_of_its_own_a_run_is_stopped_by_looking(ordinary: Snakeho
 
 
 def test_the_look_at_a_million_folders_does_not_hold_the_deadline_up(ordinary: Snakehook, index: Index) -> None:
-    report = triage(ordinary, index, "for n in range(1_000_000): os.mkdir(f'/tmp/{n}')", RUN_TIMEOUT_SEC=6)
-    assert report["outcome"] in ("disk", "timeout")
+    report = triage(ordinary, index, "for n in range(1_000_000): os.mkdir(f'/tmp/{n}')", RUN_TIMEOUT_SEC=20)
+    assert report["outcome"] == "disk"
     assert not findings(report, "evidence.tamper")
 
 
