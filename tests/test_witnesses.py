@@ -20,6 +20,8 @@ from conftest import ROOT, Snakehook, Triage
 from hostile import tight_jail
 from standins import Content, Index, wheel
 
+import snakehook
+
 Report = dict[str, Any]
 
 # --- the matrix: stand-ins --------------------------------------------------------------------------------------------
@@ -521,6 +523,20 @@ inspect.signature(Record)
     index.add_wheel("generating", "1.0", {"generating.py": source})
     code, report, _ = triage("generating", "--mode", "import")
     assert (code, report["code"], report["findings"]) == (0, [], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "severity"),
+    [
+        ("def __hash__(self, *, _cache_wrapper=__import__('attr._make')._make._CacheHashWrapper): ...", "info"),
+        ("__import__('os').system('id')", "medium"),
+        ("exec(code)", "medium"),
+        ("def __init__(self, a):\n    self.a = a", "info"),
+    ],
+)
+def test_generated_code_is_judged_by_what_it_does(text: str, severity: str) -> None:
+    assert snakehook.code_severity({"decoded": False, "text": text}) == severity
+    assert snakehook.code_severity({"decoded": True, "text": text}) == "high"
 
 
 PTH = "import subprocess; subprocess.run(['true', 'from-pth']); exec(__import__('base64').b64decode('{}'))\n"
