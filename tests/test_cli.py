@@ -218,7 +218,7 @@ def test_a_signal_ends_a_run_with_its_report(snakehook: Snakehook, jail: None, i
     index.add_backend_sdist("endless", "1.0", "import time\nwhile True: time.sleep(1)\n", {"endless.py": ""})
     process = snakehook.start("triage", "endless", "1.0", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        wait_for(lambda: ("GET", "/files/endless-1.0.tar.gz") in index.requests, 20)
+        wait_for(lambda: ("GET", "/files/endless-1.0.tar.gz") in index.requests, 60)
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
     finally:
