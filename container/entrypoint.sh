@@ -102,7 +102,7 @@ cgroups
 wall
 all=
 round
-while sleep "${EGRESS_REFRESH_SEC:-30}"; do round; done &
+while sleep "${EGRESS_REFRESH_SEC:-30}" || sleep 30; do round; done &
 env --default-signal=INT,QUIT snakehook "$@" & # a shell starts what runs in the background with SIGINT ignored
 service=$!
 trap 'kill -TERM $service' TERM INT
