@@ -36,7 +36,7 @@ import urllib.error
 import urllib.request
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -1805,9 +1805,9 @@ def retry_after_sec(error: urllib.error.HTTPError) -> float:
     waits: list[Any] = [error.headers.get("Retry-After"), 60]
     with contextlib.suppress(OSError, http.client.HTTPException, ValueError, RecursionError, AttributeError):
         waits.insert(0, json.loads(error.read(1 << 16)).get("retry_after"))
-    for wait in waits:
+    for wait_sec in waits:
         with contextlib.suppress(TypeError, ValueError, OverflowError):
-            return min(3600.0, max(0.1, float(wait)))
+            return min(3600.0, max(0.1, float(wait_sec)))
     return 60.0
 
 
@@ -1821,13 +1821,16 @@ MIN_FREE_BYTES = 2_000_000  # with less on the disk, a report may not find its p
 
 
 class Service:
-    """The threads and what they work on: requests go in by `submit`, reports come out by the store and Discord.
+    """The pool and what it works on: requests go in by `submit`, reports come out by the store and Discord.
 
     The store is the queue, so a start after a crash is a start like any other.
     """
 
-    def __init__(self, settings: Settings, sandbox: Sandbox) -> None:
-        """Take over the STATE_DIR and go on where a dead service left off. Raises BlockingIOError, sqlite3.Error."""
+    def __init__(self, settings: Settings, sandbox: Sandbox | None) -> None:
+        """Take over the STATE_DIR and go on where a dead service left off. Raises BlockingIOError, sqlite3.Error.
+
+        Without a sandbox it runs nothing and accepts nothing; what is to be delivered is, and what there is is shown.
+        """
         self.settings, self.sandbox = settings, sandbox
         self.lock_fd = os.open(settings.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -1840,9 +1843,8 @@ class Service:
         self.jail_seen_at, self.jail_trouble = time.monotonic(), ""
         # The courier is apart from the others, so that a slow Discord holds up no run.
         steps = [*[self.run_next] * settings.max_concurrency, self.deliver_next]
-        self.threads = [threading.Thread(target=self.repeat, args=[step], daemon=True) for step in steps]
-        for thread in self.threads:
-            thread.start()
+        self.pool = ThreadPoolExecutor(len(steps))
+        self.workers = [self.pool.submit(self.repeat, step) for step in steps]
 
     def submit(self, request: TriageRequest) -> str | None:
         """Accept a run and return its id, or None when there is no room. Raises sqlite3.Error, on a full disk say."""
@@ -1851,7 +1853,7 @@ class Service:
         return run_id
 
     def repeat(self, step: Callable[[], None]) -> None:
-        """What a thread does: its step, until the service stops. Nothing else ends it."""
+        """What a worker of the pool does: its step, until the service stops. Nothing else ends it."""
         while not self.stopping.is_set():
             try:
                 step()
@@ -1871,8 +1873,7 @@ class Service:
 
     def run_next(self) -> None:
         """Bring the oldest request that waits to its report, whatever happens."""
-        claimed = self.store.claim()
-        if claimed is None:
+        if not self.sandbox or not (claimed := self.store.claim()):
             self.accepted.acquire(timeout=5)
             return
         report, starts = claimed
@@ -1950,8 +1951,10 @@ class Service:
 
     def look(self) -> str:
         sandbox, settings = self.sandbox, self.settings
-        if not all(thread.is_alive() for thread in self.threads):
-            return "A thread of the service is dead: restart it."
+        if not sandbox:
+            return "No jail can be made here: 'snakehook check' says why. Mend it and restart the service."
+        if any(worker.done() for worker in self.workers):
+            return "A worker of the service is dead: restart it."
         try:
             self.store.query(f"PRAGMA user_version = {secrets.randbelow(1 << 31)}")  # it is written
             if shutil.disk_usage(settings.state_dir).free < MIN_FREE_BYTES:
@@ -1969,12 +1972,10 @@ class Service:
         """Take nothing more, end the jails, keep the queue for the next start."""
         self.stopping.set()
         self.finished.set()
-        self.accepted.release(len(self.threads))
+        self.accepted.release(len(self.workers))
         for run in list(self.running):
             run.stop()
-        deadline = time.monotonic() + STOP_SEC
-        for thread in self.threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        wait(self.workers, STOP_SEC)
         with contextlib.suppress(sqlite3.Error):  # then a start counts that should not
             self.store.requeue(forgiven=1)
 
@@ -2076,11 +2077,13 @@ class Api:
             raise falcon.HTTPUnprocessableEntity(title=error.field_name, description=str(error)) from None
         except Denied as error:
             raise falcon.HTTPTooManyRequests(description=str(error)) from None
-        stopping = self.service.stopping.is_set()
-        run_id = None if stopping else self.service.submit(accepted)
+        refusal = "The queue is full: try again later."
+        if self.service.stopping.is_set() or not self.service.sandbox:
+            run_id, refusal = None, self.service.healthy()
+        else:
+            run_id = self.service.submit(accepted)
         if not run_id:
-            text = f"The {'service is stopping' if stopping else 'queue is full'}: try again later."
-            raise falcon.HTTPServiceUnavailable(description=text, retry_after=RETRY_AFTER_SEC)
+            raise falcon.HTTPServiceUnavailable(description=refusal, retry_after=RETRY_AFTER_SEC)
         response.status = falcon.HTTP_202
         response.location = f"/v1/triage/{run_id}"
         response.media = {"run_id": run_id, "status": "accepted"}
@@ -2132,12 +2135,14 @@ def build_app(service: Service) -> falcon.App[falcon.Request, falcon.Response]:
 
 
 def start_service() -> Service:
-    """Settings, self-check, store, threads, and what ends them in order: SIGTERM.
+    """Settings, self-check, store, pool, and what ends them in order: SIGTERM. Exits 2 on bad settings.
 
-    Exits 2 on bad settings, 3 where no jail works, with one clear message.
+    Where no jail works it starts all the same, unhealthy: earlier reports are still delivered and can still be read.
     """
     settings = settings_or_exit(service=True)
-    sandbox = sandbox_or_exit(settings)
+    sandbox, checks = inspect_machine(settings)
+    for one in checks if not sandbox else ():
+        log.log(logging.INFO if one.passed else logging.ERROR, "%s: %s", one.name, one.detail)
     try:
         service = Service(settings, sandbox)
     except BlockingIOError:
@@ -2192,13 +2197,6 @@ def settings_or_exit(*, service: bool = False) -> Settings:
     return settings
 
 
-def sandbox_or_exit(settings: Settings) -> Sandbox:
-    sandbox, checks = inspect_machine(settings)
-    if not sandbox:
-        give_up(EXIT_SANDBOX, *(f"{one.name}: {one.detail}" for one in checks if not one.passed))
-    return sandbox
-
-
 def command_check(_: argparse.Namespace) -> int:
     settings = settings_or_exit()
     sandbox, checks = inspect_machine(settings)
@@ -2232,7 +2230,9 @@ def command_triage(arguments: argparse.Namespace) -> int:
         request = parse_request({k: v for k, v in named.items() if v is not None}, settings)
     except (InvalidField, Denied) as error:
         give_up(EXIT_USAGE, error)
-    sandbox = sandbox_or_exit(settings)
+    sandbox, checks = inspect_machine(settings)
+    if not sandbox:
+        give_up(EXIT_SANDBOX, *(f"{one.name}: {one.detail}" for one in checks if not one.passed))
     started = now().isoformat()
     report = Report(secrets.token_hex(16), "running", request, started, started)
     run = Detonation(settings, sandbox, report, lambda text: print(f"{text} ...", file=sys.stderr, flush=True))

@@ -275,16 +275,23 @@ class Service:
 
         return wait_for(whole, deadline_sec, every_sec=0.1) or {}
 
-    def healthy(self) -> bool:
+    def health(self) -> int:
+        """The status that /healthz answers with; 0 while nobody listens."""
         assert self.process.poll() is None, f"the service ended: {self.log.read_text()}"
         with suppress(OSError):
-            return self.get("/healthz", token=None).status == 200
-        return False
+            return self.get("/healthz", token=None).status
+        return 0
+
+    def healthy(self) -> bool:
+        return self.health() == 200
 
 
 @contextmanager
-def serving(snakehook: Snakehook, log: Path, *arguments: str, **settings: object) -> Iterator[Service]:
-    """A service of one's own, from start to stop. `arguments` replace those that start it, {port} filled in."""
+def serving(snakehook: Snakehook, log: Path, *arguments: str, health: Any = 200, **settings: Any) -> Iterator[Service]:
+    """A service of one's own, from start, when its `health` is this, to stop.
+
+    `arguments` replace those that start it, {port} filled in.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -298,7 +305,7 @@ def serving(snakehook: Snakehook, log: Path, *arguments: str, **settings: object
         )
     service = Service(process, port, program.environment["API_TOKEN"], log)
     try:
-        wait_for(service.healthy, 30, every_sec=0.05)
+        wait_for(lambda: service.health() == health, 30, every_sec=0.05)
         yield service
     finally:
         process.terminate()
@@ -323,7 +330,7 @@ def patched(**constants: float) -> dict[str, Any]:
 def serve(jail: None, snakehook: Snakehook, discord: Discord, tmp_path: Path) -> Serve:
     """`with serve(NAME=value) as service:` - a service with these settings, whose webhook is the Discord stand-in."""
 
-    def start(*arguments: str, command: Sequence[str] = snakehook.command, **settings: object) -> Any:
+    def start(*arguments: str, command: Sequence[str] = snakehook.command, **settings: Any) -> Any:
         webhook = {"DISCORD_WEBHOOK_URL": discord.url}
         program = replace(snakehook, command=command)
         return serving(program, tmp_path / "service.log", *arguments, **webhook | settings)

@@ -544,12 +544,25 @@ def test_healthz_tells_that_no_jail_can_be_made_any_more(serve: Serve, snakehook
             wait_for(lambda: service.healthy() == works, 20, every_sec=0.2)  # noqa: B023
 
 
-def test_healthz_tells_of_a_dead_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_jail_can_be_made_it_serves_and_delivers_what_there_is(serve: Serve, discord: Discord) -> None:
+    discord.script(*[Reply(500)] * 2)
+    with serve(API_TOKEN=TOKEN) as service:
+        run_id = service.accept("tiny")
+        wait_for(lambda: service.report(run_id)["status"] == "finished", 60, every_sec=0.1)
+    with serve(API_TOKEN=TOKEN, NSJAIL_PATH=shutil.which("false"), health=503) as service:
+        assert service.finished(run_id, 60)["delivery"]["state"] == "delivered"
+        refused = service.post({"package_name": "tiny", "version": "1.0"})
+        assert (refused.status, "Retry-After".lower() in refused.headers) == (503, True)
+        assert "snakehook check" in refused.json["error"]
+        assert "namespaces" in service.log.read_text()  # what is in the way
+
+
+def test_healthz_tells_of_a_dead_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program.Service, "repeat", lambda *_: None)
     places = {"STATE_DIR": str(tmp_path), "PIP_CACHE_DIR": str(tmp_path), "JAIL_PYTHON_NAME": "/bin/sh"}
     settings = program.load_settings({**places, "API_TOKEN": "t", "DISCORD_WEBHOOK_URL": "http://127.0.0.1:9/x"})
     service = program.Service(settings, program.Sandbox("", None, Path(), "", "", False, False))
-    assert "thread" in service.healthy()
+    wait_for(lambda: "worker" in service.look(), 5)
 
 
 # --- retention --------------------------------------------------------------------------------------------------------
