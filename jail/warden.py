@@ -71,6 +71,7 @@ CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x10000000,
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+M_ARENA_MAX = -8
 CAP_SYS_PTRACE = 19
 KEYCTL, KEYCTL_JOIN_SESSION_KEYRING = 219 if os.uname().machine == "aarch64" else 250, 1
 
@@ -1090,6 +1091,8 @@ class Trace:
 def run(phase: Phase, stream: Stream) -> None:
     """Run the phase and write its events. Raises OSError when the machine can't make the jail."""
     begun = time.monotonic()
+    threading.stack_size(1 << 20)  # the threads of MAX_CONNECTIONS must fit into MAX_MEMORY_BYTES
+    libc.mallopt(M_ARENA_MAX, 1)  # 64 MiB of addresses each
     sys.setswitchinterval(0.0005)  # else each connection waits for the thread that reads the witnesses
     scratch_fd = os.open(phase.paths["SCRATCH"], os.O_RDONLY | os.O_DIRECTORY)
     cache_fd = os.open(phase.index.cache, os.O_RDONLY | os.O_DIRECTORY) if phase.index else -1
