@@ -2159,8 +2159,9 @@ def start_service() -> Service:
             service.stopping.set()  # requests get 503 while the jails end
             threading.Thread(target=leave).start()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    if threading.current_thread() is threading.main_thread():  # no other may; then who made the thread ends it
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
     return service
 
 

@@ -4,10 +4,7 @@ import re
 import subprocess
 import sys
 
-import pytest
 from conftest import ROOT
-
-pytestmark = pytest.mark.unmet
 
 HEADER = "| What is promised | What enforces it | Which test tries to break it |"
 
