@@ -28,7 +28,7 @@ from typing import Any
 
 import pytest
 import standin_base
-from standins import Discord, Index, hang, wait_for
+from standins import Discord, Index, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 PODMAN, OPENSSL = (shutil.which(one) or one for one in ("podman", "openssl"))
@@ -751,7 +751,6 @@ def test_self_check_of_the_container_lacks_nothing(stage: Stage) -> None:
 
 def test_index_that_is_silent_at_start_is_learned_later(stage: Stage, index: Index) -> None:
     index.add_wheel("late", "1.0", {"late.py": ""})
-    index.answer("/simple/pip/", hang)
     world = stage.world
     files = world.serve(230, world.index_origin)
     known = world.names.pop("files.test")
@@ -759,7 +758,6 @@ def test_index_that_is_silent_at_start_is_learned_later(stage: Stage, index: Ind
     container = stage.start()
     assert "not known yet" in container.logs()
 
-    index._answers.pop("/simple/pip/")
     world.names["files.test"], world.names["index.test"] = files, known
     soon(lambda: container.sees("passed", *files))
     assert container.triage("late")["outcome"] == "ok"
