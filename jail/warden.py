@@ -23,12 +23,13 @@ import select
 import signal
 import socket
 import ssl
+import stat
 import struct
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ MAX_TEXT_CHARS = 4096  # of any one string that the jail made, output apart
 MAX_EVENTS_PER_KIND = 2000  # a flood of one kind must not push out the others
 MAX_PAGE_BYTES = 32 << 20  # one project page of the index
 MAX_REQUEST_BYTES = 16 << 10  # request line and headers from the jail
-MAX_METADATA_BYTES = 1 << 20  # entry_points.txt and RECORD of the installed distribution
+MAX_FILE_BYTES = 1 << 20  # of any one file of the scratch
 MAX_CONNECTIONS = 32  # served at once to the jail; more are closed at once
 MAX_REDIRECTS = 5
 MAX_MEMORY_BYTES = 1 << 30  # of the warden itself
@@ -53,14 +54,22 @@ STARTED = b"snakehook: jail ready\n"  # launch.py's first line: from here on the
 LAZY_CODECS = ("ascii", "idna", "latin-1", "unicode_escape")
 JSON_PAGE = "application/vnd.pypi.simple.v1+json"
 
-MAX_TRACE_LINE_BYTES = 4 << 20
+MAX_TRACE_LINE_BYTES = 1 << 20
+MAX_AUDIT_LINE_BYTES = 8 << 10  # the hook keeps to half of it
+MAX_COMMAND_CHARS = 16 << 10  # of a command and its arguments
 MAX_SEARCHED_BYTES = 16 << 20  # of each kind of thing that is searched for bait
 MAX_CODES = 500  # pieces of generated source
 MAX_CODE_BYTES = 64 << 10
-MAX_FILES = 200_000  # of the scratch that are looked at
 MAX_FOLDERS = 40_000  # of the scratch that are looked into
+MAX_LISTING_CHARS = 48 << 20  # of the paths of the scratch, each counted as PATH_CHARS more: 200,000 of usual length
+PATH_CHARS = 200
+MAX_READ_BYTES = 8 << 20  # of each kind of file of the scratch; a file counts PAGE_BYTES at least
+PAGE_BYTES = 4096
 MAX_DEPTH = 100
-MAX_WAITING = 1000  # calls of a process whose parent is not known yet
+MAX_WAITING_BYTES = 1 << 20  # of the calls of a process whose parent is not known yet
+MAX_NUMBERS = 200_000  # of processes, of sockets
+MAX_KNOWN = 400_000  # files that the pages of a run name
+MAX_PID = 1 << 22  # the kernel's own limit
 MAX_READS = 4  # of the Python witness for one of the kernel's
 MAX_TWIN_CHARS = 500  # compared to find what two witnesses say of the same act
 STRACE_CALLS = "execve,execveat,fork,vfork,clone,clone3,connect,sendto,sendmsg,sendmmsg,bind,socket,unlink,unlinkat"
@@ -337,11 +346,13 @@ class Gateway:
                 connection.close()
 
     def converse(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):  # the jail hung up, or was silent: there is nobody to tell
-            connection.settimeout(IDLE_SEC)
-            while self.answer(connection):
-                pass
-        self.places.release()
+        try:
+            with connection, contextlib.suppress(OSError):  # the jail hung up, or was silent: there is nobody to tell
+                connection.settimeout(IDLE_SEC)
+                while self.answer(connection):
+                    pass
+        finally:
+            self.places.release()
 
     def answer(self, connection: socket.socket) -> bool:
         """Answer one request; whether the connection may carry another."""
@@ -386,6 +397,8 @@ class Gateway:
         if project in self.index.denylist:
             self.stream.emit("denied", project=project)
             raise Refused(403, "the project is on the denylist")
+        if len(self.known) > MAX_KNOWN:
+            raise Refused(403, "the pages of this run name too many files")
         url, data = f"{self.index.url}/{project}/", io.BytesIO()
         self.fetch(url, JSON_PAGE, data, MAX_PAGE_BYTES)
         try:
@@ -523,26 +536,32 @@ def nxdomain(query: bytes) -> tuple[str, bytes]:
     return printable(b".".join(labels)), query[:2] + b"\x81\x83\0\1\0\0\0\0\0\0" + query[12 : at + 5]
 
 
-def record(questions: dict[str, float], name: str) -> None:
-    """Note when a name was first asked for."""
-    if len(questions) < MAX_EVENTS_PER_KIND:
-        questions.setdefault(name, time.monotonic())
+class Questions(dict[str, float]):
+    """The names that the jail asked for, and when it first did."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def add(self, name: str) -> None:
+        if name not in self and self.stream.room("name asked for"):
+            self[name] = time.monotonic()
 
 
-def answer_datagrams(server: socket.socket, questions: dict[str, float]) -> None:
+def answer_datagrams(server: socket.socket, questions: Questions) -> None:
     while True:
         query, client = server.recvfrom(4096)
         try:
             name, answer = nxdomain(query)
         except ValueError:
-            record(questions, "(malformed question)")
+            questions.add("(malformed question)")
             continue
-        record(questions, name)
+        questions.add(name)
         with contextlib.suppress(OSError):  # nobody waits for it any more
             server.sendto(answer, client)
 
 
-def answer_streams(server: socket.socket, questions: dict[str, float]) -> None:
+def answer_streams(server: socket.socket, questions: Questions) -> None:
     """DNS over TCP (RFC 7766), one question a connection: enough to say no."""
     while True:
         connection, _ = server.accept()
@@ -550,7 +569,7 @@ def answer_streams(server: socket.socket, questions: dict[str, float]) -> None:
             connection.settimeout(0.5)
             length = int.from_bytes(connection.recv(2, socket.MSG_WAITALL))
             name, answer = nxdomain(connection.recv(min(length, 4096), socket.MSG_WAITALL))
-            record(questions, name)
+            questions.add(name)
             connection.sendall(len(answer).to_bytes(2) + answer)
 
 
@@ -569,113 +588,136 @@ class Output:
         self.kept += data[: MAX_OUTPUT_BYTES - len(self.kept)]
 
 
-def open_beneath(root_fd: int, path: str) -> int:
-    """Open a file or directory of the scratch; no part of `path` may be a link, which could lead to files of ours."""
-    fd = os.dup(root_fd)
-    for part in path.split("/"):
-        try:
-            step = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
-        finally:
-            os.close(fd)
-        fd = step
-    return fd
+class Scratch:
+    """The files that the jail can write to. What is too much to look at is counted, not looked at."""
 
+    def __init__(self, phase: Phase, stream: Stream) -> None:
+        self.phase, self.stream = phase, stream
+        self.fd = os.open(phase.paths["SCRATCH"], os.O_RDONLY | os.O_DIRECTORY)
+        self.read_bytes: Counter[str] = Counter()  # by kind: no flood of one keeps another from being read
+        self.missed = 0  # by the last walk
 
-def read_beneath(root_fd: int, path: str) -> bytes:
-    try:
-        with open(open_beneath(root_fd, path), "rb") as file:
-            return file.read(MAX_METADATA_BYTES)
-    except OSError:  # absent, or not a file
-        return b""
+    def open(self, path: str) -> int:
+        """Open a file or a folder; no part of `path` may be a link, which could lead to files of ours."""
+        fd = os.dup(self.fd)
+        for part in path.split("/"):
+            try:
+                step = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = step
+        return fd
 
+    def read(self, path: str, kind: str) -> bytes:
+        """The start of a file; nothing of what is none, is gone, or is too much of its kind."""
+        data = b""
+        if self.read_bytes[kind] < MAX_READ_BYTES:
+            with contextlib.suppress(OSError), os.fdopen(self.open(path), "rb") as file:
+                data = file.read(MAX_FILE_BYTES)
+        else:
+            self.stream.lost[f"{kind}, read"] += 1
+        self.read_bytes[kind] += max(len(data), PAGE_BYTES)
+        return data
 
-def lines_beneath(root_fd: int, path: str) -> list[str]:
-    return read_beneath(root_fd, path).decode("utf-8", "replace").splitlines()
+    def lines(self, path: str, kind: str) -> list[str]:
+        return self.read(path, kind).decode("utf-8", "replace").splitlines()
+
+    def walk(self) -> Iterator[tuple[str, os.stat_result | None]]:
+        """Every file and folder with what is known of it, the nearest first: no crowd further down hides them."""
+        self.missed = 0
+        left_chars = MAX_LISTING_CHARS
+        folders = [""]
+        for folder in folders:  # which grows
+            try:
+                fd = self.open(folder.rstrip("/") or ".")
+            except OSError:  # its permission was taken away, or it is gone
+                yield folder, None
+                continue
+            try:
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        path = folder + entry.name
+                        left_chars -= len(path) + PATH_CHARS
+                        is_folder = entry.is_dir(follow_symlinks=False)
+                        too_many = len(folders) >= MAX_FOLDERS or path.count("/") >= MAX_DEPTH
+                        if left_chars < 0 or (is_folder and too_many):
+                            self.missed += 1
+                            continue
+                        if is_folder:
+                            folders.append(path + "/")
+                        with contextlib.suppress(OSError):  # gone while we look, in a phase that goes on
+                            yield path, entry.stat(follow_symlinks=False)
+            finally:
+                os.close(fd)
+
+    def snapshot(self) -> dict[str, tuple[int, int, int]]:
+        """Every file: its size, inode, and change time (which nobody in the jail can set)."""
+        found = {}
+        for path, about in self.walk():
+            if not about:
+                found[path] = (0, 0, -1)
+            elif not stat.S_ISDIR(about.st_mode):
+                found[path] = (about.st_size, about.st_ino, about.st_ctime_ns)
+        self.stream.lost["file, looked at"] += self.missed
+        return found
+
+    def is_full(self) -> bool:
+        """Whether the run took more disk than it may. A disk of its own is somewhat larger than that, and so never full
+        before this is seen: a package that tidies up in time would hide that its disk was full."""
+        used_bytes = files = 0
+        if self.phase.own_disk:
+            disk = os.fstatvfs(self.fd)
+            used_bytes, files = (disk.f_blocks - disk.f_bfree) * disk.f_frsize, disk.f_files - disk.f_ffree
+        else:
+            for _, about in self.walk():
+                used_bytes += about.st_blocks * 512 if about else 0
+                files += 1
+                if self.missed or files > self.phase.max_files:  # to look at all takes longer than there is
+                    return True
+        return used_bytes > self.phase.max_disk_bytes or files > self.phase.max_files
 
 
 SCRIPT = re.compile(r"\s*([\w.-]{1,100})\s*=\s*([A-Za-z_][\w.]{0,200}:[A-Za-z_][\w.]{0,200})\s*(?:\[.*)?", re.ASCII)
 MODULE = re.compile(r'"?([A-Za-z_]\w{0,100})(?:/.*)?(?:\.py|\.(?:[\w-]+\.)?so),.*', re.ASCII)
 
 
-def installed_distribution(scratch_fd: int, site: str, wanted: str) -> dict[str, Any]:
-    """The console scripts and top-level modules of the distribution `wanted` (a canonical name), by its own word.
+def installed(scratch: Scratch, files: Iterable[str]) -> tuple[set[str], dict[str, Any]]:
+    """Which of `files` the distributions in `site` list as theirs, and what there is to try of the one that is wanted.
 
-    Those that are named like the distribution come first: they are what a person would try.
+    Of its console scripts and top-level modules those that are named like it come first: a person would try them.
     """
+    site, wanted = scratch.phase.site, scratch.phase.distribution
+    listed: set[str] = set()
     scripts: dict[str, str] = {}
     modules: set[str] = set()
-    site_fd = open_beneath(scratch_fd, site)
-    for folder in os.listdir(site_fd):
-        if not folder.endswith(".dist-info") or canonical(folder.split("-")[0]) != wanted:
+    for path in files:
+        if not (match := re.fullmatch(rf"({re.escape(site)}/([^/-]+)[^/]*\.dist-info)/RECORD", path)):
             continue
+        is_wanted = canonical(match[2]) == wanted
+        for line in scratch.lines(path, "RECORD"):
+            listed.add(f"{site}/" + line.rsplit(",", 2)[0].strip('"').removeprefix("../../"))
+            if is_wanted and (module := MODULE.fullmatch(line)):
+                modules.add(module[1])
+        listed.intersection_update(files)
         section = ""
-        for line in lines_beneath(site_fd, f"{folder}/entry_points.txt"):
+        for line in scratch.lines(f"{match[1]}/entry_points.txt", "entry points") if is_wanted else ():
             if line.startswith("["):
                 section = line.strip()
-            elif section == "[console_scripts]" and (match := SCRIPT.fullmatch(line)):
-                scripts[match[1]] = match[2]
-        for line in lines_beneath(site_fd, f"{folder}/RECORD"):
-            if match := MODULE.fullmatch(line):
-                modules.add(match[1])
-    os.close(site_fd)
+            elif section == "[console_scripts]" and (script := SCRIPT.fullmatch(line)):
+                scripts[script[1]] = script[2]
 
     def rank(name: str) -> tuple[bool, str]:
         return canonical(name) != wanted, name
 
-    return {
-        "scripts": [(name, scripts[name]) for name in sorted(scripts, key=rank)],
+    about = {
+        "scripts": [(one, scripts[one]) for one in sorted(scripts, key=rank)],
         "modules": sorted(modules, key=rank),
     }
+    return listed, about
 
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def installed_files(scratch_fd: int, site: str) -> set[str]:
-    """Every path that a RECORD in `site` lists, and what pip itself leaves there."""
-    listed: set[str] = set()
-    try:
-        site_fd = open_beneath(scratch_fd, site)
-    except OSError:
-        return listed
-    for folder in os.listdir(site_fd):
-        if folder.endswith(".dist-info"):
-            own = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
-            listed |= {f"{site}/{folder}/{name}" for name in own}
-            for line in lines_beneath(site_fd, f"{folder}/RECORD"):
-                listed.add(f"{site}/" + line.rsplit(",", 2)[0].strip('"').removeprefix("../../"))
-    os.close(site_fd)
-    return listed
-
-
-def snapshot(scratch_fd: int) -> dict[str, tuple[int, int, int, int]]:
-    """Every file of the scratch: its size, inode, change time (which nobody in the jail can set), space."""
-    found: dict[str, tuple[int, int, int, int]] = {}
-    folders = [""]
-    opened = 0
-    while folders and len(found) < MAX_FILES and opened < MAX_FOLDERS:
-        opened += 1
-        folder = folders.pop()
-        try:
-            fd = open_beneath(scratch_fd, folder.rstrip("/") or ".")
-        except OSError:  # its permission was taken away, or its path is longer than the kernel takes
-            found[folder] = (0, 0, -1, 0)
-            continue
-        with contextlib.closing(os.scandir(fd)) as entries:
-            for entry in entries:
-                path = folder + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    if path.count("/") < MAX_DEPTH:
-                        folders.append(path + "/")
-                else:
-                    try:
-                        about = entry.stat(follow_symlinks=False)
-                    except OSError:  # gone while we look, in a phase that goes on
-                        continue
-                    found[path] = (about.st_size, about.st_ino, about.st_ctime_ns, about.st_blocks * 512)
-        os.close(fd)
-    return found
 
 
 class Bait:
@@ -727,29 +769,31 @@ class Account:
 
     def take(self, data: bytes) -> None:
         *lines, self.rest = (self.rest + data).split(b"\n")
-        self.rest = self.rest[-MAX_TEXT_CHARS:]
+        self.rest = self.rest[: MAX_AUDIT_LINE_BYTES + 1]
         for line in lines:
             try:
-                said = json.loads(line)
+                said = json.loads(line) if len(line) <= MAX_AUDIT_LINE_BYTES else {}
                 event, pid = said["event"], int(said["pid"])
+                if not 0 < pid <= MAX_PID:
+                    raise ValueError("no number of a process")
+                if len(self.pids) < MAX_NUMBERS:
+                    self.pids.add(pid)
                 if event == "start":
-                    self.started.add(pid)
+                    self.started |= self.pids & {pid}
                 elif event == "code":
                     self.piece(pid, int(said["id"]), said)
                 else:
-                    subject, at = SUBJECTS[event](said["what"]), printable(str(said["at"]).encode(errors="replace"))
+                    subject = SUBJECTS[event](said["what"])[:MAX_TEXT_CHARS]
                     if (event, pid, subject) not in self.places and self.stream.room(f"Python's {event}"):
-                        self.places[event, pid, subject] = at[:MAX_TEXT_CHARS]
-                        self.places.setdefault((event, 0, subject), at[:MAX_TEXT_CHARS])
-                if len(self.pids) < MAX_FILES:
-                    self.pids.add(pid)
+                        self.places[event, pid, subject] = at = source_place(said)
+                        self.places.setdefault((event, 0, subject), at)
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):
                 self.malformed += 1
 
     def piece(self, pid: int, number: int, said: dict[str, Any]) -> None:
         """Put generated source together, and tell it when it is whole."""
         if "at" in said and (pid, number) not in self.code and len(self.code) < MAX_CODES:
-            about = {"bytes": int(said["bytes"]), "place": printable(str(said["at"]).encode(errors="replace"))}
+            about = {"bytes": int(said["bytes"]), "place": source_place(said)}
             self.code[pid, number] = {**about, "decoded": said["decoded"] is True, "source": b""}
         if code := self.code.get((pid, number)):
             code["source"] += bytes.fromhex(said["text"])[: MAX_CODE_BYTES - len(code["source"])]
@@ -765,6 +809,10 @@ class Account:
         """Where one of `pids` says that it did this to one of `subjects`."""
         said = (self.places.get((event, pid, subject)) for pid in pids for subject in subjects)
         return next((at for at in said if at is not None), None)
+
+
+def source_place(said: dict[str, Any]) -> str:
+    return printable(str(said["at"]).encode(errors="replace"))[:MAX_TEXT_CHARS]
 
 
 def endpoint(what: Any) -> str:
@@ -784,7 +832,7 @@ SUBJECTS: dict[str, Callable[[Any], str]] = {
     "spawn": lambda what: str(what)[:MAX_TWIN_CHARS],
     "address": endpoint,
     "name": lambda what: printable(str(what).encode("latin-1", "replace")).rstrip(".").lower(),
-    "open": lambda what: printable(str(what).encode(errors="surrogateescape"))[:MAX_TEXT_CHARS],
+    "open": lambda what: printable(str(what).encode(errors="surrogateescape")),
 }
 
 
@@ -808,6 +856,7 @@ class Process:
     acted: bool = False
     vain: tuple[Any, ...] | None = None  # a program that it tried to become and could not, yet
     waiting: list[tuple[str, bytes]] = field(default_factory=list)  # what it did before its parent was known
+    waiting_bytes: int = 0
 
     @property
     def title(self) -> str:
@@ -862,7 +911,7 @@ class Trace:
         self.leaders: dict[int, int] = {}  # of threads
         self.jail_pids: set[int] = set()
         self.datagram: set[bytes] = set()  # sockets
-        self.asked: dict[str, set[Process]] = {}  # who sent the resolver this name
+        self.asked: dict[tuple[str, Process], None] = {}  # names, and who sent them to the resolver
         self.asker = NOBODY  # or the last who turned to the resolver
         self.told: set[tuple[Any, ...]] = set()
 
@@ -894,6 +943,8 @@ class Trace:
                 self.settle(self.launcher, NOBODY, 1)
             return
         if pid in self.outside:
+            if name == "exit":  # its number may come again
+                self.outside.remove(pid)
             return
         if pid in self.leaders:
             if name == "exit":
@@ -904,7 +955,8 @@ class Trace:
         result = self.RESULT.search(rest)
         if not process.parent:
             process.waiting.append((name, rest))
-            if len(process.waiting) > MAX_WAITING:  # a parent that never returns
+            process.waiting_bytes += len(rest) + PAGE_BYTES
+            if process.waiting_bytes > MAX_WAITING_BYTES:  # a parent that never returns
                 self.settle(process, NOBODY, 0)
         elif name == "exit":
             self.end(process, *rest.decode().rsplit(" ", 1))
@@ -915,7 +967,7 @@ class Trace:
                 self.fork(process, int(result[1]), int(result[4] or result[1]), b"CLONE_THREAD" in rest)
             elif name in ("execve", "execveat"):
                 self.execute(process, strings, error)
-            elif name == "socket" and result[2] and b"SOCK_DGRAM" in rest:
+            elif name == "socket" and result[2] and b"SOCK_DGRAM" in rest and len(self.datagram) < MAX_NUMBERS:
                 self.datagram.add(result[2])
             elif name in ("unlink", "unlinkat") and strings and not error:
                 self.delete(process, self.DESCRIPTOR.match(rest), strings[0])
@@ -962,6 +1014,8 @@ class Trace:
     def execute(self, process: Process, strings: list[bytes], error: str | None) -> None:
         program = printable(strings[0]) if strings and strings[0] else "(a file without a name)"
         words = [printable(one)[:1000] for one in strings[1:65]] or [program]
+        while sum(map(len, words)) > MAX_COMMAND_CHARS:
+            words.pop()
         # As a list, or as the string that a shell gets for its last word.
         twins = {one[:MAX_TWIN_CHARS].decode("latin-1") for one in (b" ".join(strings[1:]), *strings[-1:])}
         if process.vain and process.vain[1] != words:
@@ -1022,11 +1076,11 @@ class Trace:
                 if question is None:
                     self.bait.look("packet to", target, data, pid=process.pid, process=process.title)
                 elif len(self.asked) < MAX_EVENTS_PER_KIND:
-                    self.asked.setdefault(question, set()).add(process)
+                    self.asked.setdefault((question, process))
 
     def delete(self, process: Process, folder: re.Match[bytes] | None, name: bytes) -> None:
         at = bytes.fromhex(folder[1].replace(b"\\x", b"").decode()) if folder else b""
-        path = printable(name if name.startswith(b"/") or not at else at + b"/" + name)
+        path = printable(os.path.normpath(os.path.join(at, name)))  # noqa: PTH118 - they are bytes
         if not process.own and not (self.is_pip and path.startswith("/tmp/pip-")):  # noqa: S108 - it tidies up
             self.file(path, "deleted", None, pid=process.pid, process=process.title)
 
@@ -1063,11 +1117,14 @@ class Trace:
             if not process.parent:
                 self.settle(process, NOBODY, 0)
             self.give_up(process)
+        askers: dict[str, list[Process]] = {}
+        for name, process in self.asked:
+            askers.setdefault(name, []).append(process)
         for name, seen in [*questions.items()]:
-            sure = self.asked.get(name)
+            sure = askers.get(name)
             place = self.account.place("name", [0], [name.lower().rstrip(".")])
             expected = bool(sure) and not name.endswith(".arpa")  # which Python asks for by the number
-            for process in sure or {self.asker}:
+            for process in sure or [self.asker]:
                 self.tell("dns", process, name, expected, [name], place, net="dns", seen=seen)
             self.bait.look("DNS name", name[:200], name.replace(".", "").encode())
         for process in sorted([*self.ended, *self.alive.values()], key=lambda one: one.number):  # parents come first
@@ -1094,7 +1151,7 @@ def run(phase: Phase, stream: Stream) -> None:
     threading.stack_size(1 << 20)  # the threads of MAX_CONNECTIONS must fit into MAX_MEMORY_BYTES
     libc.mallopt(M_ARENA_MAX, 1)  # 64 MiB of addresses each
     sys.setswitchinterval(0.0005)  # else each connection waits for the thread that reads the witnesses
-    scratch_fd = os.open(phase.paths["SCRATCH"], os.O_RDONLY | os.O_DIRECTORY)
+    scratch = Scratch(phase, stream)
     cache_fd = os.open(phase.index.cache, os.O_RDONLY | os.O_DIRECTORY) if phase.index else -1
     audit = Path(phase.paths["AUDIT"])
     audit.chmod(0o600)
@@ -1119,14 +1176,14 @@ def run(phase: Phase, stream: Stream) -> None:
     for _, end in pipes.values():
         os.close(end)
     drop_privileges(phase)
-    before = snapshot(scratch_fd)
+    before = scratch.snapshot()
     ours.send(b"go")
 
     message, fds, _, _ = socket.recv_fds(ours, 4096, 3)
     if not fds:
         raise OSError(json.loads(message)["error"])
     sockets = [socket.socket(fileno=fd) for fd in fds]
-    questions: dict[str, float] = {}
+    questions = Questions(stream)
     serve(answer_datagrams, sockets[0], questions)
     serve(answer_streams, sockets[1], questions)
     gateway = Gateway(phase.index, stream, cache_fd) if phase.index else None
@@ -1172,56 +1229,19 @@ def run(phase: Phase, stream: Stream) -> None:
             elif gateway and gateway.left_bytes < 0:
                 stopped = "download_cap"
             elif time.monotonic() > look_at_disk:
-                stopped = "disk" if is_full(phase, scratch_fd) else None
+                stopped = "disk" if scratch.is_full() else None
                 look_at_disk = time.monotonic() + (POLL_SEC if phase.own_disk else WALK_SEC)
             if stopped:
                 os.close(lifeline)
     duration_sec = time.monotonic() - begun
     hear()
     trace.finish(questions)
-    tell_files(phase, stopped is not None, trace, before, scratch_fd)
-    finish(phase, trace, outputs, stopped, status, scratch_fd, duration_sec)
+    distribution = tell_files(scratch, trace, before, stopped is not None)
+    finish(scratch, trace, outputs, stopped, status, distribution, duration_sec)
 
 
 def serve(target: Callable[..., None], *arguments: Any) -> None:
     threading.Thread(target=target, args=arguments, daemon=True).start()
-
-
-def is_full(phase: Phase, scratch_fd: int) -> bool:
-    """Whether the run took more disk than it may. A disk of its own is somewhat larger than that, and so never full
-    before this is seen: a package that tidies up in time would hide that its disk was full."""
-    if phase.own_disk:
-        disk = os.fstatvfs(scratch_fd)
-        used_bytes, files = (disk.f_blocks - disk.f_bfree) * disk.f_frsize, disk.f_files - disk.f_ffree
-    else:
-        used_bytes, files = count_beneath(scratch_fd, phase.max_files)
-    return used_bytes > phase.max_disk_bytes or files > phase.max_files
-
-
-def count_beneath(root_fd: int, enough: int) -> tuple[int, int]:
-    """The bytes of a directory and the number of its files and folders, counted no further than `enough`.
-
-    More than MAX_FOLDERS folders are enough, too: to look into each of them would take longer than there is.
-    """
-    used_bytes = count = 0
-    folders = ["."]
-    while folders:
-        if count > enough or len(folders) > MAX_FOLDERS:
-            return used_bytes, enough + 1
-        folder = folders.pop()
-        try:
-            fd = open_beneath(root_fd, folder)
-        except OSError:  # closed to us, or gone
-            continue
-        with contextlib.closing(os.scandir(fd)) as entries:
-            for entry in entries:
-                count += 1
-                if entry.is_dir(follow_symlinks=False) and folder.count("/") < MAX_DEPTH:
-                    folders.append(f"{folder}/{entry.name}")
-                with contextlib.suppress(OSError):  # gone while we look
-                    used_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
-        os.close(fd)
-    return used_bytes, count
 
 
 def where(path: str) -> str:
@@ -1233,33 +1253,34 @@ def where(path: str) -> str:
 
 
 def tell_files(
-    phase: Phase, stopped: bool, trace: Trace, before: dict[str, tuple[int, int, int, int]], scratch_fd: int
-) -> None:
-    """Write what changed in the scratch beyond what the installed distributions list as theirs."""
-    after = snapshot(scratch_fd)
-    listed = installed_files(scratch_fd, phase.site) if phase.distribution else set()
+    scratch: Scratch, trace: Trace, before: dict[str, tuple[int, int, int]], stopped: bool
+) -> dict[str, Any]:
+    """Write what changed in the scratch beyond what the installed distributions list as theirs; what was installed."""
+    after = scratch.snapshot()
+    listed, distribution = installed(scratch, after) if scratch.phase.distribution else (set(), {})
     for path in sorted({*before, *after}):
         was, is_now, seen = before.get(path), after.get(path), where(path)
         if path.endswith(".pth") and is_now and was != is_now:
-            lines = lines_beneath(scratch_fd, path)
+            lines = scratch.lines(path, ".pth")
             code = next((one for one in lines if one.startswith(("import ", "import\t"))), None)
-            if code and (path not in listed or path.count("/") == phase.site.count("/") + 1):
+            if code and (path not in listed or path.count("/") == scratch.phase.site.count("/") + 1):
                 trace.stream.emit("pth", path=seen, place=seen, line=printable(code.encode(errors="replace")))
         if was == is_now or path in listed or (stopped and path.startswith("tmp/pip-")):  # pip had no time to tidy up
             continue
         change = "created" if was is None else "deleted" if is_now is None else "modified"
         trace.file(seen, change, is_now[0] if is_now else None)
-        if is_now and trace.bait.searched_bytes["file"] < MAX_SEARCHED_BYTES:
-            trace.bait.look("file", seen, read_beneath(scratch_fd, path))
+        if is_now:
+            trace.bait.look("file", seen, scratch.read(path, "file"))
+    return distribution
 
 
 def finish(
-    phase: Phase,
+    scratch: Scratch,
     trace: Trace,
     outputs: dict[str, Output],
     stopped: str | None,
     status: int,
-    scratch_fd: int,
+    distribution: dict[str, Any],
     duration_sec: float,
 ) -> None:
     """Write what is known when the jail is gone: its output, what it installed, and how it ended."""
@@ -1280,10 +1301,9 @@ def finish(
     elif not started:
         outcome, reason = "error", printable(bytes(outputs["log"].kept[-1000:])) or "the jail did not start"
     else:
-        outcome = "ok" if exit_code == 0 else "disk" if is_full(phase, scratch_fd) else "failed"
-    if phase.distribution and outcome == "ok":
-        with contextlib.suppress(OSError):  # the package took it away again
-            stream.write("distribution", **installed_distribution(scratch_fd, phase.site, phase.distribution))
+        outcome = "ok" if exit_code == 0 else "disk" if scratch.is_full() else "failed"
+    if distribution and outcome == "ok":
+        stream.write("distribution", **distribution)
     heard = trace.account.started
     stream.write(
         "end",

