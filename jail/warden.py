@@ -226,7 +226,7 @@ def may_look_into_processes() -> bool:
     return bool(effective and int(effective[1], 16) >> CAP_SYS_PTRACE & 1)
 
 
-def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[int], log_fd: int, trace_fd: int) -> int:
+def keep_jail(phase: Phase, control: socket.socket, lifeline: int, pipes: dict[str, int]) -> int:
     """Make the namespaces, hand over their sockets, run the jail, and end it when `lifeline` closes: return its status.
 
     This process keeps the privilege to kill the jail; the warden, which parses what the jail says, must not have it.
@@ -239,8 +239,6 @@ def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[i
     enter_namespaces(rootless)
     sockets = open_network(phase.index is not None)
     socket.send_fds(control, [b"s"], [one.fileno() for one in sockets])
-    for one in sockets:
-        one.close()
     proc_fd = os.open("/proc", os.O_PATH)  # the child mounts another one over it
     own_user = bool(phase.strace and not rootless and not may_look_into_processes())
     maps = {name: Path("/proc/self", name).read_text() for name in ("uid_map", "gid_map") if own_user}
@@ -260,13 +258,14 @@ def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[i
             near.send(b"u")
             if not near.recv(1):
                 os._exit(1)
+        stdio = (os.open(os.devnull, os.O_RDONLY), pipes["stdout"], pipes["stderr"])
         for target, source in enumerate(stdio):
             os.dup2(source, target)
-        os.set_inheritable(log_fd, True)
-        os.set_inheritable(trace_fd, True)
+        os.set_inheritable(pipes["log"], True)
+        os.set_inheritable(pipes["trace"], True)
         os.nice(10)  # whatever runs in the jail, the service and the wardens come first
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # the one value that keeps the host's crash helper out
-        argv = jail_command(phase, rootless, log_fd, trace_fd)
+        argv = jail_command(phase, rootless, pipes["log"], pipes["trace"])
         os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": path for name, path in phase.paths.items()})
     near.close()
     if own_user:
@@ -277,8 +276,6 @@ def keep_jail(phase: Phase, control: socket.socket, lifeline: int, stdio: list[i
             os.write(map_fd, "".join(same).encode())
             os.close(map_fd)
         far.send(b"m")
-    for fd in (*stdio, log_fd, trace_fd):
-        os.close(fd)
     ended = os.pidfd_open(pid)
     select.select([lifeline, ended], [], [])
     os.kill(pid, signal.SIGKILL)  # the first process of its namespace: the kernel takes all the others with it
@@ -303,6 +300,10 @@ def drop_privileges(phase: Phase) -> None:
 
 
 # --- the index, as the jail may see it -------------------------------------------------------------------------------
+
+
+def serve(target: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=target, args=arguments, daemon=True).start()
 
 
 class Refused(Exception):
@@ -340,7 +341,7 @@ class Gateway:
         while True:
             connection, _ = listener.accept()
             if self.places.acquire(blocking=False):
-                threading.Thread(target=self.converse, args=(connection,), daemon=True).start()
+                serve(self.converse, connection)
             else:
                 self.stream.emit("refused", what="index", target="too many connections")
                 connection.close()
@@ -522,54 +523,44 @@ def printable(data: bytes) -> str:
 # --- the resolver ----------------------------------------------------------------------------------------------------
 
 
+NO_QUESTION = ("(malformed question)", b"")
+
+
 def nxdomain(query: bytes) -> tuple[str, bytes]:
-    """The name that `query` asks for and the answer "no such name" (RFC 1035 section 4). Raises ValueError."""
+    """The name that `query` asks for and the answer "no such name" (RFC 1035 section 4), or NO_QUESTION."""
     labels: list[bytes] = []
     at = 12
     while at < len(query) and (length := query[at]):
         if length > 63 or len(labels) > 127:
-            raise ValueError("not a plain name")
+            return NO_QUESTION
         labels.append(query[at + 1 : at + 1 + length])
         at += 1 + length
     if len(query) < at + 5:
-        raise ValueError("cut short")
+        return NO_QUESTION
     return printable(b".".join(labels)), query[:2] + b"\x81\x83\0\1\0\0\0\0\0\0" + query[12 : at + 5]
 
 
-class Questions(dict[str, float]):
-    """The names that the jail asked for, and when it first did."""
-
-    def __init__(self, stream: Stream) -> None:
-        super().__init__()
-        self.stream = stream
-
-    def add(self, name: str) -> None:
-        if name not in self and self.stream.room("name asked for"):
-            self[name] = time.monotonic()
-
-
-def answer_datagrams(server: socket.socket, questions: Questions) -> None:
+def answer_datagrams(server: socket.socket, note: Callable[[str], None]) -> None:
     while True:
         query, client = server.recvfrom(4096)
-        try:
-            name, answer = nxdomain(query)
-        except ValueError:
-            questions.add("(malformed question)")
-            continue
-        questions.add(name)
+        name, answer = nxdomain(query)
+        note(name)
         with contextlib.suppress(OSError):  # nobody waits for it any more
             server.sendto(answer, client)
 
 
-def answer_streams(server: socket.socket, questions: Questions) -> None:
-    """DNS over TCP (RFC 7766), one question a connection: enough to say no."""
+def answer_streams(server: socket.socket, note: Callable[[str], None]) -> None:
+    """DNS over TCP (RFC 7766), one question a connection: enough to say no. Who is slow or leaves is noted, too."""
     while True:
         connection, _ = server.accept()
-        with connection, contextlib.suppress(OSError, ValueError):
+        with connection, contextlib.suppress(OSError):
             connection.settimeout(0.5)
-            length = int.from_bytes(connection.recv(2, socket.MSG_WAITALL))
-            name, answer = nxdomain(connection.recv(min(length, 4096), socket.MSG_WAITALL))
-            questions.add(name)
+            query = b""
+            with contextlib.suppress(OSError):
+                length = int.from_bytes(connection.recv(2, socket.MSG_WAITALL))
+                query = connection.recv(min(length, 4096), socket.MSG_WAITALL)
+            name, answer = nxdomain(query)
+            note(name)
             connection.sendall(len(answer).to_bytes(2) + answer)
 
 
@@ -869,6 +860,11 @@ class Process:
 
 
 NOBODY = Process(0, 0)
+FETCHERS = {"git", "hg", "svn", "bzr"}
+
+
+def unescaped(string: bytes) -> bytes:
+    return bytes.fromhex(string.replace(b"\\x", b"").decode())
 
 
 def is_python(program: str) -> bool:
@@ -962,7 +958,7 @@ class Trace:
             self.end(process, *rest.decode().rsplit(" ", 1))
         elif result:
             error = result[3].decode() if result[3] else None
-            strings = [bytes.fromhex(one.replace(b"\\x", b"").decode()) for one in self.STRING.findall(rest)]
+            strings = [unescaped(one) for one in self.STRING.findall(rest)]
             if name in ("fork", "vfork", "clone", "clone3"):
                 self.fork(process, int(result[1]), int(result[4] or result[1]), b"CLONE_THREAD" in rest)
             elif name in ("execve", "execveat"):
@@ -1026,10 +1022,12 @@ class Trace:
         process.vain = None
         self.tell_exec(process, program, words, twins, None)
         if process.fresh and process.own:
-            # A Python that pip starts is a build backend, and so the package's, unless it is pip once more. Descent and
-            # the first program decide, by the kernel's account: a package can neither claim to be pip nor turn into it.
+            # A Python that pip starts is a build backend, and so the package's, unless it is pip once more; and so is
+            # what fetches a requirement by URL. Descent and the first program decide, by the kernel's account: a
+            # package can neither claim to be pip nor turn into it.
             again = process is self.main or "".join(words[1:2]).endswith("/pip/__pip-runner__.py")
-            process.own = self.is_pip and (again or not is_python(program))
+            is_package_s = is_python(program) or program.rpartition("/")[2] in FETCHERS
+            process.own = self.is_pip and (again or not is_package_s)
         if process is self.main and process.fresh:
             self.main_argv = words
         process.program, process.argv, process.fresh = program, words, False
@@ -1050,7 +1048,7 @@ class Trace:
         fd = self.DESCRIPTOR.match(rest)
         target = "who it was connected to"
         for port, host, abstract, path in self.ADDRESS.findall(rest):
-            text = bytes.fromhex((host or path).replace(b"\\x", b"").decode())
+            text = unescaped(host or path)
             if port:
                 kind = "udp" if fd and fd[1] in self.datagram else "tcp"
                 ip = text.decode("ascii", "replace")
@@ -1070,16 +1068,14 @@ class Trace:
             self.tell("network", process, act, is_far, [act], place, net=net, error=error)
         if name.startswith("send") and not process.own:
             for data in strings:
-                question = None
-                with contextlib.suppress(ValueError):
-                    question = nxdomain(data)[0] if data[4:6] == b"\0\1" else None
-                if question is None:
+                question, answer = nxdomain(data) if data[4:6] == b"\0\1" else NO_QUESTION
+                if not answer:
                     self.bait.look("packet to", target, data, pid=process.pid, process=process.title)
                 elif len(self.asked) < MAX_EVENTS_PER_KIND:
                     self.asked.setdefault((question, process))
 
     def delete(self, process: Process, folder: re.Match[bytes] | None, name: bytes) -> None:
-        at = bytes.fromhex(folder[1].replace(b"\\x", b"").decode()) if folder else b""
+        at = unescaped(folder[1]) if folder else b""
         path = printable(os.path.normpath(os.path.join(at, name)))  # noqa: PTH118 - they are bytes
         if not process.own and not (self.is_pip and path.startswith("/tmp/pip-")):  # noqa: S108 - it tidies up
             self.file(path, "deleted", None, pid=process.pid, process=process.title)
@@ -1106,7 +1102,9 @@ class Trace:
         hidden = expected and speaks and not place and not process.own
         telling = hidden or self.stream.is_telling(kind, " ".join(words))
         about = {"target": target, "pid": process.pid, "process": process.title, "place": place}
-        about |= {"own": process.own, "witness": ["kernel", "python"] if place else ["kernel"], "hidden": hidden}
+        # A requirement by URL leads pip itself astray: nothing but its index is its own to ask.
+        own = process.own and (kind == "exec" or not self.stream.is_telling("network", target))
+        about |= {"own": own, "witness": ["kernel", "python"] if place else ["kernel"], "hidden": hidden}
         if self.stream.emit(kind, telling=telling, **about, **more):
             process.acted = True
             self.told.add(key)
@@ -1145,8 +1143,8 @@ class Trace:
 # --- the phase -------------------------------------------------------------------------------------------------------
 
 
-def run(phase: Phase, stream: Stream) -> None:
-    """Run the phase and write its events. Raises OSError when the machine can't make the jail."""
+def run(phase: Phase, stream: Stream) -> dict[str, Any]:
+    """Run the phase and write its events; return how it ended. Raises OSError when the machine can't make the jail."""
     begun = time.monotonic()
     threading.stack_size(1 << 20)  # the threads of MAX_CONNECTIONS must fit into MAX_MEMORY_BYTES
     libc.mallopt(M_ARENA_MAX, 1)  # 64 MiB of addresses each
@@ -1160,21 +1158,18 @@ def run(phase: Phase, stream: Stream) -> None:
     lifeline_far, lifeline = os.pipe()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pipes = {name: os.pipe() for name in ("stdout", "stderr", "log", "trace")}
+    far_ends = {name: end for name, (_, end) in pipes.items()}
     if os.fork() == 0:
         os.close(lifeline)  # or it would never close
-        far = {name: end for name, (_, end) in pipes.items()}
-        stdio = [os.open(os.devnull, os.O_RDONLY), far["stdout"], far["stderr"]]
         try:
-            ended = keep_jail(phase, theirs, lifeline_far, stdio, far["log"], far["trace"])
+            ended = keep_jail(phase, theirs, lifeline_far, far_ends)
             theirs.send(json.dumps({"status": ended}).encode())
         except BaseException as error:  # the last frame of a forked child: tell the warden, and never run its code
             theirs.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         finally:
             os._exit(0)
-    os.close(lifeline_far)
-    theirs.close()
-    for _, end in pipes.values():
-        os.close(end)
+    for fd in (theirs.detach(), *far_ends.values()):  # or they would never end
+        os.close(fd)
     drop_privileges(phase)
     before = scratch.snapshot()
     ours.send(b"go")
@@ -1183,9 +1178,15 @@ def run(phase: Phase, stream: Stream) -> None:
     if not fds:
         raise OSError(json.loads(message)["error"])
     sockets = [socket.socket(fileno=fd) for fd in fds]
-    questions = Questions(stream)
-    serve(answer_datagrams, sockets[0], questions)
-    serve(answer_streams, sockets[1], questions)
+    questions: dict[str, float] = {}
+
+    def note(name: str) -> None:
+        """When a name was first asked for."""
+        if name not in questions and stream.room("name asked for"):
+            questions[name] = time.monotonic()
+
+    serve(answer_datagrams, sockets[0], note)
+    serve(answer_streams, sockets[1], note)
     gateway = Gateway(phase.index, stream, cache_fd) if phase.index else None
     if gateway:
         serve(gateway.listen, sockets[2])
@@ -1236,12 +1237,27 @@ def run(phase: Phase, stream: Stream) -> None:
     duration_sec = time.monotonic() - begun
     hear()
     trace.finish(questions)
-    distribution = tell_files(scratch, trace, before, stopped is not None)
-    finish(scratch, trace, outputs, stopped, status, distribution, duration_sec)
-
-
-def serve(target: Callable[..., None], *arguments: Any) -> None:
-    threading.Thread(target=target, args=arguments, daemon=True).start()
+    distribution = tell_files(trace, scratch, before, stopped)
+    started = tell_output(trace, outputs)
+    exit_code, killed_by = (trace.main.exit_code, trace.main.signal) if trace.main else (status, None)
+    reason = None
+    if stopped:
+        outcome, exit_code, killed_by = stopped, None, None
+    elif not started:
+        outcome, reason = "error", printable(bytes(outputs["log"].kept[-1000:])) or "the jail did not start"
+    else:
+        outcome = "ok" if exit_code == 0 else "disk" if scratch.is_full() else "failed"
+    if distribution and outcome == "ok":
+        stream.write("distribution", **distribution)
+    return {
+        "outcome": outcome,
+        "reason": reason,
+        "exit_code": exit_code,
+        "signal": killed_by,
+        "python_witness": trace.main.jail_pid in account.started if trace.main else bool(account.started),
+        "duration_s": round(duration_sec, 3),
+        "dropped": dict(+stream.lost),
+    }
 
 
 def where(path: str) -> str:
@@ -1253,9 +1269,10 @@ def where(path: str) -> str:
 
 
 def tell_files(
-    scratch: Scratch, trace: Trace, before: dict[str, tuple[int, int, int]], stopped: bool
+    trace: Trace, scratch: Scratch, before: dict[str, tuple[int, int, int]], stopped: str | None
 ) -> dict[str, Any]:
-    """Write what changed in the scratch beyond what the installed distributions list as theirs; what was installed."""
+    """Write what changed in the scratch beyond what the installed distributions list as theirs; return what there is
+    to try of the one that is wanted."""
     after = scratch.snapshot()
     listed, distribution = installed(scratch, after) if scratch.phase.distribution else (set(), {})
     for path in sorted({*before, *after}):
@@ -1274,17 +1291,9 @@ def tell_files(
     return distribution
 
 
-def finish(
-    scratch: Scratch,
-    trace: Trace,
-    outputs: dict[str, Output],
-    stopped: str | None,
-    status: int,
-    distribution: dict[str, Any],
-    duration_sec: float,
-) -> None:
-    """Write what is known when the jail is gone: its output, what it installed, and how it ended."""
-    stream, stdout = trace.stream, outputs["stdout"]
+def tell_output(trace: Trace, outputs: dict[str, Output]) -> bool:
+    """Write what was printed; whether the launcher said that it is there."""
+    stdout = outputs["stdout"]
     started = stdout.kept.startswith(STARTED)
     if started:
         del stdout.kept[: len(STARTED)]
@@ -1293,28 +1302,8 @@ def finish(
         output = outputs[name]
         text, is_cut = output.kept.decode("utf-8", "replace"), output.total_bytes > len(output.kept)
         trace.bait.look("output on", name, bytes(output.kept))
-        stream.write("output", stream=name, text=text, bytes=output.total_bytes, truncated=is_cut)
-    exit_code, killed_by = (trace.main.exit_code, trace.main.signal) if trace.main else (status, None)
-    reason = None
-    if stopped:
-        outcome, exit_code, killed_by = stopped, None, None
-    elif not started:
-        outcome, reason = "error", printable(bytes(outputs["log"].kept[-1000:])) or "the jail did not start"
-    else:
-        outcome = "ok" if exit_code == 0 else "disk" if scratch.is_full() else "failed"
-    if distribution and outcome == "ok":
-        stream.write("distribution", **distribution)
-    heard = trace.account.started
-    stream.write(
-        "end",
-        outcome=outcome,
-        reason=reason,
-        exit_code=exit_code,
-        signal=killed_by,
-        python_witness=trace.main.jail_pid in heard if trace.main else bool(heard),
-        duration_s=round(duration_sec, 3),
-        dropped=dict(+stream.lost),
-    )
+        trace.stream.write("output", stream=name, text=text, bytes=output.total_bytes, truncated=is_cut)
+    return started
 
 
 def main() -> None:
@@ -1323,10 +1312,10 @@ def main() -> None:
     phase = Phase(index=Index(**index) if index else None, **fields)
     stream = Stream(phase.telling)
     try:
-        run(phase, stream)
+        end = run(phase, stream)
     except OSError as error:
-        reason = f"the jail could not be made: {error}"
-        stream.write("end", outcome="error", reason=reason)
+        end = {"outcome": "error", "reason": f"the jail could not be made: {error}"}
+    stream.write("end", **end)
 
 
 if __name__ == "__main__":

