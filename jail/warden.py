@@ -29,7 +29,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -672,7 +672,7 @@ SCRIPT = re.compile(r"\s*([\w.-]{1,100})\s*=\s*([A-Za-z_][\w.]{0,200}:[A-Za-z_][
 MODULE = re.compile(r'"?([A-Za-z_]\w{0,100})(?:/.*)?(?:\.py|\.(?:[\w-]+\.)?so),.*', re.ASCII)
 
 
-def installed(scratch: Scratch, files: Iterable[str]) -> tuple[set[str], dict[str, Any]]:
+def installed(scratch: Scratch, files: Collection[str]) -> tuple[set[str], dict[str, Any]]:
     """Which of `files` the distributions in `site` list as theirs, and what there is to try of the one that is wanted.
 
     Of its console scripts and top-level modules those that are named like it come first: a person would try them.
@@ -686,10 +686,10 @@ def installed(scratch: Scratch, files: Iterable[str]) -> tuple[set[str], dict[st
             continue
         is_wanted = canonical(match[2]) == wanted
         for line in scratch.lines(path, "RECORD"):
-            listed.add(f"{site}/" + line.rsplit(",", 2)[0].strip('"').removeprefix("../../"))
+            if (theirs := f"{site}/" + line.rsplit(",", 2)[0].strip('"').removeprefix("../../")) in files:
+                listed.add(theirs)
             if is_wanted and (module := MODULE.fullmatch(line)):
                 modules.add(module[1])
-        listed.intersection_update(files)
         section = ""
         for line in scratch.lines(f"{match[1]}/entry_points.txt", "entry points") if is_wanted else ():
             if line.startswith("["):

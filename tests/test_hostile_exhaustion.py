@@ -484,6 +484,24 @@ def test_a_process_whose_birth_is_not_told_yet_does_not_use_up_the_warden_s_memo
     assert any("curl" in title for title in findings(report, "process.spawn"))
 
 
+CROWD_OF_RECORDS = """
+site = "/opt/snakehook/work/site/crowd-1.0"
+os.makedirs(site, exist_ok=True)
+open(f"{site}/lines", "w").write("\\n" * 1_000_000)
+for n in range(2000):
+    os.makedirs(f"{site}/x-{n}.dist-info", exist_ok=True)
+    if not os.path.exists(f"{site}/x-{n}.dist-info/RECORD"): os.link(f"{site}/lines", f"{site}/x-{n}.dist-info/RECORD")
+open("/home/dev/.bashrc", "w").write("echo persisted")
+"""
+
+
+def test_a_crowd_of_records_is_not_read_to_its_end(jail: None, snakehook: Snakehook, index: Index) -> None:
+    index.add_backend_sdist("crowd", "1.0", PROBES + CROWD_OF_RECORDS, {"crowd.py": ""})
+    report = install(snakehook, "crowd", RUN_TIMEOUT_SEC=20)
+    assert any(".bashrc" in title for title in findings(report, "persistence.write"))
+    assert any("RECORD" in title for title in findings(report, "limit.hit"))
+
+
 def test_no_crowd_of_folders_hides_what_lies_above_it(exhaust: Any) -> None:
     source = """
 place = os.path.dirname(os.path.abspath(__file__))
