@@ -13,6 +13,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 FIFO = "/opt/snakehook/audit"
+HOME = "/home/dev/"
 TRUSTED = (os.__file__.removesuffix("os.py"), f"{sys.prefix}/", "<frozen", "/opt/snakehook/launch", f"{FIFO}.py")
 MAX_LINE_BYTES = 4000  # below PIPE_BUF, so that the lines of many processes don't mix
 MAX_TWIN_CHARS = 500  # of a command: as many as the warden compares
@@ -29,6 +30,15 @@ PATHS = {"os.remove": 0, "os.rename": 1, "open": 0}
 KINDS = {"spawn": COMMANDS, "address": ADDRESSES, "name": NAMES, "open": PATHS}
 WATCHED = {event: (kind, at) for kind, events in KINDS.items() for event, at in events.items()}
 EVENTS = {*WATCHED, "compile", "marshal.loads"}
+
+# Our own names for them: a package may replace those of the modules, as gevent does.
+write, open_fd, getpid, getframe, dumps = os.write, os.open, os.getpid, sys._getframe, json.dumps
+thread, loads, fspath, fsencode = _thread.get_ident, marshal.loads, os.fspath, os.fsencode
+absolute = os.path.abspath
+
+fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
+busy: set[int] = set()  # threads: what we do ourselves is not told
+codes = 0
 
 
 def foreign(frame: FrameType | None) -> FrameType | None:
@@ -78,74 +88,66 @@ def readable(value: Any) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else repr(value)
 
 
-def install() -> None:
-    write, open_fd, getpid, getframe, dumps = os.write, os.open, os.getpid, sys._getframe, json.dumps
-    thread, loads, fspath, fsencode = _thread.get_ident, marshal.loads, os.fspath, os.fsencode
-    absolute = os.path.abspath
-    home = os.environ.get("HOME", "/home/dev") + "/"
-    fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
-    busy: set[int] = set()
-    codes = 0
-
-    def send(event: str, **fields: Any) -> None:
-        nonlocal fifo
-        line = dumps({"event": event, "pid": getpid(), **fields}, default=readable) + "\n"
-        if len(line) > MAX_LINE_BYTES:
-            short = {key: str(value)[:MAX_TWIN_CHARS] for key, value in fields.items()}
-            line = dumps({"event": event, "pid": getpid(), **short}) + "\n"
-        try:
-            write(fifo, line.encode())
-        except OSError:  # the package closed descriptors that it did not know
-            fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
-            write(fifo, line.encode())
-
-    def send_code(source: bytes, frame: FrameType, decoded: bool) -> None:
-        nonlocal codes
-        codes += 1
-        about: dict[str, Any] = {"at": place(frame), "bytes": len(source), "decoded": decoded}
-        for start in range(0, min(len(source), MAX_CODE_BYTES), CHUNK_BYTES):
-            send("code", id=codes, text=source[start : start + CHUNK_BYTES].hex(), **about)
-            about = {}
-
-    def look(event: str, args: tuple[Any, ...], direct: FrameType) -> None:
-        frame = foreign(direct)
-        if frame is None:
-            return
-        kind, at = WATCHED.get(event, ("code", 0))
-        what = args[at]
-        if kind == "open" and not isinstance(what, int):
-            path = absolute(fspath(what))
-            if isinstance(path, str) and (path.startswith(home) or event != "open" or {*(args[1] or "")} & {*"wax+"}):
-                send(kind, what=path, at=place(frame))
-        elif kind == "spawn":  # as the bytes that the kernel gets
-            words = [what] if isinstance(what, str | bytes | os.PathLike) else what
-            line = b" ".join(fsencode(word) for word in words)[:MAX_TWIN_CHARS]
-            send(kind, what=line.decode("latin-1"), at=place(frame))
-        elif kind == "name" and what:
-            name = what if isinstance(what, bytes) else what.encode("idna")
-            send(kind, what=name.decode("latin-1"), at=place(frame))
-        elif kind == "address" and what:
-            send(kind, what=what, at=place(frame))
-        elif frame is direct and event == "marshal.loads" and isinstance(code := loads(what), CodeType):
-            send_code(listing(code), frame, True)
-        elif frame is direct and event == "compile" and "/setuptools/" not in frame.f_code.co_filename:
-            source = what.encode("utf-8", "replace") if isinstance(what, str) else what
-            if isinstance(source, bytes):
-                send_code(source, frame, decodes(frame))
-
-    def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event not in EVENTS or thread() in busy:
-            return
-        busy.add(thread())
-        try:
-            look(event, args, getframe(1))
-        except Exception:  # noqa: S110 - a witness must not change what it sees, whatever it is shown
-            pass
-        finally:
-            busy.discard(thread())
-
-    send("start", what=sys.orig_argv)
-    sys.addaudithook(hook)
+def send(event: str, **fields: Any) -> None:
+    global fifo
+    line = dumps({"event": event, "pid": getpid(), **fields}, default=readable) + "\n"
+    if len(line) > MAX_LINE_BYTES:
+        short = {key: str(value)[:MAX_TWIN_CHARS] for key, value in fields.items()}
+        line = dumps({"event": event, "pid": getpid(), **short}) + "\n"
+    try:
+        write(fifo, line.encode())
+    except OSError:  # the package closed descriptors that it did not know
+        fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
+        write(fifo, line.encode())
 
 
-install()
+def send_code(source: bytes, frame: FrameType, decoded: bool) -> None:
+    global codes
+    codes += 1
+    about: dict[str, Any] = {"at": place(frame), "bytes": len(source), "decoded": decoded}
+    for start in range(0, min(len(source), MAX_CODE_BYTES), CHUNK_BYTES):
+        send("code", id=codes, text=source[start : start + CHUNK_BYTES].hex(), **about)
+        about = {}
+
+
+def look(event: str, args: tuple[Any, ...], direct: FrameType) -> None:
+    frame = foreign(direct)
+    if frame is None:
+        return
+    kind, at = WATCHED.get(event, ("code", 0))
+    what = args[at]
+    if kind == "open" and not isinstance(what, int):
+        path = absolute(fspath(what))
+        if isinstance(path, str) and (path.startswith(HOME) or event != "open" or {*(args[1] or "")} & {*"wax+"}):
+            send(kind, what=path, at=place(frame))
+    elif kind == "spawn":  # as the bytes that the kernel gets
+        words = [what] if isinstance(what, str | bytes | os.PathLike) else what
+        line = b" ".join(fsencode(word) for word in words)[:MAX_TWIN_CHARS]
+        send(kind, what=line.decode("latin-1"), at=place(frame))
+    elif kind == "name" and what:
+        name = what if isinstance(what, bytes) else what.encode("idna")
+        send(kind, what=name.decode("latin-1"), at=place(frame))
+    elif kind == "address" and what:
+        send(kind, what=what, at=place(frame))
+    elif frame is direct and event == "marshal.loads" and isinstance(code := loads(what), CodeType):
+        send_code(listing(code), frame, True)
+    elif frame is direct and event == "compile" and "/setuptools/" not in frame.f_code.co_filename:
+        source = what.encode("utf-8", "replace") if isinstance(what, str) else what
+        if isinstance(source, bytes):
+            send_code(source, frame, decodes(frame))
+
+
+def hook(event: str, args: tuple[Any, ...]) -> None:
+    if event not in EVENTS or thread() in busy:
+        return
+    busy.add(thread())
+    try:
+        look(event, args, getframe(1))
+    except Exception:  # noqa: S110 - a witness must not change what it sees, whatever it is shown
+        pass
+    finally:
+        busy.discard(thread())
+
+
+send("start", what=sys.orig_argv)
+sys.addaudithook(hook)
