@@ -614,6 +614,15 @@ def test_only_the_service_answers_callers(container: Container, stage: Stage) ->
         assert stage.neighbour(there) == {there: expected}
 
 
+def test_nothing_can_be_sent_past_the_wall_by_a_packet_socket(container: Container) -> None:
+    code = """
+import socket
+try: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+except PermissionError: print('"no"')
+"""
+    assert container.python(code) == "no"
+
+
 def test_wall_follows_an_address_that_changes(container: Container, stage: Stage, index: Index) -> None:
     world = stage.world
     index.add_wheel("moving", "1.0", {"moving.py": ""})
