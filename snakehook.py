@@ -2065,6 +2065,8 @@ class Api:
             raise falcon.HTTPUnauthorized(description=text, challenges=["Bearer"])
 
     def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
+        if (request.content_length or 0) > MAX_BODY_BYTES:  # waitress has seen to it; other servers have not
+            raise falcon.HTTPContentTooLarge(description=f"The body may have {MAX_BODY_BYTES} bytes at most.")
         if (request.content_type or "").partition(";")[0].strip().lower() != "application/json":
             raise falcon.HTTPUnsupportedMediaType(description="Send the body as application/json.")
         try:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import falcon
+import falcon.testing
 import pytest
 from conftest import ROOT, Answer, Serve, Service, Snakehook, serving
 from standins import Discord, Index, Reply, wait_for
@@ -257,6 +258,18 @@ def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(service: Service)
 def test_413_needs_no_token(service: Service) -> None:
     request = f"POST /v1/triage HTTP/1.1\r\nHost: x\r\nContent-Length: {LIMIT_BYTES + 1}\r\n\r\n"
     assert exchange(service, request.encode())[9:12] in (b"401", b"413")
+
+
+def test_413_behind_another_server_than_waitress(tmp_path: Path) -> None:
+    places = {"STATE_DIR": str(tmp_path), "PIP_CACHE_DIR": str(tmp_path), "JAIL_PYTHON_NAME": "/bin/sh"}
+    settings = program.load_settings({**places, "API_TOKEN": "t", "DISCORD_WEBHOOK_URL": "http://127.0.0.1:9/x"})
+    service = program.Service(settings, None)
+    try:
+        client = falcon.testing.TestClient(program.build_app(service))
+        headers = {"Authorization": "Bearer t", "Content-Type": "application/json"}
+        assert client.simulate_post("/v1/triage", body=b" " * 65_537, headers=headers).status_code == 413
+    finally:
+        service.stop()
 
 
 def test_413_for_a_chunked_body_without_end(service: Service) -> None:
