@@ -69,6 +69,7 @@ SPARE_BYTES, SPARE_INODES = 64 << 20, 10_000  # of its disk: the warden sees the
 MAX_CACHE_BYTES = 5_000_000_000
 OWN_PIDS = 4  # strace, nsjail and launch.py count, but are not the package's
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+CGROUP_PARENTS = [CGROUP_ROOT / one for one in ("snakehook", "memory/snakehook", "pids/snakehook")]  # v2, v1
 JAIL_DIR = Path(os.environ.get("JAIL_DIR") or Path(__file__).resolve().parent / "jail")
 JAIL_WORK = "/opt/snakehook/work"
 INDEX_IN_JAIL = "http://127.0.0.1:3141/simple/"
@@ -649,9 +650,7 @@ def with_disk(settings: Settings, sandbox: Sandbox) -> tuple[Sandbox, str]:
 
 def with_cgroups(_: Settings, sandbox: Sandbox) -> tuple[Sandbox, str]:
     """Groups of ours to make a run's groups in: one for all controllers (v2) or one for each (v1)."""
-    parents = [CGROUP_ROOT / one for one in ("memory/snakehook", "pids/snakehook")]
-    if (CGROUP_ROOT / "cgroup.controllers").exists():
-        parents = [CGROUP_ROOT / "snakehook"]
+    parents = CGROUP_PARENTS[:1] if (CGROUP_ROOT / "cgroup.controllers").exists() else CGROUP_PARENTS[1:]
     for parent in parents:
         parent.mkdir(exist_ok=True)
         for controllers in (parent.parent / "cgroup.subtree_control", parent / "cgroup.subtree_control"):
@@ -830,7 +829,7 @@ def sweep(settings: Settings) -> None:
                 pass  # somebody is at work in it, or was until now
             except (OSError, SandboxError) as error:
                 log.error("%s can't be removed: %s", folder, error)
-    for group in CGROUP_ROOT.glob(f"**/snakehook/{group_name(settings, '*')}"):
+    for group in (one for parent in CGROUP_PARENTS for one in parent.glob(group_name(settings, "*"))):
         if not (scratch / group.name.partition("-")[2]).exists():
             try:
                 remove_cgroup(group)
@@ -955,6 +954,12 @@ class Bait:
         times = {path: os.fstat(fd) for path, fd in self.files.items()}
         return [path for path, at in times.items() if (at.st_atime_ns, at.st_mtime_ns) != (self.OLD_NS, self.NEWER_NS)]
 
+    def works(self) -> bool:
+        """Whether a read shows: not on a file system that is mounted noatime."""
+        self.set()
+        os.pread(next(iter(self.files.values())), 1, 0)
+        return bool(self.sprung())
+
     def close(self) -> None:
         for fd in self.files.values():
             os.close(fd)
@@ -995,6 +1000,8 @@ class Detonation:
                 run_cgroups(settings, sandbox, report.run_id) as self.cgroups,
                 contextlib.closing(Bait(folder / "work" / "home", user, group)) as self.bait,
             ):
+                if not self.bait.works():
+                    report.coverage["not_run"].append("decoy files: this file system keeps no access times (noatime)")
                 install = self.phase(folder, "install", None, ["pip", *pip_arguments(settings, request)])
                 if install.outcome == "ok":
                     for name, trigger, launch in self.triggers(request):
@@ -1084,6 +1091,7 @@ class Detonation:
         index = None
         if name == "install":
             variables["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"  # for the pips that pip starts, too
+            variables["PIP_CONFIG_FILE"] = os.devnull  # a build must not set up the pip that comes after it
             index = {
                 "url": sandbox.index_url,
                 "hosts": index_hosts(settings, sandbox.index_url),
@@ -1092,7 +1100,7 @@ class Detonation:
                 "cache": str(package_cache(settings)),
             }
         else:
-            variables["PYTHONPATH"] = f"{JAIL_WORK}/{request.site}"
+            variables["SNAKEHOOK_SITE"] = f"{JAIL_WORK}/{request.site}"  # for audit.py
         options = ["--config", settings.nsjail_config_path]
         options += ["--chroot", settings.nsjail_chroot_path] if settings.nsjail_chroot_path else []
         options += [word for key, limit in limits.items() for word in (f"--rlimit_{key}", str(limit))]
@@ -1155,7 +1163,10 @@ class Detonation:
         """Put one event of the warden where a reader looks for it, and say so when it is a finding."""
         kind = event["kind"]
         rule, severity, title = judge(event)
-        if kind in LISTS and not (kind in ("network", "dns") and event["own"]):
+        own = event.get("own", False)
+        if kind in ("network", "dns") and matches(FAR, event["target"]):
+            own = False  # pip has no business there: what it was made to do is the package's
+        if kind in LISTS and not (kind in ("network", "dns") and own):
             name, fields, more = LISTS[kind]
             rank = 0 if kind == "process" and event["acted"] else SEVERITIES.index(severity or "info")
             self.keep(getattr(self.report, name), pick(event, fields), rank, **pick(event, more))
@@ -1165,11 +1176,13 @@ class Detonation:
             self.installed = event
         elif kind == "opened":
             self.places[event["target"]] = event["place"]
+        elif kind == "left":
+            self.note(f"{phase.title}: what {event['count']} processes were still waiting to do was not seen")
         elif kind == "denied":
             self.note(f"{event['project']} is on the denylist and was not given out")
         elif kind == "refused":
             self.note(f"{phase.title}: refused {event['target']}: {event.get('reason', event['what'])}")
-        if severity and not event.get("own"):
+        if severity and not own:
             self.find(phase, rule, severity, title, event.get("place"), event.get("process"))
         if event.get("hidden"):
             title = f"from Python, but unseen by Python's own witness: {title}"
@@ -1289,12 +1302,14 @@ DROPPED = rf"(?:{PLACES}|[^/(]).*|\S*/(?:(?:ba|da|z)?sh|python[0-9.]*|perl) \S+ 
 FAR = r"(?!(?:listen )?(?:127\.[0-9.]+|\[::1\]|\[::ffff:127\.[0-9.]+\])(?::[0-9]+)?$|(?:listen )?unix:).*"
 # Where code waits for the next login, boot or interpreter; what is installed.
 PERSISTENT = (
-    r"/home/dev/\.(?:bash|zsh|profile|login|ssh/|config/(?:autostart|systemd|fish)|local/share/applications|local/bin|pam"
-    r"|gnupg|npmrc|gitconfig|pip/|config/pip|local/lib/python).*|.*\.pth|.*/(?:site|user)customize\.py"
+    r"/home/dev/\.(?:bash|zsh|[kct]*shrc|profile|login|x(?:profile|init|session)|ssh/|pam|gnupg|npmrc|gitconfig|pip/"
+    r"|config/(?:autostart|systemd|environment\.d|plasma-workspace/env|fish|git/|pip|uv/|nvim)|vimrc|tmux|gdbinit"
+    r"|local/(?:share/(?:applications|systemd)|bin|lib/python)|vscode/extensions|cargo/config"
+    r"|ipython/.*/startup/.*\.i?py$).*|.*\.pth|.*/(?:site|user)customize\.py"
 )
 LASTING = rf"{PERSISTENT}|{JAIL_WORK}/site/.*"
-BUILD_TOOLS = re.compile(
-    r"(.*-)?(gcc|g\+\+|cc|c\+\+|clang|clang\+\+|ld|as|ar|ranlib|cc1|cc1plus|collect2|strip|make|gmake|cmake|ninja|meson"
+BUILD_TOOLS = re.compile(  # the system's: a package's own program may have any name
+    r"(/usr)?(/local)?/(s?bin|lib/gcc/.*)/([a-z0-9_]+-)*(gcc|g\+\+|cc|c\+\+|clang|clang\+\+|ld|as|ar|ranlib|cc1|cc1plus|collect2|strip|make|gmake|cmake|ninja|meson"
     r"|rustc|cargo|swig|cython|pkg-config|git|uname|ldconfig|lsb_release|which|gfortran|f951|llvm-config|install"
     r"|patchelf)(-[0-9.]+)?"
 )
@@ -1313,7 +1328,7 @@ def command_severity(event: dict[str, Any]) -> str:
     if matches(TELLING, line) or (event["phase"] != "install" and matches(DROPPED, line)):
         return "high"
     by_pool = any(word.startswith("from multiprocessing.") for word in event["argv"])
-    return "info" if by_pool or BUILD_TOOLS.fullmatch(event["target"].rpartition("/")[2]) else "medium"
+    return "info" if by_pool or BUILD_TOOLS.fullmatch(event["target"]) else "medium"
 
 
 def network_severity(event: dict[str, Any]) -> str:
@@ -1353,6 +1368,7 @@ SENTENCES: dict[str, tuple[str, str | Callable[[dict[str, Any]], str | None], st
     "bait": ("secret.read", "high", "reads or touches {target}"),
     "leak": ("secret.read", "high", "passes on {target} in {reason}"),
     "tamper": ("evidence.tamper", "medium", "{target}: {reason}"),
+    "left": ("limit.hit", "medium", "left {count} processes at work, which were ended with the phase"),
 }
 VERBS = {"tcp": "connects (tcp) to", "udp": "sends (udp) to", "other": "uses"}
 # The list of the report that an event goes to, the fields that it has there (its own=the event's), and further ones

@@ -5,16 +5,23 @@ process can forge or silence it: what it says is annotation, and its silence is 
 """
 
 import _thread
-import json
 import marshal
 import os
+import site
 import sys
-from types import CodeType, FrameType
-from typing import Any
+
+LIBRARY = os.__file__.removesuffix("os.py")
+# What a package put first on the path, by PYTHONPATH say, must not stand for the library that the hook is made of.
+whole_path, sys.path[:] = sys.path[:], [LIBRARY.rstrip("/"), f"{LIBRARY}lib-dynload"]
+import json  # noqa: E402
+from types import CodeType, FrameType  # noqa: E402
+from typing import Any  # noqa: E402
+
+sys.path[:] = whole_path
 
 FIFO = "/opt/snakehook/audit"
 HOME = "/home/dev/"
-TRUSTED = (os.__file__.removesuffix("os.py"), f"{sys.prefix}/", "<frozen", "/opt/snakehook/launch", f"{FIFO}.py")
+TRUSTED = (LIBRARY, f"{sys.prefix}/", "<frozen", "/opt/snakehook/launch", f"{FIFO}.py")
 MAX_LINE_BYTES = 4000  # below PIPE_BUF, so that the lines of many processes don't mix
 MAX_TWIN_CHARS = 500  # of a command: as many as the warden compares
 MAX_CODE_BYTES = 64 << 10
@@ -151,3 +158,5 @@ def hook(event: str, args: tuple[Any, ...]) -> None:
 
 send("start", what=sys.orig_argv)
 sys.addaudithook(hook)
+if "SNAKEHOOK_SITE" in os.environ:  # as site-packages: after the library, and with its .pth files
+    site.addsitedir(os.environ["SNAKEHOOK_SITE"])

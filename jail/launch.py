@@ -13,7 +13,7 @@ LINGER_SEC = 2.0  # for what detaches itself, so that it is seen at work before 
 STARTED = b"snakehook: jail ready\n"
 
 # What a person would type; sys.argv is [name, target, argument ...] when a snippet starts.
-ENTER = "import sys, site; target = sys.argv.pop(1); site.addsitedir(target); "
+ENTER = "import sys; target = sys.argv.pop(1); "  # audit.py has made it a site directory
 SNIPPETS = {
     "start": ENTER,
     "import": ENTER + "import importlib; importlib.import_module(sys.argv.pop(1))",
@@ -28,7 +28,7 @@ SNIPPETS = {
 
 def command(kind: str, arguments: list[str]) -> list[str]:
     if kind == "pip":
-        return [sys.executable, "-m", "pip", *arguments]
+        return [sys.executable, "-P", "-m", "pip", *arguments]  # -P: nothing in the working directory is pip's
     return [sys.executable, "-c", SNIPPETS[kind], *arguments]
 
 

@@ -52,6 +52,9 @@ WALK_SEC = 1.0  # the same, where looking takes a walk
 INDEX_PORT = 3141
 STARTED = b"snakehook: jail ready\n"  # launch.py's first line: from here on the package may have had its say
 LAZY_CODECS = ("ascii", "idna", "latin-1", "unicode_escape")
+JAIL_PYTHON = "/opt/snakehook/python/bin/python"
+PIP_AGAIN = re.compile(r"/opt/snakehook/python/lib/python[0-9.]+/site-packages/pip/__pip-runner__\.py")
+SYSTEM_LOOK = re.compile(r"(/usr)?/bin/(lsb_release|uname)")
 JSON_PAGE = "application/vnd.pypi.simple.v1+json"
 
 MAX_TRACE_LINE_BYTES = 1 << 20
@@ -73,6 +76,7 @@ MAX_PID = 1 << 22  # the kernel's own limit
 MAX_READS = 4  # of the Python witness for one of the kernel's
 MAX_TWIN_CHARS = 500  # compared to find what two witnesses say of the same act
 STRACE_CALLS = "execve,execveat,fork,vfork,clone,clone3,connect,sendto,sendmsg,sendmmsg,bind,socket,unlink,unlinkat"
+STRACE_CALLS += ",exit_group"
 STRACE_FLAGS = ["-f", "-q", "-y", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s", "4096"]
 STRACE_FLAGS += ["-e", f"trace={STRACE_CALLS}", "-e", "signal=!SIGCHLD"]
 
@@ -212,7 +216,7 @@ def jail_command(phase: Phase, rootless: bool, log_fd: int, trace_fd: int) -> li
     return [
         *([phase.strace, *STRACE_FLAGS, "-o", f"/proc/self/fd/{trace_fd}"] if phase.strace else []),
         *[phase.nsjail, *phase.options, *ids, "--log_fd", str(log_fd)],
-        *["--", "/opt/snakehook/python/bin/python", "-I", "/opt/snakehook/launch.py", *phase.launch],
+        *["--", JAIL_PYTHON, "-I", "-S", "/opt/snakehook/launch.py", *phase.launch],
     ]
 
 
@@ -328,8 +332,8 @@ class Gateway:
     FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+!-]{0,250}", re.ASCII)
     SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
-    def __init__(self, index: Index, stream: Stream, cache_fd: int) -> None:
-        self.index, self.stream, self.cache_fd = index, stream, cache_fd
+    def __init__(self, index: Index, stream: Stream, bait: "Bait", cache_fd: int) -> None:
+        self.index, self.stream, self.bait, self.cache_fd = index, stream, bait, cache_fd
         self.places = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self.lock = threading.Lock()  # held while upstream is asked, so that no more than one page is read at a time
         self.left_bytes = index.max_bytes
@@ -398,6 +402,8 @@ class Gateway:
         if project in self.index.denylist:
             self.stream.emit("denied", project=project)
             raise Refused(403, "the project is on the denylist")
+        if self.bait.look("index request for", project, project.encode()):
+            raise Refused(403, "it carries a decoy's value")
         if len(self.known) > MAX_KNOWN:
             raise Refused(403, "the pages of this run name too many files")
         url, data = f"{self.index.url}/{project}/", io.BytesIO()
@@ -613,13 +619,29 @@ class Scratch:
     def lines(self, path: str, kind: str) -> list[str]:
         return self.read(path, kind).decode("utf-8", "replace").splitlines()
 
-    def walk(self) -> Iterator[tuple[str, os.stat_result | None]]:
+    def unlock(self, folder: str) -> None:
+        """Give back a permission that was taken away, so that nothing hides behind it: we are the jail's user."""
+        above, _, name = folder.rpartition("/")
+        above_fd = self.open(above or ".")
+        try:
+            if os.stat(name, dir_fd=above_fd, follow_symlinks=False).st_mode & 0o500 != 0o500:
+                fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above_fd)
+                try:
+                    Path(f"/proc/self/fd/{fd}").chmod(0o700)
+                finally:
+                    os.close(fd)
+        finally:
+            os.close(above_fd)
+
+    def walk(self, *, unlock: bool = False) -> Iterator[tuple[str, os.stat_result | None]]:
         """Every file and folder with what is known of it, the nearest first: no crowd further down hides them."""
         self.missed = 0
         left_chars = MAX_LISTING_CHARS
         folders = [""]
         for folder in folders:  # which grows
             try:
+                if unlock and folder:
+                    self.unlock(folder.rstrip("/"))
                 fd = self.open(folder.rstrip("/") or ".")
             except OSError:  # its permission was taken away, or it is gone
                 yield folder, None
@@ -644,7 +666,7 @@ class Scratch:
     def snapshot(self) -> dict[str, tuple[int, int, int]]:
         """Every file: its size, inode, and change time (which nobody in the jail can set)."""
         found = {}
-        for path, about in self.walk():
+        for path, about in self.walk(unlock=True):  # no jail is at work while this looks
             if not about:
                 found[path] = (0, 0, -1)
             elif not stat.S_ISDIR(about.st_mode):
@@ -669,7 +691,7 @@ class Scratch:
 
 
 SCRIPT = re.compile(r"\s*([\w.-]{1,100})\s*=\s*([A-Za-z_][\w.]{0,200}:[A-Za-z_][\w.]{0,200})\s*(?:\[.*)?", re.ASCII)
-MODULE = re.compile(r'"?([A-Za-z_]\w{0,100})(?:/.*)?(?:\.py|\.(?:[\w-]+\.)?so),.*', re.ASCII)
+MODULE = re.compile(r'"?((?!__pycache__)[A-Za-z_]\w{0,100})(?:/.*)?(?:\.pyc?|\.(?:[\w-]+\.)?so),.*', re.ASCII)
 
 
 def installed(scratch: Scratch, files: Collection[str]) -> tuple[set[str], dict[str, Any]]:
@@ -694,7 +716,7 @@ def installed(scratch: Scratch, files: Collection[str]) -> tuple[set[str], dict[
         for line in scratch.lines(f"{match[1]}/entry_points.txt", "entry points") if is_wanted else ():
             if line.startswith("["):
                 section = line.strip()
-            elif section == "[console_scripts]" and (script := SCRIPT.fullmatch(line)):
+            elif section in ("[console_scripts]", "[gui_scripts]") and (script := SCRIPT.fullmatch(line)):
                 scripts[script[1]] = script[2]
 
     def rank(name: str) -> tuple[bool, str]:
@@ -718,17 +740,21 @@ class Bait:
         self.stream = stream
         self.searched_bytes: Counter[str] = Counter()  # by kind: no flood of one keeps another from being searched
         self.forms = {name: disguises(value) for name, value in values.items()}
+        self.told: set[str] = set()
         self.paths = [name.replace("~", "/home/dev", 1) for name in values if name.startswith("~")]
 
-    def look(self, kind: str, where: str, data: bytes, **about: Any) -> None:
-        """Tell the first place where each value turns up."""
+    def look(self, kind: str, where: str, data: bytes, **about: Any) -> bool:
+        """Tell the first place where each value turns up, and whether one does here. Threads may look side by side."""
         self.searched_bytes[kind] += len(data)
         if self.searched_bytes[kind] > MAX_SEARCHED_BYTES:
             self.stream.lost[f"{kind}, searched for bait"] += 1
-            return
-        for name in [one for one, forms in self.forms.items() if any(form in data for form in forms)]:
-            del self.forms[name]
-            self.stream.emit("leak", target=name, reason=f"{kind} {where}", **about)
+            return False
+        found = [one for one, forms in [*self.forms.items()] if any(form in data for form in forms)]
+        for name in found:
+            if name not in self.told:
+                self.told.add(name)
+                self.stream.emit("leak", target=name, reason=f"{kind} {where}", **about)
+        return bool(found)
 
 
 def disguises(value: str) -> set[bytes]:
@@ -784,7 +810,7 @@ class Account:
     def piece(self, pid: int, number: int, said: dict[str, Any]) -> None:
         """Put generated source together, and tell it when it is whole."""
         if "at" in said and (pid, number) not in self.code and len(self.code) < MAX_CODES:
-            about = {"bytes": int(said["bytes"]), "place": source_place(said)}
+            about = {"bytes": min(max(int(said["bytes"]), 0), 1 << 40), "place": source_place(said)}
             self.code[pid, number] = {**about, "decoded": said["decoded"] is True, "source": b""}
         if code := self.code.get((pid, number)):
             code["source"] += bytes.fromhex(said["text"])[: MAX_CODE_BYTES - len(code["source"])]
@@ -860,7 +886,6 @@ class Process:
 
 
 NOBODY = Process(0, 0)
-FETCHERS = {"git", "hg", "svn", "bzr"}
 
 
 def unescaped(string: bytes) -> bytes:
@@ -887,9 +912,10 @@ class Trace:
         rb"sa_family=AF_INET6?, sin6?_port=htons\((\d+)\).*?"
         rb'(?:inet_addr\(|inet_pton\(AF_INET6, )"((?:\\x[0-9a-f]{2})*)"'
         rb'|sa_family=AF_UNIX, sun_path=(@?)"((?:\\x[0-9a-f]{2})*)"'
+        rb'|sa_family=AF_UNSPEC, sa_data="((?:\\x[0-9a-f]{2})*)"'  # as IPv4, where a datagram is sent
     )
     DESCRIPTOR = re.compile(rb"[^<,]*<((?:\\x[0-9a-f]{2})*)>")  # what the first argument stands for
-    LAUNCHER = b'"' + "".join(f"\\x{byte:02x}" for byte in b"/opt/snakehook/python/bin/python").encode() + b'"'
+    LAUNCHER = b'"' + "".join(f"\\x{byte:02x}" for byte in JAIL_PYTHON.encode()).encode() + b'"'
 
     def __init__(self, phase: Phase, stream: Stream, account: Account, bait: Bait) -> None:
         self.stream, self.account, self.bait = stream, account, bait
@@ -909,12 +935,14 @@ class Trace:
         self.datagram: set[bytes] = set()  # sockets
         self.asked: dict[tuple[str, Process], None] = {}  # names, and who sent them to the resolver
         self.asker = NOBODY  # or the last who turned to the resolver
+        self.left: list[Process] = []  # at work when the launcher ended
         self.told: set[tuple[Any, ...]] = set()
 
     def take(self, data: bytes) -> None:
         *lines, self.rest = (self.rest + data).split(b"\n")
         if len(self.rest) > MAX_TRACE_LINE_BYTES:  # an exec with very many arguments: its start and its end will do
             self.rest = self.rest[: 1 << 16] + self.rest[-4096:]
+            self.stream.lost["system call, told whole"] += 1
         for line in lines:
             if not (match := self.LINE.fullmatch(line)):
                 continue
@@ -948,6 +976,10 @@ class Trace:
                 return
             pid = self.leaders[pid]
         process = self.alive.get(pid) or self.born(pid)
+        if name == "exit_group":
+            if process is self.launcher:  # it has lingered: nobody sees what these are still waiting to do
+                self.left = [one for one in self.alive.values() if not one.own]
+            return
         result = self.RESULT.search(rest)
         if not process.parent:
             process.waiting.append((name, rest))
@@ -1022,12 +1054,14 @@ class Trace:
         process.vain = None
         self.tell_exec(process, program, words, twins, None)
         if process.fresh and process.own:
-            # A Python that pip starts is a build backend, and so the package's, unless it is pip once more; and so is
-            # what fetches a requirement by URL. Descent and the first program decide, by the kernel's account: a
-            # package can neither claim to be pip nor turn into it.
-            again = process is self.main or "".join(words[1:2]).endswith("/pip/__pip-runner__.py")
-            is_package_s = is_python(program) or program.rpartition("/")[2] in FETCHERS
-            process.own = self.is_pip and (again or not is_package_s)
+            # What pip starts is the package's, a build backend or git say, unless it is pip once more or looks at the
+            # system. Descent and the first program decide, by the kernel's account: a package can neither claim to be
+            # pip nor turn into it.
+            again = program == JAIL_PYTHON and PIP_AGAIN.fullmatch("".join(words[1:2]))
+            looks = SYSTEM_LOOK.fullmatch(program) or (
+                SYSTEM_LOOK.fullmatch(process.program) and program.startswith(("/usr/", "/bin/"))
+            )
+            process.own = self.is_pip and bool(process is self.main or again or looks)
         if process is self.main and process.fresh:
             self.main_argv = words
         process.program, process.argv, process.fresh = program, words, False
@@ -1047,14 +1081,20 @@ class Trace:
     def reach(self, process: Process, name: str, rest: bytes, strings: list[bytes], error: str | None) -> None:
         fd = self.DESCRIPTOR.match(rest)
         target = "who it was connected to"
-        for port, host, abstract, path in self.ADDRESS.findall(rest):
-            text = unescaped(host or path)
+        for port, host, abstract, path, raw in self.ADDRESS.findall(rest):
+            text = unescaped(host or path or raw)
+            if raw:
+                if not name.startswith("send") or len(text) < 6:  # a connect with it only ends a connection
+                    continue
+                port, text = str(int.from_bytes(text[:2])).encode(), socket.inet_ntoa(text[2:6]).encode()
             if port:
                 kind = "udp" if fd and fd[1] in self.datagram else "tcp"
                 ip = text.decode("ascii", "replace")
                 target = f"[{ip}]:{port.decode()}" if ":" in ip else f"{ip}:{port.decode()}"
             else:
                 kind, target = "other", f"unix:{abstract.decode()}{printable(text)}"
+            if error in ("ENETUNREACH", "EHOSTUNREACH"):  # a thread changed it after strace had read it
+                target = target.replace("127.0.0.1:", "changed under way from 127.0.0.1:")
             if target == "127.0.0.1:53":
                 self.asker = process
             # The C library asks nscd before it reads /etc/passwd.
@@ -1124,7 +1164,6 @@ class Trace:
             expected = bool(sure) and not name.endswith(".arpa")  # which Python asks for by the number
             for process in sure or [self.asker]:
                 self.tell("dns", process, name, expected, [name], place, net="dns", seen=seen)
-            self.bait.look("DNS name", name[:200], name.replace(".", "").encode())
         for process in sorted([*self.ended, *self.alive.values()], key=lambda one: one.number):  # parents come first
             about: dict[str, Any] = {one: getattr(process, one) for one in PROCESS_FIELDS}
             about["own"] |= process is self.main and process.argv is self.main_argv
@@ -1134,6 +1173,8 @@ class Trace:
         for path in self.bait.paths:
             if place := self.account.place("open", [0], [path]):
                 self.stream.emit("opened", target=path, place=place)
+        if self.left:
+            self.stream.emit("left", count=len(self.left), process=self.left[0].title)
         strangers = self.account.pids - self.jail_pids
         if self.launcher and (self.account.malformed or strangers):
             why = f"{self.account.malformed} malformed lines, {len(strangers)} processes that do not exist"
@@ -1178,21 +1219,23 @@ def run(phase: Phase, stream: Stream) -> dict[str, Any]:
     if not fds:
         raise OSError(json.loads(message)["error"])
     sockets = [socket.socket(fileno=fd) for fd in fds]
+    bait = Bait(phase.bait, stream)
     questions: dict[str, float] = {}
 
     def note(name: str) -> None:
-        """When a name was first asked for."""
+        """When a name was first asked for, and whether it carries bait."""
+        bait.look("DNS name", name[:200], name.replace(".", "").encode())
         if name not in questions and stream.room("name asked for"):
             questions[name] = time.monotonic()
 
     serve(answer_datagrams, sockets[0], note)
     serve(answer_streams, sockets[1], note)
-    gateway = Gateway(phase.index, stream, cache_fd) if phase.index else None
+    gateway = Gateway(phase.index, stream, bait, cache_fd) if phase.index else None
     if gateway:
         serve(gateway.listen, sockets[2])
 
     outputs = {name: Output() for name in ("stdout", "stderr", "log")}
-    account, bait = Account(stream), Bait(phase.bait, stream)
+    account = Account(stream)
     trace = Trace(phase, stream, account, bait)
 
     def hear(data: bytes = b"") -> None:
@@ -1277,11 +1320,9 @@ def tell_files(
     listed, distribution = installed(scratch, after) if scratch.phase.distribution else (set(), {})
     for path in sorted({*before, *after}):
         was, is_now, seen = before.get(path), after.get(path), where(path)
-        if path.endswith(".pth") and is_now and was != is_now:
-            lines = scratch.lines(path, ".pth")
-            code = next((one for one in lines if one.startswith(("import ", "import\t"))), None)
-            if code and (path not in listed or path.count("/") == scratch.phase.site.count("/") + 1):
-                trace.stream.emit("pth", path=seen, place=seen, line=printable(code.encode(errors="replace")))
+        is_read = path not in listed or path.count("/") <= scratch.phase.site.count("/") + 2
+        if is_now and was != is_now and is_read and (code := run_at_start(scratch, path)):
+            trace.stream.emit("pth", path=seen, place=seen, line=printable(code.encode(errors="replace")))
         if was == is_now or path in listed or (stopped and path.startswith("tmp/pip-")):  # pip had no time to tidy up
             continue
         change = "created" if was is None else "deleted" if is_now is None else "modified"
@@ -1289,6 +1330,18 @@ def tell_files(
         if is_now:
             trace.bait.look("file", seen, scratch.read(path, "file"))
     return distribution
+
+
+def run_at_start(scratch: Scratch, path: str) -> str:
+    """The line of a file that every interpreter runs when it starts; "" when there is none."""
+    if re.fullmatch(r".*/(?:site|user)customize(?:/__init__)?\.pyc?", path, re.DOTALL):
+        return "the whole file"
+    if not path.endswith(".pth"):
+        return ""
+    lines = scratch.lines(path, ".pth")
+    if code := next((one for one in lines if one.startswith(("import ", "import\t"))), ""):
+        return code
+    return "too long to be looked at" if sum(map(len, lines)) + len(lines) >= MAX_FILE_BYTES else ""
 
 
 def tell_output(trace: Trace, outputs: dict[str, Output]) -> bool:
