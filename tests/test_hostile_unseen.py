@@ -336,7 +336,7 @@ def test_each_event_names_the_trigger_that_brought_it_about(triage: Triage, inde
         assert len(pids) == 3, report["processes"]  # the launcher, the Python, the command
 
 
-# --- the package's doing, though pip or the hook could be made to look otherwise ----------------------------------------
+# --- the package's doing, though pip or the hook could be made to look otherwise ------------------------
 
 
 def test_a_build_that_sets_up_the_pip_after_it_is_not_taken_for_pip(triage: Triage, index: Index) -> None:
