@@ -400,6 +400,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.lock = threading.Lock()
+        path.touch(mode=0o600)  # what is asked for and found is nobody else's business
         self.db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self.db.row_factory = sqlite3.Row
         self.db.execute("PRAGMA journal_mode = WAL")
@@ -1508,14 +1509,16 @@ def gaps(report: Report) -> list[str]:
 def headline(report: Report) -> dict[str, str]:
     """What matters, safe to show: `kind` chooses the colour, and "clean" never means that we did not look."""
     missed, worst = short(next(iter(gaps(report)), "")), next(iter(ranked(report)), {"severity": "info"})
-    head = f"nothing found in {', '.join(dict.fromkeys(phase.name for phase in report.phases)) or 'no phase at all'}"
+    head = f"nothing found in {', '.join(dict.fromkeys(phase.name for phase in report.phases))}"
     kind, said = worst["severity"], ""
     if kind != "info":
         count = sum(one["severity"] == kind for one in report.findings)
         head = f"{count} {kind} finding{'s' * (count > 1)}"
         said = f"{worst['title'][:1000]} ({', '.join(filter(None, place(worst)))[:1000]})"
         missed = missed and f"not all was seen: {missed}"
-    elif missed or not report.phases:
+    elif not report.phases or report.phases[0].outcome != "ok":
+        kind, head, said, missed = "unseen", "could not be installed", missed, ""
+    elif missed:
         kind, head, said, missed = "unseen", f"{head}, but not all was seen", missed, ""
     else:
         kind = "clean"
@@ -2168,18 +2171,17 @@ def start_service() -> Service:
     except sqlite3.Error as error:
         give_up(EXIT_USAGE, f"{settings.state_dir} holds no store that can be used: {error}.")
 
+    bell, ring = os.pipe()
+
     def leave() -> None:
+        os.read(bell, 1)
         service.stop()
         os._exit(EXIT_OK)  # whatever waitress and its clients are at
 
-    def on_signal(*_: Any) -> None:
-        if not service.stopping.is_set():
-            service.stopping.set()  # requests get 503 while the jails end
-            threading.Thread(target=leave).start()
-
+    threading.Thread(target=leave, daemon=True).start()
     if threading.current_thread() is threading.main_thread():  # no other may; then who made the thread ends it
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, on_signal)
+        for number in (signal.SIGTERM, signal.SIGINT):  # a handler that took a lock would hang when the next one comes
+            signal.signal(number, lambda *_: os.write(ring, b"!"))
     return service
 
 
@@ -2265,6 +2267,8 @@ def command_triage(arguments: argparse.Namespace) -> int:
         report.delivery, _ = deliver(settings.discord_webhook_url, row, Delivery("pending", 1))
         if report.delivery.state == "pending":  # there is no courier here that would try again
             report.delivery.state = "refused"
+        if report.delivery.last_error:
+            print(f"Not delivered to Discord: {report.delivery.last_error}.", file=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # whatever the locale can't show
     print(json.dumps(asdict(report), indent=2) if arguments.json else render_text(report))
@@ -2275,8 +2279,6 @@ def command_triage(arguments: argparse.Namespace) -> int:
             give_up(EXIT_USAGE, f"{arguments.html} can't be written: {error.strerror}.")
     if any(finding["severity"] == "high" for finding in report.findings):
         return EXIT_FOUND
-    if report.outcome == "error" and not report.phases:
-        return EXIT_SANDBOX
     return EXIT_OK if report.outcome == "ok" else EXIT_OTHER
 
 

@@ -482,6 +482,14 @@ def test_sigterm_works_where_interrupts_are_ignored(serve: Serve, snakehook: Sna
         assert code == 0
 
 
+def test_a_hail_of_signals_ends_it_like_one(serve: Serve) -> None:
+    with serve() as service:
+        deadline = time.monotonic() + 15
+        while service.process.poll() is None and time.monotonic() < deadline:
+            service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(1) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_changes_nothing(serve: Serve, index: Index, discord: Discord, number: int) -> None:
     with gate(index, "slow") as slow:
