@@ -75,7 +75,7 @@ def place(frame: FrameType) -> str:
 
 def decodes(frame: FrameType | None) -> bool:
     """Whether whoever executes generated code, or the generated code that does so itself, also decodes."""
-    while frame:
+    while frame and not frame.f_code.co_filename.startswith(FIFO):  # which has the words of all decoders
         code = frame.f_code
         if not DECODERS.isdisjoint((*code.co_names, *(one for one in code.co_consts if isinstance(one, str)))):
             return True

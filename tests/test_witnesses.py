@@ -542,6 +542,13 @@ def test_generated_code_is_judged_by_what_it_does(text: str, severity: str) -> N
 PTH = "import subprocess; subprocess.run(['true', 'from-pth']); exec(__import__('base64').b64decode('{}'))\n"
 
 
+def test_code_that_a_pth_file_makes_is_not_called_decoded_when_it_is_not(triage: Triage, index: Index) -> None:
+    index.add_wheel("plainly", "1.0", {"zzz.pth": "import os; exec('x = 1')\n", "plainly.py": ""})
+    _, report, _ = triage("plainly", "--mode", "detonate")
+    assert [one["severity"] for one in findings(report, "code.dynamic")] == ["info"] * len(report["code"])
+    assert report["code"]
+
+
 def test_a_line_of_a_pth_file_is_the_place_of_what_it_does(triage: Triage, index: Index) -> None:
     packed = base64.b64encode(b"import subprocess\nsubprocess.run(['true', 'from-its-code'])").decode()
     index.add_wheel("starter", "1.0", {"zzz.pth": "# a comment\n" + PTH.format(packed), "starter.py": ""})
