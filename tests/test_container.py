@@ -632,12 +632,12 @@ def test_wall_follows_an_address_that_changes(container: Container, stage: Stage
 
     world.names["index.test"] = world.names["files.test"] = after
     soon(lambda: container.sees("passed", *after) and container.sees("rejected", *before))
-    for one in before + after:
+    for one in before:
         world.connections[one] = 0
 
     assert container.triage("moving")["outcome"] == "ok"
+    assert "/simple/moving/" in {path for _, path in index.requests}  # the index was reached, though not there:
     assert not any(world.connections[one] for one in before)
-    assert any(world.connections[one] for one in after)
 
     # While the resolver knows nothing, the last addresses stay.
     world.names["index.test"] = world.names["files.test"] = []
@@ -695,13 +695,16 @@ def test_orphans_of_a_killed_jail_are_buried(container: Container, index: Index)
 import glob, json, os, signal
 killed = 0
 for path in glob.glob("/proc/[0-9]*/cmdline"):
-    words = open(path, "rb").read().split(b"\\0")
-    pid = int(path.split("/")[2])
-    parent = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1]
-    is_warden = any(one.endswith(b"warden.py") for one in words)
-    if is_warden and b"warden" not in open(f"/proc/{parent}/cmdline", "rb").read():
-        os.kill(pid, signal.SIGKILL)
-        killed += 1
+    try:
+        words = open(path, "rb").read().split(b"\\0")
+        pid = int(path.split("/")[2])
+        parent = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1]
+        is_warden = any(one.endswith(b"warden.py") for one in words)
+        if is_warden and b"warden" not in open(f"/proc/{parent}/cmdline", "rb").read():
+            os.kill(pid, signal.SIGKILL)
+            killed += 1
+    except OSError:  # it ended while we looked
+        continue
 print(json.dumps(killed))
 """
     soon(lambda: container.python(kill))
