@@ -1,0 +1,320 @@
+"""What was seen: a dataclass for each kind of event, and the rule that no flood of one hides another.
+
+The rooms of watch make events; jail/report/ judges and draws them. Texts in them are the package's own: bounded by who
+made the event, and made safe to show only by jail/report/text.py.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+MAX_TEXT_CHARS = 4096  # of any one text in an event, output and code apart
+# Of one kind and severity in one phase. What is graver has room of its own, and so has the first of each subject.
+MAX_EVENTS = 2000
+MAX_CODES = 500  # pieces of generated source, each up to MAX_CODE_BYTES
+MAX_CODE_BYTES = 64 << 10
+
+
+class PhaseName(StrEnum):
+    INSTALL = "install"
+    START = "start"
+    IMPORT = "import"
+    CALL = "call"
+    EXECUTE = "execute"
+
+
+class Outcome(StrEnum):
+    """How a phase ended; of a run, also INTERRUPTED."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    DISK = "disk"
+    DOWNLOAD_CAP = "download_cap"
+    INTERRUPTED = "interrupted"
+    ERROR = "error"
+
+
+class Severity(StrEnum):
+    HIGH = "high"
+    MEDIUM = "medium"
+    INFO = "info"
+
+
+class Rule(StrEnum):
+    """The rules of findings; the names are a contract."""
+
+    NETWORK_ATTEMPT = "network.attempt"
+    SECRET_READ = "secret.read"  # noqa: S105 - the name of a rule
+    SECRET_SENT = "secret.sent"  # noqa: S105 - the name of a rule
+    PROCESS_SPAWN = "process.spawn"
+    CODE_DYNAMIC = "code.dynamic"
+    CODE_REMOTE = "code.remote"
+    CODE_GATED = "code.gated"
+    PERSISTENCE_WRITE = "persistence.write"
+    PTH_CODE = "pth.code"
+    WITNESS_HIDDEN = "witness.hidden"
+    EVIDENCE_TAMPER = "evidence.tamper"
+    LIMIT_HIT = "limit.hit"
+
+
+class Net(StrEnum):
+    DNS = "dns"
+    TCP = "tcp"
+    UDP = "udp"
+    OTHER = "other"
+
+
+class Change(StrEnum):
+    CREATED = "created"
+    MODIFIED = "modified"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who did it: the process (its command line), the file and line that Python tells, if it does.
+
+    `own`: the launcher's or pip's doing, not the package's. `hidden`: a Python with the hook did it unsaid.
+    """
+
+    pid: int = 0
+    process: str = ""
+    place: str | None = None
+    own: bool = False
+    hidden: bool = False
+
+    @property
+    def witness(self) -> list[str]:
+        return ["kernel", "python"] if self.place else ["kernel"]
+
+
+NOBODY = Actor()
+
+
+@dataclass(frozen=True)
+class Exec:
+    """A program was started or, with `error`, could not be."""
+
+    program: str
+    argv: tuple[str, ...]
+    error: str | None
+    actor: Actor
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A socket was connected, sent from or, if it `listens`, bound. `target` is host:port, [host]:port or unix:path."""
+
+    net: Net
+    target: str
+    listens: bool
+    error: str | None
+    actor: Actor
+
+
+@dataclass(frozen=True)
+class NameAsked:
+    """A question to the resolver."""
+
+    name: str
+    actor: Actor
+
+
+@dataclass(frozen=True)
+class FileChanged:
+    """A change of the scratch beyond what the installed distributions list as theirs; `path` as the jail sees it."""
+
+    path: str
+    change: Change
+    size_bytes: int | None
+    place: str | None
+    actor: Actor = NOBODY
+
+
+@dataclass(frozen=True)
+class StartupCode:
+    """A file that every interpreter executes at its start, with the line that is executed."""
+
+    path: str
+    line: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Source that was made at run time and executed; `decoded` from what nobody can read."""
+
+    sha256: str
+    size_bytes: int
+    place: str | None
+    decoded: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class BaitRead:
+    """A decoy file was read, or touched in a way that could hide it."""
+
+    path: str
+    place: str | None
+
+
+@dataclass(frozen=True)
+class BaitLeaked:
+    """The value of decoy `name` turned up: `where` says in what."""
+
+    name: str
+    where: str
+    actor: Actor = NOBODY
+
+
+@dataclass(frozen=True)
+class WitnessTampered:
+    """The Python witness was made to say what can't be true."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class LeftAtWork:
+    """Processes that were still at work when the phase ended, the first of them by its command line."""
+
+    count: int
+    process: str
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    file: str
+    size_bytes: int
+    sha256: str
+    from_cache: bool
+
+
+@dataclass(frozen=True)
+class IndexRefused:
+    """A request to the index that was not answered with what it asked for."""
+
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DependencyDenied:
+    """A project on the denylist was asked for and not given out."""
+
+    project: str
+
+
+@dataclass(frozen=True)
+class ProcessEnded:
+    """A process of the jail, told when the phase is over. `acted`: it did something that is an event."""
+
+    pid: int
+    ppid: int
+    argv: tuple[str, ...]
+    exit_code: int | None
+    signal: str | None
+    own: bool
+    acted: bool
+
+
+Event = (
+    Exec
+    | Connection
+    | NameAsked
+    | FileChanged
+    | StartupCode
+    | Code
+    | BaitRead
+    | BaitLeaked
+    | WitnessTampered
+    | LeftAtWork
+    | Downloaded
+    | IndexRefused
+    | DependencyDenied
+    | ProcessEnded
+)
+
+
+@dataclass
+class Printed:
+    """What was written to stdout or stderr: the start of it, and how much it was."""
+
+    text: str = ""
+    size_bytes: int = 0
+    truncated: bool = False
+
+
+@dataclass
+class Phase:
+    """One jail: what it ran (`trigger`), how it ended, what it printed."""
+
+    name: PhaseName
+    trigger: str | None = None
+    outcome: Outcome = Outcome.ERROR
+    exit_code: int | None = None
+    signal: str | None = None
+    duration_sec: float = 0.0
+    stdout: Printed = field(default_factory=Printed)
+    stderr: Printed = field(default_factory=Printed)
+    reason: str = ""  # ours, of what went wrong in the sandbox
+    python_witness: bool = False  # whether the hook spoke in the phase's own process
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.trigger}" if self.trigger else str(self.name)
+
+
+@dataclass(frozen=True)
+class Finding:
+    severity: Severity
+    rule: Rule
+    title: str
+    place: str | None = None
+    process: str | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An event with the phase that it happened in, when (seconds since 1970), and what the rules say of it."""
+
+    event: Event
+    phase: Phase
+    at_sec: float
+    findings: tuple[Finding, ...]
+
+
+@dataclass
+class Record:
+    """All that was seen in a run, in order, within bounds: what there was no room for is counted.
+
+    `judge` gives the findings of an event. Room is counted by phase, kind and worst severity, so that no flood of the
+    common keeps out the grave.
+    """
+
+    judge: Callable[[Phase, Event], tuple[Finding, ...]]
+    keep: Callable[[Seen], None] = lambda _: None  # the evidence file
+    seen: list[Seen] = field(default_factory=list)
+    lost: Counter[tuple[str, str]] = field(default_factory=Counter)  # by phase title and kind
+    counts: Counter[tuple[str, str, Severity | None]] = field(default_factory=Counter)
+
+    def add(self, phase: Phase, event: Event, at_sec: float) -> bool:
+        """Keep an event, if there is room for it: whether it was kept."""
+        findings = self.judge(phase, event)
+        worst = min((finding.severity for finding in findings), key=list(Severity).index, default=None)
+        kind = type(event).__name__
+        self.counts[phase.title, kind, worst] += 1
+        if self.counts[phase.title, kind, worst] > (MAX_CODES if isinstance(event, Code) else MAX_EVENTS):
+            self.lose(phase, kind)
+            return False
+        seen = Seen(event, phase, at_sec, findings)
+        self.seen.append(seen)
+        self.keep(seen)
+        return True
+
+    def lose(self, phase: Phase, kind: str, count: int = 1) -> None:
+        """Count what was not kept or not looked at."""
+        self.lost[phase.title, kind] += count
