@@ -125,13 +125,19 @@ class NameAsked:
 
 @dataclass(frozen=True)
 class FileChanged:
-    """A change of the scratch beyond what the installed distributions list as theirs; `path` as the jail sees it."""
+    """A change of the scratch beyond what the installed distributions list as theirs; `path` as the jail sees it.
+
+    `other_paths`: further names under which the same file can be reached, by linked folders. `shadows`: the module of
+    another distribution that Python no longer finds since this one is there.
+    """
 
     path: str
     change: Change
     size_bytes: int | None
     place: str | None
     actor: Actor = NOBODY
+    other_paths: tuple[str, ...] = ()
+    shadows: str | None = None
 
 
 @dataclass(frozen=True)
@@ -266,6 +272,25 @@ class Phase:
     @property
     def title(self) -> str:
         return f"{self.name} {self.trigger}" if self.trigger else str(self.name)
+
+
+class Omission(StrEnum):
+    """Why something that a mode runs was not run."""
+
+    NOTHING_THERE = "nothing there"  # the distribution has none: nothing was missed
+    LEFT_OUT = "left out"  # a bound, or what came before did not succeed
+    OUT_OF_TIME = "out of time"  # RUN_BUDGET_SEC
+    NOT_FOUND = "not found"  # what the request names, or all that its mode is for: the run failed
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A trigger, or with None all of a phase, that was not run; `reason` for people."""
+
+    phase: PhaseName
+    trigger: str | None
+    why: Omission
+    reason: str
 
 
 @dataclass(frozen=True)
