@@ -4,6 +4,8 @@ The rooms of watch make events; jail/report/ judges and draws them. Texts in the
 made the event, and made safe to show only by jail/report/text.py.
 """
 
+import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +16,25 @@ MAX_TEXT_CHARS = 4096  # of any one text in an event, output and code apart
 MAX_EVENTS = 2000
 MAX_CODES = 500  # pieces of generated source, each up to MAX_CODE_BYTES
 MAX_CODE_BYTES = 64 << 10
+
+
+# This machine: its loopback and its own sockets. "127.0.0.1:80", "[::1]:80", "unix:/tmp/socket".
+NEAR = re.compile(
+    r"(?:127\.[0-9.]+|\[::1\]|\[::ffff:127\.[0-9.]+\]):[0-9]+|unix:.*", re.ASCII | re.DOTALL
+)
+
+
+def is_near(target: str) -> bool:
+    """Whether the target of a Connection is this machine. Not for names: anybody can have one that looks near."""
+    return NEAR.fullmatch(target) is not None
+
+
+def plain_path(path: str) -> str:
+    """`path` without what makes it look like another one: "//tmp/./x" and "/usr/../tmp/x" are "/tmp/x".
+
+    It is not asked which folders are links: where that matters, see whether ".." is in it.
+    """
+    return re.sub("^//+", "/", os.path.normpath(path)) if path else path
 
 
 class PhaseName(StrEnum):
@@ -96,12 +117,16 @@ NOBODY = Actor()
 
 @dataclass(frozen=True)
 class Exec:
-    """A program was started or, with `error`, could not be."""
+    """A program was started or, with `error`, could not be.
+
+    `pool_helper`: it has the exact shape of a helper that the standard library's multiprocessing starts.
+    """
 
     program: str
     argv: tuple[str, ...]
     error: str | None
     actor: Actor
+    pool_helper: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,6 +209,35 @@ class WitnessTampered:
 
 
 @dataclass(frozen=True)
+class TraceContradicted:
+    """A call came to a result that it can't have: another was made than what the trace was shown.
+
+    `what` says both.
+    """
+
+    what: str
+    actor: Actor
+
+
+@dataclass(frozen=True)
+class TraceCut:
+    """The line of a call (`connect`, say) was too long to be kept whole: what was in its middle is not known."""
+
+    call: str
+    actor: Actor
+
+
+@dataclass(frozen=True)
+class FailedOften:
+    """A process did the same in vain hundreds of times: `what` is the target or the program."""
+
+    what: str
+    error: str
+    count: int
+    actor: Actor
+
+
+@dataclass(frozen=True)
 class LeftAtWork:
     """Processes that were still at work when the phase ended, the first of them by its command line."""
 
@@ -237,6 +291,9 @@ Event = (
     | BaitRead
     | BaitLeaked
     | WitnessTampered
+    | TraceContradicted
+    | TraceCut
+    | FailedOften
     | LeftAtWork
     | Downloaded
     | IndexRefused
