@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from jail.watch.events import NOBODY, Actor, Change, Event
+from jail.watch.events import Actor, Event, FileChanged
 from jail.watch.python_witness import PythonWitness
 
 # Tells an event and when it was, in seconds since 1970, or None for now: whether there was room for it.
@@ -70,10 +70,8 @@ class Story:
     def take_trace(self, data: bytes) -> None:
         """Some bytes of strace's output."""
 
-    def file_changed(
-        self, path: str, change: Change, size_bytes: int | None, actor: Actor = NOBODY
-    ) -> None:
-        """Tell a change of a file, as the jail names it, with the place where Python says it opened it; once."""
+    def file_changed(self, event: FileChanged) -> None:
+        """Tell a change of a file, once, with the place where Python says it opened it."""
 
     def opened_at(self, path: str) -> str | None:
         """Where Python says that it opened `path`, as the jail names it: for BaitRead and the like."""
