@@ -37,6 +37,11 @@ def plain_path(path: str) -> str:
     return re.sub("^//+", "/", os.path.normpath(path)) if path else path
 
 
+def printable(data: bytes) -> str:
+    """Bytes of the jail as ASCII text in which no control character can act, whoever prints it."""
+    return data.decode("utf-8", "backslashreplace").encode("unicode_escape").decode("ascii")
+
+
 class PhaseName(StrEnum):
     INSTALL = "install"
     START = "start"
