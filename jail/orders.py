@@ -1,15 +1,14 @@
 """The vocabulary between the rooms, and every path, port and bound of the jail, each said once.
 
-Three channels carry it. The service tells keeper its settings, once, then an order for each run (`parse_order`). The
-watch of a run asks its run keeper to start or kill a jail (`parse_request`), and is answered with an `Answer`. Whatever
-breaks a rule raises OrderError: who sent it may have been taken over, so the text is shown by `repr` and is bounded.
+OrderError is raised for whatever breaks a rule: who sent it may have been taken over.
 """
 
 import json
+import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args
 
 JAIL_DIR = Path(__file__).resolve().parent
 
@@ -22,7 +21,6 @@ WORK_IN_JAIL = f"{ROOT_IN_JAIL}/work"
 HOME_IN_JAIL = "/home/dev"
 # The folders of the scratch, and where else than below WORK_IN_JAIL the jail sees each.
 SCRATCH_FOLDERS = {"site": None, "home": HOME_IN_JAIL, "tmp": "/tmp", "shm": "/dev/shm"}  # noqa: S108
-
 INDEX_PORT = 3141
 DNS_PORT = 53
 # launch.py's first line: from here on the package may have had its say.
@@ -39,34 +37,23 @@ MAX_INODES = 150_000
 # The disk is larger than it may be filled: the watch sees the limit passed before the disk is full.
 SPARE_BYTES, SPARE_INODES = 64 << 20, 10_000
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-# Each field of an order with what it may look like. The service has checked them by PEP 503 and PEP 440; this is only
-# what makes them harmless as words of a command line, of a path and of a URL.
 MODES = ("install", "execute", "execute_module", "import", "detonate")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
 WORD = r"(?!-)[!-~]{1,200}"
-ORDER_FIELDS = {
-    "task": "triage|hosts",
-    "run_id": RUN_ID.pattern,
-    "package_name": r"[a-z0-9]+(?:-[a-z0-9]+)*",
-    "version": r"[0-9a-z.!+]{1,200}",
-    "mode": "|".join(MODES),
-    "file_path": r"(?!-)[ -~]{1,200}",
-    "entrypoint": WORD,
-    "module_name": WORD,
-    "artifact": WORD,
-}
-OPTIONAL_FIELDS = {"file_path", "entrypoint", "module_name", "artifact"}
 
 
 class OrderError(Exception):
-    """A word that is not of the vocabulary; nothing was done."""
+    """A word that is not of the vocabulary, about jail number `jail` if any; nothing was done."""
+
+    def __init__(self, text: str, jail: int | None = None) -> None:
+        super().__init__(text)
+        self.jail = jail
 
 
+# What the operator set that concerns the jail. The service sends it once, before it has met a
+# stranger's byte. `pip_package` is the folder of the pip that is a pinned dependency of ours.
 @dataclass(frozen=True)
 class JailSettings:
-    """What the operator set that concerns the jail. The service sends it once, before it has met a stranger's byte."""
-
     cgroup_pids_max: int
     decoy_internet: bool
     enable_cgroup_pids_limit: bool
@@ -84,7 +71,7 @@ class JailSettings:
     package_denylist: tuple[str, ...]
     pip_cache_dir: str
     pip_index_url: str
-    pip_package: str  # the folder of the pip that is a pinned dependency of ours
+    pip_package: str
     rlimit_as_mb: int
     rlimit_cpu_sec: int
     rlimit_nofile: int
@@ -93,19 +80,37 @@ class JailSettings:
     state_dir: str
 
 
+# What the machine offers for a jail, found once at start, as paths. `cache`: of downloads, as watch
+# can open it. `own_user`: strace needs a user namespace to look into processes. `notes`: for the
+# report, of what is missing here.
+@dataclass(frozen=True)
+class Machine:
+    nsjail: str
+    strace: str | None
+    python: str
+    base: str
+    cache: str
+    index_url: str
+    default_index: bool
+    cgroups: tuple[str, ...] = ()
+    own_user: bool = False
+    notes: tuple[str, ...] = ()
+
+
+# One run, each field with what it may look like. The service has checked them by PEP 503 and
+# PEP 440; this only makes them harmless as words of a command line, of a path and of a URL.
+# `task`: "hosts" only asks the index from which hosts its files come.
 @dataclass(frozen=True)
 class Order:
-    """One run. `task` is "triage", or "hosts": only ask the index from which hosts its files come."""
-
-    task: str
-    run_id: str
-    package_name: str
-    version: str
-    mode: str
-    file_path: str | None = None
-    entrypoint: str | None = None
-    module_name: str | None = None
-    artifact: str | None = None
+    task: Annotated[str, "triage|hosts"]
+    run_id: Annotated[str, "[0-9a-f]{32}"]
+    package_name: Annotated[str, "(?!.{201})[a-z0-9]+(?:-[a-z0-9]+)*"]
+    version: Annotated[str, "[0-9][0-9a-z.!+]{0,199}"]
+    mode: Annotated[str, "|".join(MODES)]
+    file_path: Annotated[str | None, r"(?![-/])(?!(.*/)?\.\.(/|$))[ -~]{1,200}"] = None
+    entrypoint: Annotated[str | None, WORD] = None
+    module_name: Annotated[str | None, WORD] = None
+    artifact: Annotated[str | None, r"(?!\.)[A-Za-z0-9._+!-]{1,200}"] = None
 
     @property
     def site(self) -> str:
@@ -113,28 +118,30 @@ class Order:
         return f"site/{self.package_name}-{self.version}"
 
 
+ORDER_FIELDS = {field.name: get_args(field.type)[1] for field in fields(Order)}
+OPTIONAL_FIELDS = {field.name for field in fields(Order) if field.default is not MISSING}
+
+
+# A request of watch: start jail number `jail` with these words for launch.py and this environment.
 @dataclass(frozen=True)
 class Start:
-    """A request of watch: start jail number `jail` with these words for launch.py, and this environment."""
-
     jail: int
     launch: tuple[str, ...]
     variables: dict[str, str]
     index: bool
 
 
+# A request of watch: end jail number `jail`.
 @dataclass(frozen=True)
 class Kill:
-    """A request of watch: end jail number `jail`."""
-
     jail: int
 
 
+# What the run keeper tells watch of a jail: it was started (with descriptors, in the order of
+# JAIL_FDS, and the sockets of its network), or it ended: `status` as waitstatus_to_exitcode has it,
+# `oom_kills` of the run so far.
 @dataclass(frozen=True)
 class Answer:
-    """What the run keeper tells watch of a jail: it was started (with descriptors, in the order of JAIL_FDS, and the
-    sockets of its network), or it ended: `status` as waitstatus_to_exitcode has it, `oom_kills` of the run so far."""
-
     jail: int
     ended: bool
     status: int = 0
@@ -158,16 +165,16 @@ def read_packet(packet: bytes) -> dict[str, Any]:
 
 def parse_settings(packet: bytes) -> JailSettings:
     """The settings, with exactly the fields that there are. Raises OrderError."""
-    said = read_packet(packet)
+    said = {key: tuple(v) if isinstance(v, list) else v for key, v in read_packet(packet).items()}
     if said.keys() != {field.name for field in fields(JailSettings)}:
         raise OrderError(f"settings with other fields: {sorted(said)!r:.200}")
-    return JailSettings(**{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()})
+    return JailSettings(**said)
 
 
 def parse_order(packet: bytes) -> Order:
-    """An order of the service, each field checked by ORDER_FIELDS. Raises OrderError."""
+    """An order of the service. Raises OrderError."""
     said = read_packet(packet)
-    said = {key: value for key, value in said.items() if value is not None or key not in OPTIONAL_FIELDS}
+    said = {key: v for key, v in said.items() if v is not None or key not in OPTIONAL_FIELDS}
     if not ORDER_FIELDS.keys() - OPTIONAL_FIELDS <= said.keys() <= ORDER_FIELDS.keys():
         raise OrderError(f"an order with other fields: {sorted(said)!r:.200}")
     for key, value in said.items():
@@ -177,27 +184,31 @@ def parse_order(packet: bytes) -> Order:
 
 
 def parse_request(packet: bytes) -> Start | Kill:
-    """A request of watch. Raises OrderError.
-
-    Whoever sends it: the words and variables are seen in the jail alone, where hostile code runs in any case.
-    """
+    """A request of watch. Raises OrderError, with the number of the jail where there is one."""
     said = read_packet(packet)
-    jail = said.get("jail")
+    jail, launch, variables = said.get("jail"), said.get("launch"), said.get("variables")
     if type(jail) is not int or not 0 <= jail < MAX_JAILS:
         raise OrderError(f"no number of a jail: {jail!r:.100}")
     if said.keys() == {"jail"}:
         return Kill(jail)
-    launch, variables, index = said.get("launch"), said.get("variables"), said.get("index")
-    if said.keys() != {"jail", "launch", "variables", "index"} or not isinstance(index, bool):
-        raise OrderError(f"a request with other fields: {sorted(said)!r:.200}")
+    if said.keys() != {"jail", "launch", "variables", "index"} or type(said["index"]) is not bool:
+        raise OrderError(f"a request with other fields: {sorted(said)!r:.200}", jail)
     if not isinstance(launch, list) or not 0 < len(launch) <= MAX_WORDS:
-        raise OrderError("a launch that is no list of words")
+        raise OrderError("a launch that is no list of words", jail)
     if not isinstance(variables, dict) or len(variables) > MAX_VARIABLES:
-        raise OrderError("variables that are no object")
+        raise OrderError("variables that are no object", jail)
     for name in variables:
         if not VARIABLE.fullmatch(name):
-            raise OrderError(f"a variable named {name!r:.100}")
+            raise OrderError(f"a variable named {name!r:.100}", jail)
     for word in [*launch, *variables.values()]:
-        if not isinstance(word, str) or "\0" in word or len(word.encode(errors="replace")) > MAX_WORD_BYTES:
-            raise OrderError(f"a word that no program can be given: {word!r:.100}")
-    return Start(jail, tuple(launch), variables, index)
+        if not is_word(word):
+            raise OrderError(f"a word that no program can be given: {word!r:.100}", jail)
+    return Start(jail, tuple(launch), variables, said["index"])
+
+
+def is_word(value: Any) -> bool:
+    """Whether a program can be given it as an argument."""
+    try:
+        return b"\0" not in os.fsencode(value) and len(os.fsencode(value)) <= MAX_WORD_BYTES
+    except (TypeError, UnicodeEncodeError):
+        return False
