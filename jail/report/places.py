@@ -1,0 +1,203 @@
+"""Where code waits for the next login, start, build or commit: lists by kind of program.
+
+`*` stands for anything, slashes included. Paths of HOME are below the home folder; those of PROJECT
+anywhere below it, since a victim's projects lie there; the endings of ANYWHERE count everywhere.
+"""
+
+import fnmatch
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jail.orders import HOME_IN_JAIL
+
+
+@dataclass(frozen=True)
+class Places:
+    """Files that a kind of program executes or obeys, set apart by blanks in `paths`.
+
+    `source` says where that is written.
+    """
+
+    kind: str
+    source: str
+    paths: str
+
+
+HOME = (
+    Places(
+        "shell start",
+        "bash(1), zsh(1), tcsh(1), ksh(1), readline(3); fish: Configuration files; oh-my-zsh",
+        """
+        .bash* .zsh* .zprofile* .zlog* .zprezto* .k*shrc* .c*shrc* .t*shrc* .profile* .login*
+        .logout .inputrc .config/fish* .config/zsh/* .oh-my-zsh/* .oh-my-bash/* .config/starship.toml
+        .local/share/bash-completion/completions/*
+        """,
+    ),
+    Places(
+        "login session",
+        "freedesktop.org: Desktop Entry, Autostart; systemd.unit(5); environment.d(5); pam_env(8);"
+        " Xsession(5); dbus-daemon(1)",
+        """
+        .config/autostart* .config/systemd* .config/environment.d* .config/plasma-workspace/*
+        .local/share/applications* .local/share/systemd* .local/share/dbus-1/services/*
+        .xprofile* .xinit* .xsession* .pam* .config/i3/* .config/sway/* .config/hypr/*
+        .config/openbox/* .config/mimeapps.list
+        """,
+    ),
+    Places(
+        "on the command path",
+        "file-hierarchy(7): ~/.local/bin; /etc/skel/.profile: ~/bin; cargo, go and npm: install",
+        "bin/* .local/bin* .cargo/bin/* go/bin/* .npm-global/bin/*",
+    ),
+    Places(
+        "remote access and keys",
+        "ssh(1), ssh_config(5): ProxyCommand; gpg-agent(1)",
+        ".ssh/* .gnupg*",
+    ),
+    Places(
+        "Python start",
+        "docs.python.org: site, PYTHONSTARTUP, pdb; pip, uv, conda, poetry, hatch: Configuration",
+        """
+        .local/lib/python* .pythonrc* .pythonstartup* .pdbrc* .pip/* .config/pip* .config/uv/*
+        .pydistutils.cfg .condarc .config/pypoetry/* .config/hatch/*
+        """,
+    ),
+    Places(
+        "notebook start",
+        "ipython.readthedocs.io: Configuration; docs.jupyter.org: Common directories",
+        """
+        .ipython/*/startup/*.py .ipython/*/startup/*.ipy .ipython/extensions/*
+        .ipython/*ipython_config.py .ipython/*ipython_config.json
+        .jupyter/*_config.py .jupyter/*_config.json .jupyter/custom/*
+        .local/share/jupyter/kernels/* .local/share/jupyter/*extensions/*
+        """,
+    ),
+    Places(
+        "editor",
+        "vim: starting.txt; neovim: stdpath; GNU Emacs: Init File; code.visualstudio.com: Settings,"
+        " Tasks, Extensions; zed.dev, helix-editor.com: Configuration; Sublime Text: Packages",
+        """
+        .vimrc* .vim/* .gvimrc* .exrc .config/nvim* .local/share/nvim/* .emacs* .config/emacs/*
+        .vscode/extensions* .vscode-server/extensions* .cursor/extensions* .config/Code*/User/*.json
+        .config/zed/* .config/helix/* .config/sublime-text*/Packages/*
+        """,
+    ),
+    Places(
+        "coding agent",
+        "code.claude.com: Settings, Hooks, MCP; cursor.com: MCP, Hooks; geminicli.com: Settings;"
+        " Codex: config.toml; Windsurf: MCP; opencode.ai, kiro.dev, aider.chat: Configuration",
+        """
+        .claude/* .claude.json .config/Claude/*.json .cursor/mcp.json .cursor/hooks* .gemini/*
+        .codex/* .codeium/*mcp_config.json .config/opencode/* .continue/* .config/goose/*
+        .aider.conf.yml .qwen/* .kiro/* .aws/amazonq/* .copilot/* .config/github-copilot/*
+        """,
+    ),
+    Places(
+        "terminal or debugger",
+        "tmux(1), screen(1), gdb(1), lldb(1), direnv(1), lesskey(1), mailcap(5)",
+        """
+        .tmux* .config/tmux/* .screenrc .gdbinit* .config/gdb/* .lldbinit* .direnvrc
+        .config/direnv/* .lesskey .lessfilter .mailcap .forward
+        """,
+    ),
+    Places(
+        "version control",
+        "git-config(1): alias, core.hooksPath, credential.helper; hgrc(5): hooks; gh-extension(1)",
+        """
+        .gitconfig* .config/git/* .git-templates/* .hgrc .config/hg/* .local/share/gh/extensions/*
+        .config/gh/config.yml
+        """,
+    ),
+    Places(
+        "cloud or container tool",
+        "AWS CLI: credential_process, alias; docs.docker.com: CLI plug-ins, credHelpers;"
+        " Kubernetes: client-go credential plug-ins; Terraform: CLI Configuration; Ansible: Settings",
+        """
+        .aws/config .aws/credentials .aws/cli/alias .docker/cli-plugins/* .docker/config.json
+        .kube/config .krew/* .terraformrc .terraform.d/plugins/* .ansible.cfg .ansible/plugins/*
+        """,
+    ),
+    Places(
+        "build tool or other language",
+        "doc.rust-lang.org: cargo Configuration; docs.gradle.org: Initialization Scripts; Maven:"
+        " Settings; npmrc(5); yarnpkg.com: yarnrc; PowerShell: about_Profiles; R: ?Startup; julia:"
+        " startup.jl; irb(1); GHCi: The .ghci files; go help env; sbt: Global Settings",
+        """
+        .cargo/config* .cargo/env* .gradle/init* .gradle/gradle.properties .m2/settings.xml
+        .mavenrc .npmrc* .node_modules/* .config/pnpm/rc .yarnrc* .yarn/plugins/* .yarn/releases/*
+        .config/powershell/* .local/share/powershell/Modules/* .Rprofile* .Renviron* R/*
+        .julia/config/* .irbrc .pryrc .gemrc .bundle/config .ghci .config/go/env .sbt/*
+        .config/composer/*
+        """,
+    ),
+    Places(
+        "browser's helper program",
+        "developer.mozilla.org, developer.chrome.com: Native messaging",
+        ".mozilla/native-messaging-hosts/* .config/*/NativeMessagingHosts/*",
+    ),
+)
+
+PROJECT = (
+    Places(
+        "project's automation",
+        "docs.github.com: Workflow syntax; docs.gitlab.com: .gitlab-ci.yml; circleci.com;"
+        " pre-commit.com; githooks(5); husky; direnv(1)",
+        """
+        .github/workflows/* .github/actions/* .gitlab-ci.yml .circleci/* .git/hooks/* .git/config
+        .pre-commit-config.yaml .husky/* .envrc
+        """,
+    ),
+    Places(
+        "editor's or agent's rules of a project",
+        "code.visualstudio.com: Tasks, Dev Containers; agents.md; code.claude.com: Memory, Hooks,"
+        " MCP; cursor.com: Rules, MCP; geminicli.com: GEMINI.md; docs.github.com: Copilot",
+        """
+        .vscode/tasks.json .vscode/settings.json .vscode/launch.json .vscode/mcp.json
+        .devcontainer/* .devcontainer.json AGENTS.md CLAUDE.md CLAUDE.local.md .claude/* .mcp.json
+        .cursor/* .cursorrules .windsurf/* .windsurfrules .clinerules .clinerules/* GEMINI.md
+        .gemini/* .github/copilot-instructions.md .github/instructions/* .idea/workspace.xml
+        .idea/runConfigurations/* .roo/* .kiro/*
+        """,
+    ),
+)
+
+# docs.python.org: site. The kind is "Python start".
+ANYWHERE = (".pth", "/sitecustomize.py", "/usercustomize.py")
+
+
+def compiled(lists: Sequence[Places]) -> list[tuple[str, re.Pattern[str]]]:
+    """Each kind with one expression for all of its paths."""
+    found = []
+    for places in lists:
+        paths = "|".join(fnmatch.translate(path) for path in places.paths.split())
+        found.append((places.kind, re.compile(paths)))
+    return found
+
+
+HOME_PATTERNS = compiled(HOME)
+PROJECT_PATTERNS = compiled(PROJECT)
+# The first names of the paths of PROJECT. They are looked for before any pattern is tried: a
+# package can make very many files with very long paths, and every one of them is judged.
+PROJECT_NAMES = {path.partition("/")[0] for places in PROJECT for path in places.paths.split()}
+
+
+def what_waits_at(path: str) -> str | None:
+    """The kind of program that executes or obeys the file at a normalised path, if one does."""
+    if path.endswith(ANYWHERE):
+        return "Python start"
+    if not path.startswith(f"{HOME_IN_JAIL}/"):
+        return None
+    below_home = path.removeprefix(f"{HOME_IN_JAIL}/")
+    for kind, paths in HOME_PATTERNS:
+        if paths.match(below_home):
+            return kind
+    names = below_home.split("/")
+    if PROJECT_NAMES.isdisjoint(names):
+        return None
+    for number, name in enumerate(names):
+        below_project = "/".join(names[number:]) if name in PROJECT_NAMES else ""
+        for kind, paths in PROJECT_PATTERNS:
+            if below_project and paths.match(below_project):
+                return kind
+    return None

