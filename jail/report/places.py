@@ -30,8 +30,8 @@ HOME = (
         "bash(1), zsh(1), tcsh(1), ksh(1), readline(3); fish: Configuration files; oh-my-zsh",
         """
         .bash* .zsh* .zprofile* .zlog* .zprezto* .k*shrc* .c*shrc* .t*shrc* .profile* .login*
-        .logout .inputrc .config/fish* .config/zsh/* .oh-my-zsh/* .oh-my-bash/* .config/starship.toml
-        .local/share/bash-completion/completions/*
+        .logout .inputrc .config/fish* .config/zsh/* .oh-my-zsh/* .oh-my-bash/*
+        .config/starship.toml .local/share/bash-completion/completions/*
         """,
     ),
     Places(
@@ -112,7 +112,7 @@ HOME = (
     Places(
         "cloud or container tool",
         "AWS CLI: credential_process, alias; docs.docker.com: CLI plug-ins, credHelpers;"
-        " Kubernetes: client-go credential plug-ins; Terraform: CLI Configuration; Ansible: Settings",
+        " Kubernetes: client-go credential plug-ins; Terraform: CLI config; Ansible: Settings",
         """
         .aws/config .aws/credentials .aws/cli/alias .docker/cli-plugins/* .docker/config.json
         .kube/config .krew/* .terraformrc .terraform.d/plugins/* .ansible.cfg .ansible/plugins/*

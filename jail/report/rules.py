@@ -6,7 +6,7 @@ The subject of every title is the package. A rule that has nothing to say return
 import re
 from typing import assert_never
 
-from jail.orders import WORK_IN_JAIL
+from jail.orders import SCRATCH_FOLDERS, WORK_IN_JAIL
 from jail.report.places import what_waits_at
 from jail.report.text import plain
 from jail.watch.events import (
@@ -66,14 +66,12 @@ GRAVE_WORDS = re.compile(
 )
 # A program without a file that could be looked at: in memory, by a descriptor, by another process.
 NO_FILE = re.compile(r"\(a file without a name\)|/proc/(?!self/exe$)|/dev/fd/|/memfd:")
-# Where a package can put a program at run time; a relative path can only lead there, too.
+# Where a package can put a program at run time. In the jail most have two names.
 WRITABLE = (
-    "/tmp/",  # noqa: S108 - a pattern, not a file of ours
-    "/var/tmp/",  # noqa: S108
-    "/dev/shm/",  # noqa: S108
+    *(f"{WORK_IN_JAIL}/{folder}/" for folder in SCRATCH_FOLDERS if folder != "site"),
+    *(f"{path}/" for path in SCRATCH_FOLDERS.values() if path),
     "/home/",
-    WORK_IN_JAIL + "/tmp/",
-    WORK_IN_JAIL + "/home/",
+    "/var/tmp/",  # noqa: S108 - a pattern, not a file of ours
 )
 INTERPRETER = re.compile(r"(?:ba|da|z)?sh|python[0-9.]*|perl")
 # The system's own tools that a build starts. A package's own program may have any name, so that the
@@ -202,8 +200,8 @@ def command_severity(phase: Phase, event: Exec) -> Severity:
 def is_dropped(program: str, argv: tuple[str, ...]) -> bool:
     """Whether the program, or the script that an interpreter is given, lies where a package writes.
 
-    The script is the first word that is neither a flag nor a flag's value. After -c and -m comes
-    what is executed, and nothing behind it is a script.
+    A relative path can only lead there, too. The script is the first word that is neither a flag
+    nor a flag's value. After -c and -m comes what is executed, and no script.
     """
     if not program.startswith("/") or program.startswith(WRITABLE):
         return True

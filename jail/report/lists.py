@@ -1,0 +1,158 @@
+"""The lists of the report: which entry an event makes, and how each list keeps its bounds."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jail.report.text import CUT, fair_shares
+from jail.watch.events import (
+    Code,
+    Connection,
+    Downloaded,
+    FileChanged,
+    NameAsked,
+    Net,
+    Phase,
+    ProcessEnded,
+    Seen,
+    Severity,
+    is_near,
+)
+
+Item = dict[str, Any]
+
+MAX_LIST_ITEMS = 500  # of each list of a report
+# The report is at most 10 MB as JSON, after escaping. Each list has a share of its own, so that a
+# flood in one takes nothing from the others.
+LIST_BYTES = {
+    "phases": 3_000_000,
+    "findings": 900_000,
+    "downloads": 300_000,
+    "network": 1_000_000,
+    "requests": 500_000,
+    "processes": 1_000_000,
+    "files": 700_000,
+    "code": 2_000_000,
+    "coverage": 400_000,
+}
+MAX_REPORT_BYTES = 10_000_000
+LEAST_CHARS = 4  # a text is cut no shorter than that
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An item for the list `name`. It is kept once: `more` makes it no other item.
+
+    Of a full list what ranks worse, by a greater number, gives way.
+    """
+
+    name: str
+    item: Item
+    more: Item = field(default_factory=dict)
+    rank: int = len(Severity)
+
+
+def entries(seen: Seen) -> Iterator[Entry]:
+    """What an event adds to the lists, its findings apart."""
+    ranks = list(Severity)
+    rank = min((ranks.index(found.severity) for found in seen.findings), default=len(ranks))
+    phase, event = seen.phase, seen.event
+    match event:
+        case Downloaded():
+            item = {"file": event.file, "bytes": event.size_bytes, "sha256": event.sha256}
+            yield Entry("downloads", item | {"from_cache": event.from_cache}, {}, rank)
+        case NameAsked() | Connection():
+            yield from network_entries(phase, event, rank)
+        case ProcessEnded():
+            yield process_entry(phase, event)
+        case FileChanged():
+            item = {"phase": phase.name, "path": event.path, "change": event.change}
+            item |= {"bytes": event.size_bytes, "sha256": None, "place": event.place}
+            yield Entry("files", item, {"trigger": phase.trigger}, rank)
+        case Code():
+            item = {"phase": phase.name, "sha256": event.sha256, "bytes": event.size_bytes}
+            item["at"] = event.place
+            yield Entry("code", item, {"trigger": phase.trigger, "text": event.text}, rank)
+
+
+def network_entries(phase: Phase, event: NameAsked | Connection, rank: int) -> Iterator[Entry]:
+    """What pip says to its index is nobody's news."""
+    kind, target = str(Net.DNS), event.name if isinstance(event, NameAsked) else event.target
+    if isinstance(event, Connection):
+        kind = str(event.net)
+        if event.actor.own and is_near(event.target):
+            return
+        if event.listens:
+            kind, target = str(Net.OTHER), f"listen {target}"
+    actor = event.actor
+    item: Item = {"phase": phase.name, "kind": kind, "target": target, "place": actor.place}
+    item["witness"] = actor.witness
+    more: Item = {"trigger": phase.trigger, "name": None, "process": actor.process}
+    more |= {"answer": "refused", "tls": None, "payload": None}
+    yield Entry("network", item, more, rank)
+
+
+def process_entry(phase: Phase, event: ProcessEnded) -> Entry:
+    """A process that did something worth an event goes before those that did not."""
+    item: Item = {"phase": phase.name, "trigger": phase.trigger}
+    item |= {"pid": event.pid, "ppid": event.ppid}
+    item |= {"argv": list(event.argv), "exit_code": event.exit_code, "signal": event.signal}
+    item["own"] = event.own
+    return Entry("processes", item, {}, 0 if event.acted else len(Severity))
+
+
+def bounded(found: Sequence[Entry]) -> tuple[list[Item], int]:
+    """The items of one list in the order of `found`, each once; and how many had no room."""
+    known: set[str] = set()
+    fresh: list[Entry] = []
+    for entry in found:
+        key = json.dumps(entry.item, sort_keys=True)
+        if key not in known:
+            known.add(key)
+            fresh.append(entry)
+    by_rank = sorted(range(len(fresh)), key=lambda number: fresh[number].rank)
+    kept = sorted(by_rank[:MAX_LIST_ITEMS])
+    return [fresh[number].item | fresh[number].more for number in kept], len(fresh) - len(kept)
+
+
+def as_ascii(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=True)
+
+
+def fitted(items: Sequence[Item], limit_bytes: int) -> tuple[list[str], int]:
+    """The items as JSON, `limit_bytes` in all; and of how many the texts were cut for that.
+
+    Each has a fair share; who needs more has its texts and lists cut to half until they fit. One
+    that can't be made to fit is left out and counted, too.
+    """
+    texts = [as_ascii(item) for item in items]
+    # Two bytes for what stands between two items, two for the brackets.
+    shares = fair_shares([len(text) + 2 for text in texts], limit_bytes - 2)
+    kept, cut = [], 0
+    for text, item, share in zip(texts, items, shares, strict=True):
+        if len(text) + 2 <= share:
+            kept.append(text)
+            continue
+        cut += 1
+        chars = share
+        while chars >= LEAST_CHARS and len(text) + 2 > share:
+            text = as_ascii(shortened(item, chars))
+            chars //= 2
+        if len(text) + 2 <= share:
+            kept.append(text)
+    return kept, cut
+
+
+def shortened(value: Any, limit: int) -> Any:
+    """A JSON value whose texts have at most `limit` characters and whose lists as many items."""
+    if isinstance(value, str):
+        return value if len(value) <= limit else value[: limit - 1] + CUT
+    if isinstance(value, list):
+        return [shortened(item, limit) for item in value[:limit]]
+    if isinstance(value, Mapping):
+        smaller = {key: shortened(item, limit) for key, item in value.items()}
+        if "truncated" in smaller and smaller["text"] != value["text"]:
+            smaller["truncated"] = True
+        return smaller
+    return value

@@ -1,0 +1,179 @@
+"""How a run went: whether the sandbox did what the mode asks for, and what it did not see."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from jail.orders import JailSettings, Order
+from jail.report.text import plain
+from jail.watch.events import (
+    DependencyDenied,
+    NotRun,
+    Omission,
+    Outcome,
+    Phase,
+    PhaseName,
+    Record,
+)
+
+MAX_REASON_CHARS = 300
+# What each mode runs. A phase of these that is neither run nor explained is a gap.
+PROMISED = {
+    "install": (PhaseName.INSTALL,),
+    "execute": (PhaseName.INSTALL, PhaseName.EXECUTE),
+    "execute_module": (PhaseName.INSTALL, PhaseName.EXECUTE),
+    "import": (PhaseName.INSTALL, PhaseName.IMPORT),
+    "detonate": (PhaseName.INSTALL, PhaseName.START, PhaseName.IMPORT, PhaseName.EXECUTE),
+}
+# The modes that are for one trigger, which the request names: it decides over the run.
+ONE_TRIGGER = {"execute", "execute_module"}
+# How a phase ends that a limit of the sandbox ended.
+LIMITS = {Outcome.TIMEOUT, Outcome.MEMORY, Outcome.DISK, Outcome.DOWNLOAD_CAP}
+# What an event is called where it was not kept.
+KINDS = {
+    "Exec": "command",
+    "Connection": "connection",
+    "NameAsked": "name",
+    "FileChanged": "file",
+    "Code": "code",
+    "ProcessEnded": "process",
+}
+# The line of an error output that says what was wrong, among pip's advice. Samples:
+#   ModuleNotFoundError: No module named 'torch'
+#   ERROR: Could not find a version that satisfies the requirement x==9
+CAUSE = re.compile(
+    r"(?:[A-Za-z_.]{0,200}(?:Error|Exception|Interrupt|Exit)\b(?!: subprocess)"
+    r"|ERROR: (?!Failed to build))"
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that is known of a run when it has ended; `assemble` says what each is."""
+
+    order: Order
+    settings: JailSettings
+    record: Record
+    phases: Sequence[Phase]
+    not_run: Sequence[NotRun]
+    kernel_witness: bool
+    interrupted: bool
+    error: str
+
+    @property
+    def denied(self) -> list[str]:
+        """What was asked for and is on the denylist, a sentence each."""
+        projects = [
+            seen.event.project
+            for seen in self.record.seen
+            if isinstance(seen.event, DependencyDenied)
+        ]
+        return [f"{project} is on the denylist and was not given out" for project in projects]
+
+
+def explained(run: Run, phase: Phase) -> str:
+    """One line that tells a reader what to make of a phase that did not go well."""
+    settings = run.settings
+    match phase.outcome:
+        case Outcome.TIMEOUT if not phase.reason:
+            what = f"stopped after {settings.run_timeout_sec} s (RUN_TIMEOUT_SEC)"
+        case Outcome.MEMORY:
+            limit = f"{settings.rlimit_as_mb} MiB, RLIMIT_AS_MB"
+            what = f"killed by the kernel for want of memory ({limit})"
+        case Outcome.DISK:
+            limit = f"{settings.max_disk_bytes} bytes, MAX_DISK_BYTES"
+            what = f"stopped when the scratch was full ({limit})"
+        case Outcome.DOWNLOAD_CAP:
+            limit = f"{settings.max_download_bytes} downloaded bytes"
+            what = f"stopped after {limit} (MAX_DOWNLOAD_BYTES)"
+        case _:
+            what = phase.reason or own_words(run, phase)
+    return plain(f"{phase.title}: {what}", MAX_REASON_CHARS)
+
+
+def own_words(run: Run, phase: Phase) -> str:
+    """How a phase ended by itself, with the line of its error output that says why."""
+    if phase.name == PhaseName.INSTALL and run.denied:
+        return run.denied[0]
+    how = f"killed by {phase.signal}" if phase.signal else f"exit code {phase.exit_code}"
+    lines = [line.strip() for line in phase.stderr.text.splitlines() if line.strip()]
+    causes = [line for line in lines if CAUSE.match(line)] or lines
+    return ": ".join([how, *causes[-1:]])
+
+
+def is_decisive(run: Run, phase: Phase) -> bool:
+    """Whether a phase that failed, by itself, makes the run one that failed."""
+    return phase.name == PhaseName.INSTALL or run.order.mode in ONE_TRIGGER
+
+
+def outcome_of(run: Run) -> tuple[Outcome, str]:
+    """The outcome of the run and its reason: the first thing that kept it from being all right."""
+    if run.interrupted:
+        return Outcome.INTERRUPTED, "the service was stopped during the run"
+    if run.error:
+        return Outcome.ERROR, run.error
+    if not run.phases:
+        return Outcome.ERROR, "nothing was run"
+    for phase in run.phases:
+        if phase.outcome == Outcome.FAILED and not is_decisive(run, phase):
+            continue
+        if phase.outcome != Outcome.OK:
+            return phase.outcome, explained(run, phase)
+    for item in run.not_run:
+        if item.why == Omission.NOT_FOUND:
+            return Outcome.FAILED, sentence(item)
+    for item in run.not_run:
+        if item.why == Omission.OUT_OF_TIME:
+            return Outcome.TIMEOUT, sentence(item)
+    return Outcome.OK, ""
+
+
+def sentence(item: NotRun) -> str:
+    title = f"{item.phase} {item.trigger}" if item.trigger else str(item.phase)
+    return plain(f"{title}: {item.reason}", MAX_REASON_CHARS)
+
+
+def ran_to_its_end(phase: Phase) -> bool:
+    """Whether all of a trigger had its turn.
+
+    A program that ends with 2 for want of arguments has done what it does. An import, a start or a
+    build that fails was broken off in the middle, and so was whatever a signal ended.
+    """
+    if phase.outcome == Outcome.FAILED:
+        return phase.name == PhaseName.EXECUTE and phase.signal is None
+    return phase.outcome == Outcome.OK
+
+
+def gaps_of(run: Run) -> list[str]:
+    """What was not seen, a sentence each: where there is one, nothing can be called clean."""
+    return [*broken_off(run), *unseen(run), *left_out(run)]
+
+
+def broken_off(run: Run) -> Iterator[str]:
+    if run.interrupted or run.error or not run.phases:
+        outcome, reason = outcome_of(run)
+        yield plain(f"{outcome}: {reason}", MAX_REASON_CHARS)
+    for phase in run.phases:
+        if not ran_to_its_end(phase):
+            yield plain(f"{phase.outcome}: {explained(run, phase)}", MAX_REASON_CHARS)
+
+
+def unseen(run: Run) -> Iterator[str]:
+    if not run.kernel_witness:
+        yield "the kernel witness was off"
+    silent = [phase.title for phase in run.phases if not phase.python_witness]
+    if silent:
+        yield plain(f"the Python witness was silent in {', '.join(silent)}", MAX_REASON_CHARS)
+    for (title, kind), count in run.record.lost.items():
+        what = f"{title}: {count} were not kept or looked at: {KINDS.get(kind, kind)}"
+        yield plain(what, MAX_REASON_CHARS)
+
+
+def left_out(run: Run) -> Iterator[str]:
+    for item in run.not_run:
+        if item.why != Omission.NOTHING_THERE:
+            yield plain(f"not run: {sentence(item)}", MAX_REASON_CHARS)
+    known = {phase.name for phase in run.phases} | {item.phase for item in run.not_run}
+    for name in PROMISED[run.order.mode]:
+        if name not in known and run.phases:
+            yield f"not run: {name}"

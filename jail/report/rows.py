@@ -1,0 +1,234 @@
+"""What people see of a report, row by row, and the report for a terminal: what matters first."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from jail.report.lists import Item
+from jail.report.text import Row, plain, row, short
+from jail.report.verdict import Act, Report, Verdict
+from jail.watch.events import Outcome, Phase, PhaseName
+
+MAX_ROWS = 100  # of each list for people; the JSON report has more
+MAX_SHOWN_LINES = 16  # of a piece of code or of a stream, in a terminal
+MAX_SHOWN_CHARS = 110  # of a line of these
+MAX_TERMINAL_BYTES = 1_900_000
+MAX_OWN_COMMAND_CHARS = 70  # pip's own command line is long and always the same
+
+
+@dataclass(frozen=True)
+class Section:
+    """A list for people: its first rows, and how many there are in all."""
+
+    title: str
+    rows: list[Row]
+    total: int
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What matters, safe to show. `missed` is the first thing that was not seen."""
+
+    package: str
+    head: str
+    worst: str
+    missed: str
+    summary: str
+
+
+def headline(report: Report) -> Headline:
+    """The words for the verdict: "clean" names what was looked at, and never means "nowhere"."""
+    order, missed = report.order, report.gaps[0] if report.gaps else ""
+    worst = ""
+    ran = ", ".join(dict.fromkeys(phase.name for phase in report.phases))
+    match report.verdict:
+        case Verdict.HIGH | Verdict.MEDIUM:
+            acts = [
+                act for act in report.acts if act.finding.severity.value == report.verdict.value
+            ]
+            plural = "" if len(acts) == 1 else "s"
+            head = f"{len(acts)} {report.verdict} finding{plural}"
+            worst = f"{named(acts[0])} ({', '.join(circumstances(acts[0]))})"
+            missed = f"not all was seen: {missed}" if missed else ""
+        case Verdict.UNSEEN:
+            head, worst, missed = "could not be installed", missed, ""
+            if is_installed(report):
+                head = f"nothing found in {ran}, but not all was seen"
+        case Verdict.CLEAN:
+            head = f"nothing found in {ran}"
+    duration_sec = sum(phase.duration_sec for phase in report.phases)
+    return Headline(
+        package=short(f"{order.package_name} {order.version}"),
+        head=head,
+        worst=short(worst),
+        missed=short(missed),
+        summary=f"mode {order.mode}, outcome {report.outcome}, {duration_sec:.1f} s",
+    )
+
+
+def is_installed(report: Report) -> bool:
+    return any(
+        phase.name == PhaseName.INSTALL and phase.outcome == Outcome.OK for phase in report.phases
+    )
+
+
+def named(act: Act) -> str:
+    """What the act is called; of many different things done by one line the first."""
+    more = len(act.titles) - 1
+    return f"{act.finding.title} and {more} more" if more else act.finding.title
+
+
+def circumstances(act: Act) -> list[str]:
+    finding, where = act.finding, act.finding.place
+    process = finding.process or ""
+    if not where and process not in finding.title:
+        where = process[:100]
+    times = f"{act.count} times" if act.count > 1 else ""
+    return [text for text in (*act.phases, where, times) if text]
+
+
+def act_row(act: Act) -> Row:
+    texts = {}
+    if len(act.titles) > 1:
+        texts["all of them"] = "\n".join(act.titles)
+    severity, rule = act.finding.severity, act.finding.rule
+    return row(severity, named(act), *circumstances(act), rule, texts=texts)
+
+
+def ending(exit_code: int | None, signal: str | None) -> str:
+    if signal:
+        return f"killed by {signal}"
+    return "no end seen" if exit_code is None else f"exit {exit_code}"
+
+
+def size(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else f"{size_bytes} bytes"
+
+
+def process_tree(processes: list[Item]) -> list[Row]:
+    """Every process below the one that started it, in order of birth.
+
+    Those of our own are left out where they started nothing of the package. No recursion: a package
+    can nest its processes deeper than Python can recurse.
+    """
+    # By phase, trigger and pid, since each jail has pids of its own: the way from the first
+    # ancestor down, as places in the list. Parents stand before their children.
+    ways: dict[tuple[str, str | None, int], tuple[int, ...]] = {}
+    for number, process in enumerate(processes):
+        if process["argv"] == ["launch.py"] and not process["ppid"]:
+            continue
+        jail = process["phase"], process["trigger"]
+        above = ways.get((*jail, process["ppid"]), ())
+        ways[*jail, process["pid"]] = (*above, number)
+    rows: list[Row] = []
+    for way in sorted(ways.values(), reverse=True):
+        process, depth = processes[way[-1]], len(way) - 1
+        # From the last to the first: what was added before is what stands below it, if deeper.
+        started_something = bool(rows) and rows[-1].depth > depth
+        if not process["own"] or started_something:
+            rows.append(process_row(process, depth))
+    return rows[::-1]
+
+
+def process_row(process: Item, depth: int) -> Row:
+    words = " ".join(word[:1000] for word in process["argv"][:64])
+    if process["own"]:
+        words = plain(words, MAX_OWN_COMMAND_CHARS + 1)
+    end = ending(process["exit_code"], process["signal"])
+    return row("", words, process["phase"], f"pid {process['pid']}", end, depth=depth)
+
+
+def phase_row(phase: Phase) -> Row:
+    texts = {}
+    for name, stream in (("stdout", phase.stdout), ("stderr", phase.stderr)):
+        if stream.size_bytes:
+            texts[f"{name}, {stream.size_bytes} bytes"] = stream.text
+    end = ending(phase.exit_code, phase.signal)
+    return row(phase.outcome, phase.title, end, f"{phase.duration_sec:.1f} s", texts=texts)
+
+
+def network_row(item: Item) -> Row:
+    witness = "+".join(item["witness"])
+    return row(item["kind"], item["target"], item["phase"], item["place"], witness)
+
+
+def file_row(item: Item) -> Row:
+    return row(item["change"], item["path"], item["phase"], size(item["bytes"]))
+
+
+def code_row(item: Item) -> Row:
+    texts = {f"sha256 {item['sha256']}": item["text"]}
+    return row("", item["at"] or "no known place", item["phase"], size(item["bytes"]), texts=texts)
+
+
+def download_row(item: Item) -> Row:
+    cached = "from the cache" if item["from_cache"] else ""
+    return row("", item["file"], size(item["bytes"]), cached, f"sha256 {item['sha256']}")
+
+
+def listed(title: str, items: list[Item], as_row: Callable[[Item], Row]) -> Section:
+    return Section(title, [as_row(item) for item in items[:MAX_ROWS]], len(items))
+
+
+def sections(report: Report) -> list[Section]:
+    """The report's lists in the order in which people want them."""
+    lists, notes = report.lists, report.coverage["notes"]
+    acts = [act_row(act) for act in report.acts[:MAX_ROWS]]
+    tree = process_tree(lists["processes"])
+    missed = [row("gap", gap) for gap in report.gaps[:MAX_ROWS]]
+    missed += [row("note", note) for note in notes[:MAX_ROWS]]
+    phases = [phase_row(phase) for phase in report.phases[:MAX_ROWS]]
+    return [
+        Section("Findings", acts, len(report.acts)),
+        listed("Hosts", lists["network"], network_row),
+        Section("Processes", tree[:MAX_ROWS], len(tree)),
+        listed("Files", lists["files"], file_row),
+        listed("Decoded code", lists["code"], code_row),
+        Section("Not covered", missed[:MAX_ROWS], len(report.gaps) + len(notes)),
+        Section("Phases", phases, len(report.phases)),
+        listed("Downloads", lists["downloads"], download_row),
+    ]
+
+
+def render_text(report: Report) -> bytes:
+    """The report for a terminal, in UTF-8, at most 2 MB. No untrusted text leaves its line."""
+    parts: list[bytes] = []
+    left_bytes = MAX_TERMINAL_BYTES
+    for line in text_lines(report):
+        part = line.encode() + b"\n"
+        left_bytes -= len(part)
+        if left_bytes < 0:
+            parts.append(b"... and more: --json has it\n")
+            break
+        parts.append(part)
+    return b"".join(parts)
+
+
+def text_lines(report: Report) -> Iterator[str]:
+    top = headline(report)
+    yield ": ".join(text for text in (top.package, top.head, top.worst) if text)
+    if top.missed:
+        yield top.missed
+    yield f"{top.summary}, run {report.order.run_id}"
+    for section in sections(report):
+        if not section.rows:
+            continue
+        yield f"\n{section.title} ({section.total})"
+        for shown in section.rows:
+            yield from row_lines(shown)
+        if section.total > len(section.rows):
+            yield f"  … and {section.total - len(section.rows)} more: --json has them"
+
+
+def row_lines(shown: Row) -> Iterator[str]:
+    indent = "  " * min(shown.depth + 1, 20)
+    mark = f"{shown.mark:8} " if shown.mark else ""
+    about = f"  ({shown.about})" if shown.about else ""
+    yield f"{indent}{mark}{shown.what}{about}"
+    for heading, text in shown.texts.items():
+        yield f"      {heading}"
+        lines = text.split("\n")
+        if len(lines) > MAX_SHOWN_LINES:
+            half = MAX_SHOWN_LINES // 2
+            lines = [*lines[:half], "…", *lines[-half:]]
+        for line in lines:
+            yield f"      | {plain(line, MAX_SHOWN_CHARS)}"

@@ -1,0 +1,316 @@
+"""From what was seen to a report: its lists, how the run went, and what may be said of the package.
+
+"Clean" must never be able to mean "we did not look": it is what is left when there is neither a
+finding nor a gap.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from jail.orders import JailSettings, Order
+from jail.report.lists import (
+    LIST_BYTES,
+    MAX_LIST_ITEMS,
+    Entry,
+    Item,
+    bounded,
+    entries,
+    fitted,
+)
+from jail.report.outcome import (
+    KINDS,
+    LIMITS,
+    Run,
+    explained,
+    gaps_of,
+    outcome_of,
+    sentence,
+)
+from jail.report.text import plain
+from jail.watch.events import (
+    Finding,
+    IndexRefused,
+    LeftAtWork,
+    NotRun,
+    Omission,
+    Outcome,
+    Phase,
+    PhaseName,
+    Printed,
+    Record,
+    Rule,
+    Severity,
+)
+
+MAX_CROWD = MAX_LIST_ITEMS // 10  # findings of one rule and severity in a phase; more are a crowd
+MAX_ACT_TITLES = 50
+MAX_NOTE_CHARS = 500
+# The order of findings of the same severity: what tells most about a package comes first.
+RULE_ORDER = (
+    Rule.SECRET_SENT,
+    Rule.SECRET_READ,
+    Rule.CODE_REMOTE,
+    Rule.PERSISTENCE_WRITE,
+    Rule.EVIDENCE_TAMPER,
+    Rule.WITNESS_HIDDEN,
+    Rule.CODE_DYNAMIC,
+    Rule.NETWORK_ATTEMPT,
+    Rule.PROCESS_SPAWN,
+    Rule.PTH_CODE,
+    Rule.CODE_GATED,
+    Rule.LIMIT_HIT,
+)
+
+Found = tuple[Phase, tuple[Finding, ...]]  # the findings of one event
+
+
+class Verdict(StrEnum):
+    HIGH = "high"
+    MEDIUM = "medium"
+    UNSEEN = "unseen"
+    CLEAN = "clean"
+
+
+@dataclass
+class Act:
+    """What a reader sees as one: findings of one event, or of one line of code again and again.
+
+    `finding` is the gravest of the first event, `titles` are all different ones, up to a bound.
+    """
+
+    finding: Finding
+    phases: list[PhaseName] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished run. `lists` are those of the contract, by name, entry by entry."""
+
+    order: Order
+    started_at: str
+    finished_at: str
+    outcome: Outcome
+    reason: str
+    verdict: Verdict
+    gaps: list[str]
+    acts: list[Act]
+    phases: list[Phase]
+    lists: dict[str, list[Item]]
+    coverage: Item
+
+
+def assemble(
+    order: Order,
+    settings: JailSettings,
+    record: Record,
+    phases: Sequence[Phase],
+    *,
+    kernel_witness: bool,
+    started_at_sec: float,
+    finished_at_sec: float,
+    decoy_internet: str = "off",
+    not_run: Sequence[NotRun] = (),
+    notes: Sequence[str] = (),
+    interrupted: bool = False,
+    error: str = "",
+) -> Report:
+    """The report of a run.
+
+    Args:
+        phases: in the order in which they ran, with those that something ended.
+        kernel_witness: whether there was one.
+        started_at_sec, finished_at_sec: seconds since 1970.
+        not_run, notes: what watch left out, and what else it has to say.
+        interrupted: the service was stopped during the run.
+        error: what went wrong in the sandbox outside of any phase.
+    """
+    run = Run(order, settings, record, phases, not_run, kernel_witness, interrupted, error)
+    outcome, reason = outcome_of(run)
+    gaps = gaps_of(run)
+    found = [*((seen.phase, seen.findings) for seen in record.seen), *limit_findings(run)]
+    lists, cut = all_lists(run, found)
+    coverage: Item = {
+        "kernel_witness": kernel_witness,
+        "python_witness": bool(phases) and all(phase.python_witness for phase in phases),
+        "decoy_internet": decoy_internet,
+        "dropped_events": record.lost.total() + cut.total(),
+        "not_run": [sentence(item) for item in not_run[:MAX_LIST_ITEMS]],
+        "notes": [*dict.fromkeys(all_notes(run, cut, notes))][:MAX_LIST_ITEMS],
+    }
+    return Report(
+        order,
+        iso(started_at_sec),
+        iso(finished_at_sec),
+        outcome,
+        reason,
+        verdict_of(found, gaps),
+        gaps,
+        acts_of(found),
+        [*phases],
+        lists,
+        coverage,
+    )
+
+
+def iso(at_sec: float) -> str:
+    return datetime.fromtimestamp(at_sec, UTC).isoformat(timespec="milliseconds")
+
+
+def limit_findings(run: Run) -> Iterator[Found]:
+    """What the limits say of a package: a phase that had to be ended, a flood."""
+    for phase in run.phases:
+        if phase.outcome in LIMITS:
+            yield phase, (Finding(Severity.MEDIUM, Rule.LIMIT_HIT, explained(run, phase)),)
+    by_title = {phase.title: phase for phase in run.phases}
+    for (title, kind), count in run.record.lost.items():
+        what = f"did so much that {count} of one kind were not kept: {KINDS.get(kind, kind)}"
+        finding = Finding(Severity.MEDIUM, Rule.LIMIT_HIT, plain(what, MAX_NOTE_CHARS))
+        yield by_title.get(title, Phase(PhaseName.INSTALL)), (finding,)
+
+
+def verdict_of(found: Sequence[Found], gaps: Sequence[str]) -> Verdict:
+    """The worst finding decides; without one it is only clean when there is no gap."""
+    severities = {finding.severity for _, findings in found for finding in findings}
+    if Severity.HIGH in severities:
+        return Verdict.HIGH
+    if Severity.MEDIUM in severities:
+        return Verdict.MEDIUM
+    return Verdict.UNSEEN if gaps else Verdict.CLEAN
+
+
+def gravity(finding: Finding) -> tuple[int, int]:
+    """What to sort by: the least comes first."""
+    return list(Severity).index(finding.severity), RULE_ORDER.index(finding.rule)
+
+
+def acts_of(found: Sequence[Found]) -> list[Act]:
+    """The findings as a reader wants them, the gravest first.
+
+    Those of one event are one act, and so are those of one line of code, or with the same words.
+    Of the same severity each rule's first act comes before any rule's second, so that no flood of
+    one rule hides another.
+    """
+    acts: dict[tuple[Severity, Rule, str], Act] = {}
+    for phase, findings in found:
+        if findings:
+            worst = min(findings, key=gravity)
+            key = worst.severity, worst.rule, worst.place or worst.title
+            add_to_act(acts.setdefault(key, Act(worst)), phase, worst)
+    turns: Counter[tuple[Severity, Rule]] = Counter()
+    ranked = []
+    for number, act in enumerate(acts.values()):
+        severity, rule = gravity(act.finding)
+        turns[act.finding.severity, act.finding.rule] += 1
+        turn = turns[act.finding.severity, act.finding.rule]
+        ranked.append(((severity, turn, rule, number), act))
+    return [act for _, act in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def add_to_act(act: Act, phase: Phase, finding: Finding) -> None:
+    act.count += 1
+    if phase.name not in act.phases:
+        act.phases.append(phase.name)
+    if finding.title not in act.titles and len(act.titles) < MAX_ACT_TITLES:
+        act.titles.append(finding.title)
+
+
+def all_lists(run: Run, found: Sequence[Found]) -> tuple[dict[str, list[Item]], Counter[str]]:
+    """Each list of the contract, phases and coverage apart, and how many items had no room."""
+    by_name: dict[str, list[Entry]] = {
+        name: [] for name in LIST_BYTES if name not in ("phases", "coverage")
+    }
+    by_name["findings"] = [*finding_entries(found)]
+    for seen in run.record.seen:
+        for entry in entries(seen):
+            by_name[entry.name].append(entry)
+    lists, cut = {}, Counter[str]()
+    for name, items in by_name.items():
+        lists[name], cut[name] = bounded(items)
+    ranks = list(Severity)
+    lists["findings"].sort(key=lambda item: ranks.index(item["severity"]))
+    return lists, +cut
+
+
+def finding_entries(found: Sequence[Found]) -> Iterator[Entry]:
+    """What is many of its kind gives way to what is rare, whatever the severity."""
+    crowds: Counter[tuple[Rule, Severity, str]] = Counter()
+    for phase, findings in found:
+        for finding in findings:
+            crowd = finding.rule, finding.severity, phase.title
+            crowds[crowd] += 1
+            rank = list(Severity).index(finding.severity)
+            if crowds[crowd] > MAX_CROWD:
+                rank += len(Severity)
+            item: Item = {"severity": finding.severity, "rule": finding.rule}
+            item |= {"phase": phase.name, "title": finding.title, "at": finding.place}
+            more: Item = {"trigger": phase.trigger, "process": finding.process}
+            yield Entry("findings", item, more, rank)
+
+
+def all_notes(run: Run, cut: Counter[str], notes: Sequence[str]) -> Iterator[str]:
+    """What a reader should know besides, in one line each."""
+    for note in notes:
+        yield plain(note, MAX_NOTE_CHARS)
+    for denied in run.denied:
+        yield plain(denied, MAX_NOTE_CHARS)
+    for seen in run.record.seen:
+        note, event = "", seen.event
+        if isinstance(event, LeftAtWork):
+            note = f"what {event.count} processes were still waiting to do was not seen"
+        if isinstance(event, IndexRefused):
+            note = f"refused {event.target}: {event.reason}"
+        if note:
+            yield plain(f"{seen.phase.title}: {note}", MAX_NOTE_CHARS)
+    for item in run.not_run:
+        if item.why == Omission.NOTHING_THERE:
+            yield sentence(item)
+    for name, count in cut.items():
+        yield f"{count} entries had no room in the list {name}; all were judged"
+
+
+def phase_item(phase: Phase) -> Item:
+    def printed(stream: Printed) -> Item:
+        return {
+            "text": stream.text,
+            "bytes": stream.size_bytes,
+            "truncated": stream.truncated,
+        }
+
+    return {
+        "name": phase.name,
+        "trigger": phase.trigger,
+        "outcome": phase.outcome,
+        "exit_code": phase.exit_code,
+        "signal": phase.signal,
+        "duration_s": round(phase.duration_sec, 3),
+        "stdout": printed(phase.stdout),
+        "stderr": printed(phase.stderr),
+    }
+
+
+def as_json(report: Report) -> bytes:
+    """The body of the report: an ASCII JSON object that begins with "phases", within 10 MB.
+
+    `coverage.shortened` counts by list the items whose texts had to be cut for that.
+    """
+    every = {"phases": [phase_item(phase) for phase in report.phases], **report.lists}
+    parts, shortened = [], {}
+    for name, items in every.items():
+        texts, count = fitted(items, LIST_BYTES[name])
+        parts.append(f'"{name}": [{", ".join(texts)}]')
+        if count:
+            shortened[name] = count
+    coverage: dict[str, Any] = {**report.coverage, "shortened": shortened}
+    parts.append(f'"coverage": {fitted_coverage(coverage)}')
+    return f"{{{', '.join(parts)}}}".encode("ascii")
+
+
+def fitted_coverage(coverage: Item) -> str:
+    (text,), _ = fitted([coverage], LIST_BYTES["coverage"])
+    return text
