@@ -1,0 +1,234 @@
+"""Takes a payload out of its wrappings: percent signs, escapes, base64, hex, compression, archives.
+
+Hostile input: bombs, archives within archives, runs of text that only look encoded. All of it is
+bounded by the number of layers and by their bytes together.
+"""
+
+import base64
+import binascii
+import bz2
+import contextlib
+import lzma
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+MAX_LAYERS = 120
+MAX_LAYER_BYTES = 1 << 20  # of any one layer; what it has beyond is not looked at
+MAX_ALL_BYTES = 4 << 20  # of all layers of a payload
+MIN_LAYER_BYTES = 8
+MAX_DEPTH = 6
+MAX_RUNS = 40  # of text that looks encoded, in one layer
+MAX_MEMBERS = 40  # of archives, in one layer
+MAX_STREAMS = 4  # compressed, of each kind, in one layer
+MAX_XZ_MEMORY_BYTES = 32 << 20
+# Text shows in its first bytes: they have no controls but those of lines, or hardly any.
+START_BYTES = 4096
+MAX_CONTROLS_SHARE = 0.02
+
+# "a%20b".
+PERCENT = re.compile(rb"%[0-9A-Fa-f]{2}")
+# "\n", "\/", "\u0041", "\x41": of JSON, Python, JavaScript.
+ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
+ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
+# "=3D", and a "=" that ends a line: of mail.
+QUOTED = re.compile(rb"=(?:[0-9A-F]{2}|\r?\n)")
+# "QVdTX1NFQ1JFVA==", in lines as mail has it, in either alphabet.
+BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]+)*")
+# "4157535f534543524554", in either case.
+HEX_RUN = re.compile(rb"(?:[0-9a-fA-F]{2}){8,}")
+# "IFLVGX2TIVBVERKU", in either case.
+BASE32_RUN = re.compile(rb"[A-Z2-7]{16,}|[a-z2-7]{16,}")
+TO_USUAL_BASE64 = bytes.maketrans(b"-_", b"+/")
+CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What was found at one depth of a payload; the `last` has nothing in it."""
+
+    data: bytes
+    is_last: bool
+
+
+def is_text(data: bytes) -> bool:
+    """Whether it may be text in some encoding."""
+    start = data[:START_BYTES]
+    return len(CONTROL.findall(start)) <= len(start) * MAX_CONTROLS_SHARE
+
+
+def unquote(data: bytes) -> Iterator[bytes]:
+    if PERCENT.search(data):
+        yield unquote_to_bytes(data.replace(b"+", b" "))
+
+
+def unescape(data: bytes) -> Iterator[bytes]:
+    if b"\\" in data:
+        yield ESCAPE.sub(escaped_bytes, data)
+
+
+def escaped_bytes(match: re.Match[bytes]) -> bytes:
+    if match[1]:
+        return chr(int(match[1], 16)).encode("utf-8", "replace")
+    if match[2]:
+        return bytes.fromhex(match[2].decode())
+    return ESCAPED.get(match[3], match[3])
+
+
+def unquote_mail(data: bytes) -> Iterator[bytes]:
+    if QUOTED.search(data):
+        yield binascii.a2b_qp(data)
+
+
+def runs(pattern: re.Pattern[bytes], data: bytes) -> list[bytes]:
+    """The longest pieces of text that look encoded."""
+    found = [match[0] for match in pattern.finditer(data)]
+    return sorted(found, key=len, reverse=True)[:MAX_RUNS]
+
+
+def decode_base64(data: bytes) -> Iterator[bytes]:
+    for run in runs(BASE64_RUN, data):
+        if HEX_RUN.fullmatch(run):
+            continue
+        text = run.translate(TO_USUAL_BASE64, b"\r\n")
+        # Four characters are three bytes. The last ones may lack their padding; one alone says
+        # nothing.
+        whole = text[:-1] if len(text) % 4 == 1 else text
+        yield base64.b64decode(whole + b"=" * (-len(whole) % 4))
+
+
+def decode_hex(data: bytes) -> Iterator[bytes]:
+    for run in runs(HEX_RUN, data):
+        yield bytes.fromhex(run.decode())
+
+
+def decode_base32(data: bytes) -> Iterator[bytes]:
+    for run in runs(BASE32_RUN, data):
+        whole = run[: len(run) // 8 * 8]
+        yield base64.b32decode(whole.upper())
+
+
+def unpack_bz2(data: bytes) -> bytes:
+    return bz2.BZ2Decompressor().decompress(data, MAX_LAYER_BYTES)
+
+
+def unpack_xz(data: bytes) -> bytes:
+    unpacker = lzma.LZMADecompressor(memlimit=MAX_XZ_MEMORY_BYTES)
+    return unpacker.decompress(data, MAX_LAYER_BYTES)
+
+
+def inflate(data: bytes, format_bits: int) -> bytes:
+    return zlib.decompressobj(format_bits).decompress(data, MAX_LAYER_BYTES)
+
+
+def unpack_gzip(data: bytes) -> bytes:
+    return inflate(data, zlib.MAX_WBITS | 16)
+
+
+def unpack_zlib(data: bytes) -> bytes:
+    return inflate(data, zlib.MAX_WBITS)
+
+
+def unpack_deflate(data: bytes) -> bytes:
+    return inflate(data, -zlib.MAX_WBITS)
+
+
+# By the bytes that each begins with, wherever these stand: a form, a message, another archive may
+# be around it.
+STREAMS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], bytes]], ...] = (
+    (re.compile(rb"\x1f\x8b\x08"), unpack_gzip),
+    (re.compile(rb"BZh[1-9]1AY&SY"), unpack_bz2),
+    (re.compile(rb"\xfd7zXZ\x00"), unpack_xz),
+    # Two bytes are too few to search for: at the start of it all, or of a part of a form.
+    (re.compile(rb"(?:\A|(?<=\r\n\r\n))\x78[\x01\x5e\x9c\xda]"), unpack_zlib),
+)
+
+
+def unpack_streams(data: bytes) -> Iterator[bytes]:
+    found = False
+    for mark, unpack in STREAMS:
+        starts = [match.start() for match in mark.finditer(data)]
+        for start in starts[:MAX_STREAMS]:
+            with contextlib.suppress(zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
+                yield unpack(data[start:])
+                found = True
+    # Bare deflate has no mark at all.
+    if not found and not is_text(data):
+        with contextlib.suppress(zlib.error):
+            yield unpack_deflate(data)
+
+
+ZIP_MEMBER = b"PK\x03\x04"
+ZIP_HEADER = struct.Struct("<4s5H3I2H")
+STORED, DEFLATED = 0, 8
+
+
+def unpack_zip(data: bytes) -> Iterator[bytes]:
+    """The members of a zip, by the header before each: it may be cut off, or another around it.
+
+    `50 4b 03 04  14 00  00 00  08 00  ...`: mark, version, flags, method, time, date, checksum,
+    packed size, size, length of the name, length of what follows the name.
+    """
+    at = data.find(ZIP_MEMBER)
+    for _ in range(MAX_MEMBERS):
+        if at < 0 or len(data) < at + ZIP_HEADER.size:
+            return
+        header = ZIP_HEADER.unpack_from(data, at)
+        method, packed_bytes, name_bytes, extra_bytes = header[3], header[7], header[9], header[10]
+        packed = data[at + ZIP_HEADER.size + name_bytes + extra_bytes :]
+        if method == DEFLATED:
+            with contextlib.suppress(zlib.error):
+                yield unpack_deflate(packed)
+        elif method == STORED and packed_bytes:
+            yield packed[:packed_bytes]
+        elif method == STORED:
+            # Its size is told after it; the next mark ends it.
+            yield packed.partition(b"PK")[0]
+        at = data.find(ZIP_MEMBER, at + len(ZIP_MEMBER))
+
+
+Unwrapper = Callable[[bytes], Iterable[bytes]]
+OF_TEXT: tuple[Unwrapper, ...] = (unquote, unescape, unquote_mail)
+OF_ANYTHING: tuple[Unwrapper, ...] = (
+    unpack_streams,
+    unpack_zip,
+    decode_base64,
+    decode_hex,
+    decode_base32,
+)
+
+
+def unwrap_once(data: bytes) -> Iterator[bytes]:
+    """What is directly in a layer."""
+    for unwrapper in OF_ANYTHING:
+        yield from unwrapper(data)
+    if is_text(data):
+        for unwrapper in OF_TEXT:
+            yield from unwrapper(data)
+
+
+def unwrap(payload: bytes) -> Iterator[Layer]:
+    """Each layer of a payload, the outer ones first.
+
+    Members of a tar need no unpacking: they stand in it as they are.
+    """
+    left_bytes = MAX_ALL_BYTES
+    seen: set[bytes] = set()
+    waiting = [(payload[:MAX_LAYER_BYTES], 0)]
+    # The list grows while it is walked through.
+    for data, depth in waiting:
+        is_last = True
+        for found in unwrap_once(data) if depth < MAX_DEPTH else ():
+            layer = found[: min(MAX_LAYER_BYTES, left_bytes)]
+            if len(layer) < MIN_LAYER_BYTES or layer in seen:
+                continue
+            if len(seen) == MAX_LAYERS:
+                break
+            is_last = False
+            seen.add(layer)
+            left_bytes -= len(layer)
+            waiting.append((layer, depth + 1))
+        yield Layer(data, is_last)

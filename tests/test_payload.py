@@ -1,0 +1,233 @@
+"""Bait is found in every wrapping that a thief may use; no wrapping costs more than its bound."""
+
+import base64
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import secrets
+import tarfile
+import time
+import zipfile
+import zlib
+from typing import Literal
+from urllib.parse import quote, urlencode
+
+import pytest
+
+from jail.watch.payload import Carried, Search
+from jail.watch.wrappings import MAX_ALL_BYTES, MAX_LAYERS, unwrap
+
+SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYq7c31d2f"
+KEY = (
+    "-----BEGIN KEY-----\n"
+    + "\n".join(secrets.token_hex(32) for _ in range(8))
+    + "\n-----END KEY-----\n"
+)
+VALUES = {"AWS_SECRET_ACCESS_KEY": SECRET, "~/.ssh/id_rsa": KEY}
+ENVIRONMENT = {
+    "HOME": "/home/dev",
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/bin:/bin",
+    "USER": "dev",
+    "SHELL": "/bin/bash",
+}
+ENVIRONMENT |= {"AWS_SECRET_ACCESS_KEY": SECRET}
+BAIT = (("AWS_SECRET_ACCESS_KEY",), SECRET.encode())
+
+
+def look(payload: bytes) -> Carried:
+    return Search(VALUES, ENVIRONMENT).look(payload)
+
+
+def in_zip(data: bytes, method: int) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("readme.txt", "nothing")
+        archive.writestr("keys", data)
+    return file.getvalue()
+
+
+def in_streamed_zip(data: bytes) -> bytes:
+    """As a program writes it that can't go back: sizes are told after each member."""
+
+    class Pipe(io.RawIOBase):
+        def __init__(self) -> None:
+            self.data = b""
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: bytes) -> int:  # type: ignore[override]
+            self.data += bytes(data)
+            return len(data)
+
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("keys", "w") as member:
+            member.write(data)
+        archive.writestr("last", "nothing")
+    return pipe.data
+
+
+def in_tar(data: bytes, mode: Literal["w", "w:gz", "w:xz"]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as archive:
+        member = tarfile.TarInfo("home/dev/keys")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+def deflated(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+WRAPPINGS = {
+    "as it is": lambda data: b"key=" + data,
+    "reversed": lambda data: data[::-1],
+    "percent": lambda data: quote(data, safe="").encode(),
+    "every byte percent": lambda data: "".join(f"%{byte:02x}" for byte in data).encode(),
+    "a form": lambda data: urlencode({"text": "keys: " + data.decode()}).encode(),
+    "JSON": lambda data: json.dumps({"text": data.decode()}).replace("/", r"\/").encode(),
+    "JSON by numbers": lambda data: "".join(f"\\u{byte:04x}" for byte in data).encode(),
+    "Python's repr": lambda data: "".join(f"\\x{byte:02x}" for byte in data).encode(),
+    "hex": lambda data: data.hex().encode(),
+    "upper hex": lambda data: data.hex().upper().encode(),
+    "base32": lambda data: base64.b32encode(b"xyz" + data),
+    "lower base32": lambda data: base64.b32encode(data).lower(),
+    "URL-safe base64": lambda data: base64.urlsafe_b64encode(b"\xff\xfe" + data),
+    "base64 in lines": lambda data: base64.encodebytes(b"text before it " * 9 + data),
+    "base64 twice": lambda data: base64.b64encode(base64.b64encode(data)),
+    "base64 without padding": lambda data: b"?q=" + base64.b64encode(data).rstrip(b"="),
+    "base64 of UTF-16": lambda data: base64.b64encode(data.decode().encode("utf-16-le")),
+    "quoted-printable": lambda data: b"=\r\n".join(data[i : i + 5] for i in range(0, len(data), 5)),
+    "gzip": gzip.compress,
+    "zlib": zlib.compress,
+    "deflate": deflated,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zip": lambda data: in_zip(data, zipfile.ZIP_DEFLATED),
+    "stored zip": lambda data: in_zip(data, zipfile.ZIP_STORED),
+    "streamed zip": in_streamed_zip,
+    "cut zip": lambda data: in_zip(data, zipfile.ZIP_DEFLATED)[:-80],
+    "tar": lambda data: in_tar(data, "w"),
+    "tar.gz": lambda data: in_tar(data, "w:gz"),
+    "tar.xz": lambda data: in_tar(data, "w:xz"),
+    "a zip in a form": lambda data: (
+        b'--x\r\nContent-Disposition: form-data; name="f"\r\n\r\n'
+        + in_zip(data, zipfile.ZIP_DEFLATED)
+        + b"\r\n--x--\r\n"
+    ),
+    "zlib in a form": lambda data: b"--x\r\nA: b\r\n\r\n" + zlib.compress(data) + b"\r\n--x--\r\n",
+    "zip, base64, JSON, gzip": lambda data: gzip.compress(
+        json.dumps({"f": base64.b64encode(in_zip(data, zipfile.ZIP_DEFLATED)).decode()}).encode()
+    ),
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("name", VALUES)
+def test_bait_is_found_in_each_wrapping(wrapping: str, name: str) -> None:
+    payload = WRAPPINGS[wrapping](VALUES[name].encode())  # type: ignore[no-untyped-call]
+    assert look(payload).bait == (name,)
+
+
+@pytest.mark.parametrize("before", range(6))
+@pytest.mark.parametrize("code", [base64.b64encode, base64.b32encode])
+def test_bait_is_found_within_encoded_text_that_begins_elsewhere(code, before: int) -> None:  # type: ignore[no-untyped-def]
+    coded = code(b"x" * before + SECRET.encode() + b"\xff")
+    assert look(b"glued" + coded).bait == ("AWS_SECRET_ACCESS_KEY",)
+
+
+def test_a_part_of_a_key_is_bait() -> None:
+    lines = KEY.splitlines()
+    assert look("".join(lines[1:-1]).encode()).bait == ("~/.ssh/id_rsa",)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\0", b"AWS_SECRET_ACCESS_KEY", KEY[:19].encode(), os.urandom(5000), b"=" * 99],
+)
+def test_nothing_is_found_where_nothing_is(payload: bytes) -> None:
+    assert not look(payload).bait
+    assert not look(payload).environment
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        json.dumps(ENVIRONMENT),
+        "\n".join(f"{name}={value}" for name, value in ENVIRONMENT.items()),
+        base64.b64encode(str(ENVIRONMENT).encode()).decode(),
+        urlencode(ENVIRONMENT),
+        json.dumps({k: v for k, v in ENVIRONMENT.items() if "AWS" not in k}),
+    ],
+)
+def test_the_whole_environment_is_found(payload: str) -> None:
+    assert look(payload.encode()).environment
+
+
+def test_a_few_variables_are_no_environment() -> None:
+    assert not look(json.dumps({"HOME": "/home/dev", "LANG": "C.UTF-8"}).encode()).environment
+    assert not look(b"HOME LANG PATH USER SHELL").environment
+
+
+@pytest.mark.parametrize("size", [100, 1000, 100_000])
+def test_what_is_encrypted_is_told_as_such(size: int) -> None:
+    assert look(os.urandom(size)).opaque
+    assert look(json.dumps({"blob": base64.b64encode(os.urandom(size)).decode()}).encode()).opaque
+
+
+def test_what_can_be_read_is_not_told_as_encrypted() -> None:
+    text = "\n".join(
+        f"{number} some text of a log, {secrets.token_hex(4)}" for number in range(200)
+    ).encode()
+    for payload in (
+        text,
+        gzip.compress(text),
+        base64.b64encode(zlib.compress(text)),
+        b"t=" + quote(gzip.compress(text)).encode(),
+        in_zip(text, zipfile.ZIP_DEFLATED),
+    ):
+        assert not look(payload).opaque
+    assert not look(
+        json.dumps({"id": secrets.token_hex(32), "sha": secrets.token_hex(64)}).encode()
+    ).opaque
+
+
+def bomb(depth: int) -> bytes:
+    data = bytes(8 << 20)
+    for _ in range(depth):
+        data = gzip.compress(data)
+    return data
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        bomb(1),
+        bomb(3),
+        in_zip(bytes(50 << 20), zipfile.ZIP_DEFLATED),
+        lzma.compress(bytes(50 << 20)),
+        b"PK\x03\x04" * 300_000,
+        b"\x1f\x8b\x08" * 300_000,
+        b"QUFB" * 300_000,
+        b"%41" * 400_000,
+        b"\\u0041" * 200_000,
+        b"=\n" * 500_000,
+        b" ".join(secrets.token_hex(20).encode() for _ in range(25_000)),
+        os.urandom(2 << 20),
+    ],
+    ids=lambda payload: repr(payload[:8]),
+)
+def test_no_payload_costs_more_than_its_bound(payload: bytes) -> None:
+    start = time.process_time()
+    layers = list(unwrap(payload))
+    look(payload)
+    assert len(layers) <= MAX_LAYERS + 1
+    assert sum(len(layer.data) for layer in layers) <= MAX_ALL_BYTES + (1 << 20)
+    assert time.process_time() - start < 3
