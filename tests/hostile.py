@@ -1,17 +1,19 @@
-"""What the hostile suite shares: code that hostile packages begin with, and a look at what they left."""
+"""What the hostile suite shares: code that its packages begin with, and what is left of them."""
 
 import hashlib
 import json
-import re
-import shutil
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conftest import ROOT, Snakehook
+from conftest import Snakehook
 from standins import Index, wait_for
 
-# Each probe is a function that returns what it got; in a child of its own, since some are meant to kill it.
+# Each probe is a function that returns what it got; in a child of its own, since some are meant to
+# kill it.
 PROBES = '''
 import ctypes, errno, json, os, signal, socket, struct, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -23,7 +25,7 @@ def called(result):
 
 def call(number, *arguments):
     ctypes.set_errno(0)
-    words = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
+    words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
     return called(libc.syscall(ctypes.c_long(number), *words))
 
 def attempt(what):
@@ -58,8 +60,9 @@ def tell(**probes):
 def last_json(report: dict[str, Any]) -> Any:
     """What the last phase printed as JSON on its last line."""
     phase = report["phases"][-1]
-    assert phase["stdout"]["text"].strip(), (report["outcome"], report["reason"], phase["stderr"]["text"])
-    return json.loads(phase["stdout"]["text"].strip().splitlines()[-1])
+    printed = phase["stdout"]["text"].strip()
+    assert printed, (report["outcome"], report["reason"], phase["stderr"]["text"])
+    return json.loads(printed.splitlines()[-1])
 
 
 def add_probe(index: Index, source: str, name: str = "probe", **about: Any) -> None:
@@ -70,69 +73,135 @@ def add_probe(index: Index, source: str, name: str = "probe", **about: Any) -> N
 def in_turn(
     program: Snakehook, index: Index, sources: Mapping[str, str], **settings: object
 ) -> dict[str, dict[str, Any]]:
-    """The phase of each of the `sources`, at most 8: modules of one package, imported one after the other."""
+    """The phase of each of the `sources`, at most 8: modules of one package, imported in turn."""
     names = {f"probe_{number}": name for number, name in enumerate(sources)}
     modules = {f"{module}.py": PROBES + sources[name] for module, name in names.items()}
     index.add_wheel("probe", "1.0", modules)
     _, report, _ = program.triage("probe", "--mode", "import", **settings)
-    assert_nothing_is_left(Path(program.environment["STATE_DIR"]), Path(program.environment["PIP_CACHE_DIR"]))
-    phases = {names[one["trigger"]]: one for one in report["phases"] if one["name"] == "import"}
+    assert_nothing_is_left(program.state, program.cache)
+    phases = {}
+    for phase in report["phases"]:
+        if phase["name"] == "import":
+            phases[names[phase["trigger"]]] = phase
     assert phases.keys() == sources.keys(), report
     return phases
 
 
-def tight_jail(folder: Path, **bounds: int) -> Path:
-    """A JAIL_DIR whose warden keeps a hundred events of a kind, or to other `bounds`: floods need not be long."""
-    jail = shutil.copytree(ROOT / "jail", folder / "jail")
-    source = (jail / "warden.py").read_text()
-    for name, value in {"MAX_EVENTS_PER_KIND": 100, **bounds}.items():
-        source, found = re.subn(rf"^{name} = [^#\n]*", f"{name} = {value}  ", source, flags=re.MULTILINE)
-        assert found == 1, name
-    (jail / "warden.py").write_text(source)
-    return jail
+@dataclass(frozen=True)
+class Process:
+    """What /proc says of a process."""
+
+    pid: int
+    parent: int
+    command: str  # its words, with spaces between
+    mounts: str  # its mountinfo
+
+    @property
+    def is_keeper(self) -> bool:
+        """A keeper, or what was forked from it: a run keeper or a watch."""
+        return " -I -S " in self.command and self.command.endswith("/jail")
+
+    @property
+    def is_jailed(self) -> bool:
+        return " /opt/snakehook/" in self.mounts
+
+    def works_for(self, state: Path) -> bool:
+        """Whether it is part of a run of this STATE_DIR: its scratch is mounted there."""
+        return f" {state}/scratch " in self.mounts
+
+
+def read_process(pid: int) -> Process | None:
+    """None for what ended meanwhile, and for a zombie."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        # 4242 (a name) S 4241 ...
+        parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        words = (folder / "cmdline").read_bytes()
+        mounts = (folder / "mountinfo").read_text(errors="replace")
+    except OSError:
+        return None
+    command = words.decode(errors="replace").replace("\0", " ").strip()
+    return Process(pid, parent, command, mounts) if command else None
+
+
+def descendants() -> Iterator[Process]:
+    """All processes that these tests have started, and their orphans (see conftest)."""
+    numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    found = [process for process in map(read_process, numbers) if process]
+    parents = {process.pid: process.parent for process in found}
+    for process in found:
+        pid = process.parent
+        while pid in parents and pid != os.getpid():
+            pid = parents[pid]
+        if pid == os.getpid():
+            yield process
 
 
 def processes_of(state: Path) -> list[str]:
-    """The processes of the runs of a STATE_DIR, those in jails included; not the program itself."""
-    marks = (f"{state}/scratch/", f"{state}/python/")
-    inside = "/".join(state.parts[-2:]) + "/scratch/"  # as mountinfo shows it, whatever the mount point
+    """The processes of the runs of a STATE_DIR, those in jails included, and keepers without a
+    service; not the service itself, nor its keeper."""
     found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            words = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
-            mounts = (folder / "mountinfo").read_text(errors="replace")
-        except OSError:  # gone, or a zombie
-            continue
-        jailed = any(inside in line and " /opt/snakehook/" in line for line in mounts.splitlines())
-        if jailed or any(mark.encode() in words for mark in marks):
-            found.append(f"{folder.name}: {words[:200]!r}")
+    for process in descendants():
+        is_orphan = process.is_keeper and process.parent == os.getpid()
+        if is_orphan or process.is_jailed or process.works_for(state):
+            found.append(f"{process.pid}: {process.command[:200]}")
     return found
 
 
 def groups_of(state: Path) -> list[Path]:
-    prefix = hashlib.sha256(str(state).encode()).hexdigest()[:8]
-    return [one for parent in Path("/sys/fs/cgroup").glob("**/snakehook") for one in parent.glob(f"{prefix}-*")]
+    """The cgroups of the runs of a STATE_DIR."""
+    mark = hashlib.sha256(str(state).encode()).hexdigest()[:8]
+    parents = Path("/sys/fs/cgroup").glob("**/snakehook")
+    return [group for parent in parents for group in parent.glob(f"{mark}-*")]
 
 
-def assert_nothing_is_left(state: Path, cache: Path | None = None) -> None:
-    """No process, mount, cgroup, scratch directory or half a download of the runs of this STATE_DIR."""
-    assert processes_of(state) == []
-    assert f"{state}/" not in Path("/proc/self/mountinfo").read_text()
-    assert groups_of(state) == []
-    assert list((state / "scratch").iterdir()) == []
+def leftovers(state: Path, cache: Path | None = None) -> list[str]:
+    """Processes, mounts, cgroups, scratches and half downloads of the runs of this STATE_DIR."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    found = processes_of(state)
+    found += [line for line in mounts if f" {state}/" in line]
+    found += [str(group) for group in groups_of(state)]
+    if (state / "scratch").exists():
+        found += [str(path) for path in (state / "scratch").iterdir()]
     if cache:
-        assert [path.name for path in cache.rglob(".*")] == []
+        found += [str(path) for path in cache.rglob(".*")]
+    return found
 
 
-def wait_until_nothing_runs(state: Path, within_sec: float = 2.0) -> None:
-    wait_for(lambda: not processes_of(state), within_sec)
+def assert_nothing_is_left(state: Path, cache: Path | None = None, within_sec: float = 2.0) -> None:
+    """Nothing of the runs of this STATE_DIR is left, or soon won't be: a report may be there
+    before the last process of its run is gone."""
+    with suppress(TimeoutError):
+        wait_for(lambda: not leftovers(state, cache), within_sec, every_sec=0.05)
+    assert leftovers(state, cache) == []
+
+
+@dataclass(frozen=True)
+class Family:
+    """The processes of a service, by their role; those of jails are not among them."""
+
+    service: int
+    keeper: int | None
+    run_keepers: tuple[int, ...]
+    watches: tuple[int, ...]
+
+
+def family_of(service: int) -> Family:
+    """Who descends from a service, as its process id tells."""
+    processes = list(descendants())
+    keepers = [process for process in processes if process.is_keeper]
+    first = [process.pid for process in keepers if process.parent == service]
+    run_keepers = [process.pid for process in keepers if process.parent in first]
+    watches = [process.pid for process in keepers if process.parent in run_keepers]
+    return Family(service, first[0] if first else None, tuple(run_keepers), tuple(watches))
 
 
 def findings(report: dict[str, Any], rule: str) -> list[str]:
-    return [one["title"] for one in report["findings"] if one["rule"] == rule]
+    """The titles of the findings of a rule."""
+    return [finding["title"] for finding in report["findings"] if finding["rule"] == rule]
 
 
-def targets(report: dict[str, Any], kinds: Iterable[str] = ("dns", "tcp", "udp", "other")) -> set[str]:
-    return {one["target"] for one in report["network"] if one["kind"] in kinds}
+def targets(
+    report: dict[str, Any], kinds: Iterable[str] = ("dns", "tcp", "udp", "other")
+) -> set[str]:
+    return {attempt["target"] for attempt in report["network"] if attempt["kind"] in kinds}

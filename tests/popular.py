@@ -2,9 +2,9 @@
 
     python tests/popular.py [NAME ...]
 
-A script, not a test: it needs the index and takes minutes. The environment goes through to snakehook (STATE_DIR,
-PIP_CACHE_DIR, RUN_TIMEOUT_SEC, ...); REPORTS_DIR, if set, is a folder for the whole reports. Exit code 1 when any
-package yields a `high` finding: each of those is a defect.
+A script, not a test: it needs the index and takes minutes. The environment goes through to
+snakehook (STATE_DIR, PIP_CACHE_DIR, RUN_TIMEOUT_SEC, ...); REPORTS_DIR, if set, is a folder for the
+whole reports. Exit code 1 when any package yields a `high` finding: each of those is a defect.
 """
 
 import json
@@ -58,9 +58,18 @@ COLUMNS = "{:<16} {:<10} {:<8} {:>6} {:>5} {:>6} {:>5}  {}"
 
 
 def detonate(name: str, version: str) -> tuple[dict[str, Any], float]:
-    """The report and the seconds it took; a run without a report is one with the outcome `error`."""
+    """The report and the seconds it took; without a report one with the outcome `error`."""
     begun = time.monotonic()
-    command = [sys.executable, str(PROGRAM), "triage", name, version, "--json", "--mode", "detonate"]
+    command = [
+        sys.executable,
+        str(PROGRAM),
+        "triage",
+        name,
+        version,
+        "--json",
+        "--mode",
+        "detonate",
+    ]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     took_sec = time.monotonic() - begun
     if not done.stdout:
@@ -72,7 +81,11 @@ def detonate(name: str, version: str) -> tuple[dict[str, Any], float]:
 
 def main(wanted: list[str]) -> int:
     high_count = 0
-    print(COLUMNS.format("package", "version", "outcome", "sec", "high", "medium", "info", "high titles"))
+    print(
+        COLUMNS.format(
+            "package", "version", "outcome", "sec", "high", "medium", "info", "high titles"
+        )
+    )
     for name, version in PACKAGES:
         if wanted and name not in wanted:
             continue
@@ -80,11 +93,18 @@ def main(wanted: list[str]) -> int:
         if folder := os.environ.get("REPORTS_DIR"):
             Path(folder, f"{name}.json").write_text(json.dumps(report, indent=1))
         counts = Counter(finding["severity"] for finding in report["findings"])
-        titles = [f"{one['rule']}: {one['title']}" for one in report["findings"] if one["severity"] == "high"]
+        titles = [
+            f"{finding['rule']}: {finding['title']}"
+            for finding in report["findings"]
+            if finding["severity"] == "high"
+        ]
         why = titles if titles or report["outcome"] == "ok" else [f"({report['reason']})"]
         numbers = [counts[severity] for severity in ("high", "medium", "info")]
-        words = "; ".join(one[:100] for one in why)
-        print(COLUMNS.format(name, version, report["outcome"], f"{took_sec:.1f}", *numbers, words), flush=True)
+        words = "; ".join(title[:100] for title in why)
+        print(
+            COLUMNS.format(name, version, report["outcome"], f"{took_sec:.1f}", *numbers, words),
+            flush=True,
+        )
         high_count += counts["high"]
     return 1 if high_count else 0
 

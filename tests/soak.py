@@ -1,8 +1,10 @@
-"""Overload, the long version: `python tests/soak.py --minutes 10 --clients 200` prints a table and exits 1 on a fault.
+"""Overload, the long version: `python tests/soak.py --minutes 10 --clients 200` prints a table and
+exits 1 on a fault.
 
-A real service with a full queue, its stand-ins for the index and Discord, many clients that ask without a pause, and
-as many that connect and say nothing or next to nothing. What is accepted must be reported, the rest be refused at once,
-and memory stay flat. tests/test_overload.py runs the same for ten seconds.
+A real service with a full queue, its stand-ins for the index and Discord, many clients that ask
+without a pause, and as many that connect and say nothing or next to nothing. What is accepted must
+be reported, the rest be refused at once, and memory stay flat. tests/test_overload.py runs the same
+for ten seconds.
 """
 
 import argparse
@@ -35,10 +37,14 @@ class Tally:
     accepted: list[str] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     latencies_sec: list[float] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)  # answers that break the contract, and none at all
+    faults: Counter[str] = field(
+        default_factory=Counter
+    )  # answers that break the contract, and none at all
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, status: int, headers: http.client.HTTPMessage, body: bytes, seconds: float) -> None:
+    def note(
+        self, status: int, headers: http.client.HTTPMessage, body: bytes, seconds: float
+    ) -> None:
         with self.lock:
             self.statuses[status] += 1
             self.latencies_sec.append(seconds)
@@ -57,7 +63,9 @@ class Tally:
 def ask(port: int, token: str, source: str, tally: Tally) -> None:
     """One request for a run, from an address of one's own."""
     begun = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SEC, source_address=(source, 0))
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", port, timeout=TIMEOUT_SEC, source_address=(source, 0)
+    )
     try:
         body = json.dumps({"package_name": "tiny", "version": "1.0"})
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -71,7 +79,9 @@ def ask(port: int, token: str, source: str, tally: Tally) -> None:
         connection.close()
 
 
-def hammer(port: int, token: str, clients: int, seconds: float, each: Callable[[], None] = lambda: None) -> Tally:
+def hammer(
+    port: int, token: str, clients: int, seconds: float, each: Callable[[], None] = lambda: None
+) -> Tally:
     """Let so many clients ask for so long, calling `each` every second meanwhile."""
     tally, over = Tally(), threading.Event()
 
@@ -95,7 +105,10 @@ def hammer(port: int, token: str, clients: int, seconds: float, each: Callable[[
 @contextmanager
 def idlers(port: int, token: str, count: int) -> Iterator[list[socket.socket]]:
     """So many connections that keep the service waiting, in four ways, until this ends."""
-    head = f"POST /v1/triage HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+    head = (
+        f"POST /v1/triage HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+        "Content-Type: application/json\r\n"
+    )
     beginnings = (
         b"",  # half-open
         head[:30].encode(),  # a head that does not end
@@ -107,25 +120,25 @@ def idlers(port: int, token: str, count: int) -> Iterator[list[socket.socket]]:
 
     def drip() -> None:  # a byte a second for each: never silent, never done
         while not over.wait(1.0):
-            for number, one in enumerate(sockets):
+            for number, sock in enumerate(sockets):
                 if number % 4:
                     with contextlib.suppress(OSError):
-                        one.send(b"x")
+                        sock.send(b"x")
 
     thread = threading.Thread(target=drip)
     try:
         for number in range(count):
-            one = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SEC)
-            sockets.append(one)
-            one.sendall(beginnings[number % 4])
+            sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SEC)
+            sockets.append(sock)
+            sock.sendall(beginnings[number % 4])
         thread.start()
         yield sockets
     finally:
         over.set()
         if thread.is_alive():
             thread.join()
-        for one in sockets:
-            one.close()
+        for sock in sockets:
+            sock.close()
 
 
 @dataclass(frozen=True)
@@ -138,14 +151,21 @@ class Size:
 
 
 def size(pid: int) -> Size:
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
     return Size(
-        int(status["VmRSS"].split()[0]) << 10, len(list(Path(f"/proc/{pid}/fd").iterdir())), int(status["Threads"])
+        int(status["VmRSS"].split()[0]) << 10,
+        len(list(Path(f"/proc/{pid}/fd").iterdir())),
+        int(status["Threads"]),
     )
 
 
-def unreported(service: Service, discord: Discord, accepted: list[str], deadline_sec: float) -> list[str]:
-    """Those of the accepted runs that have no report, no delivery or not exactly one message in the end."""
+def unreported(
+    service: Service, discord: Discord, accepted: list[str], deadline_sec: float
+) -> list[str]:
+    """Those of the accepted runs that have no report, no delivery or not exactly one message in the
+    end."""
     lost = []
     for run_id in accepted:
         try:
@@ -153,20 +173,31 @@ def unreported(service: Service, discord: Discord, accepted: list[str], deadline
                 lost.append(run_id)
         except TimeoutError:
             lost.append(run_id)
-    footers = Counter(one.payload["embeds"][0]["footer"]["text"].split()[-1] for one in list(discord.messages))
+    footers = Counter(
+        message.payload["embeds"][0]["footer"]["text"].split()[-1]
+        for message in list(discord.messages)
+    )
     return lost + [run_id for run_id in accepted if footers[run_id] != 1]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--idlers", type=int, default=100)
     parser.add_argument("--queue-limit", type=int, default=20)
-    parser.add_argument("--rate-limit", type=int, default=600, help="PER_IP_RATE_LIMIT, for a minute")
+    parser.add_argument(
+        "--rate-limit", type=int, default=600, help="PER_IP_RATE_LIMIT, for a minute"
+    )
     parser.add_argument("--growth-mib", type=float, default=32, help="what memory may grow by")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="snakehook-soak-") as name, Index() as index, Discord() as discord:
+    with (
+        tempfile.TemporaryDirectory(prefix="snakehook-soak-") as name,
+        Index() as index,
+        Discord() as discord,
+    ):
         place = Path(name)
         index.add_wheel("pip", "1.0", {"pip_stand_in.py": ""})
         index.add_wheel("tiny", "1.0", {"tiny.py": ""})
@@ -190,26 +221,47 @@ def main() -> int:
             def look() -> None:
                 sizes.append((time.monotonic() - begun, size(service.process.pid)))
 
-            hammer(service.port, service.token, options.clients, 5)  # warm: what is made once is made
+            hammer(
+                service.port, service.token, options.clients, 5
+            )  # warm: what is made once is made
             look()
             with idlers(service.port, service.token, options.idlers):
-                tally = hammer(service.port, service.token, options.clients, options.minutes * 60, look)
+                tally = hammer(
+                    service.port, service.token, options.clients, options.minutes * 60, look
+                )
             lost = unreported(service, discord, tally.accepted, 120 + options.queue_limit * 5)
             look()
             wait_for(service.healthy, 60)
-            errors = [line for line in service.log.read_text().splitlines() if "ERROR" in line or "Traceback" in line]
+            errors = [
+                line
+                for line in service.log.read_text().splitlines()
+                if "ERROR" in line or "Traceback" in line
+            ]
     step = max(1, len(sizes) // 20)
     print(f"{'seconds':>8} {'RSS MiB':>8} {'descriptors':>12} {'threads':>8}")
-    for at, one in [*sizes[::step], sizes[-1]]:
-        print(f"{at:8.0f} {one.rss_bytes / 2**20:8.1f} {one.descriptors:12} {one.threads:8}")
-    growth_mib = (max(one.rss_bytes for _, one in sizes) - sizes[0][1].rss_bytes) / 2**20
+    for at, measured in [*sizes[::step], sizes[-1]]:
+        print(
+            f"{at:8.0f} {measured.rss_bytes / 2**20:8.1f}"
+            f" {measured.descriptors:12} {measured.threads:8}"
+        )
+    growth_mib = (max(measured.rss_bytes for _, measured in sizes) - sizes[0][1].rss_bytes) / 2**20
     print(f"answers   {dict(sorted(tally.statuses.items()))}")
-    print(f"latency   median {tally.quantile_sec(0.5):.3f} s, 99 % {tally.quantile_sec(0.99):.3f} s,", end=" ")
+    print(
+        f"latency   median {tally.quantile_sec(0.5):.3f} s, 99 % {tally.quantile_sec(0.99):.3f} s,",
+        end=" ",
+    )
     print(f"most {tally.quantile_sec(1):.3f} s")
-    print(f"accepted  {len(tally.accepted)}, of which not reported exactly once: {len(lost)} {lost[:5]}")
+    print(
+        f"accepted  {len(tally.accepted)}, of which not reported exactly once:"
+        f" {len(lost)} {lost[:5]}"
+    )
     print(f"faults    {dict(tally.faults)}; errors in the log: {len(errors)} {errors[:3]}")
     print(f"growth    {growth_mib:.1f} MiB")
-    return int(bool(lost or tally.faults or errors or growth_mib > options.growth_mib or not tally.accepted))
+    return int(
+        bool(
+            lost or tally.faults or errors or growth_mib > options.growth_mib or not tally.accepted
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python3 tests/standin_base.py TAG
 
-Debian's bookworm, from this machine's own apt sources, with a copy of the CPython that runs this under /usr/local, as
-the official image has it. Kept under ~/.cache/snakehook by a key of all that goes in: 40 s the first time, then 2.
+Debian's bookworm, from this machine's own apt sources, with a copy of the CPython that runs this
+under /usr/local, as the official image has it. Kept under ~/.cache/snakehook by a key of all that
+goes in: 40 s the first time, then 2.
 """
 
 import hashlib
@@ -17,12 +18,39 @@ import tempfile
 from pathlib import Path
 
 PACKAGES = [
-    *("ca-certificates", "libbz2-1.0", "libexpat1", "libffi8", "libgdbm6", "liblzma5", "libncursesw6", "libnsl2"),
-    *("libreadline8", "libsqlite3-0", "libssl3", "libtirpc3", "libuuid1", "netbase", "tzdata", "zlib1g"),
+    *(
+        "ca-certificates",
+        "libbz2-1.0",
+        "libexpat1",
+        "libffi8",
+        "libgdbm6",
+        "liblzma5",
+        "libncursesw6",
+        "libnsl2",
+    ),
+    *(
+        "libreadline8",
+        "libsqlite3-0",
+        "libssl3",
+        "libtirpc3",
+        "libuuid1",
+        "netbase",
+        "tzdata",
+        "zlib1g",
+    ),
 ]
 DEBIAN_PYTHON = ["python3", "python3-pip", "python3-venv"]
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "__pycache__"}
+LEFT_OUT = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "__pycache__",
+}
 LINKS = (("bin/python3", ""), ("bin/python", "python3"), ("bin/pip", "pip3"))
 
 
@@ -31,23 +59,34 @@ class BaseError(Exception):
 
 
 def apt_sources() -> bytes:
-    """This machine's apt sources, as they are: so no mirror is named here. Raises BaseError on another Debian."""
+    """This machine's apt sources, as they are: so no mirror is named here. Raises BaseError on
+    another Debian."""
     if not shutil.which("mmdebstrap"):
-        raise BaseError("a stand-in for the base image is made with mmdebstrap: apt-get install -y mmdebstrap")
+        raise BaseError(
+            "a stand-in for the base image is made with mmdebstrap: apt-get install -y mmdebstrap"
+        )
     release = Path("/etc/os-release").read_text()
     if "VERSION_CODENAME=bookworm" not in release:
-        raise BaseError("a stand-in for the base image is made on Debian 12 only: its apt sources are this machine's")
+        raise BaseError(
+            "a stand-in for the base image is made on Debian 12 only, with its apt sources"
+        )
     found = sorted(Path("/etc/apt/sources.list.d").glob("*.sources"))
-    return b"\n\n".join(one.read_bytes() for one in found) or Path("/etc/apt/sources.list").read_bytes()
+    return (
+        b"\n\n".join(source.read_bytes() for source in found)
+        or Path("/etc/apt/sources.list").read_bytes()
+    )
 
 
 def add_python(tar: tarfile.TarFile) -> None:
-    """The interpreter, its shared library, its standard library: laid out as `make install` does below /usr/local."""
+    """The interpreter, its shared library, its standard library: laid out as `make install` does
+    below /usr/local."""
     name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
     def keep(item: tarfile.TarInfo) -> tarfile.TarInfo | None:
         folder, _, last = item.name.rpartition("/")
-        if LEFT_OUT & {*folder.split("/"), last} or (last.startswith("libpython") and last.endswith(".a")):
+        if LEFT_OUT & {*folder.split("/"), last} or (
+            last.startswith("libpython") and last.endswith(".a")
+        ):
             return None
         item.uid = item.gid = 0
         item.uname = item.gname = "root"
@@ -68,17 +107,22 @@ def make(work: Path, sources: bytes) -> Path:
     """A root file system as a tar file in `work`. Raises CalledProcessError."""
     (work / "pip.conf").write_text(f"[global]\ncert = {CERTIFICATES}\n")
     python = work / "python.tar"
-    copied = sys.base_prefix != "/usr"  # Debian's own Python installs to other places: it is taken from Debian
+    copied = (
+        sys.base_prefix != "/usr"
+    )  # Debian's own Python installs to other places: it is taken from Debian
     with tarfile.open(python, "w") as tar:
         if copied:
             add_python(tar)
-        for link, target in [] if copied else [("python3", "python3"), ("python", "python3"), ("pip", "pip3")]:
+        for link, target in (
+            [] if copied else [("python3", "python3"), ("python", "python3"), ("pip", "pip3")]
+        ):
             item = tarfile.TarInfo(f"bin/{link}")
             item.type, item.linkname, item.mode = tarfile.SYMTYPE, f"/usr/bin/{target}", 0o777
             tar.addfile(item)
     hooks = [
         f"tar-in {python} /usr/local",
-        # this machine's certificates, and the line that makes pip use them: the way out may be an inspecting proxy
+        # this machine's certificates, and the line that makes pip use them: the way out may be an
+        # inspecting proxy
         f"upload {CERTIFICATES} {CERTIFICATES}",
         f"upload {work}/pip.conf /etc/pip.conf",
         'chroot "$1" ldconfig',
@@ -87,7 +131,10 @@ def make(work: Path, sources: bytes) -> Path:
     command = [
         *("mmdebstrap", "--quiet", "--variant=minbase"),
         f"--include={','.join(PACKAGES + ([] if copied else DEBIAN_PYTHON))}",
-        *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "doc", "locale", "info")),
+        *(
+            f"--dpkgopt=path-exclude=/usr/share/{name}/*"
+            for name in ("man", "doc", "locale", "info")
+        ),
         # as in the official image: apt keeps no 80 MB of binary caches in a layer
         *('--aptopt=Dir::Cache::pkgcache ""', '--aptopt=Dir::Cache::srcpkgcache ""'),
         *(f"--customize-hook={hook}" for hook in hooks),
@@ -98,9 +145,15 @@ def make(work: Path, sources: bytes) -> Path:
 
 
 def provide(tag: str) -> None:
-    """Make the image, or take it from the cache, and give it to podman as `tag`. Raises BaseError."""
+    """Make the image or take it from the cache; give it to podman as `tag`. Raises BaseError."""
     sources = apt_sources()
-    parts = (sys.version, sys.base_prefix, sources, CERTIFICATES.read_bytes(), Path(__file__).read_bytes())
+    parts = (
+        sys.version,
+        sys.base_prefix,
+        sources,
+        CERTIFICATES.read_bytes(),
+        Path(__file__).read_bytes(),
+    )
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "snakehook")
     cache.mkdir(parents=True, exist_ok=True)
@@ -120,7 +173,9 @@ def provide(tag: str) -> None:
             stdout=subprocess.DEVNULL,
         )
     except subprocess.CalledProcessError as error:
-        raise BaseError(f"no stand-in for the base image: {error.cmd[0]} failed ({error.returncode})") from error
+        raise BaseError(
+            f"no stand-in for the base image: {error.cmd[0]} failed ({error.returncode})"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Stand-ins for the two servers that snakehook talks to: a package index and Discord's webhooks.
 
-Real sockets on loopback, so that what is tested is what runs: pip, urllib and the warden see an HTTP/1.1
-server. Whatever either of them can be told to do wrong is a `Handler`, so one `Reply` or `Drip` serves both.
+Real sockets on loopback, so that what is tested is what runs: pip, urllib and the warden see an
+HTTP/1.1 server. Whatever either of them can be told to do wrong is a `Handler`, so one `Reply` or
+`Drip` serves both.
 """
 
 import base64
@@ -21,8 +22,9 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.message import Message as Headers
@@ -44,11 +46,14 @@ Files = Mapping[str, Content]
 SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
 UPLOAD_TIME = "2024-01-01T00:00:00.000000Z"
 MTIME = (2024, 1, 1, 0, 0, 0)  # of archive members, fixed: the same files give the same hash
-# What a legacy setup.py is built with: an older pip or setuptools asks for wheel too, and that for packaging.
+# What a legacy setup.py is built with: an older pip or setuptools asks for wheel too, and that for
+# packaging.
 LAZY_PROJECTS = frozenset({"setuptools", "wheel", "packaging"})
 
 
-def wait_for(predicate: Callable[[], T], deadline_sec: float = 10.0, *, every_sec: float = 0.01) -> T:
+def wait_for(
+    predicate: Callable[[], T], deadline_sec: float = 10.0, *, every_sec: float = 0.01
+) -> T:
     """Poll until the predicate is true and return its value; never sleep for a guessed time."""
     end = time.monotonic() + deadline_sec
     while not (value := predicate()):
@@ -62,12 +67,11 @@ def _bytes(content: Content) -> bytes:
     return content.encode() if isinstance(content, str) else content
 
 
-# --- one HTTP server for both ---------------------------------------------------------------------
-
-
 class _Exchange(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # headers and body are two writes: Nagle would add 40 ms to each answer
+    disable_nagle_algorithm = (
+        True  # headers and body are two writes: Nagle would add 40 ms to each answer
+    )
 
     def serve(self) -> None:
         cast(_Server, self.server).serve(self)
@@ -132,17 +136,19 @@ class _Standin:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._server.close()
         if self._server.faults and kind is None:
             raise ExceptionGroup(f"{type(self).__name__} failed", self._server.faults)
 
 
-# --- ways to answer -------------------------------------------------------------------------------
-
-
-def _begin(exchange: BaseHTTPRequestHandler, status: int, headers: Mapping[str, str], length: int | None) -> bool:
+def _begin(
+    exchange: BaseHTTPRequestHandler, status: int, headers: Mapping[str, str], length: int | None
+) -> bool:
     """Send the head; true when a body may follow."""
     stated = {name.lower() for name in headers}
     bodiless = status in (204, 304) or exchange.command == "HEAD"
@@ -150,7 +156,9 @@ def _begin(exchange: BaseHTTPRequestHandler, status: int, headers: Mapping[str, 
     for name, value in headers.items():
         exchange.send_header(name, value)
     if length is None or stated & {"content-length", "transfer-encoding"}:
-        exchange.send_header("Connection", "close")  # a length that may be a lie: never reuse the connection
+        exchange.send_header(
+            "Connection", "close"
+        )  # a length that may be a lie: never reuse the connection
     elif status not in (204, 304):
         exchange.send_header("Content-Length", str(length))
     exchange.end_headers()
@@ -159,7 +167,7 @@ def _begin(exchange: BaseHTTPRequestHandler, status: int, headers: Mapping[str, 
 
 @dataclass(frozen=True)
 class Reply:
-    """One whole answer. A `Content-Length` among the headers is sent as it stands, however wrong."""
+    """One whole answer. A `Content-Length` among the headers is sent as it is, however wrong."""
 
     status: int = 200
     body: Content = b""
@@ -229,9 +237,6 @@ def _closing(exchange: BaseHTTPRequestHandler) -> threading.Event:
     return cast(_Server, exchange.server).closing
 
 
-# --- packages -------------------------------------------------------------------------------------
-
-
 def _stem(name: str, version: str) -> str:
     return f"{canonicalize_name(name).replace('-', '_')}-{Version(version)}"
 
@@ -255,7 +260,9 @@ def _metadata(name: str, version: str, about: About) -> str:
 
 
 def _entry_points(console_scripts: Mapping[str, str]) -> str:
-    return "[console_scripts]\n" + "".join(f"{name} = {target}\n" for name, target in console_scripts.items())
+    return "[console_scripts]\n" + "".join(
+        f"{name} = {target}\n" for name, target in console_scripts.items()
+    )
 
 
 def _top_level(files: Files) -> list[str]:
@@ -264,11 +271,13 @@ def _top_level(files: Files) -> list[str]:
 
 
 def _zip_wheel(info: str, members: Files) -> bytes:
-    """The members and their RECORD. A RECORD among the members is kept: a test may want it wrong."""
+    """The members and their RECORD. A RECORD among them is kept: a test may want it wrong."""
     record = io.StringIO()
     rows = csv.writer(record, lineterminator="\n")
     for path, content in members.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(_bytes(content)).digest()).rstrip(b"=").decode()
+        digest = (
+            base64.urlsafe_b64encode(hashlib.sha256(_bytes(content)).digest()).rstrip(b"=").decode()
+        )
         rows.writerow((path, f"sha256={digest}", len(_bytes(content))))
     rows.writerow((f"{info}/RECORD", "", ""))
     buffer = io.BytesIO()
@@ -290,7 +299,8 @@ Tag: py3-none-any
 
 
 def wheel(name: str, version: str, files: Files, **about: Unpack[About]) -> tuple[str, bytes]:
-    """A `py3-none-any` wheel as (filename, bytes). Files in its `.dist-info` replace the generated ones."""
+    """A `py3-none-any` wheel as (filename, bytes). Files in its `.dist-info` replace the generated
+    ones."""
     info = f"{_stem(name, version)}.dist-info"
     generated: dict[str, Content] = {
         f"{info}/METADATA": _metadata(name, version, about),
@@ -303,7 +313,8 @@ def wheel(name: str, version: str, files: Files, **about: Unpack[About]) -> tupl
 
 
 def sdist(name: str, version: str, files: Files, **about: Unpack[About]) -> tuple[str, bytes]:
-    """A source distribution as (filename, bytes); files without a build of their own get a `setup.py`."""
+    """A source distribution as (filename, bytes); files without a build of their own get a
+    `setup.py`."""
     stem = _stem(name, version)
     members = {"PKG-INFO": _metadata(name, version, about), **files}
     if not {"setup.py", "pyproject.toml"} & files.keys():
@@ -312,7 +323,9 @@ def sdist(name: str, version: str, files: Files, **about: Unpack[About]) -> tupl
             "name": name,
             "version": version,
             "packages": sorted(".".join(package.parts) for package in packages),
-            "py_modules": sorted(path[:-3] for path in files if path.endswith(".py") and "/" not in path),
+            "py_modules": sorted(
+                path[:-3] for path in files if path.endswith(".py") and "/" not in path
+            ),
             "install_requires": list(about.get("requires", ())),
             "python_requires": about.get("requires_python", ""),
             "entry_points": _entry_points(about.get("console_scripts", {})),
@@ -322,7 +335,11 @@ def sdist(name: str, version: str, files: Files, **about: Unpack[About]) -> tupl
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path, content in members.items():
             member = tarfile.TarInfo(f"{stem}/{path}")
-            member.size, member.mode, member.mtime = len(_bytes(content)), 0o644, calendar.timegm(MTIME)
+            member.size, member.mode, member.mtime = (
+                len(_bytes(content)),
+                0o644,
+                calendar.timegm(MTIME),
+            )
             archive.addfile(member, io.BytesIO(_bytes(content)))
     return f"{stem}.tar.gz", gzip.compress(buffer.getvalue(), compresslevel=1, mtime=0)
 
@@ -346,7 +363,8 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
 
 
 def backend_sdist(name: str, version: str, backend_prelude: str, files: Files) -> tuple[str, bytes]:
-    """A source distribution with its own PEP 517 backend; the prelude runs when pip imports that backend."""
+    """A source distribution with its own PEP 517 backend; the prelude runs when pip imports that
+    backend."""
     filename, data = wheel(name, version, files)
     build: dict[str, Content] = {
         "pyproject.toml": BACKEND_PYPROJECT,
@@ -358,12 +376,20 @@ def backend_sdist(name: str, version: str, backend_prelude: str, files: Files) -
 
 @functools.cache
 def installed_wheel(name: str) -> tuple[str, bytes]:
-    """Repack a distribution of the running environment as the wheel it came from, less its tests."""
+    """Repack a distribution of the running environment as the wheel it was, less its tests."""
     distribution = importlib.metadata.distribution(name)
     if distribution.read_text("RECORD") is None:
-        raise importlib.metadata.PackageNotFoundError(f"{name}: installed without a RECORD, cannot be repacked")
+        raise importlib.metadata.PackageNotFoundError(
+            f"{name}: installed without a RECORD, cannot be repacked"
+        )
     info = f"{_stem(distribution.name, distribution.version)}.dist-info"
-    left_out = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"}  # the installer's own
+    left_out = {
+        "RECORD",
+        "INSTALLER",
+        "REQUESTED",
+        "direct_url.json",
+        "uv_cache.json",
+    }  # the installer's own
     members: dict[str, Content] = {}
     for path in distribution.files or []:
         if {"..", "__pycache__", "tests"} & set(path.parts):
@@ -372,13 +398,16 @@ def installed_wheel(name: str) -> tuple[str, bytes]:
         if path.parts[0].endswith(".dist-info"):
             if path.name in left_out:
                 continue
-            inside = PurePosixPath(info, *path.parts[1:])  # older installs spell the folder differently
+            inside = PurePosixPath(
+                info, *path.parts[1:]
+            )  # older installs spell the folder differently
         members[str(inside)] = Path(str(distribution.locate_file(path))).read_bytes()
-    tag = next(line[5:] for line in (distribution.read_text("WHEEL") or "").splitlines() if line.startswith("Tag: "))
+    tag = next(
+        line[5:]
+        for line in (distribution.read_text("WHEEL") or "").splitlines()
+        if line.startswith("Tag: ")
+    )
     return f"{info.removesuffix('.dist-info')}-{tag}.whl", _zip_wheel(info, members)
-
-
-# --- the index ------------------------------------------------------------------------------------
 
 
 class Index(_Standin):
@@ -397,7 +426,9 @@ class Index(_Standin):
         """Override one path wholesale, whatever the method; the query does not count."""
         self._answers[path] = handler
 
-    def add_file(self, project: str, filename: str, data: bytes, **fields: object) -> dict[str, Any]:
+    def add_file(
+        self, project: str, filename: str, data: bytes, **fields: object
+    ) -> dict[str, Any]:
         """Register raw bytes; returns the file's entry in the project's page, live."""
         url = f"/files/{quote(filename)}"
         entry: dict[str, Any] = {
@@ -416,32 +447,45 @@ class Index(_Standin):
                 self._files[f"{url}.metadata"] = metadata
             return self.entry(project, **(entry | fields))
 
-    def add_wheel(self, name: str, version: str, files: Files, **about: Unpack[About]) -> dict[str, Any]:
+    def add_wheel(
+        self, name: str, version: str, files: Files, **about: Unpack[About]
+    ) -> dict[str, Any]:
         requires_python = about.get("requires_python")
-        return self.add_file(name, *wheel(name, version, files, **about), requires_python=requires_python)
+        return self.add_file(
+            name, *wheel(name, version, files, **about), requires_python=requires_python
+        )
 
-    def add_sdist(self, name: str, version: str, files: Files, **about: Unpack[About]) -> dict[str, Any]:
+    def add_sdist(
+        self, name: str, version: str, files: Files, **about: Unpack[About]
+    ) -> dict[str, Any]:
         requires_python = about.get("requires_python")
-        return self.add_file(name, *sdist(name, version, files, **about), requires_python=requires_python)
+        return self.add_file(
+            name, *sdist(name, version, files, **about), requires_python=requires_python
+        )
 
-    def add_backend_sdist(self, name: str, version: str, backend_prelude: str, files: Files) -> dict[str, Any]:
+    def add_backend_sdist(
+        self, name: str, version: str, backend_prelude: str, files: Files
+    ) -> dict[str, Any]:
         return self.add_file(name, *backend_sdist(name, version, backend_prelude, files))
 
     def add_installed(self, name: str) -> dict[str, Any]:
-        """Serve a distribution of the running environment; `LAZY_PROJECTS` come so at first request."""
+        """Serve a distribution of the running environment; `LAZY_PROJECTS` come so at first
+        request."""
         return self.add_file(name, *installed_wheel(name))
 
     def entry(self, project: str, **fields: object) -> dict[str, Any]:
         """Alter the file entry of that `filename` (without one: the project's last), or add it.
 
-        `None` removes a field. Underscores stand for the API's hyphens (`core_metadata=...`). The page is
-        sent as it stands, however wrong.
+        `None` removes a field. Underscores stand for the API's hyphens (`core_metadata=...`). The
+        page is sent as it stands, however wrong.
         """
         with self._lock:
             self._load(project)
             entries = self._entries.setdefault(canonicalize_name(project), [])
             if "filename" in fields:
-                entry = next((known for known in entries if known["filename"] == fields["filename"]), None)
+                entry = next(
+                    (known for known in entries if known["filename"] == fields["filename"]), None
+                )
                 if entry is None:
                     entries.append(entry := {})
             else:
@@ -468,7 +512,9 @@ class Index(_Standin):
             page = {
                 "meta": {"api-version": "1.1"},
                 "name": project,
-                "versions": sorted({version for entry in entries if (version := _version(entry["filename"]))}),
+                "versions": sorted(
+                    {version for entry in entries if (version := _version(entry["filename"]))}
+                ),
                 "files": entries,
             }
             return json.dumps(page).encode()
@@ -487,9 +533,16 @@ class Index(_Standin):
             Reply(405, headers={"Allow": "GET, HEAD"})(exchange)
         elif (data := self._files.get(quote(unquote(path)))) is not None:
             Reply(200, data, {"Content-Type": "application/octet-stream"})(exchange)
-        elif path.startswith("/simple/") and path.endswith("/") and (page := self._page(path[8:-1])) is not None:
+        elif (
+            path.startswith("/simple/")
+            and path.endswith("/")
+            and (page := self._page(path[8:-1])) is not None
+        ):
             accept = exchange.headers.get("Accept", "*/*")
-            if any(kind in accept for kind in (SIMPLE_JSON, "application/vnd.pypi.simple.latest+json", "*/*")):
+            if any(
+                kind in accept
+                for kind in (SIMPLE_JSON, "application/vnd.pypi.simple.latest+json", "*/*")
+            ):
                 Reply(200, page, {"Content-Type": SIMPLE_JSON, "Vary": "Accept"})(exchange)
             else:
                 Reply(406)(exchange)
@@ -500,20 +553,25 @@ class Index(_Standin):
 def _wheel_metadata(data: bytes) -> bytes | None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return next(archive.read(name) for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+            return next(
+                archive.read(name)
+                for name in archive.namelist()
+                if name.endswith(".dist-info/METADATA")
+            )
     except (zipfile.BadZipFile, StopIteration):
         return None
 
 
 def _version(filename: str) -> str | None:
     try:
-        parsed = parse_wheel_filename(filename)[1] if filename.endswith(".whl") else parse_sdist_filename(filename)[1]
+        parsed = (
+            parse_wheel_filename(filename)[1]
+            if filename.endswith(".whl")
+            else parse_sdist_filename(filename)[1]
+        )
     except ValueError:
         return None  # a hostile name is a file entry all the same, but of no version
     return str(parsed)
-
-
-# --- Discord --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -551,7 +609,11 @@ SLOW_ANSWER = Recorded(Drip(b'{"id": "1"}'))
 
 def too_many(retry_after_sec: float = 0.05, *, everywhere: bool = False) -> Reply:
     """429 as the API itself sends it: the exact time in the body, whole seconds in the header."""
-    body = {"message": "You are being rate limited.", "retry_after": retry_after_sec, "global": everywhere}
+    body = {
+        "message": "You are being rate limited.",
+        "retry_after": retry_after_sec,
+        "global": everywhere,
+    }
     scope = {"X-RateLimit-Scope": "global" if everywhere else "user"}
     if everywhere:
         scope["X-RateLimit-Global"] = "true"
@@ -572,7 +634,7 @@ def too_many_html(retry_after: float | str | None = None) -> Reply:
 
 
 class Discord(_Standin):
-    """A webhook that takes what Discord takes, refuses what it refuses, and misbehaves on command."""
+    """A webhook that takes what Discord takes, refuses what it refuses, misbehaves on command."""
 
     def __init__(self, *, max_request_bytes: int = 10 * 1024**2) -> None:
         super().__init__()
@@ -605,7 +667,8 @@ class Discord(_Standin):
     def _read(self, exchange: BaseHTTPRequestHandler) -> Attempt:
         headers = {name.lower(): value for name, value in exchange.headers.items()}
         declared = int(headers.get("content-length", 0))
-        # Read what is too large too, up to a point: closing on unread bytes would reset the answer away.
+        # Read what is too large too, up to a point: closing on unread bytes would reset the answer
+        # away.
         body = exchange.rfile.read(min(declared, 4 * self._max_request_bytes))
         exchange.close_connection = len(body) < declared or "transfer-encoding" in headers
         return Attempt(exchange.command, exchange.path, headers, body, time.monotonic())
@@ -618,10 +681,17 @@ class Discord(_Standin):
             return Reply(403, "error code: 1010", {"Content-Type": "text/plain; charset=UTF-8"})
         if url.path != self.path:
             known = url.path.startswith(self.path.rpartition("/")[0] + "/")
-            unknown = (401, 50027, "Invalid Webhook Token") if known else (404, 10015, "Unknown Webhook")
+            unknown = (
+                (401, 50027, "Invalid Webhook Token") if known else (404, 10015, "Unknown Webhook")
+            )
             return self._refuse(*unknown)
         if attempt.method == "GET":
-            webhook = {"id": self.path.split("/")[3], "type": 1, "name": "stand-in", "token": self.token}
+            webhook = {
+                "id": self.path.split("/")[3],
+                "type": 1,
+                "name": "stand-in",
+                "token": self.token,
+            }
             return json_reply(200, webhook)
         if attempt.method != "POST":
             return self._refuse(405, 0, "405: Method Not Allowed")
@@ -641,7 +711,8 @@ class Discord(_Standin):
         if parse_qs(url.query).get("wait", ["false"])[-1].lower() not in ("true", "1"):
             return Reply(204)
         attachments = [
-            {"id": str(n), "filename": name, "size": len(data)} for n, (name, data) in enumerate(files.items())
+            {"id": str(n), "filename": name, "size": len(data)}
+            for n, (name, data) in enumerate(files.items())
         ]
         return json_reply(
             200,
@@ -654,7 +725,9 @@ class Discord(_Standin):
             },
         )
 
-    def _refuse(self, status: int, code: int, message: str, errors: Mapping[str, Any] | None = None) -> Reply:
+    def _refuse(
+        self, status: int, code: int, message: str, errors: Mapping[str, Any] | None = None
+    ) -> Reply:
         answer: dict[str, Any] = {"message": message, "code": code}
         if errors:
             answer["errors"] = errors
@@ -664,7 +737,7 @@ class Discord(_Standin):
 
 
 def _parse(attempt: Attempt) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The payload and the attachments, from either of the two forms; ValueError says what is wrong."""
+    """Payload and attachments, from either of the two forms; ValueError says what is wrong."""
     header = Headers()
     header["Content-Type"] = attempt.headers.get("content-type", "")
     files: dict[str, bytes] = {}
@@ -691,7 +764,8 @@ def _parse(attempt: Attempt) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def _parts(body: bytes, boundary: str) -> list[tuple[Headers, bytes]]:
-    """Split a multipart body by the letter; the parser in `email` would translate newlines in binary data."""
+    """Split a multipart body by the letter; the parser in `email` would translate newlines in
+    binary data."""
     mark = b"\r\n--" + boundary.encode()
     first, *pieces = (b"\r\n" + body).split(mark)
     if not boundary or first or len(pieces) < 2 or pieces[-1] not in (b"--", b"--\r\n"):
@@ -714,7 +788,7 @@ def _no_constant(text: str) -> float:
 
 
 class _Form:
-    """Discord's documented limits; what breaks them is collected in the shape of its error answers."""
+    """Discord's documented limits; what breaks them is collected as its error answers are."""
 
     def __init__(self) -> None:
         self.errors: dict[str, Any] = {}
@@ -732,16 +806,22 @@ class _Form:
         for n, embed in enumerate(self.items(payload, "embeds", (), 10)):
             self.embed(embed, ("embeds", n), files)
         if self.embed_chars > 6000:
-            self.refuse(("embeds",), "MAX_EMBED_SIZE_EXCEEDED", "Embed size exceeds maximum size of 6000")
+            self.refuse(
+                ("embeds",), "MAX_EMBED_SIZE_EXCEEDED", "Embed size exceeds maximum size of 6000"
+            )
         if len(files) > 10 or len(self.items(payload, "attachments", (), 10)) > 10:
             self.refuse(("attachments",), "BASE_TYPE_MAX_LENGTH", "Must be 10 or fewer in length.")
         return self.errors
 
-    def embed(self, embed: Mapping[str, Any], at: tuple[str | int, ...], files: Mapping[str, bytes]) -> None:
+    def embed(
+        self, embed: Mapping[str, Any], at: tuple[str | int, ...], files: Mapping[str, bytes]
+    ) -> None:
         parts = ("title", "description", "fields", "author", "footer", "image", "thumbnail")
         if not any(embed.get(part) for part in parts):
             self.refuse((*at, "description"), "BASE_TYPE_REQUIRED", "This field is required")
-        self.embed_chars += self.text(embed, "title", at, 256) + self.text(embed, "description", at, 4096)
+        self.embed_chars += self.text(embed, "title", at, 256) + self.text(
+            embed, "description", at, 4096
+        )
         self.url(embed, "url", at, {}, attachments=False)
         for part, text, limit in (
             ("footer", "text", 2048),
@@ -762,12 +842,18 @@ class _Form:
             self.embed_chars += self.text(item, "value", here, 1024, required=True)
         colour = embed.get("color", 0)
         if not isinstance(colour, int) or not 0 <= colour <= 0xFFFFFF:
-            self.refuse((*at, "color"), "NUMBER_TYPE_MAX", "int value should be between 0 and 16777215.")
+            self.refuse(
+                (*at, "color"), "NUMBER_TYPE_MAX", "int value should be between 0 and 16777215."
+            )
         if "timestamp" in embed:
             try:
                 datetime.fromisoformat(embed["timestamp"])
             except (TypeError, ValueError):
-                self.refuse((*at, "timestamp"), "DATE_TIME_TYPE_PARSE", "Could not parse; should be ISO8601.")
+                self.refuse(
+                    (*at, "timestamp"),
+                    "DATE_TIME_TYPE_PARSE",
+                    "Could not parse; should be ISO8601.",
+                )
 
     def text(
         self,
@@ -807,7 +893,11 @@ class _Form:
             parsed = urlsplit(str(value))
         except ValueError:
             parsed = urlsplit("")
-        if parsed.scheme not in ("http", "https") or not parsed.hostname or any(map(str.isspace, str(value))):
+        if (
+            parsed.scheme not in ("http", "https")
+            or not parsed.hostname
+            or any(map(str.isspace, str(value)))
+        ):
             self.refuse((*at, key), "URL_TYPE_INVALID_URL", "Not a well formed URL.")
 
     def items(
@@ -826,3 +916,35 @@ class _Form:
         for step in at:
             node = node.setdefault(str(step), {})
         node.setdefault("_errors", []).append({"code": code, "message": message})
+
+
+class Gate:
+    """An answer that is given when the test says so: who asks for it waits until then."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self.asked, self.opened = threading.Event(), threading.Event()
+        self.count = 0  # of those who asked
+
+    def __call__(self, exchange: BaseHTTPRequestHandler) -> None:
+        self.count += 1
+        self.asked.set()
+        self.opened.wait(40)
+        self.reply(exchange)
+
+
+@contextmanager
+def gate(index: Index, project: str) -> Iterator[Gate]:
+    """A project page that is a gate: a run that installs it waits, and then fails."""
+    waiting = Gate(Reply(404))
+    index.answer(f"/simple/{project}/", waiting)
+    try:
+        yield waiting
+    finally:
+        waiting.opened.set()
+
+
+def messages_of(discord: Discord) -> Counter[str]:
+    """How many messages stand in the channel for each run id."""
+    footers = [message.payload["embeds"][0]["footer"]["text"] for message in discord.messages]
+    return Counter(footer.split()[-1] for footer in footers)

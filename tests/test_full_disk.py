@@ -1,14 +1,13 @@
-"""A disk that fills up: a small tmpfs, filled at each place that writes. Nothing is lost, and nothing is made up."""
+"""A disk that fills up: a small tmpfs, filled at each place that writes. Nothing is lost, and
+nothing is made up."""
 
 import contextlib
 import errno
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answer, Serve, Service, Snakehook, serving
-from standins import Discord, Index, Recorded, Reply, wait_for
+from conftest import Answer, Serve, Service, Snakehook, free_port, make_state, serving
+from standins import Discord, Gate, Index, Recorded, Reply, messages_of, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 
@@ -50,7 +49,9 @@ def disk() -> Iterator[Disk]:
     root = Path(tempfile.mkdtemp(prefix="snakehook-small-"))  # an ordinary user can reach it
     mount, umount = shutil.which("mount") or "mount", shutil.which("umount") or "umount"
     done = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0755", "small", str(root)], capture_output=True, text=True
+        [mount, "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0755", "small", str(root)],
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
@@ -64,9 +65,7 @@ def disk() -> Iterator[Disk]:
 @pytest.fixture
 def full_state(disk: Disk, jail_python_cache: Path, environment: dict[str, str]) -> Path:
     """A STATE_DIR on that disk."""
-    state = disk.root / "state"
-    state.mkdir()
-    (state / "python").symlink_to(jail_python_cache)
+    state = make_state(disk.root, jail_python_cache)
     environment["STATE_DIR"] = str(state)
     return state
 
@@ -84,11 +83,6 @@ def health(service: Service) -> int:
     return service.get("/healthz", token=None).status
 
 
-def messages_of(discord: Discord) -> Counter[str]:
-    footers = (message.payload["embeds"][0]["footer"]["text"] for message in list(discord.messages))
-    return Counter(footer.split()[-1] for footer in footers)
-
-
 def assert_whole(state: Path) -> None:
     with contextlib.closing(sqlite3.connect(state / "snakehook.sqlite", timeout=20)) as store:
         assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -98,7 +92,9 @@ def in_log(service: Service, *words: str) -> bool:
     return any(all(word in line for word in words) for line in service.log.read_text().splitlines())
 
 
-def test_a_request_gets_503_until_there_is_space(serve: Serve, disk: Disk, full_state: Path, discord: Discord) -> None:
+def test_a_request_gets_503_until_there_is_space(
+    serve: Serve, disk: Disk, full_state: Path, discord: Discord
+) -> None:
     with serve() as service:
         first = service.accept("tiny")
         service.finished(first, 60)
@@ -112,7 +108,9 @@ def test_a_request_gets_503_until_there_is_space(serve: Serve, disk: Disk, full_
         assert service.report(first)["outcome"] == "ok"  # what is kept can be read
         assert service.get(f"/v1/triage/{first}/report.html").status == 200
         disk.free()
-        accepted = wait_for(lambda: (answer := ask(service)).status == 202 and answer, 30, every_sec=0.2)
+        accepted = wait_for(
+            lambda: (answer := ask(service)).status == 202 and answer, 30, every_sec=0.2
+        )
         second = accepted.json["run_id"] if accepted else ""
         assert service.finished(second, 60)["outcome"] == "ok"
         wait_for(lambda: health(service) == 200, 20)
@@ -134,52 +132,43 @@ def test_healthz_tells_that_the_disk_is_full(serve: Serve, disk: Disk, full_stat
 def test_a_run_under_way_ends_with_an_honest_report(
     serve: Serve, disk: Disk, full_state: Path, index: Index, discord: Discord
 ) -> None:
-    asked, opened = threading.Event(), threading.Event()
-
-    def wait(exchange: BaseHTTPRequestHandler) -> None:
-        asked.set()
-        opened.wait(30)
-        Reply(404)(exchange)
-
-    index.answer("/simple/slow/", wait)
+    gate = Gate(Reply(404))
+    index.answer("/simple/slow/", gate)
     try:
         with serve(MAX_CONCURRENCY=1) as service:
             slow, queued = service.accept("slow"), service.accept("tiny")
-            assert asked.wait(60)
+            assert gate.asked.wait(60)
             disk.fill()
-            opened.set()
+            gate.opened.set()
             wait_for(lambda: in_log(service, slow, "can't be written"), 60)
-            assert [service.report(one)["status"] for one in (slow, queued)] == ["running", "queued"]
+            assert [service.report(accepted)["status"] for accepted in (slow, queued)] == [
+                "running",
+                "queued",
+            ]
             assert ask(service).status == 503
             assert discord.messages == []
             disk.free()
-            reports = [service.finished(one, 60) for one in (slow, queued)]
+            reports = [service.finished(accepted, 60) for accepted in (slow, queued)]
             assert service.finished(service.accept("tiny"), 60)["outcome"] == "ok"
     finally:
-        opened.set()
+        gate.opened.set()
     assert [report["outcome"] for report in reports] == ["failed", "ok"]
     assert reports[0]["phases"][0]["exit_code"] == 1  # nothing of the run that was is missing
-    assert [messages_of(discord)[one] for one in (slow, queued)] == [1, 1]
+    assert [messages_of(discord)[accepted] for accepted in (slow, queued)] == [1, 1]
     assert_whole(full_state)
 
 
 def test_a_run_under_way_on_a_full_disk_survives_a_crash(
     serve: Serve, disk: Disk, full_state: Path, index: Index, discord: Discord
 ) -> None:
-    asked, opened = threading.Event(), threading.Event()
-
-    def wait(exchange: BaseHTTPRequestHandler) -> None:
-        asked.set()
-        opened.wait(30)
-        Reply(404)(exchange)
-
-    index.answer("/simple/slow/", wait)
+    gate = Gate(Reply(404))
+    index.answer("/simple/slow/", gate)
     try:
         with serve(API_TOKEN="t") as service:
             slow = service.accept("slow")
-            assert asked.wait(60)
+            assert gate.asked.wait(60)
             disk.fill()
-            opened.set()
+            gate.opened.set()
             wait_for(lambda: in_log(service, slow, "can't be written"), 60)
             service.process.kill()
             service.process.wait()
@@ -187,61 +176,51 @@ def test_a_run_under_way_on_a_full_disk_survives_a_crash(
         with serve(API_TOKEN="t") as service:
             assert service.finished(slow, 60)["outcome"] == "failed"
     finally:
-        opened.set()
+        gate.opened.set()
     assert messages_of(discord) == {slow: 1}
     assert_whole(full_state)
 
 
-def test_sigterm_is_quick_on_a_full_disk(serve: Serve, disk: Disk, full_state: Path, index: Index) -> None:
-    asked, opened = threading.Event(), threading.Event()
-
-    def wait(exchange: BaseHTTPRequestHandler) -> None:
-        asked.set()
-        opened.wait(30)
-        Reply(404)(exchange)
-
-    index.answer("/simple/slow/", wait)
+def test_sigterm_is_quick_on_a_full_disk(
+    serve: Serve, disk: Disk, full_state: Path, index: Index
+) -> None:
+    gate = Gate(Reply(404))
+    index.answer("/simple/slow/", gate)
     try:
         with serve(API_TOKEN="t") as service:
             slow = service.accept("slow")
-            assert asked.wait(60)
+            assert gate.asked.wait(60)
             disk.fill()
             begun = time.monotonic()
             service.process.terminate()
             assert service.process.wait(60) == 0
             assert time.monotonic() - begun < 5
         disk.free()
-        opened.set()
+        gate.opened.set()
         with serve(API_TOKEN="t") as service:
             assert service.finished(slow, 60)["outcome"] == "failed"
     finally:
-        opened.set()
+        gate.opened.set()
 
 
 def test_a_delivery_waits_for_space_and_is_made_once(
     serve: Serve, disk: Disk, full_state: Path, discord: Discord
 ) -> None:
-    asked, answered = threading.Event(), threading.Event()
-
-    def wait(exchange: BaseHTTPRequestHandler) -> None:
-        asked.set()
-        answered.wait(20)
-        Reply(503)(exchange)
-
-    discord.script(wait)
+    gate = Gate(Reply(503))
+    discord.script(gate)
     try:
         with serve() as service:
             run_id = service.accept("tiny")
-            assert asked.wait(60)
+            assert gate.asked.wait(60)
             disk.fill()
-            answered.set()
+            gate.opened.set()
             wait_for(lambda: in_log(service, run_id, "can't be written"), 60)
             disk.free()
             delivery = service.finished(run_id, 60)["delivery"]
             assert delivery["state"] == "delivered"
             assert "Traceback" not in service.log.read_text()
     finally:
-        answered.set()
+        gate.opened.set()
     assert messages_of(discord) == {run_id: 1}
     assert_whole(full_state)
 
@@ -262,7 +241,9 @@ def test_a_message_whose_delivery_can_t_be_noted_is_not_sent_again(
     assert messages_of(discord) == {run_id: 1}
 
 
-def test_a_full_cache_is_told_or_done_without(serve: Serve, disk: Disk, index: Index, discord: Discord) -> None:
+def test_a_full_cache_is_told_or_done_without(
+    serve: Serve, disk: Disk, index: Index, discord: Discord
+) -> None:
     cache = disk.root / "cache"
     cache.mkdir()
     with serve(PIP_CACHE_DIR=cache) as service:
@@ -278,12 +259,20 @@ def test_a_full_cache_is_told_or_done_without(serve: Serve, disk: Disk, index: I
 def assert_honest(report: dict[str, Any]) -> None:
     """It went well, or the report says that the disk was in the way."""
     told = " ".join(
-        [report["reason"], *report["coverage"]["notes"], *(one["stderr"]["text"] for one in report["phases"])]
+        [
+            report["reason"],
+            *report["coverage"]["notes"],
+            *(phase["stderr"]["text"] for phase in report["phases"]),
+        ]
     )
-    assert report["outcome"] == "ok" or any(word in told.lower() for word in ("space", "disk", "cache")), report
+    assert report["outcome"] == "ok" or any(
+        word in told.lower() for word in ("space", "disk", "cache")
+    ), report
 
 
-def test_the_disk_comes_and_goes_under_load(serve: Serve, disk: Disk, full_state: Path, discord: Discord) -> None:
+def test_the_disk_comes_and_goes_under_load(
+    serve: Serve, disk: Disk, full_state: Path, discord: Discord
+) -> None:
     statuses: Counter[int] = Counter()
     accepted = []
     with serve(QUEUE_LIMIT=8, LOG_LEVEL="WARNING") as service:
@@ -313,32 +302,31 @@ def refused(service: Service) -> bool:
 
 
 def test_a_start_on_a_full_disk_says_so_and_harms_nothing(
-    serve: Serve, snakehook: Snakehook, disk: Disk, full_state: Path, discord: Discord, index: Index, tmp_path: Path
+    serve: Serve,
+    snakehook: Snakehook,
+    disk: Disk,
+    full_state: Path,
+    discord: Discord,
+    index: Index,
+    tmp_path: Path,
 ) -> None:
-    asked, opened = threading.Event(), threading.Event()
-
-    def wait(exchange: BaseHTTPRequestHandler) -> None:
-        asked.set()
-        opened.wait(30)
-        Reply(404)(exchange)
-
-    index.answer("/simple/slow/", wait)
+    gate = Gate(Reply(404))
+    index.answer("/simple/slow/", gate)
     try:
         with serve(API_TOKEN="t") as service:
             runs = [service.accept("slow"), service.accept("tiny")]
-            assert asked.wait(60)
+            assert gate.asked.wait(60)
             service.process.kill()
             service.process.wait()
-        opened.set()
+        gate.opened.set()
         disk.fill()
         # It may start all the same, for it can read; if not, it says why.
-        with socket.socket() as free, (tmp_path / "second.log").open("w") as log:
-            free.bind(("127.0.0.1", 0))
-            listen = f"127.0.0.1:{free.getsockname()[1]}"
-            free.close()
-            program = snakehook.with_settings(API_TOKEN="t", DISCORD_WEBHOOK_URL=discord.url)
-            process = program.start("serve", "--listen", listen, stdout=log, stderr=log)
-            second = replace(service, process=process, port=int(listen.rpartition(":")[2]))
+        port = free_port()
+        program = snakehook.with_settings(API_TOKEN="t", DISCORD_WEBHOOK_URL=discord.url)
+        with (tmp_path / "second.log").open("w") as log:
+            words = ("serve", "--listen", f"127.0.0.1:{port}")
+            process = program.start(*words, stdout=log, stderr=log)
+            second = replace(service, process=process, port=port)
             try:
                 wait_for(lambda: process.poll() is not None or refused(second), 60)
             finally:
@@ -350,36 +338,33 @@ def test_a_start_on_a_full_disk_says_so_and_harms_nothing(
             for run_id in runs:
                 assert service.finished(run_id, 60)["status"] == "finished"
     finally:
-        opened.set()
+        gate.opened.set()
     assert messages_of(discord) == dict.fromkeys(runs, 1)
     assert_whole(full_state)
 
 
-def test_a_package_that_fills_the_disk_of_the_store(
+def test_a_package_that_fills_its_disk_takes_nothing_from_the_store(
     ordinary: Snakehook, disk: Disk, discord: Discord, index: Index, tmp_path: Path
 ) -> None:
-    """Without the privilege to mount, the scratch is on the same disk as the store."""
-    source = (
-        "import os\nwith open(os.path.expanduser('~/big'), 'wb') as file:\n  while True: file.write(bytes(1 << 20))\n"
-    )
+    """Not as an ordinary user, either: the scratch is a file system of its own, in memory."""
+    source = """
+import os
+with open(os.path.expanduser('~/big'), 'wb') as file:
+    while True: file.write(bytes(1 << 20))
+"""
     index.add_wheel("greedy", "1.0", {"greedy.py": source})
-    os.chown(disk.root, 1000, 1000)
-    settings = {"STATE_DIR": disk.root / "state", "DISCORD_WEBHOOK_URL": discord.url}
-    with (disk.root / "probe").open("wb") as probe, pytest.raises(OSError, match="space"):
-        while True:  # it really is that small
-            probe.write(bytes(1 << 20))
-    (disk.root / "probe").unlink()
-    python_bytes = 40 << 20  # the jail's interpreter has a place in STATE_DIR, too
-    subprocess.run(
-        [shutil.which("mount") or "mount", "-o", f"remount,size={DISK_BYTES + python_bytes}", str(disk.root)],
-        check=True,
-    )
-    with serving(ordinary, tmp_path / "service.log", **settings) as service:
+    store = disk.root / "state"
+    store.mkdir()
+    os.chown(store, 1000, 1000)
+    (store / "python").symlink_to(ordinary.state / "python")
+    settings = {"STATE_DIR": store, "MAX_DISK_BYTES": 4 * DISK_BYTES}
+    webhook = {"DISCORD_WEBHOOK_URL": discord.url}
+    with serving(ordinary, tmp_path / "service.log", **settings, **webhook) as service:
+        before = shutil.disk_usage(disk.root).used
         run_id = service.accept("greedy", mode="import")
-        report = service.finished(run_id, 90)
-        assert report["outcome"] in ("disk", "failed"), report
-        assert_honest(report)
+        assert service.finished(run_id, 90)["outcome"] == "disk"
+        assert shutil.disk_usage(disk.root).used - before < 2 << 20
         assert service.finished(service.accept("tiny"), 60)["outcome"] == "ok"
         assert service.healthy()
     assert messages_of(discord)[run_id] == 1
-    assert_whole(disk.root / "state")
+    assert_whole(store)

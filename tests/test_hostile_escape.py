@@ -4,7 +4,6 @@ Every probe is made by root's jail and by an ordinary user's, since the mechanis
 """
 
 import json
-import os
 import secrets
 import stat
 from collections.abc import Callable
@@ -25,58 +24,59 @@ READ_ONLY = REFUSED | {"EROFS", "ENOENT", "EBUSY"}
 class Jail:
     """The program as one of two users runs it, and the index that it installs from."""
 
-    user: str
     program: Snakehook
     index: Index
 
     def probe(self, source: str, **settings: object) -> tuple[Any, dict[str, Any]]:
-        """What a module that begins with PROBES said when it was imported, and the report; nothing is left of it."""
+        """What a module that begins with PROBES said when it was imported, and the report; nothing
+        is left of it."""
         add_probe(self.index, source)
         _, report, _ = self.program.triage("probe", "--mode", "import", **settings)
         self.nothing_is_left()
         return last_json(report), report
 
     def answers(self, name: str) -> dict[str, Any]:
-        """What the probes of SOURCES[name] got: those of all names are made in one jail, once for each user."""
-        if self.user not in answers:
-            add_probe(self.index, "".join(f"\ndef probes():{indented(one)}\nprobes()\n" for one in SOURCES.values()))
+        """What the probes of SOURCES[name] got: those of all names are made in one jail, once for
+        each user."""
+        user = tuple(self.program.command)
+        if user not in answers:
+            add_probe(
+                self.index,
+                "".join(
+                    f"\ndef probes():{indented(source)}\nprobes()\n" for source in SOURCES.values()
+                ),
+            )
             _, report, _ = self.program.triage("probe", "--mode", "import")
             self.nothing_is_left()
             lines = report["phases"][-1]["stdout"]["text"].splitlines()
             assert len(lines) == len(SOURCES), report
-            answers[self.user] = dict(zip(SOURCES, map(json.loads, lines), strict=True))
-        found: dict[str, Any] = answers[self.user][name]
+            answers[user] = dict(zip(SOURCES, map(json.loads, lines), strict=True))
+        found: dict[str, Any] = answers[user][name]
         return found
 
     def nothing_is_left(self) -> None:
-        places = self.program.environment
-        assert_nothing_is_left(Path(places["STATE_DIR"]), Path(places["PIP_CACHE_DIR"]))
+        assert_nothing_is_left(self.program.state, self.program.cache)
 
 
-answers: dict[str, dict[str, Any]] = {}
+answers: dict[tuple[str, ...], dict[str, Any]] = {}
 
 
 def indented(source: str) -> str:
     return source.replace("\n", "\n    ")
 
 
-@pytest.fixture(params=["as root", "as an ordinary user"])
-def jail_of(request: pytest.FixtureRequest, jail: None, index: Index) -> Jail:
-    if request.param == "as root" and os.geteuid() != 0:
-        pytest.skip("needs root")
-    program = request.getfixturevalue("snakehook" if request.param == "as root" else "ordinary")
-    return Jail(request.param, program, index)
+@pytest.fixture
+def jail_of(program: Snakehook, index: Index) -> Jail:
+    return Jail(program, index)
 
-
-# --- leaks ------------------------------------------------------------------------------------------------------------
 
 SEARCH = """
-ELSEWHERE = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/proc", "/opt/snakehook/python", "/opt/snakehook/work/site",
-             sys.base_prefix)
+ELSEWHERE = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/proc", "/opt/snakehook/python",
+             "/opt/snakehook/work/site", sys.base_prefix)
 def search():
     found = []
     for folder, folders, names in os.walk("/", followlinks=False):
-        folders[:] = [one for one in folders if os.path.join(folder, one) not in ELSEWHERE]
+        folders[:] = [name for name in folders if os.path.join(folder, name) not in ELSEWHERE]
         for name in names:
             path = os.path.join(folder, name)
             try:
@@ -95,7 +95,8 @@ def search():
 
 def parents():
     # The ancestors' memory and descriptors, by every number there could be.
-    return sorted(int(pid) for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid())
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return sorted(pid for pid in pids if pid != os.getpid())
 
 tell(secrets=search, variables=lambda: sorted(os.environ),
      descriptors=lambda: sorted(os.listdir("/proc/1/fd")),
@@ -130,8 +131,8 @@ def descriptors():
             pass
     return found
 seen = descriptors()
-witness = [one for one, what in seen.items() if what.startswith("/opt/snakehook/audit")]
-print(json.dumps({one: what for one, what in seen.items() if one not in witness}))
+witness = [number for number, what in seen.items() if what.startswith("/opt/snakehook/audit")]
+print(json.dumps({number: what for number, what in seen.items() if number not in witness}))
 """
 
 
@@ -160,7 +161,9 @@ tell(names=lambda: names, signalled=signalled, everyone=lambda: os.kill(-1, 0),
 def test_a_package_sees_and_signals_no_process_but_its_own(jail_of: Jail) -> None:
     seen = jail_of.answers("processes")
     assert all("/opt/snakehook/python" in name for name in seen["names"].values()), seen["names"]
-    assert set(map(str, seen["signalled"])) - set(seen["names"]) <= {str(pid) for pid in range(2, 12)}
+    assert set(map(str, seen["signalled"])) - set(seen["names"]) <= {
+        str(pid) for pid in range(2, 12)
+    }
     assert len(seen["signalled"]) <= 3
 
 
@@ -168,7 +171,8 @@ MOUNTS = """
 def mounts():
     return [line.split() for line in open("/proc/self/mountinfo")]
 def writable():
-    top = {line[4]: line[5].split(",") for line in mounts()}  # where one covers another, the last counts
+    # Where one covers another, the last counts.
+    top = {line[4]: line[5].split(",") for line in mounts()}
     return sorted(place for place, options in top.items() if "rw" in options)
 def options():
     return {line[4]: sorted({"nosuid", "nodev"} - set(line[5].split(","))) for line in mounts()}
@@ -184,9 +188,15 @@ WRITABLE_DEVICES = {f"/dev/{name}" for name in DEVICES}
 
 def test_nothing_is_mounted_but_what_the_policy_lists(jail_of: Jail) -> None:
     seen = jail_of.answers("mounts")
-    others = {one for one in seen["places"] if one not in PLACES and not one.startswith(("/etc/", "/dev/"))}
-    bases = {one for one in others if not one.startswith("/opt/snakehook/")}
-    assert len(bases) <= 1, others  # the installation of the jail's Python, where it is not below /usr
+    others = {
+        place
+        for place in seen["places"]
+        if place not in PLACES and not place.startswith(("/etc/", "/dev/"))
+    }
+    bases = {place for place in others if not place.startswith("/opt/snakehook/")}
+    assert len(bases) <= 1, (
+        others
+    )  # the installation of the jail's Python, where it is not below /usr
     assert set(seen["etc"]) <= ETC
     assert set(seen["devices"]) <= DEVICES
     assert seen["sys"] == "ENOENT"
@@ -195,22 +205,23 @@ def test_nothing_is_mounted_but_what_the_policy_lists(jail_of: Jail) -> None:
 def test_nothing_can_be_written_but_the_scratch(jail_of: Jail) -> None:
     seen = jail_of.answers("mounts")
     scratch = {"/home/dev", "/tmp", "/dev/shm"}  # noqa: S108
-    writable = {one for one in seen["writable"] if not one.startswith("/opt/snakehook/work")}
+    writable = {place for place in seen["writable"] if not place.startswith("/opt/snakehook/work")}
     assert writable - WRITABLE_DEVICES == scratch - WRITABLE_DEVICES
 
 
 def test_every_mount_is_nosuid_and_nodev(jail_of: Jail) -> None:
     seen = jail_of.answers("mounts")
     for place, missing in seen["options"].items():
-        if place in ("/", "/proc"):  # an empty, read-only tmpfs and a read-only proc: no file of ours in either
+        if place in (
+            "/",
+            "/proc",
+        ):  # an empty, read-only tmpfs and a read-only proc: no file of ours in either
             continue
         if place in WRITABLE_DEVICES - {"/dev/shm"}:  # noqa: S108 - device nodes, which must stay devices
             assert missing in ([], ["nodev"]), place
         else:
             assert missing == [], place
 
-
-# --- writing where it must not ----------------------------------------------------------------------------------------
 
 OVERWRITE = """
 PYTHON = os.path.realpath(sys.executable)
@@ -222,30 +233,41 @@ def overwrite(path):
     return probe
 def replaced(path):
     return lambda: os.rename(path, path + ".old")
+def reopened(path):
+    return lambda: os.open(f"/proc/self/fd/{os.open(path, os.O_RDONLY)}", os.O_RDWR)
 def added(folder):
     return lambda: open(os.path.join(folder, "planted.pth"), "w").close()
 everything = {}
-for path in (PYTHON, "/opt/snakehook/python/bin/python", "/opt/snakehook/launch.py", "/opt/snakehook/audit.py",
-             "/bin/sh", "/etc/passwd", "/etc/resolv.conf", "/proc/self/exe"):
+INSIDE = "/opt/snakehook/inside"
+for path in (PYTHON, "/opt/snakehook/python/bin/python", INSIDE + "/launch.py",
+             INSIDE + "/audit.py", "/bin/sh", "/etc/passwd", "/etc/resolv.conf", "/proc/self/exe"):
     everything[f"overwrite {path}"] = overwrite(path)
     everything[f"rename {path}"] = replaced(path)
-    everything[f"open {path}"] = lambda path=path: os.open(f"/proc/self/fd/{os.open(path, os.O_RDONLY)}", os.O_RDWR)
+    everything[f"open {path}"] = reopened(path)
     everything[f"chmod {path}"] = lambda path=path: os.chmod(path, 0o777)
     everything[f"link {path}"] = lambda path=path: os.link(path, "/tmp/hard")
-for folder in (LIBRARY, "/opt/snakehook/python/lib", "/usr/bin", "/etc", "/", "/opt/snakehook", "/proc/sys", "/dev"):
+for folder in (LIBRARY, "/opt/snakehook/python/lib", INSIDE, "/usr/bin", "/etc", "/",
+               "/opt/snakehook", "/proc/sys", "/dev"):
     everything[f"add {folder}"] = added(folder)
 everything["core_pattern"] = lambda: open("/proc/sys/kernel/core_pattern", "w").write("|/tmp/x")
 everything["oom"] = lambda: open("/proc/1/oom_score_adj", "w").write("-1000")
-everything["read the witness"] = lambda: os.open("/opt/snakehook/audit", os.O_RDONLY | os.O_NONBLOCK)
-everything["chmod the witness"] = lambda: os.chmod("/opt/snakehook/audit", 0o666)
-everything["remove the witness"] = lambda: os.remove("/opt/snakehook/audit")
+AUDIT = "/opt/snakehook/audit"
+everything["read the witness"] = lambda: os.open(AUDIT, os.O_RDONLY | os.O_NONBLOCK)
+everything["chmod the witness"] = lambda: os.chmod(AUDIT, 0o666)
+everything["remove the witness"] = lambda: os.remove(AUDIT)
 tell(**everything)
 """
 
 
-def test_neither_the_interpreter_nor_anything_else_outside_of_the_scratch_can_be_changed(jail_of: Jail) -> None:
+def test_neither_the_interpreter_nor_anything_else_outside_of_the_scratch_can_be_changed(
+    jail_of: Jail,
+) -> None:
     seen = jail_of.answers("overwrite")
-    open_to_it = {what: got for what, got in seen.items() if got not in READ_ONLY | {"EXDEV", "ETXTBSY", "EINVAL"}}
+    open_to_it = {
+        what: got
+        for what, got in seen.items()
+        if got not in READ_ONLY | {"EXDEV", "ETXTBSY", "EINVAL"}
+    }
     assert open_to_it == {}
 
 
@@ -258,10 +280,12 @@ def setuid():
     os.chmod("/tmp/sh", 0o6755)
     return os.popen("/tmp/sh -p -c 'id -u'").read()
 WORDS = ("Cap", "NoNew", "Seccomp:")
-tell(setuid=setuid, status=lambda: [line.split() for line in open("/proc/self/status") if line.startswith(WORDS)],
-     su=lambda: os.popen("find /usr/bin -perm -4000 -user root -name su -exec {} -c true ';' 2>&1").read()[:200],
-     setuid_0=lambda: os.setresuid(0, 0, 0), setgid_0=lambda: os.setresgid(0, 0, 0), groups=lambda: os.setgroups([0]),
-     owner=lambda: os.chown("/tmp", 0, 0),
+def status():
+    return [line.split() for line in open("/proc/self/status") if line.startswith(WORDS)]
+SU = "find /usr/bin -perm -4000 -user root -name su -exec {} -c true ';' 2>&1"
+tell(setuid=setuid, status=status, su=lambda: os.popen(SU).read()[:200],
+     setuid_0=lambda: os.setresuid(0, 0, 0), setgid_0=lambda: os.setresgid(0, 0, 0),
+     groups=lambda: os.setgroups([0]), owner=lambda: os.chown("/tmp", 0, 0),
      block=lambda: os.mknod("/tmp/disk", 0o060666, os.makedev(8, 0)),
      memory=lambda: os.mknod("/tmp/mem", 0o020666, os.makedev(1, 1)),
      null=lambda: os.mknod("/home/dev/null", 0o020666, os.makedev(1, 3)),
@@ -280,20 +304,26 @@ def test_setuid_files_and_device_nodes_give_nothing(jail_of: Jail) -> None:
     assert {seen[name] for name in names} <= REFUSED | {"EINVAL"}
 
 
-# --- system calls -----------------------------------------------------------------------------------------------------
-
 NAMESPACES = """
-flags = {"mount": 0x20000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000, "user": 0x10000000,
-         "pid": 0x20000000, "net": 0x40000000, "time": 0x80}
+flags = {"mount": 0x20000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000,
+         "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000, "time": 0x80}
 probes = {}
+def unshare(flag):
+    return lambda: called(libc.unshare(flag))
+def clone(flag):
+    return lambda: call(56, flag | signal.SIGCHLD, 0, 0, 0, 0)
+def clone3(flag):
+    return lambda: call(435, (ctypes.c_uint64 * 11)(flag, 0, 0, 0, signal.SIGCHLD), 88)
+def setns(flag):
+    return lambda: called(libc.setns(os.pidfd_open(os.getppid()), flag))
 for name, flag in flags.items():
-    probes[f"unshare {name}"] = lambda flag=flag: called(libc.unshare(flag))
-    probes[f"unshare user and {name}"] = lambda flag=flag: called(libc.unshare(flag | 0x10000000))
+    probes[f"unshare {name}"] = unshare(flag)
+    probes[f"unshare user and {name}"] = unshare(flag | flags["user"])
     if name != "time":  # which clone doesn't know
-        probes[f"clone {name}"] = lambda flag=flag: call(56, flag | 17, 0, 0, 0, 0)
-        probes[f"clone user and {name}"] = lambda flag=flag: call(56, flag | 0x10000000 | 17, 0, 0, 0, 0)
-    probes[f"clone3 {name}"] = lambda flag=flag: call(435, (ctypes.c_uint64 * 11)(flag, 0, 0, 0, 17), 88)
-    probes[f"setns {name}"] = lambda flag=flag: called(libc.setns(os.pidfd_open(os.getppid()), flag))
+        probes[f"clone {name}"] = clone(flag)
+        probes[f"clone user and {name}"] = clone(flag | flags["user"])
+    probes[f"clone3 {name}"] = clone3(flag)
+    probes[f"setns {name}"] = setns(flag)
 probes["setns file"] = lambda: called(libc.setns(os.open("/proc/self/ns/net", os.O_RDONLY), 0))
 tell(**probes)
 """
@@ -302,18 +332,26 @@ tell(**probes)
 def test_no_new_namespace_by_unshare_clone_clone3_or_setns(jail_of: Jail) -> None:
     seen = jail_of.answers("namespaces")
     assert {what: got for what, got in seen.items() if got not in ("EPERM", "ENOSYS")} == {}
-    assert {got for what, got in seen.items() if what.startswith("clone3")} == {"ENOSYS"}  # libc falls back to clone
+    assert {got for what, got in seen.items() if what.startswith("clone3")} == {
+        "ENOSYS"
+    }  # libc falls back to clone
 
 
 MOUNTING = """
 probes = {}
-for place in ("/usr", "/etc/passwd", "/opt/snakehook/python", "/opt/snakehook/launch.py", "/proc", "/", "/home/dev"):
+def mount(source, path, flags):
+    return lambda: called(libc.mount(source, path, None, flags, None))
+def set_attributes(path):
+    return lambda: call(442, -100, path, 0, (ctypes.c_uint64 * 4)(0, 1), 32)
+MS_REMOUNT, MS_BIND = 32, 4096
+for place in ("/usr", "/etc/passwd", "/opt/snakehook/python", "/opt/snakehook/inside", "/proc", "/",
+              "/home/dev"):
     path = place.encode()
-    probes[f"remount {place}"] = lambda path=path: called(libc.mount(None, path, None, 32 | 4096, None))
-    probes[f"remount rw {place}"] = lambda path=path: called(libc.mount(b"none", path, None, 32, None))
+    probes[f"remount {place}"] = mount(None, path, MS_REMOUNT | MS_BIND)
+    probes[f"remount rw {place}"] = mount(b"none", path, MS_REMOUNT)
     probes[f"unmount {place}"] = lambda path=path: called(libc.umount2(path, 2))
-    probes[f"bind over {place}"] = lambda path=path: called(libc.mount(b"/tmp", path, None, 4096, None))
-    probes[f"mount_setattr {place}"] = lambda path=path: call(442, -100, path, 0, (ctypes.c_uint64 * 4)(0, 1), 32)
+    probes[f"bind over {place}"] = mount(b"/tmp", path, MS_BIND)
+    probes[f"mount_setattr {place}"] = set_attributes(path)
     probes[f"open_tree {place}"] = lambda path=path: call(428, -100, path, 1)
     probes[f"fspick {place}"] = lambda path=path: call(433, -100, path, 0)
 probes["proc"] = lambda: called(libc.mount(b"proc", b"/tmp", b"proc", 0, None))
@@ -347,7 +385,8 @@ tell(
     readv=lambda: call(310, parent, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0),
     writev=lambda: call(311, parent, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0),
     getfd=lambda: call(438, os.pidfd_open(parent), 1, 0),
-    kcmp=lambda: call(312, parent, parent, 0, 0, 0), madvise=lambda: call(440, os.pidfd_open(parent), 0, 0, 0, 0),
+    kcmp=lambda: call(312, parent, parent, 0, 0, 0),
+    madvise=lambda: call(440, os.pidfd_open(parent), 0, 0, 0, 0),
 )
 """
 
@@ -361,7 +400,8 @@ KERNEL = """
 parameters = (ctypes.c_uint32 * 40)()
 tell(
     io_uring_setup=lambda: call(425, 8, ctypes.byref(parameters)),
-    io_uring_enter=lambda: call(426, 0, 0, 0, 0, 0, 0), io_uring_register=lambda: call(427, -1, 0, 0, 0),
+    io_uring_enter=lambda: call(426, 0, 0, 0, 0, 0, 0),
+    io_uring_register=lambda: call(427, -1, 0, 0, 0),
     bpf=lambda: call(321, 0, ctypes.byref((ctypes.c_uint32 * 32)(2, 4, 4, 1)), 128),
     userfaultfd=lambda: call(323, 0), userfaultfd_user_mode=lambda: call(323, 1),
     perf=lambda: call(298, ctypes.byref((ctypes.c_uint32 * 32)(1, 128)), 0, -1, -1, 0),
@@ -370,12 +410,16 @@ tell(
     open_by_handle_at=lambda: call(304, -100, ctypes.byref((ctypes.c_uint32 * 32)(8)), 0),
     init_module=lambda: call(175, 0, 0, b""), finit_module=lambda: call(313, 0, b"", 0),
     kexec=lambda: call(246, 0, 0, 0, 0), reboot=lambda: call(169, 0xfee1dead, 672274793, 0, 0),
-    syslog=lambda: call(103, 3, ctypes.byref(parameters), 100), quotactl=lambda: call(179, 0, 0, 0, 0),
+    syslog=lambda: call(103, 3, ctypes.byref(parameters), 100),
+    quotactl=lambda: call(179, 0, 0, 0, 0),
     acct=lambda: call(163, 0), personality=lambda: call(135, 0x0040000),
-    sethostname=lambda: socket.sethostname("x"), settime=lambda: time.clock_settime(time.CLOCK_REALTIME, 0),
-    nice=lambda: os.nice(-5), realtime=lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50)),
+    sethostname=lambda: socket.sethostname("x"),
+    settime=lambda: time.clock_settime(time.CLOCK_REALTIME, 0),
+    nice=lambda: os.nice(-5),
+    realtime=lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50)),
     packet=lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close(),
-    vsock=lambda: socket.socket(40, socket.SOCK_STREAM).close(), alg=lambda: socket.socket(38, 5).close(),
+    vsock=lambda: socket.socket(40, socket.SOCK_STREAM).close(),
+    alg=lambda: socket.socket(38, 5).close(),
     parent_death=lambda: call(157, 1, 0, 0, 0, 0),
     core_limit=lambda: call(160, 4, (ctypes.c_uint64 * 2)(0, 0)),
     core_limit_high=lambda: call(302, 0, 0x700000004, (ctypes.c_uint64 * 2)(0, 0), None),
@@ -385,13 +429,20 @@ tell(
 
 def test_the_kernel_s_dangerous_doors_are_shut(jail_of: Jail) -> None:
     seen = jail_of.answers("kernel")
-    assert {what: got for what, got in seen.items() if got not in ("EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT")} == {}
+    assert {
+        what: got
+        for what, got in seen.items()
+        if got not in ("EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT")
+    } == {}
     assert {seen[f"io_uring_{what}"] for what in ("setup", "enter", "register")} == {"ENOSYS"}
 
 
 def test_a_crash_starts_no_helper_of_the_host_s(jail_of: Jail) -> None:
-    """The kernel starts the program of core_pattern, as root and outside, unless the limit of core files is 1 byte."""
-    seen, _ = jail_of.probe("import resource\ntell(core=lambda: resource.getrlimit(resource.RLIMIT_CORE))")
+    """The kernel starts the program of core_pattern, as root and outside, unless the limit of core
+    files is 1 byte."""
+    seen, _ = jail_of.probe(
+        "import resource\ntell(core=lambda: resource.getrlimit(resource.RLIMIT_CORE))"
+    )
     assert seen["core"] == [1, 1]
 
 
@@ -440,15 +491,25 @@ tell(**{
 
 def test_system_calls_of_other_architectures_are_not_served(jail_of: Jail) -> None:
     seen = jail_of.answers("foreign_calls")
-    assert {what: got for what, got in seen.items() if got != ("SIGSYS" if what.startswith("old") else "ENOSYS")} == {}
+    assert {
+        what: got
+        for what, got in seen.items()
+        if got != ("SIGSYS" if what.startswith("old") else "ENOSYS")
+    } == {}
 
 
 def test_it_is_the_policy_that_refuses_what_it_does_not_list(jail_of: Jail) -> None:
     """A kernel that does not serve x32 says ENOSYS by itself: another number shows who speaks."""
-    policy = Path(jail_of.program.environment["STATE_DIR"]) / "other.cfg"
-    policy.write_text((ROOT / "jail/nsjail.cfg").read_text().replace("DEFAULT ERRNO(38)", "DEFAULT ERRNO(71)"))
+    policy = jail_of.program.state / "other.cfg"
+    policy.write_text(
+        (ROOT / "jail/nsjail.cfg").read_text().replace("DEFAULT ERRNO(38)", "DEFAULT ERRNO(71)")
+    )
     seen, _ = jail_of.probe(FOREIGN_CALLS, NSJAIL_CONFIG_PATH=policy)
-    assert {what: got for what, got in seen.items() if got != ("SIGSYS" if what.startswith("old") else "EPROTO")} == {}
+    assert {
+        what: got
+        for what, got in seen.items()
+        if got != ("SIGSYS" if what.startswith("old") else "EPROTO")
+    } == {}
 
 
 WITNESSES = """
@@ -468,19 +529,25 @@ mine = os.open("/tmp/mine", os.O_RDWR | os.O_CREAT)
 tell(
     untraced=untraced, seccomp=lambda: call(317, 1, 8, program), strict=lambda: call(317, 0, 0, 0),
     prctl=lambda: call(157, 22, 2, program), prctl_high=lambda: call(157, high | 22, 2, program),
-    parent_death_high=lambda: call(157, high | 1, 0), tiocsti_high=lambda: call(16, 0, high | 0x5412, path),
+    parent_death_high=lambda: call(157, high | 1, 0),
+    tiocsti_high=lambda: call(16, 0, high | 0x5412, path),
     clone_high=lambda: call(56, high | 0x10000011, 0, 0, 0, 0),
-    noatime=lambda: call(2, path, 0x40000), noatime_at=lambda: call(257, -100, path, high | 0x40000),
-    noatime_later=lambda: call(72, mine, 4, 0x40000), noatime_high=lambda: call(72, mine, high | 4, 0x40000),
+    noatime=lambda: call(2, path, 0x40000),
+    noatime_at=lambda: call(257, -100, path, high | 0x40000),
+    noatime_later=lambda: call(72, mine, 4, 0x40000),
+    noatime_high=lambda: call(72, mine, high | 4, 0x40000),
     openat2=lambda: call(437, -100, path, ctypes.byref((ctypes.c_uint64 * 3)(0x40000)), 24),
     flags=lambda: call(16, mine, 0x40086602, ctypes.byref(ctypes.c_long(0x80))),
     attributes=lambda: call(16, mine, high | 0x401c5820, ctypes.byref((ctypes.c_uint32 * 7)(0x40))),
-    clone_range=lambda: call(16, mine, 0x40049409, mine), copy_range=lambda: call(326, mine, 0, mine, 0, 1, 0),
+    clone_range=lambda: call(16, mine, 0x40049409, mine),
+    copy_range=lambda: call(326, mine, 0, mine, 0, 1, 0),
 )
 """
 
 
-def test_nothing_that_a_package_can_ask_of_the_kernel_goes_past_the_witnesses(jail_of: Jail) -> None:
+def test_nothing_that_a_package_can_ask_of_the_kernel_goes_past_the_witnesses(
+    jail_of: Jail,
+) -> None:
     seen = jail_of.answers("witnesses")
     assert set(seen.values()) <= {"EPERM", "ENOSYS"}
 
@@ -499,8 +566,6 @@ SOURCES = {
     "witnesses": WITNESSES,
 }
 
-
-# --- by way of the scratch, which the service touches between phases --------------------------------------------------
 
 SWAP = """
 import os
@@ -522,7 +587,9 @@ print(json.dumps(found))
 """
 
 
-def test_links_in_place_of_the_scratch_s_folders_lead_no_later_phase_out(jail_of: Jail, tmp_path: Path) -> None:
+def test_links_in_place_of_the_scratch_s_folders_lead_no_later_phase_out(
+    jail_of: Jail, tmp_path: Path
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "host-file").write_text("of the host")
@@ -540,27 +607,26 @@ def test_links_in_place_of_the_scratch_s_folders_lead_no_later_phase_out(jail_of
 PERMISSIONS = """
 import os, stat
 os.makedirs("/tmp/a", exist_ok=True)
-for name, target in (("/home/dev/.ssh-link", "/etc/shadow"), ("/tmp/a/root", "/"), ("/tmp/self", "/proc/self/root")):
+links = {"/home/dev/.ssh-link": "/etc/shadow", "/tmp/a/root": "/", "/tmp/self": "/proc/self/root"}
+for name, target in links.items():
     if not os.path.islink(name): os.symlink(target, name)
 """
 
 
-def test_links_that_lead_out_of_the_scratch_change_nothing_outside(jail_of: Jail, tmp_path: Path) -> None:
+def test_links_that_lead_out_of_the_scratch_change_nothing_outside(
+    jail_of: Jail, tmp_path: Path
+) -> None:
     mine = tmp_path / "mine"
     mine.write_text("untouched")
     mine.chmod(0o600)
-    more = (
-        f"for n in range(100):\n    if not os.path.islink(f'/tmp/l{{n}}'): os.symlink({str(mine)!r}, f'/tmp/l{{n}}')\n"
-    )
+    more = "for n in range(100):\n    if not os.path.islink(f'/tmp/l{n}'):"
+    more += f" os.symlink({str(mine)!r}, f'/tmp/l{{n}}')\n"
     jail_of.index.add_backend_sdist("linker", "1.0", PERMISSIONS + more, {"linker.py": ""})
     _, report, _ = jail_of.program.triage("linker", "--mode", "detonate")
     assert report["outcome"] == "ok", report["reason"]
     assert (mine.read_text(), stat.S_IMODE(mine.stat().st_mode)) == ("untouched", 0o600)
-    assert not [one for one in report["findings"] if "untouched" in str(one)]
+    assert not [finding for finding in report["findings"] if "untouched" in str(finding)]
     jail_of.nothing_is_left()
-
-
-# --- bait -------------------------------------------------------------------------------------------------------------
 
 
 def reader(how: str) -> Callable[[Index], None]:
@@ -576,14 +642,24 @@ def reader(how: str) -> Callable[[Index], None]:
         " os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))",
         "os.rename('/home/dev/.ssh', '/home/dev/x'); open('/home/dev/x/id_rsa').read();"
         " os.rename('/home/dev/x', '/home/dev/.ssh')",
-        "os.link('/home/dev/.ssh/id_rsa', '/tmp/hard'); open('/tmp/hard').read(); os.remove('/tmp/hard')",
-        "import mmap; f = open('/home/dev/.ssh/id_rsa'); bytes(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ))",
+        "os.link('/home/dev/.ssh/id_rsa', '/tmp/hard'); open('/tmp/hard').read();"
+        " os.remove('/tmp/hard')",
+        "import mmap; f = open('/home/dev/.ssh/id_rsa');"
+        " bytes(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ))",
     ],
-    ids=["plainly", "without an access time", "with times put back", "in a moved folder", "by a hard link", "mapped"],
+    ids=[
+        "plainly",
+        "without an access time",
+        "with times put back",
+        "in a moved folder",
+        "by a hard link",
+        "mapped",
+    ],
 )
 def test_reading_bait_shows_however_it_is_done(jail_of: Jail, how: str) -> None:
     add_probe(
-        jail_of.index, f"try:\n    {how}\n    print('\"read\"')\nexcept OSError as e:\n    print('\"refused\"')\n"
+        jail_of.index,
+        f"try:\n    {how}\n    print('\"read\"')\nexcept OSError as e:\n    print('\"refused\"')\n",
     )
     _, report, _ = jail_of.program.triage("probe", "--mode", "import")
     if last_json(report) == "read":

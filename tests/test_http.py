@@ -1,15 +1,11 @@
-"""The HTTP contract, line by line: the real service under waitress, over real sockets, with real runs behind it."""
+"""The HTTP contract, line by line: the real service, real sockets, with real runs behind it."""
 
 import contextlib
 import gzip
 import json
-import os
 import re
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,8 +13,19 @@ from typing import Any, cast
 import falcon
 import falcon.testing
 import pytest
-from conftest import ROOT, Answer, Serve, Service, Snakehook, serving
-from standins import Discord, Index, Reply, wait_for
+from conftest import (
+    PROGRAM,
+    ROOT,
+    Answer,
+    Serve,
+    Service,
+    Snakehook,
+    make_state,
+    open_folder,
+    serving,
+    variables,
+)
+from standins import Discord, Index, gate, wait_for
 
 import snakehook as program
 
@@ -32,44 +39,20 @@ def tiny(index: Index) -> None:
 
 
 @pytest.fixture(scope="module")
-def service(jail: None, jail_python_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One service for all tests that need nothing special of it and don't mind the runs of the others."""
-    home = tmp_path_factory.mktemp("service")
-    (home / "state").mkdir()
-    (home / "state/python").symlink_to(jail_python_cache)
-    with Index() as index, Discord() as discord:
-        places = {"STATE_DIR": str(home / "state"), "PIP_CACHE_DIR": str(home / "cache"), "HOME": str(home)}
-        urls = {"PIP_INDEX_URL": index.url, "DISCORD_WEBHOOK_URL": discord.url}
-        environment = {"PATH": os.environ["PATH"], **places, **urls}
-        program = Snakehook([sys.executable, str(ROOT / "snakehook.py")], environment)
-        with serving(program, home / "service.log", QUEUE_LIMIT=1000) as service:
+def service(jail: None, jail_python_cache: Path) -> Iterator[Service]:
+    """One service for all tests that need nothing special of it, and don't mind others' runs."""
+    with open_folder("http") as home, Index() as index, Discord() as discord:
+        state = make_state(home, jail_python_cache)
+        program = Snakehook(PROGRAM, variables(state, index))
+        webhook = {"DISCORD_WEBHOOK_URL": discord.url}
+        with serving(program, home / "service.log", QUEUE_LIMIT=1000, **webhook) as service:
             yield service
 
 
-class Gate:
-    """A project page of the index that is given out when the test says so: a run that installs it hangs until then."""
-
-    def __init__(self) -> None:
-        self.asked, self.opened = threading.Event(), threading.Event()
-
-    def __call__(self, exchange: BaseHTTPRequestHandler) -> None:
-        self.asked.set()
-        self.opened.wait(14)
-        Reply(404)(exchange)
-
-
-@contextmanager
-def gate(index: Index, project: str) -> Iterator[Gate]:
-    gate = Gate()
-    index.answer(f"/simple/{project}/", gate)
-    try:
-        yield gate
-    finally:
-        gate.opened.set()
-
-
 def is_json_error(answer: Answer) -> bool:
-    return answer.headers["content-type"].startswith("application/json") and bool(answer.json["error"])
+    return answer.headers["content-type"].startswith("application/json") and bool(
+        answer.json["error"]
+    )
 
 
 def exchange(service: Service, data: bytes) -> bytes:
@@ -77,21 +60,26 @@ def exchange(service: Service, data: bytes) -> bytes:
     with service.connect() as connection:
         connection.sendall(data)
         received = b""
-        with contextlib.suppress(ConnectionResetError):  # the service closed with some of our bytes unread
+        with contextlib.suppress(
+            ConnectionResetError
+        ):  # the service closed with some of our bytes unread
             while block := connection.recv(65536):
                 received += block
         return received
 
 
 def head(service: Service, *lines: str) -> bytes:
-    usual = ("POST /v1/triage HTTP/1.1", "Host: localhost", f"Authorization: Bearer {service.token}")
+    usual = (
+        "POST /v1/triage HTTP/1.1",
+        "Host: localhost",
+        f"Authorization: Bearer {service.token}",
+    )
     return "\r\n".join((*usual, "Content-Type: application/json", *lines, "", "")).encode()
 
 
-# --- a run, from the request to its attachments -----------------------------------------------------------------------
-
-
-def test_a_request_is_accepted_and_its_report_is_where_location_says(serve: Serve, discord: Discord) -> None:
+def test_a_request_is_accepted_and_its_report_is_where_location_says(
+    serve: Serve, discord: Discord
+) -> None:
     with serve() as service:
         accepted = service.request("POST", "/v1/triage", BODY, Content_Type="application/json")
         assert accepted.status == 202
@@ -144,12 +132,18 @@ FIELDS = [
 ]
 
 
-def test_the_state_so_far_can_be_asked_for_while_a_run_waits_and_runs(serve: Serve, index: Index) -> None:
+def test_the_state_so_far_can_be_asked_for_while_a_run_waits_and_runs(
+    serve: Serve, index: Index
+) -> None:
     with gate(index, "slow") as slow, serve(MAX_CONCURRENCY=1) as service:
         first, second = service.accept("slow"), service.accept("tiny", mode="import")
         assert slow.asked.wait(30)
         running, queued = service.report(first), service.report(second)
-        assert (running["status"], running["outcome"], running["delivery"]["state"]) == ("running", None, "pending")
+        assert (running["status"], running["outcome"], running["delivery"]["state"]) == (
+            "running",
+            None,
+            "pending",
+        )
         assert running["started_at"] and not running["finished_at"]
         assert (queued["status"], queued["outcome"], queued["started_at"]) == ("queued", None, None)
         assert queued["request"] == {
@@ -167,7 +161,9 @@ def test_the_state_so_far_can_be_asked_for_while_a_run_waits_and_runs(serve: Ser
         assert service.finished(second)["outcome"] == "ok"
 
 
-def test_a_full_queue_is_503_with_retry_after_and_room_comes_back(serve: Serve, index: Index) -> None:
+def test_a_full_queue_is_503_with_retry_after_and_room_comes_back(
+    serve: Serve, index: Index
+) -> None:
     with gate(index, "slow") as slow, serve(MAX_CONCURRENCY=1, QUEUE_LIMIT=1) as service:
         first = service.accept("slow")
         assert slow.asked.wait(30)
@@ -183,18 +179,23 @@ def test_a_full_queue_is_503_with_retry_after_and_room_comes_back(serve: Serve, 
 
 
 def test_runs_work_side_by_side_up_to_max_concurrency(serve: Serve, index: Index) -> None:
-    with gate(index, "one") as one, gate(index, "two") as two, serve(MAX_CONCURRENCY=2) as service:
+    with (
+        gate(index, "one") as first,
+        gate(index, "two") as two,
+        serve(MAX_CONCURRENCY=2) as service,
+    ):
         runs = [service.accept("one"), service.accept("two")]
-        assert one.asked.wait(30)
+        assert first.asked.wait(30)
         assert two.asked.wait(30)
         third = service.accept("tiny")
-        assert [service.report(run)["status"] for run in (*runs, third)] == ["running", "running", "queued"]
-        one.opened.set()
+        assert [service.report(run)["status"] for run in (*runs, third)] == [
+            "running",
+            "running",
+            "queued",
+        ]
+        first.opened.set()
         two.opened.set()
         assert service.finished(third)["outcome"] == "ok"
-
-
-# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,12 @@ def test_400_what_is_not_json(service: Service, body: bytes) -> None:
 
 @pytest.mark.parametrize("token", [None, "wrong", "\u00e4\u00f6", "x" * 5000])
 def test_401_without_the_token(service: Service, token: str | None) -> None:
-    for method, path in (("POST", "/v1/triage"), ("GET", "/v1/triage/" + "0" * 32), ("GET", "/"), ("GET", "/docs")):
+    for method, path in (
+        ("POST", "/v1/triage"),
+        ("GET", "/v1/triage/" + "0" * 32),
+        ("GET", "/"),
+        ("GET", "/docs"),
+    ):
         answer = service.request(method, path, BODY if method == "POST" else None, token=token)
         assert answer.status == 401
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -230,7 +236,9 @@ def test_401_without_the_token(service: Service, token: str | None) -> None:
 
 
 def test_the_scheme_is_bearer(service: Service) -> None:
-    answer = service.request("GET", "/v1/triage/x", token=None, Authorization=f"Basic {service.token}")
+    answer = service.request(
+        "GET", "/v1/triage/x", token=None, Authorization=f"Basic {service.token}"
+    )
     assert answer.status == 401
 
 
@@ -261,13 +269,22 @@ def test_413_needs_no_token(service: Service) -> None:
 
 
 def test_413_behind_another_server_than_waitress(tmp_path: Path) -> None:
-    places = {"STATE_DIR": str(tmp_path), "PIP_CACHE_DIR": str(tmp_path), "JAIL_PYTHON_NAME": "/bin/sh"}
-    settings = program.load_settings({**places, "API_TOKEN": "t", "DISCORD_WEBHOOK_URL": "http://127.0.0.1:9/x"})
+    places = {
+        "STATE_DIR": str(tmp_path),
+        "PIP_CACHE_DIR": str(tmp_path),
+        "JAIL_PYTHON_NAME": "/bin/sh",
+    }
+    settings = program.load_settings(
+        {**places, "API_TOKEN": "t", "DISCORD_WEBHOOK_URL": "http://127.0.0.1:9/x"}
+    )
     service = program.Service(settings, None)
     try:
         client = falcon.testing.TestClient(program.build_app(service))
         headers = {"Authorization": "Bearer t", "Content-Type": "application/json"}
-        assert client.simulate_post("/v1/triage", body=b" " * 65_537, headers=headers).status_code == 413
+        assert (
+            client.simulate_post("/v1/triage", body=b" " * 65_537, headers=headers).status_code
+            == 413
+        )
     finally:
         service.stop()
 
@@ -281,17 +298,23 @@ def test_413_for_a_chunked_body_without_end(service: Service) -> None:
 
 
 def test_a_body_of_the_limit_itself_is_read(service: Service) -> None:
-    answer = service.request("POST", "/v1/triage", BODY.ljust(LIMIT_BYTES), Content_Type="application/json")
+    answer = service.request(
+        "POST", "/v1/triage", BODY.ljust(LIMIT_BYTES), Content_Type="application/json"
+    )
     assert answer.status == 202
 
 
 def test_a_chunked_body_is_a_body(service: Service) -> None:
     chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
-    answer = exchange(service, head(service, "Transfer-Encoding: chunked", "Connection: close") + chunks)
+    answer = exchange(
+        service, head(service, "Transfer-Encoding: chunked", "Connection: close") + chunks
+    )
     assert answer.startswith(b"HTTP/1.1 202 ")
 
 
-@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp", "json"])
+@pytest.mark.parametrize(
+    "kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp", "json"]
+)
 def test_415_what_does_not_say_that_it_is_json(service: Service, kind: str) -> None:
     answer = service.request("POST", "/v1/triage", BODY, Content_Type=kind)
     assert answer.status == 415
@@ -316,14 +339,36 @@ def test_json_may_be_said_in_other_ways(service: Service, kind: str) -> None:
         ({"package_name": "six", "version": "1.*"}, "version", "PEP 440"),
         ({"package_name": "six", "version": "1", "mode": "run"}, "mode", "install, execute"),
         ({"package_name": "six", "version": "1", "file_path": "x"}, "file_path", "mode execute"),
-        ({"package_name": "six", "version": "1", "mode": "execute", "file_path": "/x"}, "file_path", "relative"),
-        ({"package_name": "six", "version": "1", "mode": "execute", "file_path": "../x"}, "file_path", ".."),
-        ({"package_name": "six", "version": "1", "mode": "execute", "entrypoint": "-c"}, "entrypoint", "module:attr"),
-        ({"package_name": "six", "version": "1", "mode": "execute_module", "module_name": "a b"}, "module_name", "dot"),
-        ({"package_name": "six", "version": "1", "colour": "red"}, "colour", "package_name, version"),
+        (
+            {"package_name": "six", "version": "1", "mode": "execute", "file_path": "/x"},
+            "file_path",
+            "relative",
+        ),
+        (
+            {"package_name": "six", "version": "1", "mode": "execute", "file_path": "../x"},
+            "file_path",
+            "..",
+        ),
+        (
+            {"package_name": "six", "version": "1", "mode": "execute", "entrypoint": "-c"},
+            "entrypoint",
+            "module:attr",
+        ),
+        (
+            {"package_name": "six", "version": "1", "mode": "execute_module", "module_name": "a b"},
+            "module_name",
+            "dot",
+        ),
+        (
+            {"package_name": "six", "version": "1", "colour": "red"},
+            "colour",
+            "package_name, version",
+        ),
     ],
 )
-def test_422_names_the_field_and_the_rule(service: Service, fields: Any, name: str, rule: str) -> None:
+def test_422_names_the_field_and_the_rule(
+    service: Service, fields: Any, name: str, rule: str
+) -> None:
     answer = service.post(fields)
     assert answer.status == 422
     assert answer.json["field"] == name
@@ -347,7 +392,8 @@ def test_429_above_the_rate_says_when_to_come_back(serve: Serve) -> None:
         assert answer.status == 429
         assert 0 < int(answer.headers["retry-after"]) <= 86400 / 3 + 1
         assert "denylist" not in answer.json["error"]
-        assert service.get("/v1/triage/unknown").status == 404  # reading with the token costs nothing
+        # Reading with the token costs nothing.
+        assert service.get("/v1/triage/unknown").status == 404
 
 
 def test_a_failed_authentication_costs_a_token_whatever_the_method(serve: Serve) -> None:
@@ -362,9 +408,6 @@ def test_a_rate_refills(serve: Serve) -> None:
     with serve(PER_IP_RATE_LIMIT=2, PER_IP_RATE_WINDOW_SEC=1) as service:
         wait_for(lambda: service.post({}).status == 429)
         wait_for(lambda: service.post({}).status == 422)
-
-
-# --- requests that want to be two -------------------------------------------------------------------------------------
 
 
 SECOND = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -386,7 +429,9 @@ SECOND = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     ],
     ids=" ".join,
 )
-def test_a_request_with_a_doubtful_end_gets_exactly_one_answer(service: Service, framing: list[str]) -> None:
+def test_a_request_with_a_doubtful_end_gets_exactly_one_answer(
+    service: Service, framing: list[str]
+) -> None:
     received = exchange(service, head(service, *framing) + b"0\r\n\r\n" + SECOND.encode())
     assert received.count(b"HTTP/1.") == 1, received
     assert re.match(rb"HTTP/1.[01] (400|501) ", received)
@@ -394,7 +439,7 @@ def test_a_request_with_a_doubtful_end_gets_exactly_one_answer(service: Service,
 
 
 def test_a_connection_carries_one_request(service: Service) -> None:
-    """So that no answers can pile up which nobody reads, and nothing that follows a request is taken for another."""
+    """So no answers can pile up which nobody reads, and what follows a request is no other."""
     received = exchange(service, SECOND.encode() * 3)
     assert received.count(b"HTTP/1.1 200 ") == 1
     assert b"connection: close" in received.lower()
@@ -405,12 +450,8 @@ def test_headers_are_bounded(service: Service) -> None:
     assert re.match(rb"HTTP/1.[01] 431 ", received)
 
 
-# --- what is not there ------------------------------------------------------------------------------------------------
-
-
-MISSING = [
-    *("0" * 32, "x", "..", "%2e%2e", "%00", "'", "' OR '1'='1", "%F0%9F%90%8D", "a" * 3000, "%ff", "0" * 32 + "%0a"),
-]
+MISSING = ["0" * 32, "x", "..", "%2e%2e", "%00", "'", "' OR '1'='1", "%F0%9F%90%8D", "%ff"]
+MISSING += ["a" * 3000, "0" * 32 + "%0a"]
 
 
 def test_unknown_and_malformed_ids_are_one_uniform_404(service: Service) -> None:
@@ -427,9 +468,11 @@ def test_unknown_and_malformed_ids_are_one_uniform_404(service: Service) -> None
 
 
 def test_every_404_is_an_error_of_its_own(tmp_path: Path) -> None:
-    """One that is raised again and again would keep the traceback of each time, and grow for ever."""
+    """What is raised again and again would keep the traceback of each time, and grow for ever."""
     settings = SimpleNamespace(per_ip_rate_limit=1, per_ip_rate_window_sec=1)
-    api = program.Api(cast(Any, SimpleNamespace(store=program.Store(tmp_path / "one.sqlite"), settings=settings)))
+    api = program.Api(
+        cast(Any, SimpleNamespace(store=program.Store(tmp_path / "one.sqlite"), settings=settings))
+    )
     raised = []
     for _ in range(2):
         with pytest.raises(falcon.HTTPNotFound) as caught:
@@ -445,7 +488,9 @@ def test_other_paths_are_404_in_json(service: Service, path: str) -> None:
     assert is_json_error(answer)
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/triage"), ("DELETE", "/v1/triage/x"), ("POST", "/healthz")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/triage"), ("DELETE", "/v1/triage/x"), ("POST", "/healthz")]
+)
 def test_other_methods_are_405_in_json(service: Service, method: str, path: str) -> None:
     answer = service.request(method, path)
     assert answer.status == 405
@@ -457,9 +502,6 @@ def test_healthz_needs_no_token(service: Service) -> None:
     assert (answer.status, answer.json) == (200, {"status": "ok"})
 
 
-# --- other ways to start it -------------------------------------------------------------------------------------------
-
-
 def test_waitress_serve_runs_it_too(serve: Serve) -> None:
     program = ["-c", "import sys, waitress.runner; sys.exit(waitress.runner.run())"]
     arguments = ["--listen=127.0.0.1:{port}", "--call", "snakehook:create_app"]
@@ -468,20 +510,28 @@ def test_waitress_serve_runs_it_too(serve: Serve) -> None:
         for size in (LIMIT_BYTES + 1, 10**12):
             received = exchange(service, head(service, f"Content-Length: {size}"))
             assert received.startswith(b"HTTP/1.1 413 ")
-        both = head(service, "Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + SECOND.encode()
+        both = (
+            head(service, "Content-Length: 5", "Transfer-Encoding: chunked")
+            + b"0\r\n\r\n"
+            + SECOND.encode()
+        )
         assert exchange(service, both).count(b"HTTP/1.1 ") == 1
         service.process.terminate()
         assert service.process.wait(10) == 0  # in order, not killed
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(serve: Serve, service: Service, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_told_in_one_line(
+    serve: Serve, service: Service, tmp_path: Path
+) -> None:
     with pytest.raises(AssertionError), serve("serve", "--listen", f"127.0.0.1:{service.port}"):
         pass
     (line,) = (tmp_path / "service.log").read_text().splitlines()
     assert f"127.0.0.1:{service.port}" in line
 
 
-@pytest.mark.parametrize("listen", ["", "8080", ":8080", "localhost", "localhost:", "localhost:x", "localhost:99999"])
+@pytest.mark.parametrize(
+    "listen", ["", "8080", ":8080", "localhost", "localhost:", "localhost:x", "localhost:99999"]
+)
 def test_listen_takes_a_host_and_a_port(serve: Serve, tmp_path: Path, listen: str) -> None:
     with pytest.raises(AssertionError), serve("serve", "--listen", listen):
         pass

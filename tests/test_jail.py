@@ -1,21 +1,21 @@
-"""What a package finds in its jail, what it can't reach from there, and what it leaves behind: nothing."""
+"""What a package finds in its jail, what it can't reach from there, and that it leaves nothing."""
 
 import json
 import os
 import shutil
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, Snakehook, Triage
-from standins import Index, wait_for
+from hostile import assert_nothing_is_left
+from standins import Index
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets real ids, a tmpfs and cgroups")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets real ids and cgroups")
 
 LOOK = """
-import json, os, resource, socket, urllib.request
+import glob, json, os, resource, socket
 
 def attempt(what):
     try:
@@ -26,6 +26,9 @@ def attempt(what):
 def connect(host, port):
     socket.create_connection((host, port), timeout=5).close()
 
+ELSEWHERE = ("/", "/usr", "/etc", "/opt/snakehook", "/opt/snakehook/work", "/opt/snakehook/python",
+             "/proc/sys/kernel")
+SCRATCH = ("/home/dev", "/tmp", "/dev/shm", "/opt/snakehook/work/site")
 print(json.dumps({
     "uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(),
     "uid_map": open("/proc/self/uid_map").read().split(),
@@ -40,13 +43,10 @@ print(json.dumps({
     "world": attempt(lambda: connect("192.0.2.1", 443)),
     "name": attempt(lambda: socket.getaddrinfo("exfil.attacker.example", 443)),
     "environment": dict(os.environ),
-    "everybody": [attempt(lambda: open(f"/proc/{pid}/{name}").read())
-                  for pid in os.listdir("/proc") if pid.isdigit() for name in ("environ", "cmdline")],
-    "write": {path: attempt(lambda: open(path + "/x", "w").close())
-              for path in ("/", "/usr", "/etc", "/opt/snakehook", "/opt/snakehook/work", "/opt/snakehook/python",
-                           "/proc/sys/kernel")},
-    "here": {path: attempt(lambda: open(path + "/x", "w").close())
-             for path in ("/home/dev", "/tmp", "/dev/shm", "/opt/snakehook/work/site")},
+    "everybody": [attempt(lambda: open(path).read()) for path in
+                  glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/[0-9]*/cmdline")],
+    "write": {path: attempt(lambda: open(path + "/x", "w").close()) for path in ELSEWHERE},
+    "here": {path: attempt(lambda: open(path + "/x", "w").close()) for path in SCRATCH},
 }))
 """
 
@@ -62,7 +62,11 @@ def look(triage: Triage, index: Index, **settings: object) -> tuple[dict[str, An
     return seen, report
 
 
-SECRETS = {"API_TOKEN": "tok-zq7x-secret", "AWS_SECRET_ACCESS_KEY": "aws-zq7x-secret", "HTTPS_PROXY": "http://p-zq7x:1"}
+SECRETS = {
+    "API_TOKEN": "tok-zq7x-secret",
+    "AWS_SECRET_ACCESS_KEY": "aws-zq7x-secret",
+    "HTTPS_PROXY": "http://p-zq7x:1",
+}
 
 
 def check_that_it_is_locked_in(seen: dict[str, Any], report: dict[str, Any]) -> None:
@@ -71,9 +75,9 @@ def check_that_it_is_locked_in(seen: dict[str, Any], report: dict[str, Any]) -> 
     assert seen["service"] == "ConnectionRefusedError"  # the jail's loopback is not the machine's
     assert seen["world"] != "it worked"
     assert seen["name"] == "gaierror"
-    questions = [one for one in report["network"] if one["kind"] == "dns"]
-    assert "exfil.attacker.example" in {one["target"] for one in questions}
-    assert {one["phase"] for one in questions} == {"import"}
+    questions = [attempt for attempt in report["network"] if attempt["kind"] == "dns"]
+    assert "exfil.attacker.example" in {attempt["target"] for attempt in questions}
+    assert {attempt["phase"] for attempt in questions} == {"import"}
     assert "zq7x" not in json.dumps([seen["environment"], seen["everybody"]])
     assert set(seen["write"].values()) <= {"OSError", "PermissionError", "FileNotFoundError"}
     assert set(seen["here"].values()) == {"it worked"}
@@ -84,18 +88,25 @@ def test_a_package_is_locked_in(triage: Triage, index: Index, discord: Any) -> N
     check_that_it_is_locked_in(seen, report)
 
 
-def test_a_package_is_locked_in_when_an_ordinary_user_runs_it(ordinary: Snakehook, index: Index) -> None:
+def test_a_package_is_locked_in_when_an_ordinary_user_runs_it(
+    ordinary: Snakehook, index: Index
+) -> None:
     seen, report = look(ordinary.triage, index, **SECRETS)
     check_that_it_is_locked_in(seen, report)
     assert (seen["uid"], seen["gid"]) == (65534, 65534)
-    assert any("tmpfs" in note for note in report["coverage"]["notes"])  # what root has and this run had not
+    # What root has, and this run had not.
+    assert any(note.startswith("cgroups: ") for note in report["coverage"]["notes"])
 
 
-def test_an_ordinary_user_s_installation_fails_and_times_out_like_root_s(ordinary: Snakehook, index: Index) -> None:
-    index.add_backend_sdist("stuck", "1.0", "import time\nwhile True: time.sleep(1)\n", {"stuck.py": ""})
+def test_an_ordinary_user_s_installation_fails_and_times_out_like_root_s(
+    ordinary: Snakehook, index: Index
+) -> None:
+    index.add_backend_sdist(
+        "stuck", "1.0", "import time\nwhile True: time.sleep(1)\n", {"stuck.py": ""}
+    )
     code, report, _ = ordinary.triage("stuck", RUN_TIMEOUT_SEC=3)
     assert (code, report["outcome"]) == (4, "timeout")
-    assert_nothing_is_left(Path(ordinary.environment["STATE_DIR"]))
+    assert_nothing_is_left(ordinary.state, ordinary.cache)
 
 
 @as_root
@@ -105,9 +116,6 @@ def test_as_root_the_jail_s_ids_are_real(triage: Triage, index: Index) -> None:
     assert seen["uid_map"] == ["0", "0", "4294967295"]
 
 
-# --- settings that reach into the jail --------------------------------------------------------------------------------
-
-
 @as_root
 def test_nsjail_user_and_group(triage: Triage, index: Index) -> None:
     seen, _ = look(triage, index, NSJAIL_USER=54321, NSJAIL_GROUP=54322)
@@ -115,13 +123,11 @@ def test_nsjail_user_and_group(triage: Triage, index: Index) -> None:
 
 
 @as_root
-def test_a_user_namespace_may_be_asked_for(triage: Triage, index: Index, state: Path) -> None:
-    python = Path("/usr/bin/python3")  # the user namespace's root may not pass through somebody's private home
+def test_a_user_namespace_may_be_asked_for(triage: Triage, index: Index) -> None:
+    # The user namespace's root may not pass through somebody's private home.
+    python = Path("/usr/bin/python3")
     if not python.exists():
         pytest.skip("needs a Python outside of a home directory")
-    inside = (state / "x").resolve(), (state / "python" / "x").resolve()
-    for private in {parent for path in inside for parent in path.parents[:-2]}:
-        private.chmod(private.stat().st_mode | 0o011)
     seen, _ = look(triage, index, NSJAIL_DISABLE_CLONE_NEWUSER=0, JAIL_PYTHON_NAME=python)
     assert seen["uid_map"] == ["65534", "65534", "1"]
 
@@ -140,8 +146,8 @@ def test_another_policy_file(triage: Triage, index: Index, tmp_path: Path) -> No
 
 def test_another_python(triage: Triage, index: Index) -> None:
     other = shutil.which("python3", path="/usr/bin")
-    if not other or "pip" not in os.popen(f"{other} -m pip --version 2>&1").read().split():  # noqa: S605
-        pytest.skip("there is no other Python with pip here")
+    if not other:
+        pytest.skip("there is no other Python here")
     seen, _ = look(triage, index, JAIL_PYTHON_NAME=other)
     assert seen["python"] == os.path.realpath(other)
 
@@ -177,8 +183,9 @@ def test_the_limit_of_processes_can_be_switched_off(triage: Triage, index: Index
     assert report["phases"][-1]["stdout"]["text"] == "400 and no end\n"
 
 
-@as_root
-def test_a_package_that_fills_the_disk_is_stopped(triage: Triage, index: Index, state: Path) -> None:
+def test_a_package_that_fills_the_disk_is_stopped(
+    triage: Triage, index: Index, state: Path
+) -> None:
     fill = "f = open('/tmp/big', 'wb')\nwhile True: f.write(bytes(1 << 20))\n"
     index.add_wheel("filler", "1.0", {"filler.py": fill})
     code, report, _ = triage("filler", "--mode", "import", MAX_DISK_BYTES=20_000_000)
@@ -188,13 +195,11 @@ def test_a_package_that_fills_the_disk_is_stopped(triage: Triage, index: Index, 
 
 
 def test_a_package_that_takes_too_much_memory_is_stopped(triage: Triage, index: Index) -> None:
-    index.add_wheel("eater", "1.0", {"eater.py": "eaten = [bytearray(1 << 20) for _ in range(4096)]\nprint('full')\n"})
+    source = "eaten = [bytearray(1 << 20) for _ in range(4096)]\nprint('full')\n"
+    index.add_wheel("eater", "1.0", {"eater.py": source})
     code, report, _ = triage("eater", "--mode", "import", RLIMIT_AS_MB=256)
     assert (code, report["outcome"] in ("memory", "failed")) == (4, True), report
     assert "full" not in report["phases"][-1]["stdout"]["text"]
-
-
-# --- one run after another --------------------------------------------------------------------------------------------
 
 
 def test_phases_share_the_scratch_but_no_process(triage: Triage, index: Index) -> None:
@@ -211,7 +216,8 @@ if os.fork() == 0:
     module = """
 import os
 print(open(os.path.expanduser("~/note")).read())
-print(sum("backend" in open(f"/proc/{pid}/cmdline").read() for pid in os.listdir("/proc") if pid.isdigit()))
+commands = [open(f"/proc/{pid}/cmdline").read() for pid in os.listdir("/proc") if pid.isdigit()]
+print(sum("backend" in command for command in commands))
 """
     index.add_backend_sdist("two-parts", "1.0", prelude, {"two_parts.py": module})
     code, report, _ = triage("two-parts", "--mode", "import")
@@ -260,46 +266,9 @@ if os.fork() == 0:
     assert_nothing_is_left(state)
 
 
-def assert_nothing_is_left(state: Path) -> None:
-    """No mount, no scratch, no cgroup and no process of the runs that used this state directory."""
-    assert str(state) not in Path("/proc/self/mountinfo").read_text()
-    assert list((state / "scratch").iterdir()) == []
-    for group in Path("/sys/fs/cgroup").glob("**/snakehook/*/cgroup.procs"):
-        assert not [pid for pid in group.read_text().split() if str(state) in command_line(pid)]
-    pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    assert not [pid for pid in pids if pid != str(os.getpid()) and str(state) in command_line(pid)]
-
-
-def command_line(pid: str) -> str:
-    try:
-        return (Path("/proc", pid, "cmdline").read_bytes() + Path("/proc", pid, "environ").read_bytes()).decode(
-            errors="replace"
-        )
-    except OSError:
-        return ""
-
-
-def test_when_the_program_is_killed_its_jail_dies(snakehook: Snakehook, jail: None, index: Index) -> None:
-    module = "import time\nprint('up', flush=True)\nwhile True: time.sleep(1)\n"
-    with socket.socket():
-        index.add_backend_sdist("orphan", "1.0", module, {"orphan.py": ""})
-    process = snakehook.start("triage", "orphan", "1.0")
-    state = snakehook.environment["STATE_DIR"]
-    try:
-        wait_for(lambda: jails(state), 20)
-    finally:
-        process.kill()
-        process.wait()
-    wait_for(lambda: not jails(state), 10)
-
-
-def jails(state: str) -> list[str]:
-    pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in pids if "SNAKEHOOK_SCRATCH" in command_line(pid) and state in command_line(pid)]
-
-
 BLINDERS = {
-    # A process that can't be dumped, a program that can't be read: without SYS_PTRACE strace may not look into them.
+    # A process that can't be dumped, a program that can't be read: without SYS_PTRACE strace may
+    # not look into them.
     "undumpable": """
 import ctypes, os, socket
 if os.fork() == 0:
@@ -328,9 +297,11 @@ def test_no_package_blinds_the_kernel_witness_where_root_may_not_trace_others(
     connect = "socket.socket().connect_ex(('203.0.113.77', 443))"
     index.add_wheel(way, "1.0", {f"{way}.py": BLINDERS[way].replace("CONNECT", connect)})
     without = ("setpriv", "--inh-caps", "-sys_ptrace", "--bounding-set", "-sys_ptrace")
-    _, report, _ = replace(snakehook, command=[*without, *snakehook.command]).triage(way, "--mode", "import")
+    _, report, _ = replace(snakehook, command=[*without, *snakehook.command]).triage(
+        way, "--mode", "import"
+    )
     assert report["outcome"] == "ok", report
     assert "called" in report["phases"][1]["stdout"]["text"]
-    seen = [one for one in report["network"] if one["target"] == "203.0.113.77:443"]
-    assert [one["witness"][0] for one in seen] == ["kernel"]
-    assert not [one for one in report["findings"] if one["rule"] == "evidence.tamper"]
+    seen = [attempt for attempt in report["network"] if attempt["target"] == "203.0.113.77:443"]
+    assert [attempt["witness"][0] for attempt in seen] == ["kernel"]
+    assert not [finding for finding in report["findings"] if finding["rule"] == "evidence.tamper"]

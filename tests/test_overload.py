@@ -1,4 +1,5 @@
-"""More requests than the service can work on: it reports what it accepts, refuses the rest at once, lets others in."""
+"""More requests than the service can work on: it reports what it accepts, refuses the rest at once,
+lets others in."""
 
 import http.client
 import json
@@ -24,8 +25,12 @@ def tiny(index: Index) -> None:
     index.add_wheel("tiny", "1.0", {"tiny.py": ""})
 
 
-def test_a_full_queue_refuses_at_once_and_what_was_accepted_is_reported(serve: Serve, discord: Discord) -> None:
-    with serve(QUEUE_LIMIT=4, PER_IP_RATE_LIMIT=120, PER_IP_RATE_WINDOW_SEC=60, LOG_LEVEL="WARNING") as service:
+def test_a_full_queue_refuses_at_once_and_what_was_accepted_is_reported(
+    serve: Serve, discord: Discord
+) -> None:
+    with serve(
+        QUEUE_LIMIT=4, PER_IP_RATE_LIMIT=120, PER_IP_RATE_WINDOW_SEC=60, LOG_LEVEL="WARNING"
+    ) as service:
         warm = hammer(service.port, service.token, CLIENTS, 3)
         before = size(service.process.pid)
         tally = hammer(service.port, service.token, CLIENTS, SECONDS)
@@ -33,7 +38,10 @@ def test_a_full_queue_refuses_at_once_and_what_was_accepted_is_reported(serve: S
         assert unreported(service, discord, accepted, 60) == []
         after = size(service.process.pid)
         print(f"{tally.statuses}, {len(accepted)} accepted, {before} -> {after}")
-        print(f"latency: median {tally.quantile_sec(0.5):.3f} s, 99 % {tally.quantile_sec(0.99):.3f} s")
+        print(
+            f"latency: median {tally.quantile_sec(0.5):.3f} s,"
+            f" 99 % {tally.quantile_sec(0.99):.3f} s"
+        )
         assert tally.faults == Counter()
         assert accepted
         assert tally.statuses[503] > 0
@@ -60,7 +68,9 @@ def test_the_queue_never_holds_more_than_its_limit(serve: Serve, index: Index) -
         with serve(MAX_CONCURRENCY=1, QUEUE_LIMIT=3) as service:
             service.accept("slow")
             tally = hammer(service.port, service.token, 30, 2)
-            assert len(tally.accepted) == 3  # one runs, three wait: whatever comes at the same moment
+            assert (
+                len(tally.accepted) == 3
+            )  # one runs, three wait: whatever comes at the same moment
             assert set(tally.statuses) == {202, 503}
             assert tally.faults == Counter()
             opened.set()
@@ -99,7 +109,8 @@ def test_clients_that_do_not_read_keep_nobody_out(serve: Serve, index: Index) ->
         run_id = service.accept("noisy", mode="import")
         service.finished(run_id, 60)
         before = size(service.process.pid)
-        request = f"GET /v1/triage/{run_id} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.token}\r\n\r\n"
+        request = f"GET /v1/triage/{run_id} HTTP/1.1\r\nHost: x\r\n"
+        request += f"Authorization: Bearer {service.token}\r\n\r\n"
         for _ in range(40):
             stack.enter_context(service.connect()).sendall(request.encode() * 3)
         begun = time.monotonic()
@@ -114,7 +125,9 @@ def test_clients_that_do_not_read_keep_nobody_out(serve: Serve, index: Index) ->
 def test_one_peer_s_many_connections_keep_nobody_out(serve: Serve) -> None:
     with serve() as service, ExitStack() as stack:
         for _ in range(700):
-            greedy = socket.create_connection(("127.0.0.1", service.port), source_address=("127.0.0.9", 0), timeout=20)
+            greedy = socket.create_connection(
+                ("127.0.0.1", service.port), source_address=("127.0.0.9", 0), timeout=20
+            )
             stack.enter_context(greedy)
         answers = Tally()
         for number in range(5):

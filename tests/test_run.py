@@ -22,11 +22,13 @@ def said(report: dict[str, Any], number: int = -1) -> str:
     return text
 
 
-# --- install ----------------------------------------------------------------------------------------------------------
-
-
 def test_install_installs_and_runs_nothing(triage: Triage, index: Index) -> None:
-    index.add_wheel("calm", "1.0", {"calm.py": "print('I was imported')\n"}, console_scripts={"calm": "calm:main"})
+    index.add_wheel(
+        "calm",
+        "1.0",
+        {"calm.py": "print('I was imported')\n"},
+        console_scripts={"calm": "calm:main"},
+    )
     code, report, progress = triage("calm")
     assert (code, report["outcome"], report["reason"]) == (0, "ok", "")
     assert phases(report) == [("install", None, "ok")]
@@ -42,50 +44,78 @@ def test_a_source_distribution_is_built_in_the_jail(triage: Triage, index: Index
     index.add_backend_sdist("built", "1.0", "print('the build ran here')\n", {"built.py": ""})
     code, report, _ = triage("built")
     assert (code, report["outcome"]) == (0, "ok")
-    assert [one["file"] for one in report["downloads"]] == ["built-1.0.tar.gz"]
+    assert [download["file"] for download in report["downloads"]] == ["built-1.0.tar.gz"]
 
 
 def test_a_setup_py_is_built_with_what_it_asks_for(triage: Triage, index: Index) -> None:
-    index.add_sdist("classic", "1.0", {"classic.py": HELLO}, console_scripts={"classic": "classic:main"})
+    index.add_sdist(
+        "classic", "1.0", {"classic.py": HELLO}, console_scripts={"classic": "classic:main"}
+    )
     code, report, _ = triage("classic", "--mode", "execute")
     if "No matching distribution found for wheel" in report["phases"][0]["stderr"]["text"]:
         pytest.skip("the jail's pip needs wheel to build, and it is not installed here")
     assert (code, said(report)) == (0, "hello from classic\n")
 
 
-def test_a_failed_build_is_reported_and_nothing_is_run_after_it(triage: Triage, index: Index) -> None:
-    index.add_backend_sdist("broken", "1.0", "raise RuntimeError('this build is broken')\n", {"broken.py": ""})
+def test_a_failed_build_is_reported_and_nothing_is_run_after_it(
+    triage: Triage, index: Index
+) -> None:
+    index.add_backend_sdist(
+        "broken", "1.0", "raise RuntimeError('this build is broken')\n", {"broken.py": ""}
+    )
     code, report, _ = triage("broken", "--mode", "detonate")
     assert (code, report["outcome"]) == (4, "failed")
     assert report["reason"].startswith("install: ")
     assert phases(report) == [("install", None, "failed")]
     assert "this build is broken" in report["phases"][0]["stderr"]["text"]
-    assert any("detonate" in one for one in report["coverage"]["not_run"])
+    assert any("detonate" in note for note in report["coverage"]["not_run"])
 
 
 @pytest.mark.parametrize("name", ["absent", "another-version"])
-def test_what_the_index_does_not_have_is_a_failed_installation(triage: Triage, index: Index, name: str) -> None:
+def test_what_the_index_does_not_have_is_a_failed_installation(
+    triage: Triage, index: Index, name: str
+) -> None:
     index.add_wheel("another-version", "2.0", {"a.py": ""})
     code, report, _ = triage(name)
     assert (code, report["outcome"]) == (4, "failed")
     assert "No matching distribution" in report["reason"]
 
 
-# --- execute ----------------------------------------------------------------------------------------------------------
+RUN_AS = "import sys; print('run as', __name__, sys.argv[0].rpartition('/')[2])\n"
+APP = """
+class App:
+    @staticmethod
+    def run():
+        print('the app ran')
+        return 3
+"""
+PRINTS_ARGUMENTS = """
+import os, sys
+print(__name__, os.path.basename(sys.argv[0]), len(sys.argv))
+"""
 
 
 @pytest.fixture
 def tool(index: Index) -> None:
-    """A distribution with several scripts, of which one is named like it; a dependency with others."""
-    index.add_wheel("aaa-dep", "1.0", {"dep.py": HELLO}, console_scripts={"aaa": "dep:main", "big-tool": "dep:main"})
+    """A distribution with several scripts, one named like it, and a dependency with others."""
+    index.add_wheel(
+        "aaa-dep",
+        "1.0",
+        {"dep.py": HELLO},
+        console_scripts={"aaa": "dep:main", "big-tool": "dep:main"},
+    )
     files = {
         "big_tool/__init__.py": HELLO,
-        "big_tool/__main__.py": "import sys; print('run as', __name__, sys.argv[0].rpartition('/')[2])\n",
-        "big_tool/cli.py": "class App:\n    @staticmethod\n    def run():\n        print('the app ran'); return 3\n",
-        "big_tool/file.py": "import os, sys; print(__name__, os.path.basename(sys.argv[0]), len(sys.argv))\n",
+        "big_tool/__main__.py": RUN_AS,
+        "big_tool/cli.py": APP,
+        "big_tool/file.py": PRINTS_ARGUMENTS,
         "other_top.py": "print('other top-level module')\n",
     }
-    scripts = {"Big_Tool": "big_tool:main", "aardvark": "big_tool:nothing", "z": "big_tool.cli:App.run"}
+    scripts = {
+        "Big_Tool": "big_tool:main",
+        "aardvark": "big_tool:nothing",
+        "z": "big_tool.cli:App.run",
+    }
     index.add_wheel("big-tool", "1.0", files, console_scripts=scripts, requires=["aaa-dep"])
 
 
@@ -101,10 +131,15 @@ class TestExecute:
         code, report, _ = triage("big-tool", "--mode", "execute", "--entrypoint", "z")
         assert phases(report)[-1] == ("execute", "z", "failed")
         assert said(report) == "the app ran\n"
-        assert (code, report["phases"][-1]["exit_code"]) == (4, 3)  # a script's return value is its exit code
+        assert (code, report["phases"][-1]["exit_code"]) == (
+            4,
+            3,
+        )  # a script's return value is its exit code
 
     def test_an_entrypoint_by_module_and_attribute(self, triage: Triage) -> None:
-        _, report, _ = triage("big-tool", "--mode", "execute", "--entrypoint", "big_tool.cli:App.run")
+        _, report, _ = triage(
+            "big-tool", "--mode", "execute", "--entrypoint", "big_tool.cli:App.run"
+        )
         assert phases(report)[-1] == ("execute", "big_tool.cli:App.run", "failed")
         assert said(report) == "the app ran\n"
 
@@ -114,7 +149,9 @@ class TestExecute:
         assert (code, said(report)) == (0, "__main__ file.py 1\n")
 
     def test_a_file_that_is_not_there_fails(self, triage: Triage) -> None:
-        code, report, _ = triage("big-tool", "--mode", "execute", "--file-path", "big_tool/absent.py")
+        code, report, _ = triage(
+            "big-tool", "--mode", "execute", "--file-path", "big_tool/absent.py"
+        )
         assert (code, report["outcome"]) == (4, "failed")
         assert "absent.py" in report["reason"]
 
@@ -126,7 +163,9 @@ class TestExecute:
         assert report["coverage"]["not_run"] == [report["reason"]]
 
     def test_a_module_by_name(self, triage: Triage) -> None:
-        code, report, _ = triage("big-tool", "--mode", "execute_module", "--module-name", "other_top")
+        code, report, _ = triage(
+            "big-tool", "--mode", "execute_module", "--module-name", "other_top"
+        )
         assert phases(report)[-1] == ("execute", "python -m other_top", "ok")
         assert (code, said(report)) == (0, "other top-level module\n")
 
@@ -142,14 +181,13 @@ class TestExecute:
         assert said(report) == "other top-level module\n"
 
 
-# --- detonate ---------------------------------------------------------------------------------------------------------
-
-
 def test_detonate_does_it_all_and_goes_on_when_one_fails(triage: Triage, index: Index) -> None:
     files = {
         "many.pth": "import sys; sys.stdout.write('the pth file ran\\n')\n",
         "bad.py": "raise RuntimeError('bad import')\n",
-        "many.py": "print('many was imported')\n" + HELLO + "def fail():\n    raise SystemExit(7)\n",
+        "many.py": "print('many was imported')\n"
+        + HELLO
+        + "def fail():\n    raise SystemExit(7)\n",
     }
     index.add_wheel("many", "1.0", files, console_scripts={"aaa": "many:fail", "bbb": "many:main"})
     code, report, progress = triage("many", "--mode", "detonate")
@@ -168,7 +206,9 @@ def test_detonate_does_it_all_and_goes_on_when_one_fails(triage: Triage, index: 
     assert "bad import" in report["reason"]  # the first that failed
     assert report["phases"][4]["exit_code"] == 7
     assert "hello from many" in said(report, 5)
-    assert [line.split()[0] for line in progress.splitlines()] == [phase["name"] for phase in report["phases"]]
+    assert [line.split()[0] for line in progress.splitlines()] == [
+        phase["name"] for phase in report["phases"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -199,11 +239,13 @@ def test_detonate_says_what_there_was_not(triage: Triage, index: Index) -> None:
     assert phases(report)[1:] == [("start", None, "ok")]
 
 
-# --- how a phase ends -------------------------------------------------------------------------------------------------
-
-
 ENDS = {
-    "e137": ("import os; os._exit(137)", "failed", 137, None),  # what a timeout looks like to those who guess
+    "e137": (
+        "import os; os._exit(137)",
+        "failed",
+        137,
+        None,
+    ),  # what a timeout looks like to those who guess
     "e255": ("import os; os._exit(255)", "failed", 255, None),  # what a broken sandbox looks like
     "e109": ("raise SystemExit(109)", "failed", 109, None),
     "k9": ("import os; os.kill(os.getpid(), 9)", "failed", None, "SIGKILL"),
@@ -212,15 +254,22 @@ ENDS = {
 }
 
 
-def test_exit_codes_and_signals_that_a_package_chooses_are_told_apart(triage: Triage, index: Index) -> None:
+def test_exit_codes_and_signals_that_a_package_chooses_are_told_apart(
+    triage: Triage, index: Index
+) -> None:
     index.add_wheel("ends", "1.0", {f"{name}.py": source for name, (source, *_) in ENDS.items()})
     code, report, _ = triage("ends", "--mode", "import")
     assert (code, report["outcome"]) == (4, "failed")
-    found = {one["trigger"]: (one["outcome"], one["exit_code"], one["signal"]) for one in report["phases"][1:]}
+    found = {
+        phase["trigger"]: (phase["outcome"], phase["exit_code"], phase["signal"])
+        for phase in report["phases"][1:]
+    }
     assert found == {name: tuple(end) for name, (_, *end) in ENDS.items()}
 
 
-def test_a_phase_that_lasts_too_long_is_stopped_whatever_it_does(triage: Triage, index: Index) -> None:
+def test_a_phase_that_lasts_too_long_is_stopped_whatever_it_does(
+    triage: Triage, index: Index
+) -> None:
     stubborn = """
 import os, signal, sys, time
 print("waiting", flush=True)
@@ -240,7 +289,9 @@ while True:
     assert (report["phases"][0]["exit_code"], report["phases"][0]["signal"]) == (None, None)
 
 
-def test_output_is_kept_up_to_a_mebibyte_and_counted_to_the_end(triage: Triage, index: Index) -> None:
+def test_output_is_kept_up_to_a_mebibyte_and_counted_to_the_end(
+    triage: Triage, index: Index
+) -> None:
     source = """
 import sys
 sys.stdout.buffer.write(b"\\xff\\x00\\x1b[2J" + b"x" * 3_000_000)
@@ -254,10 +305,9 @@ print("one line", file=sys.stderr)
     assert (err["text"], err["bytes"], err["truncated"]) == ("one line\n", 9, False)
 
 
-# --- downloads --------------------------------------------------------------------------------------------------------
-
-
-def test_downloads_are_listed_with_their_hash_and_come_from_the_cache_next_time(triage: Triage, index: Index) -> None:
+def test_downloads_are_listed_with_their_hash_and_come_from_the_cache_next_time(
+    triage: Triage, index: Index
+) -> None:
     filename, data = wheel("cached", "1.0", {"cached.py": "x = 1\n" * 1000})
     index.add_file("cached", filename, data)
     expected = {"file": filename, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -267,17 +317,21 @@ def test_downloads_are_listed_with_their_hash_and_come_from_the_cache_next_time(
     assert asked == index.requests.count(("GET", f"/files/{filename}")) == 1
 
 
-def test_a_cache_that_was_tampered_with_is_not_believed(triage: Triage, index: Index, tmp_path: Path) -> None:
+def test_a_cache_that_was_tampered_with_is_not_believed(
+    triage: Triage, index: Index, home: Path
+) -> None:
     index.add_wheel("cached", "1.0", {"cached.py": ""})
     (first,) = triage("cached")[1]["downloads"]
-    (kept,) = (path for path in (tmp_path / "cache").rglob("*") if path.name == first["sha256"])
+    (kept,) = (path for path in (home / "cache").rglob("*") if path.name == first["sha256"])
     kept.write_bytes(b"something else")
     code, report, _ = triage("cached")
     assert (code, report["outcome"]) == (0, "ok")
     assert report["downloads"] == [{**first, "from_cache": False}]
 
 
-@pytest.mark.parametrize(("listed", "required"), [("evil-dep", "Evil.dep"), ("Evil_Dep", "evil__DEP")])
+@pytest.mark.parametrize(
+    ("listed", "required"), [("evil-dep", "Evil.dep"), ("Evil_Dep", "evil__DEP")]
+)
 def test_a_denylisted_dependency_is_refused_in_any_spelling(
     triage: Triage, index: Index, listed: str, required: str
 ) -> None:
@@ -291,14 +345,16 @@ def test_a_denylisted_dependency_is_refused_in_any_spelling(
     assert not [path for _, path in index.requests if "evil" in path]
 
 
-def test_a_file_whose_hash_is_not_the_index_s_is_not_given_out(triage: Triage, index: Index, tmp_path: Path) -> None:
+def test_a_file_whose_hash_is_not_the_index_s_is_not_given_out(
+    triage: Triage, index: Index, home: Path
+) -> None:
     index.add_wheel("forged", "1.0", {"forged.py": ""})
     index.entry("forged", hashes={"sha256": "0" * 64}, core_metadata=None)
     code, report, _ = triage("forged")
     assert (code, report["outcome"]) == (4, "failed")
     assert report["downloads"] == []
     assert any("sha256" in note for note in report["coverage"]["notes"])
-    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert not [path for path in (home / "cache").rglob("*") if path.is_file()]
 
 
 def test_a_file_without_a_hash_is_not_offered(triage: Triage, index: Index) -> None:
@@ -317,7 +373,9 @@ def foreign() -> Iterator[Index]:
         assert foreign.requests == []
 
 
-def test_a_file_on_a_foreign_host_is_not_offered(triage: Triage, index: Index, foreign: Index) -> None:
+def test_a_file_on_a_foreign_host_is_not_offered(
+    triage: Triage, index: Index, foreign: Index
+) -> None:
     entry = foreign.add_wheel("lured", "1.0", {"lured.py": ""})
     index.entry("lured", **{key.replace("-", "_"): value for key, value in entry.items()})
     code, report, _ = triage("lured")
@@ -326,7 +384,9 @@ def test_a_file_on_a_foreign_host_is_not_offered(triage: Triage, index: Index, f
 
 
 @pytest.mark.parametrize("path", ["/simple/lured/", "/files/lured-1.0-py3-none-any.whl"])
-def test_a_redirect_to_a_foreign_host_is_refused(triage: Triage, index: Index, foreign: Index, path: str) -> None:
+def test_a_redirect_to_a_foreign_host_is_refused(
+    triage: Triage, index: Index, foreign: Index, path: str
+) -> None:
     index.add_wheel("lured", "1.0", {"lured.py": ""})
     index.answer(path, redirect(f"{foreign.origin}{path}"))
     code, report, _ = triage("lured")
@@ -347,7 +407,9 @@ def test_the_file_hosts_that_the_page_for_pip_names_are_asked(triage: Triage, in
     with Index() as files:
         entry = files.add_wheel("spread", "1.0", {"spread.py": ""})
         index.entry("spread", **{key.replace("-", "_"): value for key, value in entry.items()})
-        index.entry("pip", filename="pip-0.1-py3-none-any.whl", url=f"{files.origin}/files/pip", hashes={})
+        index.entry(
+            "pip", filename="pip-0.1-py3-none-any.whl", url=f"{files.origin}/files/pip", hashes={}
+        )
         code, report, _ = triage("spread")
         assert (code, report["outcome"]) == (0, "ok"), report["coverage"]
 
@@ -379,19 +441,20 @@ def test_a_download_that_is_too_large_is_cut(triage: Triage, index: Index) -> No
     assert "MAX_DOWNLOAD_BYTES" in report["reason"]
 
 
-def test_dependencies_count_against_the_download_limit_together(triage: Triage, index: Index) -> None:
+def test_dependencies_count_against_the_download_limit_together(
+    triage: Triage, index: Index
+) -> None:
     noise = [hashlib.shake_256(bytes([n])).digest(300_000) for n in range(4)]
     for number, data in enumerate(noise):
         index.add_wheel(f"part-{number}", "1.0", {f"part_{number}/data.bin": data})
-    index.add_wheel("whole", "1.0", {"whole.py": ""}, requires=[f"part-{number}" for number in range(4)])
+    index.add_wheel(
+        "whole", "1.0", {"whole.py": ""}, requires=[f"part-{number}" for number in range(4)]
+    )
     code, report, _ = triage("whole", MAX_DOWNLOAD_BYTES=1_000_000)
     assert (code, report["outcome"]) == (4, "download_cap")
-    assert sum(one["bytes"] for one in report["downloads"]) <= 1_000_000
+    assert sum(download["bytes"] for download in report["downloads"]) <= 1_000_000
     code, report, _ = triage("whole", MAX_DOWNLOAD_BYTES=2_000_000)
     assert (code, report["outcome"]) == (0, "ok")
-
-
-# --- an index that misbehaves -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -399,15 +462,21 @@ def test_dependencies_count_against_the_download_limit_together(triage: Triage, 
     ["", "[]", '{"files": [3]}', '{"files": [{}]}', '{"a":' * 50_000],
     ids=lambda page: page[:16] or "empty",
 )
-def test_a_page_that_is_none_is_a_failed_installation(triage: Triage, index: Index, page: str) -> None:
+def test_a_page_that_is_none_is_a_failed_installation(
+    triage: Triage, index: Index, page: str
+) -> None:
     index.answer("/simple/odd/", Reply(200, page))
     code, report, _ = triage("odd")
     assert (code, report["outcome"]) == (4, "failed")
     assert any("odd" in note for note in report["coverage"]["notes"])
 
 
-def test_an_index_that_can_t_be_reached_is_told_apart_from_a_bad_package(snakehook: Snakehook, jail: None) -> None:
-    done = snakehook.with_settings(PIP_INDEX_URL="http://127.0.0.1:9/simple").run("triage", "any", "1.0", "--json")
+def test_an_index_that_can_t_be_reached_is_told_apart_from_a_bad_package(
+    snakehook: Snakehook, jail: None
+) -> None:
+    done = snakehook.with_settings(PIP_INDEX_URL="http://127.0.0.1:9/simple").run(
+        "triage", "any", "1.0", "--json"
+    )
     assert done.returncode in (3, 4)
     assert "127.0.0.1:9" in done.stdout
     assert '"outcome": "error"' in done.stdout

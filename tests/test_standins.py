@@ -1,4 +1,5 @@
-"""Every other test believes the stand-ins, so they are tried here: by the real pip, over real sockets."""
+"""Every other test believes the stand-ins, so they are tried here: by the real pip, over real
+sockets."""
 
 import http.client
 import importlib.metadata
@@ -63,22 +64,34 @@ def pip(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def run(command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {"PATH": os.environ["PATH"], "PIP_CONFIG_FILE": os.devnull, **environment}
-    return subprocess.run(command, env=clean, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    return subprocess.run(
+        command, env=clean, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
+    )
 
 
 def install(pip: Sequence[str], index: Index, home: Path, requirement: str) -> Path:
     """Install as a user would, build isolation and all; returns the target directory."""
     site = home / "site"
     # An older pip that finds setuptools and wheel beside it would build without isolation.
-    options = ["--use-pep517", "--no-compile", "--disable-pip-version-check", "--index-url", index.url]
+    options = [
+        "--use-pep517",
+        "--no-compile",
+        "--disable-pip-version-check",
+        "--index-url",
+        index.url,
+    ]
     done = run([*pip, "install", *options, "--target", str(site), requirement], HOME=str(home))
-    if "No matching distribution found for wheel" in done.stdout and not importlib.util.find_spec("wheel"):
+    if "No matching distribution found for wheel" in done.stdout and not importlib.util.find_spec(
+        "wheel"
+    ):
         pytest.skip("this pip or setuptools needs wheel to build, and it is not installed here")
     assert done.returncode == 0, done.stdout
     return site
 
 
-def get(url: str, method: str = "GET", **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+def get(
+    url: str, method: str = "GET", **headers: str
+) -> tuple[int, http.client.HTTPMessage, bytes]:
     return send(url, method, None, headers)
 
 
@@ -88,7 +101,9 @@ def send(
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_sec)
     try:
-        connection.request(method, f"{parts.path}?{parts.query}" if parts.query else parts.path, body, headers)
+        connection.request(
+            method, f"{parts.path}?{parts.query}" if parts.query else parts.path, body, headers
+        )
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
     finally:
@@ -106,10 +121,9 @@ def multipart(boundary: str, *parts: tuple[str, bytes]) -> bytes:
     return b"".join(pieces) + f"--{boundary}--\r\n".encode()
 
 
-# --- the index, by pip ---------------------------------------------------------------------------
-
-
-def test_pip_installs_a_wheel_its_dependency_and_its_script(pip: list[str], index: Index, tmp_path: Path) -> None:
+def test_pip_installs_a_wheel_its_dependency_and_its_script(
+    pip: list[str], index: Index, tmp_path: Path
+) -> None:
     index.add_wheel("Dep.Lib", "1", {"deplib.py": "WORD = 'from the dependency'\n"})
     entry = index.add_wheel(
         "top-pkg",
@@ -125,29 +139,38 @@ def test_pip_installs_a_wheel_its_dependency_and_its_script(pip: list[str], inde
     assert entry["filename"] == "top_pkg-1.0.0-py3-none-any.whl"
     paths = [path for method, path in index.requests if method == "GET"]
     assert "/simple/dep-lib/" in paths
-    assert f"/files/{entry['filename']}.metadata" in paths  # pip used the metadata and checked its hash
+    assert (
+        f"/files/{entry['filename']}.metadata" in paths
+    )  # pip used the metadata and checked its hash
     assert index.headers[0]["accept"].startswith(SIMPLE_JSON)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("setuptools"), reason="no setuptools to repack")
-def test_pip_builds_a_setup_py_with_setuptools_from_the_index(pip: list[str], index: Index, tmp_path: Path) -> None:
-    index.add_sdist("old-style", "2.0", {"old_style/__init__.py": "HERE = True\n", "old_style/a/__init__.py": ""})
+def test_pip_builds_a_setup_py_with_setuptools_from_the_index(
+    pip: list[str], index: Index, tmp_path: Path
+) -> None:
+    index.add_sdist(
+        "old-style",
+        "2.0",
+        {"old_style/__init__.py": "HERE = True\n", "old_style/a/__init__.py": ""},
+    )
     site = install(pip, index, tmp_path, "old-style==2.0")
     assert (site / "old_style/a/__init__.py").exists()
     built_with = importlib.metadata.version("setuptools")
     assert any(path.startswith(f"/files/setuptools-{built_with}-") for _, path in index.requests)
 
 
-def test_pip_builds_with_a_backend_in_the_tree(pip: list[str], index: Index, tmp_path: Path) -> None:
+def test_pip_builds_with_a_backend_in_the_tree(
+    pip: list[str], index: Index, tmp_path: Path
+) -> None:
     prelude = f"open({str(tmp_path / 'ran')!r}, 'w').close()"
     index.add_backend_sdist("own-backend", "0.1", prelude, {"own_backend.py": "HERE = True\n"})
     site = install(pip, index, tmp_path, "own-backend==0.1")
     assert (site / "own_backend.py").exists()
     assert (tmp_path / "ran").exists()
-    assert {path.split("/")[2] for _, path in index.requests if path.startswith("/simple/")} == {"own-backend"}
-
-
-# --- the index, by hand --------------------------------------------------------------------------
+    assert {path.split("/")[2] for _, path in index.requests if path.startswith("/simple/")} == {
+        "own-backend"
+    }
 
 
 def test_the_same_files_give_the_same_bytes() -> None:
@@ -174,7 +197,10 @@ def test_index_misbehaves_on_command(index: Index) -> None:
     index.entry("bad", filename="../evil-1.tar.gz", url="http://127.0.0.2:1/evil-1.tar.gz")
     page = json.loads(get(f"{index.url}/bad/")[2])
     assert page["versions"] == ["1"]
-    assert [file["filename"] for file in page["files"]] == ["bad-1-py3-none-any.whl", "../evil-1.tar.gz"]
+    assert [file["filename"] for file in page["files"]] == [
+        "bad-1-py3-none-any.whl",
+        "../evil-1.tar.gz",
+    ]
     assert page["files"][0]["hashes"] == {"sha256": "0" * 64}
     assert "core-metadata" not in page["files"][0]
 
@@ -227,8 +253,6 @@ def test_wait_for() -> None:
     with pytest.raises(TimeoutError, match="not true within"):
         wait_for(lambda: False, deadline_sec=0.02)
 
-
-# --- Discord -------------------------------------------------------------------------------------
 
 FULL = {
     "title": "t" * 256,
@@ -304,7 +328,10 @@ def test_discord_refuses_what_is_no_message(discord: Discord) -> None:
     assert post(discord.url + "x", {"content": "x"})[0] == 401
     assert post(f"{discord.origin}/api/webhooks/1/x", {"content": "x"})[0] == 404
     urllibs = {"Content-Type": "application/json", "User-Agent": "Python-urllib/3.11"}
-    assert send(discord.url, "POST", b'{"content": "x"}', urllibs)[0::2] == (403, b"error code: 1010")
+    assert send(discord.url, "POST", b'{"content": "x"}', urllibs)[0::2] == (
+        403,
+        b"error code: 1010",
+    )
     assert discord.messages == []
 
 
@@ -312,7 +339,8 @@ def test_discord_takes_attachments_byte_for_byte(discord: Discord) -> None:
     headers = {"Content-Type": 'multipart/form-data; boundary="bound"', "User-Agent": AGENT}
     data = bytes(range(256)) + b"\r\n\r\n--boun\r\n\n\r"
     payload = ('Content-Disposition: form-data; name="payload_json"', b'{"content": "x"}')
-    file = 'Content-Disposition: form-data; name="files[%d]"; filename="f%d"\r\nContent-Type: application/x'
+    file = 'Content-Disposition: form-data; name="files[%d]"; filename="f%d"\r\n'
+    file += "Content-Type: application/x"
     body = multipart("bound", payload, *((file % (n, n), data) for n in range(10)))
     status, _, answer = send(f"{discord.url}?wait=true", "POST", body, headers)
     assert (status, len(json.loads(answer)["attachments"])) == (200, 10)
@@ -340,7 +368,9 @@ def test_discord_takes_attachments_byte_for_byte(discord: Discord) -> None:
         (redirect("http://127.0.0.1:1/", 307), 307, b""),
     ],
 )
-def test_discord_answers_as_scripted(discord: Discord, step: Reply, status: int, answer: Any) -> None:
+def test_discord_answers_as_scripted(
+    discord: Discord, step: Reply, status: int, answer: Any
+) -> None:
     discord.script(step, None)
     found_status, found = post(discord.url, {"content": "x"})
     assert found_status == status
@@ -363,7 +393,9 @@ def test_discord_rate_limit_headers(discord: Discord) -> None:
     ("step", "recorded", "error"),
     [(drop, 0, ConnectionError), (LOST_ANSWER, 1, ConnectionError), (hang, 0, TimeoutError)],
 )
-def test_discord_loses_answers(discord: Discord, step: Any, recorded: int, error: type[Exception]) -> None:
+def test_discord_loses_answers(
+    discord: Discord, step: Any, recorded: int, error: type[Exception]
+) -> None:
     discord.script(step)
     with pytest.raises(error):
         post(discord.url, {"content": "x"}, timeout_sec=0.2)

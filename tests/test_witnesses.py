@@ -1,33 +1,37 @@
-"""What a package does, and which witness says so: a matrix of acts, the places that code runs in, the means it has.
+"""What a package does, and which witness says so: a matrix of acts, the places that code runs in,
+the means it has.
 
-One run for each place; in it every means does every act on targets of its own, so that the report tells them apart.
+One run for each place; in it every means does every act on targets of its own, so that the report
+tells them apart.
 """
 
 import base64
 import hashlib
-import os
 import shutil
 import subprocess
-import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Snakehook, Triage
-from hostile import tight_jail
+from conftest import PROGRAM, Snakehook, Triage, make_state, open_folder, variables
 from standins import Content, Index, wheel
 
-import snakehook
+from jail.watch.events import MAX_EVENTS
 
 Report = dict[str, Any]
 
-# --- the matrix: stand-ins --------------------------------------------------------------------------------------------
 
 MEANS = ("python", "sh", "isolated", "ctypes", "binary")
-PLACES = {"setup.py": "install", "backend": "install", "pth": "start", "import": "import", "script": "execute"}
+PLACES = {
+    "setup.py": "install",
+    "backend": "install",
+    "pth": "start",
+    "import": "import",
+    "script": "execute",
+}
 # By means: the bait file that it reads and the bait variable that it passes on.
 BAIT = {
     "python": (".ssh/id_rsa", "AWS_SECRET_ACCESS_KEY"),
@@ -196,22 +200,28 @@ class Aim:
     @property
     def fields(self) -> Mapping[str, Any]:
         bait, variable = BAIT[self.means]
-        about = {name: getattr(self, name) for name in ("mark", "address", "port", "name", "channel")}
+        about = {
+            name: getattr(self, name) for name in ("mark", "address", "port", "name", "channel")
+        }
         return {**about, "bait": bait, "variable": variable}
 
     @property
     def call(self) -> str:
-        """Source for the words of a means that is a program, secrets last so that no command line has them."""
-        words = "[{address!r}, '{port}', {name!r}, {mark!r}, {bait!r}, os.environ[{variable!r}], {channel!r}]"
+        """Source for the words of a means that is a program, secrets last so that no command line
+        has them."""
+        words = "[{address!r}, '{port}', {name!r}, {mark!r}, {bait!r}, "
+        words += "os.environ[{variable!r}], {channel!r}]"
         return words.format(**self.fields)
 
 
 def acts(place: str, binary: str | None) -> str:
-    """Source that does everything by every means; `binary` is an expression for the path of the compiled one."""
+    """Source that does everything by every means; `binary` is an expression for the path of the
+    compiled one."""
     aims = {means: Aim(place, means) for means in MEANS}
     source = "import ctypes, os, shutil, socket, struct, subprocess, sys\nHOME = '/home/dev'\n"
     source += PYTHON.format(**aims["python"].fields)
-    # The value goes by the environment: as an argument of sh, this Python would have passed it on already.
+    # The value goes by the environment: as an argument of sh, this Python would have passed it on
+    # already.
     sh = SH.replace("$6", f"${BAIT['sh'][1]}")
     words = aims["sh"].call.replace(f"os.environ[{BAIT['sh'][1]!r}]", "''")
     source += f"subprocess.run(['sh', '-c', {sh!r}, 'sh', *{words}])  # start sh\n"
@@ -221,9 +231,13 @@ def acts(place: str, binary: str | None) -> str:
     )
     source += CTYPES.format(**aims["ctypes"].fields)
     if binary:
-        source += f"shutil.copy({binary}, '/tmp/act-{place}'); os.chmod('/tmp/act-{place}', 0o755)\n"
+        source += (
+            f"shutil.copy({binary}, '/tmp/act-{place}'); os.chmod('/tmp/act-{place}', 0o755)\n"
+        )
         words = f"'\\n'.join({aims['binary'].call})"
-        source += f"subprocess.run(['/tmp/act-{place}'], input={words}, text=True)  # start binary\n"
+        source += (
+            f"subprocess.run(['/tmp/act-{place}'], input={words}, text=True)  # start binary\n"
+        )
     return source
 
 
@@ -266,12 +280,14 @@ def seen(
     request: pytest.FixtureRequest,
     jail: None,
     jail_python_cache: Path,
-    tmp_path_factory: pytest.TempPathFactory,
     compiled: bytes | None,
-) -> Seen:
-    place: str = request.param
-    folder = tmp_path_factory.mktemp("state")
-    (folder / "python").symlink_to(jail_python_cache)
+) -> Iterator[Seen]:
+    with open_folder("witnesses") as home:
+        yield act(request.param, make_state(home, jail_python_cache), compiled)
+
+
+def act(place: str, state: Path, compiled: bytes | None) -> Seen:
+    """Run a package that does everything at this place."""
     name = f"acts-{place.replace('.', '')}"
     beside = "os.path.join(os.path.dirname(os.path.abspath(__file__)), 'act.bin')"
     data: dict[str, Content] = {"act.bin": compiled} if compiled else {}
@@ -288,28 +304,34 @@ def seen(
             case "backend":
                 file = "backend.py"
                 filename, built = wheel(name, "1.0", {"calm.py": ""})
-                backend = source + f"def build_wheel(folder, *_):\n    shutil.copy({filename!r}, folder)\n"
+                backend = (
+                    source
+                    + f"def build_wheel(folder, *_):\n    shutil.copy({filename!r}, folder)\n"
+                )
                 backend += f"    return {filename!r}\n"
-                project = "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+                project = "[build-system]\nrequires = []\n"
+                project += "build-backend = 'backend'\nbackend-path = ['.']\n"
                 files = {"pyproject.toml": project, "backend.py": backend, filename: built, **data}
                 index.add_sdist(name, "1.0", files)
             case "pth":
-                index.add_wheel(name, "1.0", {"actor.pth": "import actor\n", "actor.py": source, **data})
+                index.add_wheel(
+                    name, "1.0", {"actor.pth": "import actor\n", "actor.py": source, **data}
+                )
                 mode = "detonate"
             case "import":
                 index.add_wheel(name, "1.0", {"actor.py": source, **data})
             case "script":
                 source = "def main():\n" + "".join(f"    {line}\n" for line in source.splitlines())
-                index.add_wheel(name, "1.0", {"actor.py": source, **data}, console_scripts={name: "actor:main"})
+                index.add_wheel(
+                    name, "1.0", {"actor.py": source, **data}, console_scripts={name: "actor:main"}
+                )
                 mode = "execute"
-        environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "STATE_DIR": str(folder)}
-        environment |= {"PIP_CACHE_DIR": str(folder / "cache"), "PIP_INDEX_URL": index.url}
-        program = Snakehook([sys.executable, str(ROOT / "snakehook.py")], environment)
+        program = Snakehook(PROGRAM, variables(state, index))
         code, report, complaints = program.triage(name, "--mode", mode)
     assert code == 1, (report["reason"], complaints)
     if place == "backend":  # pip unpacks it to a folder that it makes up
-        places = [str(one["at"]).rpartition(":")[0] for one in report["findings"]]
-        file = next(one for one in places if one.endswith("/backend.py"))
+        places = [str(finding["at"]).rpartition(":")[0] for finding in report["findings"]]
+        file = next(path for path in places if path.endswith("/backend.py"))
     assert report["outcome"] == "ok", report["reason"]
     return Seen(place, PLACES[place], source, file, report)
 
@@ -321,11 +343,10 @@ def aim(request: pytest.FixtureRequest, seen: Seen, compiled: bytes | None) -> A
     return Aim(seen.place, request.param)
 
 
-# --- the matrix: what must be seen ------------------------------------------------------------------------------------
-
 BOTH, KERNEL = ["kernel", "python"], ["kernel"]
-# Who must see a connection, a name and a command done by each means, and whether their silence in Python is a finding:
-# only of a Python is an account expected. sh and the compiled binary have none, and their being started has one.
+# Who must see a connection, a name and a command done by each means, and whether their silence in
+# Python is a finding: only of a Python is an account expected. sh and the compiled binary have
+# none, and their being started has one.
 WITNESSES = {
     "python": (BOTH, False),
     "sh": (KERNEL, False),
@@ -334,17 +355,23 @@ WITNESSES = {
     "binary": (KERNEL, False),
 }
 DROPPED = "/tmp/act-"  # noqa: S108 - where the jail's binary is put
-STARTED_AS = {"python": "python", "sh": "sh", "isolated": "python", "ctypes": "sh", "binary": "act-"}
+STARTED_AS = {
+    "python": "python",
+    "sh": "sh",
+    "isolated": "python",
+    "ctypes": "sh",
+    "binary": "act-",
+}
 
 
 def findings(report: Report, rule: str, *words: str, **fields: Any) -> list[dict[str, Any]]:
     """The findings of a rule whose title has all of `words`, with these fields."""
     return [
-        one
-        for one in report["findings"]
-        if one["rule"] == rule
-        and all(word in one["title"] for word in words)
-        and all(one[key] == value for key, value in fields.items())
+        finding
+        for finding in report["findings"]
+        if finding["rule"] == rule
+        and all(word in finding["title"] for word in words)
+        and all(finding[key] == value for key, value in fields.items())
     ]
 
 
@@ -355,7 +382,7 @@ def ran(report: Report, words: str, phase: str) -> dict[str, Any]:
 
 def the(items: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
     """The only one of `items` with these fields."""
-    found = [one for one in items if all(one[key] == value for key, value in fields.items())]
+    found = [item for item in items if all(item[key] == value for key, value in fields.items())]
     assert len(found) == 1, (fields, found or items)
     return found[0]
 
@@ -374,7 +401,9 @@ def test_a_connection_attempt(seen: Seen, aim: Aim) -> None:
     (finding,) = findings(seen.report, "network.attempt", target, phase=seen.phase)
     assert (finding["severity"], finding["at"]) == ("high", place(seen, aim, "connect"))
     assert finding["process"]
-    assert {"sh": "bash -c", "binary": DROPPED, "isolated": "-I -S"}.get(aim.means, "") in finding["process"]
+    assert {"sh": "bash -c", "binary": DROPPED, "isolated": "-I -S"}.get(aim.means, "") in finding[
+        "process"
+    ]
 
 
 def test_a_name(seen: Seen, aim: Aim) -> None:
@@ -384,19 +413,25 @@ def test_a_name(seen: Seen, aim: Aim) -> None:
     assert question["place"] == place(seen, aim, "name")
     (finding,) = findings(seen.report, "network.attempt", aim.name, phase=seen.phase)
     assert finding["at"] == place(seen, aim, "name")
-    assert {"sh": "getent", "binary": DROPPED, "isolated": "-I -S"}.get(aim.means, "") in finding["process"]
+    assert {"sh": "getent", "binary": DROPPED, "isolated": "-I -S"}.get(aim.means, "") in finding[
+        "process"
+    ]
 
 
 def test_a_command_and_its_arguments(seen: Seen, aim: Aim) -> None:
     found = findings(seen.report, "process.spawn", f"false {aim.mark} --flag", phase=seen.phase)
-    done = [one for one in found if "sh -c" not in one["title"]]
-    assert [one["at"] for one in done] == [place(seen, aim, "command")]
-    processes = [one for one in seen.report["processes"] if one["phase"] == seen.phase]
-    mine = [one for one in processes if one["argv"][-2:] == [aim.mark, "--flag"] and "false" in one["argv"][0]]
-    assert mine and {one["exit_code"] for one in mine} == {1}
-    by_pid = {one["pid"]: one for one in processes}
-    for one in mine:
-        parent = by_pid[one["ppid"]]
+    done = [finding for finding in found if "sh -c" not in finding["title"]]
+    assert [finding["at"] for finding in done] == [place(seen, aim, "command")]
+    processes = [process for process in seen.report["processes"] if process["phase"] == seen.phase]
+    mine = [
+        process
+        for process in processes
+        if process["argv"][-2:] == [aim.mark, "--flag"] and "false" in process["argv"][0]
+    ]
+    assert mine and {process["exit_code"] for process in mine} == {1}
+    by_pid = {process["pid"]: process for process in processes}
+    for process in mine:
+        parent = by_pid[process["ppid"]]
         # A shell may become its last command instead of starting it.
         assert STARTED_AS[aim.means] in parent["argv"][0] or aim.means == "ctypes", parent
         while parent["ppid"] in by_pid:
@@ -407,18 +442,28 @@ def test_a_command_and_its_arguments(seen: Seen, aim: Aim) -> None:
 def test_a_python_that_its_own_witness_does_not_see(seen: Seen, aim: Aim) -> None:
     _, hidden = WITNESSES[aim.means]
     acts = [f"{aim.address}:{aim.port}", aim.name]
-    found = [one for act in acts for one in findings(seen.report, "witness.hidden", act, phase=seen.phase)]
-    assert [one["severity"] for one in found] == (["high"] * len(acts) if hidden else [])
+    found = [
+        finding
+        for act in acts
+        for finding in findings(seen.report, "witness.hidden", act, phase=seen.phase)
+    ]
+    assert [finding["severity"] for finding in found] == (["high"] * len(acts) if hidden else [])
     commands = findings(seen.report, "witness.hidden", "runs ", phase=seen.phase)
     # ctypes starts a shell that starts the command: what a Python hid is the shell.
-    assert any(aim.mark in one["title"] for one in commands) == hidden, commands
+    assert any(aim.mark in finding["title"] for finding in commands) == hidden, commands
 
 
-def test_what_python_starts_is_placed_even_where_what_that_does_can_not_be(seen: Seen, compiled: bytes | None) -> None:
-    for means, words in {"sh": "runs sh -c", "isolated": "-I -S -c", "binary": f"runs {DROPPED}"}.items():
+def test_what_python_starts_is_placed_even_where_what_that_does_can_not_be(
+    seen: Seen, compiled: bytes | None
+) -> None:
+    for means, words in {
+        "sh": "runs sh -c",
+        "isolated": "-I -S -c",
+        "binary": f"runs {DROPPED}",
+    }.items():
         if means != "binary" or compiled:
             found = findings(seen.report, "process.spawn", words, phase=seen.phase)
-            assert seen.at(f"start {means}") in [one["at"] for one in found]
+            assert seen.at(f"start {means}") in [finding["at"] for finding in found]
 
 
 def test_a_file_written_where_it_lasts(seen: Seen, aim: Aim) -> None:
@@ -440,31 +485,34 @@ def test_a_bait_file_read(seen: Seen, aim: Aim) -> None:
 
 
 def test_a_bait_variable_passed_on(seen: Seen, aim: Aim) -> None:
-    found = findings(seen.report, "secret.read", f"passes on {BAIT[aim.means][1]} ", phase=seen.phase)
-    words = {"argument": "command", "name": "DNS name", "output": "stdout", "file": f"/tmp/{aim.mark}"}  # noqa: S108
-    assert [one["severity"] for one in found] == ["high"], f"by {aim.channel}"
+    found = findings(
+        seen.report, "secret.read", f"passes on {BAIT[aim.means][1]} ", phase=seen.phase
+    )
+    words = {"argument": "command", "name": "DNS name", "output": "stdout"}
+    words["file"] = f"/tmp/{aim.mark}"  # noqa: S108 - the jail's own
+    assert [finding["severity"] for finding in found] == ["high"], f"by {aim.channel}"
     assert words[aim.channel] in found[0]["title"]
 
 
 def test_no_bait_is_said_to_be_read_that_was_not(seen: Seen) -> None:
     left_alone = (".bitcoin/wallet.dat", ".kube/config")
-    assert not [one for name in left_alone for one in findings(seen.report, "secret.read", name)]
+    assert not [
+        finding for name in left_alone for finding in findings(seen.report, "secret.read", name)
+    ]
     assert not findings(seen.report, "evidence.tamper")
     assert seen.report["coverage"]["kernel_witness"]
     assert seen.report["coverage"]["python_witness"]
 
 
-# --- source that was made at run time ---------------------------------------------------------------------------------
-
-
 def code_of(report: Report, phase: str) -> list[str]:
-    return [one["text"] for one in report["code"] if one["phase"] == phase]
+    return [code["text"] for code in report["code"] if code["phase"] == phase]
 
 
 NESTED = r"""
 import base64, marshal, zlib
 inner = "inner_secret = 'the innermost layer'"
-middle = f"import marshal\nexec(marshal.loads({marshal.dumps(compile(inner, 'q', 'exec'))!r}))  # the middle layer"
+dumped = marshal.dumps(compile(inner, "q", "exec"))
+middle = f"import marshal\nexec(marshal.loads({dumped!r}))  # the middle layer"
 outer = f"import zlib\nexec(zlib.decompress({zlib.compress(middle.encode())!r}))  # the outer layer"
 packed = base64.b64encode(outer.encode())
 exec(base64.b64decode(packed))  # unpack
@@ -478,29 +526,45 @@ def test_nested_decoded_source_is_whole_and_placed(triage: Triage, index: Index)
     texts = code_of(report, "import")
     outer = next(text for text in texts if "# the outer layer" in text)
     assert outer.startswith("import zlib\nexec(zlib.decompress(b'")
-    assert any(text.endswith("# the middle layer") and text.startswith("import marshal") for text in texts)
-    assert any("the innermost layer" in text and "STORE_NAME" in text for text in texts)  # no source: its instructions
+    assert any(
+        text.endswith("# the middle layer") and text.startswith("import marshal") for text in texts
+    )
+    assert any(
+        "the innermost layer" in text and "STORE_NAME" in text for text in texts
+    )  # no source: its instructions
     line = line_of(NESTED, "unpack")
     assert the(report["code"], text=outer)["at"].endswith(f"/nested.py:{line}")
     found = findings(report, "code.dynamic", "decoded", severity="high", phase="import")
-    assert any(one["at"].endswith(f"/nested.py:{line}") for one in found)
+    assert any(finding["at"].endswith(f"/nested.py:{line}") for finding in found)
 
 
-def test_the_layers_of_nested_code_name_the_file_that_it_came_from(triage: Triage, index: Index) -> None:
+def test_the_layers_of_nested_code_name_the_file_that_it_came_from(
+    triage: Triage, index: Index
+) -> None:
     index.add_wheel("nested", "1.0", {"nested.py": NESTED})
     _, report, _ = triage("nested", "--mode", "import")
     assert report["outcome"] == "ok", report["reason"]
     for layer in ("# the outer layer", "# the middle layer", "STORE_NAME"):
-        (piece,) = (one for one in report["code"] if layer in one["text"] and "b64decode" not in one["text"])
+        (piece,) = (
+            code
+            for code in report["code"]
+            if layer in code["text"] and "b64decode" not in code["text"]
+        )
         assert f"nested.py:{line_of(NESTED, 'unpack')}" in piece["at"], layer
 
 
 @pytest.mark.parametrize(("length", "kept"), [(64 << 10, 64 << 10), (100_000, 64 << 10)])
-def test_decoded_source_is_kept_up_to_64_kib(triage: Triage, index: Index, length: int, kept: int) -> None:
+def test_decoded_source_is_kept_up_to_64_kib(
+    triage: Triage, index: Index, length: int, kept: int
+) -> None:
     source = ("# ä long source\n" + "x = 1\n" * 20_000).encode()[:length]
-    index.add_wheel("long", "1.0", {"long.py": f"import zlib\nexec(zlib.decompress({zlib.compress(source)!r}))\n"})
+    index.add_wheel(
+        "long",
+        "1.0",
+        {"long.py": f"import zlib\nexec(zlib.decompress({zlib.compress(source)!r}))\n"},
+    )
     _, report, _ = triage("long", "--mode", "import")
-    (piece,) = (one for one in report["code"] if "long source" in one["text"])
+    (piece,) = (code for code in report["code"] if "long source" in code["text"])
     assert piece["bytes"] == length
     assert piece["text"].encode() == source[:kept]
     assert piece["sha256"] == hashlib.sha256(source[:kept]).hexdigest()
@@ -525,38 +589,39 @@ inspect.signature(Record)
     assert (code, report["code"], report["findings"]) == (0, [], [])
 
 
-@pytest.mark.parametrize(
-    ("text", "severity"),
-    [
-        ("def __hash__(self, *, _cache_wrapper=__import__('attr._make')._make._CacheHashWrapper): ...", "info"),
-        ("__import__('os').system('id')", "medium"),
-        ("exec(code)", "medium"),
-        ("def __init__(self, a):\n    self.a = a", "info"),
-    ],
+PTH = (
+    "import subprocess; subprocess.run(['true', 'from-pth']); "
+    "exec(__import__('base64').b64decode('{}'))\n"
 )
-def test_generated_code_is_judged_by_what_it_does(text: str, severity: str) -> None:
-    assert snakehook.code_severity({"decoded": False, "text": text}) == severity
-    assert snakehook.code_severity({"decoded": True, "text": text}) == "high"
 
 
-PTH = "import subprocess; subprocess.run(['true', 'from-pth']); exec(__import__('base64').b64decode('{}'))\n"
-
-
-def test_code_that_a_pth_file_makes_is_not_called_decoded_when_it_is_not(triage: Triage, index: Index) -> None:
+def test_code_that_a_pth_file_makes_is_not_called_decoded_when_it_is_not(
+    triage: Triage, index: Index
+) -> None:
     index.add_wheel("plainly", "1.0", {"zzz.pth": "import os; exec('x = 1')\n", "plainly.py": ""})
     _, report, _ = triage("plainly", "--mode", "detonate")
-    assert [one["severity"] for one in findings(report, "code.dynamic")] == ["info"] * len(report["code"])
+    assert [finding["severity"] for finding in findings(report, "code.dynamic")] == ["info"] * len(
+        report["code"]
+    )
     assert report["code"]
 
 
 def test_a_line_of_a_pth_file_is_the_place_of_what_it_does(triage: Triage, index: Index) -> None:
-    packed = base64.b64encode(b"import subprocess\nsubprocess.run(['true', 'from-its-code'])").decode()
-    index.add_wheel("starter", "1.0", {"zzz.pth": "# a comment\n" + PTH.format(packed), "starter.py": ""})
+    packed = base64.b64encode(
+        b"import subprocess\nsubprocess.run(['true', 'from-its-code'])"
+    ).decode()
+    index.add_wheel(
+        "starter", "1.0", {"zzz.pth": "# a comment\n" + PTH.format(packed), "starter.py": ""}
+    )
     _, report, _ = triage("starter", "--mode", "detonate")
     assert report["outcome"] == "ok", report["reason"]
     place = "/zzz.pth:"
     assert place in ran(report, "true from-pth", "start")["at"]
-    (piece,) = (one for one in report["code"] if one["phase"] == "start" and "from-its-code" in one["text"])
+    (piece,) = (
+        code
+        for code in report["code"]
+        if code["phase"] == "start" and "from-its-code" in code["text"]
+    )
     assert place in piece["at"]
     assert place in ran(report, "true from-its-code", "start")["at"]
     (finding,) = findings(report, "pth.code", "import subprocess", phase="install")
@@ -581,10 +646,8 @@ def test_a_command_class_of_setup_py_is_placed_in_setup_py(triage: Triage, index
     _, report, _ = triage("commanding")
     assert report["outcome"] == "ok", report["reason"]
     found = findings(report, "process.spawn", "runs true from-a-command")
-    assert f"setup.py:{line_of(SETUP_COMMAND, 'command')}" in [one["at"] for one in found]
+    assert f"setup.py:{line_of(SETUP_COMMAND, 'command')}" in [finding["at"] for finding in found]
 
-
-# --- a package that fights its witnesses ------------------------------------------------------------------------------
 
 TRY = "import ctypes, json, os, socket, subprocess, sys\n"
 TRY += "def reach(number):\n    socket.socket().connect_ex((f'203.0.113.{number}', 443))\n"
@@ -598,16 +661,19 @@ def detonate(triage: Triage, index: Index, source: str, **settings: object) -> R
 
 def reached(report: Report) -> dict[str, list[str]]:
     """The witnesses of each address that was reached for, by its last number."""
-    return {one["target"][10:].removesuffix(":443"): one["witness"] for one in report["network"]}
+    return {
+        attempt["target"][10:].removesuffix(":443"): attempt["witness"]
+        for attempt in report["network"]
+    }
 
 
 def test_a_hook_that_is_switched_off_is_missed(triage: Triage, index: Index) -> None:
     source = """
 reach(1)
 import gc
-for one in gc.get_objects():
-    if getattr(one, "__module__", 1) is None or "FIFO" in getattr(one, "__globals__", {}):
-        try: one.__globals__["EVENTS"].clear()
+for thing in gc.get_objects():
+    if getattr(thing, "__module__", 1) is None or "FIFO" in getattr(thing, "__globals__", {}):
+        try: thing.__globals__["EVENTS"].clear()
         except Exception: pass
 reach(2)
 subprocess.run(["true", "unseen"])
@@ -623,11 +689,13 @@ subprocess.run(["true", "unseen"])
 FORGE = """
 fifo = os.open("/opt/snakehook/audit", os.O_WRONLY)
 def forge(event, **fields):
-    os.write(fifo, json.dumps({"event": event, "pid": os.getpid(), **fields}).encode() + b"\\n")
+    os.write(fifo, json.dumps({"event": event, "pid": os.getpid()} | fields).encode() + b"\\n")
 """
 
 
-def test_a_flooded_fifo_loses_nothing_that_came_before_and_is_flagged(triage: Triage, index: Index) -> None:
+def test_a_flooded_fifo_loses_nothing_that_came_before_and_is_flagged(
+    triage: Triage, index: Index
+) -> None:
     source = (
         FORGE
         + """
@@ -669,9 +737,11 @@ def test_forged_and_malformed_lines_are_evidence_themselves(triage: Triage, inde
         FORGE
         + r"""
 reach(1)
-os.write(fifo, b'{"event": "spawn", "pid": 99999, "what": ["rm", "-rf", "/"], "at": "innocent.py:1"}\n')
-os.write(fifo, b'not json\n[]\n{"event": "end", "pid": 1}\n{"event": "code", "pid": 1, "id": 1, "text": "zz"}\n')
-os.write(fifo, b'{"event": "start", "pid": %d}\n{"event": "start", "pid": -1}\n' % 10**30)  # no number of a process
+forge("spawn", pid=99999, what=["rm", "-rf", "/"], at="innocent.py:1")
+os.write(fifo, b'not json\n[]\n{"event": "end", "pid": 1}\n')
+os.write(fifo, b'{"event": "code", "pid": 1, "id": 1, "text": "zz"}\n')
+# No number of a process.
+os.write(fifo, b'{"event": "start", "pid": %d}\n{"event": "start", "pid": -1}\n' % 10**30)
 os.write(fifo, b'{"event": "open", "pid": 1, "what": "%s", "at": ""}\n' % (b"x" * 9000))
 """
     )
@@ -689,7 +759,8 @@ def test_a_forged_twin_does_not_take_the_kernels_word_away(triage: Triage, index
         FORGE
         + """
 import struct
-forge("address", call="socket.connect", what=["203.0.113.1", 443], at="/usr/lib/python3.11/innocent.py:1")
+library = "/usr/lib/python3.11/innocent.py:1"
+forge("address", call="socket.connect", what=["203.0.113.1", 443], at=library)
 peer = struct.pack("=H", 2) + struct.pack("!H", 443) + socket.inet_aton("203.0.113.1") + bytes(8)
 libc = ctypes.CDLL(None)
 libc.connect(libc.socket(2, 1, 0), peer, 16)
@@ -702,12 +773,18 @@ libc.connect(libc.socket(2, 1, 0), peer, 16)
 
 @pytest.mark.parametrize(
     ("end", "exit_code", "signal"),
-    [("os._exit(3)", 3, None), ("ctypes.string_at(0)", None, "SIGSEGV"), ("os.kill(os.getpid(), 9)", None, "SIGKILL")],
+    [
+        ("os._exit(3)", 3, None),
+        ("ctypes.string_at(0)", None, "SIGSEGV"),
+        ("os.kill(os.getpid(), 9)", None, "SIGKILL"),
+    ],
 )
 def test_an_end_without_farewell_loses_nothing(
     triage: Triage, index: Index, end: str, exit_code: int | None, signal: str | None
 ) -> None:
-    report = detonate(triage, index, f"print('said', end='')\nreach(1)\nsubprocess.run(['true', 'last'])\n{end}\n")
+    report = detonate(
+        triage, index, f"print('said', end='')\nreach(1)\nsubprocess.run(['true', 'last'])\n{end}\n"
+    )
     phase = report["phases"][-1]
     assert (phase["outcome"], phase["exit_code"], phase["signal"]) == ("failed", exit_code, signal)
     assert phase["stdout"]["text"] in ("said", "")  # os._exit does not flush
@@ -736,13 +813,13 @@ open("/home/dev/.ssh/id_rsa").read()
     assert reached(report) == {"1": BOTH}
 
 
-def test_what_follows_a_flood_of_processes_is_still_seen(triage: Triage, index: Index, tmp_path: Path) -> None:
-    source = """
-subprocess.run(["sh", "-c", "n=0; while [ $n -lt 130 ]; do (:); n=$((n+1)); done"])
+def test_what_follows_a_flood_of_processes_is_still_seen(triage: Triage, index: Index) -> None:
+    source = f"""
+subprocess.run(["sh", "-c", "n=0; while [ $n -lt {MAX_EVENTS + 50} ]; do (:); n=$((n+1)); done"])
 subprocess.run([sys.executable, "-I", "-S", "-c",
-    "import socket; socket.socket().connect_ex(('203.0.113.1', 443))"], env={})
+    "import socket; socket.socket().connect_ex(('203.0.113.1', 443))"], env={{}})
 """
-    report = detonate(triage, index, source, JAIL_DIR=tight_jail(tmp_path))
+    report = detonate(triage, index, source)
     assert findings(report, "limit.hit", "process")
     assert report["outcome"] == "ok", report["reason"]
     assert reached(report) == {"1": KERNEL}
@@ -781,27 +858,31 @@ signal.pause()
 """
     )
     report = detonate(triage, index, source, RUN_TIMEOUT_SEC=8)
-    assert report["outcome"] == "timeout", report["reason"]  # not an error: the warden had its say
+    assert report["outcome"] == "timeout", report["reason"]  # not an error: the watch had its say
     assert findings(report, "network.attempt", "203.0.113.2:", severity="high")
 
 
 def test_a_name_is_known_again_however_it_is_written(triage: Triage, index: Index) -> None:
     source = r"""
-for name in ("b\u00fccher.example", b"b\xfc.example", "UPPER.example.", "127.1", "a_b.example", ".odd", "x" * 70):
+names = ("b\u00fccher.example", b"b\xfc.example", "UPPER.example.", "127.1", "a_b.example")
+for name in (*names, ".odd", "x" * 70):
     try: socket.getaddrinfo(name, 80)
     except (OSError, ValueError): pass
 """
     report = detonate(triage, index, source)
     assert report["outcome"] == "ok", report["reason"]
-    assert {"xn--bcher-kva.example", "UPPER.example", "a_b.example"} <= {one["target"] for one in report["network"]}
-    assert {tuple(one["witness"]) for one in report["network"]} == {tuple(BOTH)}, report["network"]
+    assert {"xn--bcher-kva.example", "UPPER.example", "a_b.example"} <= {
+        attempt["target"] for attempt in report["network"]
+    }
+    assert {tuple(attempt["witness"]) for attempt in report["network"]} == {tuple(BOTH)}, report[
+        "network"
+    ]
     assert not findings(report, "witness.hidden") and not findings(report, "evidence.tamper")
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def test_what_is_written_beyond_the_installation_is_told_apart(triage: Triage, index: Index) -> None:
+def test_what_is_written_beyond_the_installation_is_told_apart(
+    triage: Triage, index: Index
+) -> None:
     source = """
 import os
 site = os.path.dirname(os.path.abspath(__file__))
@@ -817,9 +898,11 @@ os.remove(site + "/spare.py")  # spare
     index.add_wheel("writer", "1.0", {"writer.py": source}, requires=["other"])
     code, report, _ = triage("writer", "--mode", "import")
     assert code == 1
-    assert not [one for one in report["files"] if one["phase"] == "install"]  # what the wheels list is no news
+    assert not [
+        file for file in report["files"] if file["phase"] == "install"
+    ]  # what the wheels list is no news
     site = "/opt/snakehook/work/site/writer-1.0"
-    changes = {one["path"]: (one["change"], one["bytes"]) for one in report["files"]}
+    changes = {file["path"]: (file["change"], file["bytes"]) for file in report["files"]}
     assert changes["/home/dev/.cache/writer/cache"] == ("created", 5)
     assert changes["/home/dev/.profile"] == ("created", 1)
     assert changes[f"{site}/other.py"] == ("modified", 14)
@@ -828,7 +911,7 @@ os.remove(site + "/spare.py")  # spare
 
     def graves(path: str) -> list[tuple[str, str]]:
         found = findings(report, "persistence.write", f" {path}")
-        return [(one["severity"], one["at"].rpartition("/")[2]) for one in found]
+        return [(finding["severity"], finding["at"].rpartition("/")[2]) for finding in found]
 
     def line(comment: str) -> str:
         return f"writer.py:{line_of(source, comment)}"
@@ -846,17 +929,20 @@ def test_a_build_that_writes_to_the_home_is_told(triage: Triage, index: Index) -
     index.add_backend_sdist("homey", "1.0", prelude, {"homey.py": ""})
     code, report, _ = triage("homey")
     assert code == 1
-    assert [(one["path"], one["change"]) for one in report["files"]] == [("/home/dev/.bashrc", "created")]
-    assert the(findings(report, "persistence.write"), phase="install")["at"].endswith("/backend.py:1")
-
-
-# --- what harmless packages do ----------------------------------------------------------------------------------------
+    assert [(file["path"], file["change"]) for file in report["files"]] == [
+        ("/home/dev/.bashrc", "created")
+    ]
+    assert the(findings(report, "persistence.write"), phase="install")["at"].endswith(
+        "/backend.py:1"
+    )
 
 
 def test_pips_own_doing_is_never_a_finding(triage: Triage, index: Index) -> None:
     index.add_wheel("plain-dep", "1.0", {"plain_dep/__init__.py": ""})
     index.add_wheel("plain", "1.0", {"plain.py": "X = 1\n"}, requires=["plain-dep"])
-    index.add_sdist("plain-source", "1.0", {"plain_source.py": "def main(): pass\n"}, requires=["plain-dep"])
+    index.add_sdist(
+        "plain-source", "1.0", {"plain_source.py": "def main(): pass\n"}, requires=["plain-dep"]
+    )
     for name in ("plain", "plain-source"):
         code, report, _ = triage(name, "--mode", "import")
         assert (code, report["outcome"]) == (0, "ok"), report["reason"]
@@ -872,7 +958,8 @@ socketserver.UDPServer(("", 0), None).server_close()
 """,
     "this machine by name": """
 import socket
-for address in (("localhost", 1), ("127.0.0.1", 1), ("127.1", 1)): socket.socket().connect_ex(address)
+for address in (("localhost", 1), ("127.0.0.1", 1), ("127.1", 1)):
+    socket.socket().connect_ex(address)
 socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", ("localhost", 9))
 """,
     "resolving this machine": """
@@ -939,11 +1026,21 @@ socket.socket(socket.AF_UNIX).connect(folder + "/s")
 
 
 @pytest.mark.parametrize("what", HARMLESS)
-def test_no_harmless_act_is_called_hidden_or_forged(triage: Triage, index: Index, what: str) -> None:
+def test_no_harmless_act_is_called_hidden_or_forged(
+    triage: Triage, index: Index, what: str
+) -> None:
     guard = "" if what != "multiprocessing" else "def main():\n"
-    body = HARMLESS[what] if not guard else guard + "".join(f"    {one}\n" for one in HARMLESS[what].splitlines())
-    index.add_wheel("harmless", "1.0", {"harmless.py": body}, console_scripts={"harmless": "harmless:main"})
+    body = (
+        HARMLESS[what]
+        if not guard
+        else guard + "".join(f"    {line}\n" for line in HARMLESS[what].splitlines())
+    )
+    index.add_wheel(
+        "harmless", "1.0", {"harmless.py": body}, console_scripts={"harmless": "harmless:main"}
+    )
     _, report, _ = triage("harmless", "--mode", "execute" if guard else "import")
     assert report["outcome"] == "ok", (report["reason"], report["phases"][-1]["stderr"]["text"])
-    assert [one["title"] for one in report["findings"] if one["severity"] == "high"] == []
+    assert [
+        finding["title"] for finding in report["findings"] if finding["severity"] == "high"
+    ] == []
     assert not findings(report, "evidence.tamper")

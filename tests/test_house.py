@@ -1,0 +1,266 @@
+"""The walls of the house: how large a room may be, what it may import, what stands in one place.
+
+What must be trusted stays small, and a reader of one room needs no other but those that it names.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from jail import orders
+
+MAX_ROOT_LINES = 620
+MAX_SERVICE_LINES = 900
+MAX_ROOM_LINES = 300
+
+SERVICE = "snakehook"
+LIBRARIES = {"falcon", "waitress", "packaging"}  # for the service alone
+# What runs as root, where root started it.
+ROOT_ROOMS = (
+    "jail.__main__",
+    "jail.orders",
+    "jail.privileges",
+    "jail.machine",
+    "jail.keeper",
+)
+# Every room below jail/ but those of the jail itself, from the lowest: each may import only from
+# rooms that stand before it in this list.
+ROOMS = (
+    "jail.orders",
+    "jail.privileges",
+    "jail.machine",
+    "jail.keeper",
+    "jail.watch.events",
+    "jail.watch.trace",
+    "jail.watch.python_witness",
+    "jail.watch.decoys",
+    "jail.watch.installed",
+    "jail.watch.scratch",
+    "jail.watch.resolver",
+    "jail.watch.gateway",
+    "jail.watch.story",
+    "jail.report.rules",
+    "jail.report.verdict",
+    "jail.report.text",
+    "jail.report.page",
+    "jail.report.message",
+    "jail.watch.main",
+    "jail.__main__",
+)
+# Which rooms a room may import: those whose name begins like this. All may import the standard
+# library.
+ALLOWED = {
+    "jail.orders": (),
+    "jail.privileges": (),
+    "jail.machine": ("jail.orders",),
+    "jail.keeper": ("jail.orders", "jail.privileges"),
+    "jail.watch.main": ("jail.orders", "jail.watch.", "jail.report."),
+    "jail.watch.": ("jail.orders", "jail.watch."),
+    "jail.report.": ("jail.orders", "jail.watch.events", "jail.report."),
+    "jail.inside.": (),
+    "jail.__main__": ("jail.",),
+}
+# The usual names of a program, and what launch.py says in the jail, where it can import nothing.
+DEFINED_TWICE = {"main", "log", "STARTED"}
+TOP_LEVEL = {
+    *("snakehook.py", "jail", "container", "tests", "README.md", "pyproject.toml", "LICENSE"),
+    *(".github", ".ci", ".gitignore", ".dockerignore"),
+}
+REGISTRIES = re.compile(
+    r"\b(pypi|pythonhosted|npmjs|rubygems|crates)\.(org|com|io)\b", re.IGNORECASE
+)
+BOUND = re.compile(r"MAX_[A-Z0-9_]+|[A-Z0-9_]+_(SEC|BYTES)")
+
+
+def name_of(path: Path) -> str:
+    """jail/watch/main.py is jail.watch.main."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def sources() -> dict[str, str]:
+    """The source of the service and of every room, by name; __init__.py are empty."""
+    paths = [ROOT / "snakehook.py", *sorted((ROOT / "jail").rglob("*.py"))]
+    return {name_of(path): path.read_text() for path in paths if path.name != "__init__.py"}
+
+
+SOURCES = sources()
+TREES = {name: ast.parse(source) for name, source in SOURCES.items()}
+
+
+def code_lines(source: str) -> int:
+    """Lines that are neither blank nor only a comment."""
+    lines = [line.strip() for line in source.splitlines()]
+    return sum(1 for line in lines if line and not line.startswith("#"))
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """The modules that are imported anywhere in a file, those that are parts of one, too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            assert node.module
+            yield node.module
+            for alias in node.names:
+                if f"{node.module}.{alias.name}" in SOURCES:
+                    yield f"{node.module}.{alias.name}"
+
+
+def rooms_allowed(name: str) -> tuple[str, ...]:
+    """The entry of ALLOWED that fits best."""
+    fitting = [prefix for prefix in ALLOWED if name.startswith(prefix)]
+    assert fitting, f"{name} is a room that nobody planned"
+    return ALLOWED[max(fitting, key=len)]
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """The names that a module makes at its top level."""
+    found: set[str] = set()
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef() | ast.ClassDef() | ast.AsyncFunctionDef():
+                found.add(node.name)
+            case ast.Assign():
+                targets = [name for target in node.targets for name in ast.walk(target)]
+                found |= {name.id for name in targets if isinstance(name, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                found.add(name)
+    return found
+
+
+def test_what_runs_as_root_is_small() -> None:
+    sizes = {name: code_lines(SOURCES[name]) for name in ROOT_ROOMS}
+    assert sum(sizes.values()) <= MAX_ROOT_LINES, sizes
+
+
+def test_the_service_is_small() -> None:
+    assert code_lines(SOURCES[SERVICE]) <= MAX_SERVICE_LINES
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != SERVICE])
+def test_a_room_can_be_read_at_one_sitting(name: str) -> None:
+    assert code_lines(SOURCES[name]) <= MAX_ROOM_LINES
+
+
+def test_comment_lines_and_blank_lines_do_not_count() -> None:
+    assert code_lines('"""Says\n\nwhat."""\n\n# why\nx = 1  # how\n') == 3
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_room_imports_what_its_row_allows(name: str) -> None:
+    libraries = LIBRARIES if name == SERVICE else set()
+    rooms = () if name == SERVICE else rooms_allowed(name)
+    for module in imports(TREES[name]):
+        top = module.partition(".")[0]
+        if top == "jail":
+            package = f"{module}."  # `from jail.watch import trace` names the package, too
+            named = any(module.startswith(room) or room.startswith(package) for room in rooms)
+            assert named, f"{name} imports {module}"
+        else:
+            assert top in sys.stdlib_module_names | libraries, f"{name} imports {module}"
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    there = {name for name in SOURCES if name != SERVICE and not name.startswith("jail.inside.")}
+    assert there == set(ROOMS)
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_imports_only_from_rooms_below_it(name: str) -> None:
+    below = ROOMS[: ROOMS.index(name)]
+    named = {module for module in imports(TREES[name]) if module in SOURCES}
+    assert named <= set(below)
+
+
+def test_no_name_is_defined_in_two_rooms() -> None:
+    rooms: dict[str, list[str]] = {}
+    for name, tree in TREES.items():
+        for word in defined(tree):
+            rooms.setdefault(word, []).append(name)
+    twice = {word: names for word, names in rooms.items() if len(names) > 1}
+    assert {word: names for word, names in twice.items() if word not in DEFINED_TWICE} == {}
+
+
+def test_launch_says_the_line_that_watch_waits_for() -> None:
+    told: list[object] = []
+    for node in TREES["jail.inside.launch"].body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STARTED":
+            told.append(ast.literal_eval(node.value))
+    assert told == [orders.STARTED]
+
+
+def docstrings(tree: ast.Module) -> set[int]:
+    """The ids of the constants that are docstrings."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            statement = node.body[0]
+            assert isinstance(statement, ast.Expr)
+            found.add(id(statement.value))
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "jail.orders"])
+def test_no_path_of_the_jail_is_spelled_out_again(name: str) -> None:
+    tree = TREES[name]
+    exempt = docstrings(tree)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or id(node) in exempt:
+            continue
+        for path in (orders.ROOT_IN_JAIL, orders.HOME_IN_JAIL):
+            assert path not in str(node.value), f"line {node.lineno}: {node.value!r}"
+
+
+def test_every_bound_is_used() -> None:
+    bounds = {
+        (name, word)
+        for name, tree in TREES.items()
+        for word in defined(tree)
+        if BOUND.fullmatch(word)
+    }
+    reads: Counter[str] = Counter()
+    for tree in TREES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                reads[node.id] += 1
+            elif isinstance(node, ast.Attribute):
+                reads[node.attr] += 1
+    assert bounds
+    assert {(name, word) for name, word in bounds if not reads[word]} == set()
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[str]:
+    """The files of the repository."""
+    done = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    if done.returncode:
+        pytest.skip(f"no repository here: {done.stderr.strip()}")
+    return done.stdout.splitlines()
+
+
+def test_nothing_stands_at_the_top_but_what_the_design_lists(tracked: list[str]) -> None:
+    assert {path.partition("/")[0] for path in tracked} <= TOP_LEVEL
+
+
+def test_no_package_registry_is_named(tracked: list[str]) -> None:
+    for path in tracked:
+        file = ROOT / path
+        if file.is_file():
+            found = REGISTRIES.search(file.read_bytes().decode("utf-8", "replace"))
+            assert not found, f"{path} names {found}"
