@@ -1,0 +1,166 @@
+"""The bait: decoy credentials in the jail's home and environment, made afresh for each run,
+worthless everywhere.
+
+A file's bait is sprung when it is read, a variable's when its value turns up in what the package
+does.
+"""
+
+import base64
+import os
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from jail.orders import HOME_IN_JAIL
+from jail.watch.events import NOBODY, Actor, BaitLeaked, Event
+
+MAX_SEARCHED_BYTES = 16 << 20  # of each kind of thing in one phase
+DAY_NS = 86_400 * 10**9
+KEY_CHARS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+# What thieves of credentials look for; {} is the value.
+VARIABLES = {
+    "AWS_SECRET_ACCESS_KEY": "{}",
+    "GITHUB_TOKEN": "ghp_{}",
+    "TWINE_PASSWORD": "pypi-AgEI{}",
+    "NPM_TOKEN": "npm_{}",
+    "OPENAI_API_KEY": "sk-proj-{}",
+}
+FILES = {
+    ".ssh/id_rsa": "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n",
+    ".aws/credentials": "[default]\naws_access_key_id = AKIA{key}\naws_secret_access_key = {}\n",
+    ".pypirc": "[distutils]\nindex-servers = main\n"
+    "[main]\nusername = __token__\npassword = pypi-AgEI{}\n",
+    ".git-credentials": "https://dev:ghp_{}@github.com\n",
+    ".docker/config.json": '{{"auths": {{"registry.example.com": {{"auth": "{}"}}}}}}\n',
+    ".kube/config": "apiVersion: v1\nkind: Config\nusers:\n- name: dev\n  user:\n    token: {}\n",
+    ".config/google-chrome/Default/Login Data": "SQLite format 3\0{}",
+    ".config/Exodus/exodus.wallet/seed.seco": "SECO{}",
+    ".bitcoin/wallet.dat": "bitcoin{}",
+}
+
+Times = tuple[int, int, int]  # of access, modification and change, in nanoseconds
+
+
+class Decoys:
+    """The decoys of one run: their values by name (`GITHUB_TOKEN`, `~/.pypirc`), and the files,
+    held open so that renaming or deleting them hides nothing.
+    """
+
+    def __init__(self, home: Path) -> None:
+        """Lay the files out under `home`. Raises OSError."""
+        self.tell: Callable[[Event], object] = ignore
+        self.lose: Callable[[str, int], object] = ignore
+        self.variables = {
+            name: form.format(secrets.token_hex(20)) for name, form in VARIABLES.items()
+        }
+        self.forms = {name: disguises(value) for name, value in self.variables.items()}
+        self.files: dict[str, int] = {}  # descriptors, by the path in the jail
+        self.times: dict[str, Times] = {}
+        self.lock = threading.Lock()
+        self.found: set[str] = set()
+        self.searched_bytes: Counter[str] = (
+            Counter()
+        )  # by kind: no flood of one keeps another from being searched
+        for name, form in FILES.items():
+            value = secrets.token_hex(20)
+            key = "".join(secrets.choice(KEY_CHARS) for _ in range(16))
+            self.forms[f"~/{name}"] = disguises(value)
+            self.files[f"{HOME_IN_JAIL}/{name}"] = lay(home / name, form.format(value, key=key))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The decoy files, as the jail sees them."""
+        return tuple(self.files)
+
+    def begin(self, tell: Callable[[Event], object], lose: Callable[[str, int], object]) -> None:
+        """Before each phase: make the next read of each file show, and the next leak of each value
+        be told again.
+
+        `tell` takes BaitLeaked, `lose(kind, count)` what was not searched. An access time before
+        the change time is always updated (relatime), and a change time can't be set by anybody.
+        """
+        self.tell, self.lose = tell, lose
+        self.found.clear()
+        self.searched_bytes.clear()
+        now_ns = time.time_ns()
+        for path, fd in self.files.items():
+            modified_ns = now_ns - DAY_NS * 30 - secrets.randbelow(DAY_NS * 300)
+            accessed_ns = now_ns - DAY_NS - secrets.randbelow(DAY_NS * 29)
+            os.utime(fd, ns=(accessed_ns, modified_ns))
+            self.times[path] = times_of(fd)
+
+    def changed_ns(self) -> dict[int, int]:
+        """The change time of each file, by its inode, which it keeps whatever it is called."""
+        files = [os.fstat(fd) for fd in self.files.values()]
+        return {about.st_ino: about.st_ctime_ns for about in files}
+
+    def sprung(self) -> list[str]:
+        """The files that were read, or touched in a way that could hide it, since `begin`."""
+        return [path for path, fd in self.files.items() if times_of(fd) != self.times[path]]
+
+    def search(self, kind: str, where: str, data: bytes, actor: Actor = NOBODY) -> bool:
+        """Tell the first place of the phase where each value turns up: whether one does in `data`.
+
+        As it is, or in the encodings that thieves use. `kind` ("command", "file") has a bound of
+        its own. Threads may search side by side.
+        """
+        with self.lock:
+            self.searched_bytes[kind] += len(data)
+            if self.searched_bytes[kind] > MAX_SEARCHED_BYTES:
+                self.lose(f"{kind}, searched for bait", 1)
+                return False
+        names = [name for name, forms in self.forms.items() if any(form in data for form in forms)]
+        for name in names:
+            with self.lock:
+                is_new = name not in self.found
+                self.found.add(name)
+            if is_new:
+                self.tell(BaitLeaked(name, f"{kind} {where}", actor))
+        return bool(names)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for fd in self.files.values():
+            os.close(fd)
+
+
+def ignore(*_: object) -> None:
+    """Take what nobody waits for: there is no phase yet."""
+
+
+def lay(path: Path, text: str) -> int:
+    """Write a decoy file, private as its owner would keep it, and return a descriptor of it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o600)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def times_of(fd: int) -> Times:
+    about = os.fstat(fd)
+    return about.st_atime_ns, about.st_mtime_ns, about.st_ctime_ns
+
+
+def disguises(value: str) -> set[bytes]:
+    """`value` as plain text, reversed, hex, base32, and what its base64 is at each of its three
+    offsets.
+    """
+    plain = value.encode()
+    in_32 = base64.b32encode(plain).rstrip(b"=")[:-1]
+    forms = {
+        plain,
+        plain[::-1],
+        plain.hex().encode(),
+        plain.hex().upper().encode(),
+        in_32,
+        in_32.lower(),
+    }
+    for offset in range(3):
+        coded = base64.b64encode(b"\0" * offset + plain)
+        core = coded[(offset * 4 + 2) // 3 :].rstrip(b"=")[:-2]
+        forms |= {core, core.replace(b"+", b"-").replace(b"/", b"_")}
+    return forms

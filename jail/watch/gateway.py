@@ -1,0 +1,244 @@
+"""The package index on the jail's loopback, read-only: project pages and the files that they name,
+nothing else.
+
+Hostile input: the jail's requests. Nothing of one but a project's name, or the choice of a file
+that a page named, goes upstream, so no data leaves this way.
+"""
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, BinaryIO
+from urllib.parse import urljoin
+
+from jail.orders import Order
+from jail.watch.events import DependencyDenied, Downloaded, Event, IndexRefused, printable
+from jail.watch.resolver import close_listener
+from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, PackageCache, Refused, Upstream
+
+MAX_REQUEST_BYTES = 16 << 10  # request line and headers
+MAX_CONNECTIONS = 32  # served at once; more are closed at once
+MAX_KNOWN = 400_000  # files that the pages of a run name
+IDLE_SEC = 60.0
+# Fields of a page's entry that pip looks at, passed on as they are.
+PASSED_ON = ("requires-python", "size", "upload-time", "yanked")
+
+# `GET /simple/requests/ HTTP/1.1` or `GET /files/<sha256>/requests-2.32.3.tar.gz HTTP/1.1`, then
+# headers: no other method, no query, no body, and the name in its one canonical form.
+REQUEST = re.compile(
+    rb"GET /(?:simple/(?P<project>(?=[a-z0-9-]{1,200}/)[a-z0-9]+(?:-[a-z0-9]+)*)/"
+    rb"|files/(?P<sha256>[0-9a-f]{64})/(?P<file>[A-Za-z0-9._+!-]{1,255})) HTTP/1\.1\r\n"
+    rb"(?:[^\r\n]+\r\n)*\r\n"
+)
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+!-]{0,250}", re.ASCII)
+SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+class Gateway:
+    """Serves one jail.
+
+    Args:
+        order: which project is the target; with `artifact`, only its files of that kind are
+            offered.
+        denylist: projects that are not given out.
+        search: looks for bait in what the jail asks for: kind, where, bytes; whether there is any.
+        tell: takes the events.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        denylist: tuple[str, ...],
+        upstream: Upstream,
+        cache: PackageCache,
+        search: Callable[[str, str, bytes], bool],
+        tell: Callable[[Event], object],
+    ) -> None:
+        self.order = order
+        self.denylist = denylist
+        self.upstream = upstream
+        self.cache = cache
+        self.search = search
+        self.tell = tell
+        self.places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self.known: dict[
+            tuple[str, str], tuple[str, str]
+        ] = {}  # (sha256 in link, name): (URL, sha256)
+        self.listener: socket.socket | None = None
+        self.closed = threading.Event()
+
+    def start(self, listener: socket.socket) -> None:
+        """Serve in threads, until `close`."""
+        self.listener = listener
+        threading.Thread(target=self.listen, args=(listener,), daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections.
+
+        What is being served ends with the jail, at the latest with an answer.
+        """
+        self.closed.set()
+        if self.listener:
+            close_listener(self.listener)
+
+    def listen(self, listener: socket.socket) -> None:
+        """Take connections when it is known which hosts may be asked; until then they wait."""
+        self.upstream.ready.wait()
+        with listener:
+            while not self.closed.is_set():
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    continue
+                if self.places.acquire(blocking=False):
+                    threading.Thread(target=self.converse, args=(connection,), daemon=True).start()
+                else:
+                    self.tell(IndexRefused("a connection", "too many connections"))
+                    connection.close()
+
+    def converse(self, connection: socket.socket) -> None:
+        """Answer one request after the other.
+
+        A jail that hangs up or is silent has nobody to tell.
+        """
+        try:
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(IDLE_SEC)
+                while self.answer(connection):
+                    pass
+        finally:
+            self.places.release()
+
+    def answer(self, connection: socket.socket) -> bool:
+        """Answer one request; whether the connection may carry another."""
+        head = read_head(connection)
+        if not head:
+            return False
+        try:
+            body, content_type = self.body(head)
+        except Refused as refused:
+            self.tell(IndexRefused(printable(head.partition(b"\r\n")[0]), str(refused)))
+            send_head(connection, refused.status, 0, "text/plain")
+            return False
+        with body:
+            send_head(connection, 200, body.seek(0, os.SEEK_END), content_type)
+            body.seek(0)
+            connection.sendfile(body)
+        return True
+
+    def body(self, head: bytes) -> tuple[BinaryIO, str]:
+        """What a request asks for, with its type. Raises Refused."""
+        match = REQUEST.fullmatch(head)
+        if not match or len(head) > MAX_REQUEST_BYTES:
+            raise Refused(400, "not a plain GET of a project page or one of its files")
+        with self.upstream.lock:
+            if match["project"]:
+                return self.page(match["project"].decode()), JSON_PAGE
+            return self.file(
+                match["sha256"].decode(), match["file"].decode()
+            ), "application/octet-stream"
+
+    def page(self, project: str) -> BinaryIO:
+        """The project's page with every link turned to this gateway.
+
+        Raises Refused for a project on the denylist, one that the index doesn't have, or a page
+        that is no such page.
+        """
+        if project in self.denylist:
+            self.tell(DependencyDenied(project))
+            raise Refused(403, "the project is on the denylist")
+        if self.search("index request for", project, project.encode()):
+            raise Refused(403, "it carries a decoy's value")
+        if len(self.known) > MAX_KNOWN:
+            raise Refused(403, "the pages of this run name too many files")
+        page_url, data = f"{self.upstream.url}/{project}/", io.BytesIO()
+        self.upstream.fetch(page_url, JSON_PAGE, data, MAX_PAGE_BYTES)
+        files = []
+        try:
+            for entry in json.loads(data.getvalue())["files"]:
+                offer = self.offer(page_url, entry)
+                if offer and self.is_wanted(project, offer["filename"]):
+                    files.append(offer)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise Refused(502, f"no JSON project page (PEP 691): {type(error).__name__}") from error
+        page = {"meta": {"api-version": "1.0"}, "name": project, "files": files}
+        return io.BytesIO(json.dumps(page).encode())
+
+    def offer(self, page_url: str, entry: dict[str, Any]) -> dict[str, Any] | None:
+        """One file of a page for the jail, None when it may not have it: no sha256, an odd name, a
+        foreign host.
+
+        `{"filename": "six-1.17.0-py2.py3-none-any.whl", "url": "https://...", "hashes": {"sha256":
+        "4721..."}, "requires-python": ">=2.7", "core-metadata": {"sha256": "..."}}`
+        """
+        name, digest = str(entry["filename"]), str(entry["hashes"].get("sha256"))
+        url = urljoin(page_url, entry["url"])
+        if (
+            not FILE_NAME.fullmatch(name)
+            or not SHA256.fullmatch(digest)
+            or not self.upstream.allowed(url)
+        ):
+            self.tell(IndexRefused(printable(url.encode(errors="replace")), "bad link"))
+            return None
+        self.known[digest, name] = (url, digest)
+        offer = {"filename": name, "url": f"/files/{digest}/{name}", "hashes": {"sha256": digest}}
+        for field in PASSED_ON:
+            if field in entry:
+                offer[field] = entry[field]
+        metadata = entry.get("core-metadata")
+        if isinstance(metadata, dict) and SHA256.fullmatch(str(metadata.get("sha256"))):
+            self.known[digest, f"{name}.metadata"] = (f"{url}.metadata", metadata["sha256"])
+            offer["core-metadata"] = {"sha256": metadata["sha256"]}
+        return offer
+
+    def is_wanted(self, project: str, name: str) -> bool:
+        """Whether the order's `artifact` lets pip see this file. Other projects are seen whole."""
+        artifact = self.order.artifact
+        if not artifact or project != self.order.package_name:
+            return True
+        if artifact in ("wheel", "sdist"):
+            return name.endswith(".whl") == (artifact == "wheel")
+        return name == artifact
+
+    def file(self, sha256: str, name: str) -> BinaryIO:
+        """The verified bytes of a file that a page named, from the cache or from upstream.
+
+        Raises Refused.
+        """
+        if (sha256, name) not in self.known:
+            raise Refused(404, "no page of this run named that file")
+        url, digest = self.known[sha256, name]
+        file = self.cache.find(digest)
+        from_cache = file is not None
+        if file:
+            self.upstream.spend(os.fstat(file.fileno()).st_size)
+        else:
+            file = self.cache.download(self.upstream, url, digest)
+        if not name.endswith(".metadata"):
+            size_bytes = os.fstat(file.fileno()).st_size
+            self.tell(Downloaded(name, size_bytes, digest, from_cache))
+        return file
+
+
+def read_head(connection: socket.socket) -> bytes:
+    """Request line and headers, and whatever came with them; b"" when the jail has hung up."""
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < MAX_REQUEST_BYTES:
+        data = connection.recv(MAX_REQUEST_BYTES)
+        if not data:
+            break
+        head += data
+    return head
+
+
+def send_head(connection: socket.socket, status: int, length_bytes: int, content_type: str) -> None:
+    """Send the head of an answer; any but 200 is the connection's last."""
+    more = "" if status == 200 else "Connection: close\r\n"
+    head = f"HTTP/1.1 {status} {http.client.responses[status]}\r\nContent-Type: {content_type}\r\n"
+    connection.sendall(f"{head}Content-Length: {length_bytes}\r\n{more}\r\n".encode())

@@ -1,0 +1,235 @@
+"""The watch of one run: its phases one after the other, its budget, and the stream of its report to
+the service.
+
+It runs without privileges, forked from the run keeper. All bytes that a package made are read here
+and in the rooms that this one imports, and nowhere else.
+"""
+
+import codecs
+import contextlib
+import ctypes
+import json
+import socket
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from jail.orders import MAX_JAILS, JailSettings, Machine, Order
+from jail.report.message import render_embed
+from jail.report.page import render_page
+from jail.report.rows import render_text
+from jail.report.rules import judge
+from jail.report.verdict import Report, as_json, assemble
+from jail.watch.decoys import Decoys
+from jail.watch.events import NotRun, Omission, Outcome, Phase, Record
+from jail.watch.evidence import Evidence
+from jail.watch.resources import Resources
+from jail.watch.scratch import Scratch
+from jail.watch.session import Session
+from jail.watch.triggers import Trigger, installation, triggers, without_installation
+from jail.watch.upstream import PackageCache, Refused, Upstream, file_hosts
+
+MAX_PROGRESS_FRAMES = 500
+MAX_PROGRESS_BYTES = 300
+MAX_COMPLAINT_BYTES = 4000
+M_ARENA_MAX = -8  # an option of mallopt
+STACK_BYTES = 1 << 20
+SWITCH_SEC = 0.0005
+
+# The user that this becomes may not be able to read our own standard library: what is loaded late,
+# is loaded here.
+for codec in ("ascii", "idna", "latin-1", "unicode_escape"):
+    codecs.lookup(codec)
+
+
+class Outlet:
+    """The one way out: frames on the stream to the service, `b"<name> <length>\\n"` and that many
+    bytes.
+    """
+
+    def __init__(self, stream: socket.socket) -> None:
+        self.stream = stream
+        self.lock = threading.Lock()
+        self.left_progress = MAX_PROGRESS_FRAMES
+
+    def send(self, name: str, data: bytes = b"") -> None:
+        """Send a frame. Raises OSError when the service is gone."""
+        with self.lock:
+            self.stream.sendall(f"{name} {len(data)}\n".encode() + data)
+
+    def progress(self, text: str) -> None:
+        """Say what is about to start."""
+        self.left_progress -= 1
+        if self.left_progress >= 0:
+            self.send("progress", text.encode()[:MAX_PROGRESS_BYTES])
+
+    def summary(self, outcome: str, reason: str, verdict: str) -> None:
+        """Say how the run went."""
+        self.send(
+            "summary",
+            json.dumps({"outcome": outcome, "reason": reason, "verdict": verdict}).encode(),
+        )
+
+
+class Run:
+    """One run on its way through its phases."""
+
+    def __init__(self, resources: Resources, outlet: Outlet) -> None:
+        self.resources = resources
+        self.outlet = outlet
+        self.phases: list[Phase] = []
+        self.not_run: list[NotRun] = []
+        self.is_interrupted = False
+
+    def go(self) -> None:
+        """Install, then run what the mode asks for."""
+        resources = self.resources
+        order = resources.order
+        install = self.phase(installation(order, resources.settings.run_timeout_sec))
+        if install.outcome is not Outcome.OK:
+            self.not_run += without_installation(order)
+            return
+        found, self.not_run = triggers(order, resources.installed)
+        for trigger in found:
+            if self.is_interrupted:
+                return
+            if time.monotonic() > resources.end_sec or len(self.phases) >= MAX_JAILS:
+                reason = (
+                    f"the run's {resources.settings.run_budget_sec} s were over (RUN_BUDGET_SEC)"
+                )
+                self.not_run.append(
+                    NotRun(trigger.phase, trigger.title, Omission.OUT_OF_TIME, reason)
+                )
+                continue
+            self.phase(trigger)
+
+    def phase(self, trigger: Trigger) -> Phase:
+        """Run one trigger in a jail."""
+        session = Session(self.resources, len(self.phases), trigger)
+        self.outlet.progress(session.phase.title)
+        phase = session.run()
+        self.phases.append(phase)
+        self.is_interrupted = phase.outcome is Outcome.INTERRUPTED
+        return phase
+
+
+def watch(
+    settings: JailSettings,
+    order: Order,
+    machine: Machine,
+    scratch: Path,
+    control: socket.socket,
+    stream: socket.socket,
+) -> None:
+    """Do what `order` says, and write to `stream` how it went.
+
+    Called without privileges; never raises.
+
+    Args:
+        scratch: the run's own file system, with the folders of orders.SCRATCH_FOLDERS.
+        control: to the run keeper, who makes the jails.
+        stream: to the service; shut down by it when the run is to stop.
+    """
+    outlet = Outlet(stream)
+    threading.excepthook = lambda fault: complain(outlet, fault.exc_value)
+    try:
+        prepare_process()
+        if order.task == "hosts":
+            tell_hosts(settings, machine, outlet)
+        else:
+            triage(settings, order, machine, scratch, control, outlet)
+        outlet.send("end")
+    except Exception as fault:
+        complain(outlet, fault)
+
+
+def prepare_process() -> None:
+    """Make the threads of a gateway fit into what memory a watch may have, and take turns often."""
+    threading.stack_size(STACK_BYTES)
+    # Else each thread has 64 MiB of addresses for its own allocations.
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+    # Else each connection waits for the thread that reads the witnesses.
+    sys.setswitchinterval(SWITCH_SEC)
+
+
+def complain(outlet: Outlet, fault: BaseException | None) -> None:
+    """Tell the service of a fault of ours, for its log."""
+    words = "".join(traceback.format_exception(fault)).encode(errors="replace")
+    # The service may be gone, too.
+    with contextlib.suppress(OSError):
+        outlet.send("complaint", words[-MAX_COMPLAINT_BYTES:])
+
+
+def tell_hosts(settings: JailSettings, machine: Machine, outlet: Outlet) -> None:
+    """Only ask the index from which hosts its files come."""
+    try:
+        hosts = file_hosts(machine.index_url, settings.index_file_hosts)
+    except Refused as refused:
+        outlet.summary(Outcome.ERROR, str(refused), "unseen")
+        return
+    outlet.send("text", "".join(f"{host}\n" for host in hosts).encode())
+    outlet.summary(Outcome.OK, "", "unseen")
+
+
+def triage(
+    settings: JailSettings,
+    order: Order,
+    machine: Machine,
+    folder: Path,
+    control: socket.socket,
+    outlet: Outlet,
+) -> None:
+    """Run the package and send the report."""
+    begun_sec = time.time()
+    evidence = Evidence()
+    resources = Resources(
+        settings=settings,
+        order=order,
+        machine=machine,
+        control=control,
+        stream=outlet.stream,
+        end_sec=time.monotonic() + settings.run_budget_sec,
+        scratch=Scratch(folder, settings.max_disk_bytes),
+        decoys=Decoys(folder / "home"),
+        record=Record(judge, evidence.keep),
+        evidence=evidence,
+        upstream=Upstream(machine.index_url, settings.max_download_bytes),
+        cache=PackageCache(Path(machine.cache)),
+    )
+    # While the first jail is being made.
+    ask = threading.Thread(
+        target=resources.upstream.learn_hosts, args=(settings.index_file_hosts,), daemon=True
+    )
+    ask.start()
+    resources.states = resources.scratch.snapshot()
+    run = Run(resources, outlet)
+    run.go()
+    if evidence.lost:
+        resources.record.lose(run.phases[-1], "line of the evidence", evidence.lost)
+    report = assemble(
+        order,
+        settings,
+        resources.record,
+        run.phases,
+        kernel_witness=machine.strace is not None,
+        started_at_sec=begun_sec,
+        finished_at_sec=resources.now_sec(),
+        not_run=run.not_run,
+        notes=machine.notes,
+        interrupted=run.is_interrupted,
+    )
+    send_report(report, evidence, machine, outlet)
+    resources.cache.trim()
+
+
+def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Outlet) -> None:
+    """Send the report in all its shapes, the one for programs first."""
+    outlet.summary(report.outcome, report.reason, report.verdict)
+    outlet.send("report", as_json(report))
+    outlet.send("evidence", evidence.close())
+    outlet.send("page", render_page(report))
+    embed = render_embed(report, machine.index_url, machine.default_index)
+    outlet.send("embed", json.dumps(embed).encode())
+    outlet.send("text", render_text(report))

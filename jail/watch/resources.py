@@ -1,0 +1,79 @@
+"""What the jails of a run share, and the one place where the events of a phase are taken."""
+
+import socket
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from jail.orders import JailSettings, Machine, Order
+from jail.watch.decoys import Decoys
+from jail.watch.events import Event, Phase, Record
+from jail.watch.evidence import Evidence
+from jail.watch.installed import Installed
+from jail.watch.scratch import FileState, Scratch
+from jail.watch.upstream import PackageCache, Upstream
+
+
+@dataclass
+class Resources:
+    """What all jails of a run share.
+
+    `end_sec` is when the run's budget is spent, by time.monotonic.
+    """
+
+    settings: JailSettings
+    order: Order
+    machine: Machine
+    control: socket.socket
+    stream: socket.socket
+    end_sec: float
+    scratch: Scratch
+    decoys: Decoys
+    record: Record
+    evidence: Evidence
+    upstream: Upstream
+    cache: PackageCache
+    states: dict[str, FileState] = field(
+        default_factory=dict
+    )  # of the scratch after the last phase
+    oom_kills: int = 0
+    installed: Installed = field(default_factory=Installed)
+    # The time of a clock that can't jump.
+    epoch_sec: float = field(default_factory=lambda: time.time() - time.monotonic())
+
+    def now_sec(self) -> float:
+        """Seconds since 1970."""
+        return self.epoch_sec + time.monotonic()
+
+
+class Journal:
+    """Takes the events of one phase, from several threads; what comes after its end is not the next
+    one's.
+    """
+
+    def __init__(self, resources: Resources, phase: Phase) -> None:
+        self.resources = resources
+        self.phase = phase
+        self.lock = threading.Lock()
+        self.is_open = True
+        self.lost: Counter[str] = Counter()
+
+    def tell(self, event: Event, at_sec: float | None = None) -> bool:
+        """Record an event, of now unless told: whether there was room for it."""
+        with self.lock:
+            if not self.is_open:
+                return False
+            return self.resources.record.add(self.phase, event, at_sec or self.resources.now_sec())
+
+    def lose(self, kind: str, count: int = 1) -> None:
+        """Count what was not kept or not looked at."""
+        with self.lock:
+            if self.is_open and count:
+                self.lost[kind] += count
+                self.resources.record.lose(self.phase, kind, count)
+
+    def close(self) -> None:
+        """The phase is over."""
+        with self.lock:
+            self.is_open = False
