@@ -4,7 +4,6 @@ The rooms of watch make events; jail/report/ judges and draws them. Texts in the
 made the event, and made safe to show only by jail/report/text.py.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -24,17 +23,30 @@ NEAR = re.compile(
 )
 
 
+# The machine's own, which nobody in the jail can write to.
+SYSTEM_FOLDERS = ("/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/")
+
+
 def is_near(target: str) -> bool:
     """Whether the target of a Connection is this machine. Not for names: anybody can have one that looks near."""
     return NEAR.fullmatch(target) is not None
 
 
 def plain_path(path: str) -> str:
-    """`path` without what makes it look like another one: "//tmp/./x" and "/usr/../tmp/x" are "/tmp/x".
+    """`path` without what makes it look like another: "//tmp/./x" and "/usr/../tmp/x" are "/tmp/x".
 
-    It is not asked which folders are links: where that matters, see whether ".." is in it.
+    Where a package may have made a link, "/tmp/link/../x" can be anywhere: then ".." stays.
     """
-    return re.sub("^//+", "/", os.path.normpath(path)) if path else path
+    plain: list[str] = []
+    for part in path.split("/"):
+        if part == ".." and path.startswith("/") and not plain:
+            continue
+        if part == ".." and plain and f"/{plain[0]}/".startswith(SYSTEM_FOLDERS):
+            plain.pop()
+        elif part not in ("", "."):
+            plain.append(part)
+    start = "/" if path.startswith("/") else ""
+    return start + "/".join(plain)
 
 
 def printable(data: bytes) -> str:
