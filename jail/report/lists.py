@@ -102,7 +102,7 @@ def process_entry(phase: Phase, event: ProcessEnded) -> Entry:
     return Entry("processes", item, {}, 0 if event.acted else len(Severity))
 
 
-def bounded(found: Sequence[Entry]) -> tuple[list[Item], int]:
+def best_items(found: Sequence[Entry]) -> tuple[list[Item], int]:
     """The items of one list in the order of `found`, each once; and how many had no room."""
     known: set[str] = set()
     fresh: list[Entry] = []

@@ -121,12 +121,12 @@ def fields(report: Report) -> list[dict[str, str]]:
 
 def commands(report: Report) -> Section:
     """The programs that were started, as the findings tell them."""
-    acts = [act for act in report.acts if act.finding.rule == Rule.PROCESS_SPAWN]
+    groups = [group for group in report.groups if group.finding.rule == Rule.PROCESS_SPAWN]
     rows = []
-    for act in acts:
-        more = f" and {len(act.titles) - 1} more" if len(act.titles) > 1 else ""
-        words = act.finding.title.removeprefix("runs ")
-        rows.append(row("", words + more, *circumstances(act)))
+    for group in groups:
+        more = f" and {len(group.titles) - 1} more" if len(group.titles) > 1 else ""
+        words = group.finding.title.removeprefix("runs ")
+        rows.append(row("", words + more, *circumstances(group)))
     return Section("Commands", rows, len(rows))
 
 

@@ -16,7 +16,7 @@ from jail.watch.events import (
     Record,
 )
 
-MAX_REASON_CHARS = 300
+MAX_SENTENCE_CHARS = 300
 # What each mode runs. A phase of these that is neither run nor explained is a gap.
 PROMISED = {
     "install": (PhaseName.INSTALL,),
@@ -48,7 +48,7 @@ CAUSE = re.compile(
 
 
 @dataclass(frozen=True)
-class Run:
+class Facts:
     """All that is known of a run when it has ended; `assemble` says what each is."""
 
     order: Order
@@ -71,9 +71,9 @@ class Run:
         return [f"{project} is on the denylist and was not given out" for project in projects]
 
 
-def explained(run: Run, phase: Phase) -> str:
+def explained(facts: Facts, phase: Phase) -> str:
     """One line that tells a reader what to make of a phase that did not go well."""
-    settings = run.settings
+    settings = facts.settings
     match phase.outcome:
         case Outcome.TIMEOUT if not phase.reason:
             what = f"stopped after {settings.run_timeout_sec} s (RUN_TIMEOUT_SEC)"
@@ -87,42 +87,42 @@ def explained(run: Run, phase: Phase) -> str:
             limit = f"{settings.max_download_bytes} downloaded bytes"
             what = f"stopped after {limit} (MAX_DOWNLOAD_BYTES)"
         case _:
-            what = phase.reason or own_words(run, phase)
-    return plain(f"{phase.title}: {what}", MAX_REASON_CHARS)
+            what = phase.reason or own_words(facts, phase)
+    return plain(f"{phase.title}: {what}", MAX_SENTENCE_CHARS)
 
 
-def own_words(run: Run, phase: Phase) -> str:
+def own_words(facts: Facts, phase: Phase) -> str:
     """How a phase ended by itself, with the line of its error output that says why."""
-    if phase.name == PhaseName.INSTALL and run.denied:
-        return run.denied[0]
+    if phase.name == PhaseName.INSTALL and facts.denied:
+        return facts.denied[0]
     how = f"killed by {phase.signal}" if phase.signal else f"exit code {phase.exit_code}"
     lines = [line.strip() for line in phase.stderr.text.splitlines() if line.strip()]
     causes = [line for line in lines if CAUSE.match(line)] or lines
     return ": ".join([how, *causes[-1:]])
 
 
-def is_decisive(run: Run, phase: Phase) -> bool:
+def is_decisive(facts: Facts, phase: Phase) -> bool:
     """Whether a phase that failed, by itself, makes the run one that failed."""
-    return phase.name == PhaseName.INSTALL or run.order.mode in ONE_TRIGGER
+    return phase.name == PhaseName.INSTALL or facts.order.mode in ONE_TRIGGER
 
 
-def outcome_of(run: Run) -> tuple[Outcome, str]:
+def outcome_of(facts: Facts) -> tuple[Outcome, str]:
     """The outcome of the run and its reason: the first thing that kept it from being all right."""
-    if run.interrupted:
+    if facts.interrupted:
         return Outcome.INTERRUPTED, "the service was stopped during the run"
-    if run.error:
-        return Outcome.ERROR, run.error
-    if not run.phases:
+    if facts.error:
+        return Outcome.ERROR, facts.error
+    if not facts.phases:
         return Outcome.ERROR, "nothing was run"
-    for phase in run.phases:
-        if phase.outcome == Outcome.FAILED and not is_decisive(run, phase):
+    for phase in facts.phases:
+        if phase.outcome == Outcome.FAILED and not is_decisive(facts, phase):
             continue
         if phase.outcome != Outcome.OK:
-            return phase.outcome, explained(run, phase)
-    for item in run.not_run:
+            return phase.outcome, explained(facts, phase)
+    for item in facts.not_run:
         if item.why == Omission.NOT_FOUND:
             return Outcome.FAILED, sentence(item)
-    for item in run.not_run:
+    for item in facts.not_run:
         if item.why == Omission.OUT_OF_TIME:
             return Outcome.TIMEOUT, sentence(item)
     return Outcome.OK, ""
@@ -130,7 +130,7 @@ def outcome_of(run: Run) -> tuple[Outcome, str]:
 
 def sentence(item: NotRun) -> str:
     title = f"{item.phase} {item.trigger}" if item.trigger else str(item.phase)
-    return plain(f"{title}: {item.reason}", MAX_REASON_CHARS)
+    return plain(f"{title}: {item.reason}", MAX_SENTENCE_CHARS)
 
 
 def ran_to_its_end(phase: Phase) -> bool:
@@ -144,36 +144,36 @@ def ran_to_its_end(phase: Phase) -> bool:
     return phase.outcome == Outcome.OK
 
 
-def gaps_of(run: Run) -> list[str]:
+def gaps_of(facts: Facts) -> list[str]:
     """What was not seen, a sentence each: where there is one, nothing can be called clean."""
-    return [*broken_off(run), *unseen(run), *left_out(run)]
+    return [*broken_off(facts), *unseen(facts), *left_out(facts)]
 
 
-def broken_off(run: Run) -> Iterator[str]:
-    if run.interrupted or run.error or not run.phases:
-        outcome, reason = outcome_of(run)
-        yield plain(f"{outcome}: {reason}", MAX_REASON_CHARS)
-    for phase in run.phases:
+def broken_off(facts: Facts) -> Iterator[str]:
+    if facts.interrupted or facts.error or not facts.phases:
+        outcome, reason = outcome_of(facts)
+        yield plain(f"{outcome}: {reason}", MAX_SENTENCE_CHARS)
+    for phase in facts.phases:
         if not ran_to_its_end(phase):
-            yield plain(f"{phase.outcome}: {explained(run, phase)}", MAX_REASON_CHARS)
+            yield plain(f"{phase.outcome}: {explained(facts, phase)}", MAX_SENTENCE_CHARS)
 
 
-def unseen(run: Run) -> Iterator[str]:
-    if not run.kernel_witness:
+def unseen(facts: Facts) -> Iterator[str]:
+    if not facts.kernel_witness:
         yield "the kernel witness was off"
-    silent = [phase.title for phase in run.phases if not phase.python_witness]
+    silent = [phase.title for phase in facts.phases if not phase.python_witness]
     if silent:
-        yield plain(f"the Python witness was silent in {', '.join(silent)}", MAX_REASON_CHARS)
-    for (title, kind), count in run.record.lost.items():
+        yield plain(f"the Python witness was silent in {', '.join(silent)}", MAX_SENTENCE_CHARS)
+    for (title, kind), count in facts.record.lost.items():
         what = f"{title}: {count} were not kept or looked at: {KINDS.get(kind, kind)}"
-        yield plain(what, MAX_REASON_CHARS)
+        yield plain(what, MAX_SENTENCE_CHARS)
 
 
-def left_out(run: Run) -> Iterator[str]:
-    for item in run.not_run:
+def left_out(facts: Facts) -> Iterator[str]:
+    for item in facts.not_run:
         if item.why != Omission.NOTHING_THERE:
-            yield plain(f"not run: {sentence(item)}", MAX_REASON_CHARS)
-    known = {phase.name for phase in run.phases} | {item.phase for item in run.not_run}
-    for name in PROMISED[run.order.mode]:
-        if name not in known and run.phases:
+            yield plain(f"not run: {sentence(item)}", MAX_SENTENCE_CHARS)
+    known = {phase.name for phase in facts.phases} | {item.phase for item in facts.not_run}
+    for name in PROMISED[facts.order.mode]:
+        if name not in known and facts.phases:
             yield f"not run: {name}"

@@ -11,7 +11,7 @@ from jail.report.verdict import Report
 from jail.watch.events import Severity
 
 MAX_OPEN_ROWS = 15  # of each list; the others are there to unfold
-MAX_DEPTH = 9  # of rows that are indented
+MAX_INDENT = 9  # of rows that are indented
 # Of the texts of one list together. There are two lists with texts of many lines, and rows take at
 # most 3 MB.
 MAX_TEXT_BYTES = 700_000
@@ -63,7 +63,7 @@ def row_html(shown: Row, texts: str) -> str:
     line = f"<b>{mark}</b> <bdi>{what}</bdi> <small>{about}</small>"
     if texts:
         line = f"<details><summary>{line}</summary>{texts}</details>"
-    return f'<li class="{mark} d{min(shown.depth, MAX_DEPTH)}">{line}</li>'
+    return f'<li class="{mark} d{min(shown.depth, MAX_INDENT)}">{line}</li>'
 
 
 def texts_html(section: Section) -> list[str]:

@@ -1,7 +1,8 @@
 """Where code waits for the next login, start, build or commit: lists by kind of program.
 
-`*` stands for anything, slashes included. Paths of HOME are below the home folder; those of PROJECT
-anywhere below it, since a victim's projects lie there; the endings of ANYWHERE count everywhere.
+`*` stands for anything, slashes included. Paths of HOME_PLACES are below the home folder; those of
+PROJECT_PLACES anywhere below it, since a victim's projects lie there; the endings of
+PLACES_ANYWHERE count everywhere.
 """
 
 import fnmatch
@@ -24,7 +25,7 @@ class Places:
     paths: str
 
 
-HOME = (
+HOME_PLACES = (
     Places(
         "shell start",
         "bash(1), zsh(1), tcsh(1), ksh(1), readline(3); fish: Configuration files; oh-my-zsh",
@@ -138,7 +139,7 @@ HOME = (
     ),
 )
 
-PROJECT = (
+PROJECT_PLACES = (
     Places(
         "project's automation",
         "docs.github.com: Workflow syntax; docs.gitlab.com: .gitlab-ci.yml; circleci.com;"
@@ -163,7 +164,7 @@ PROJECT = (
 )
 
 # docs.python.org: site. The kind is "Python start".
-ANYWHERE = (".pth", "/sitecustomize.py", "/usercustomize.py")
+PLACES_ANYWHERE = (".pth", "/sitecustomize.py", "/usercustomize.py")
 
 
 def compiled(lists: Sequence[Places]) -> list[tuple[str, re.Pattern[str]]]:
@@ -175,16 +176,18 @@ def compiled(lists: Sequence[Places]) -> list[tuple[str, re.Pattern[str]]]:
     return found
 
 
-HOME_PATTERNS = compiled(HOME)
-PROJECT_PATTERNS = compiled(PROJECT)
-# The first names of the paths of PROJECT. They are looked for before any pattern is tried: a
+HOME_PATTERNS = compiled(HOME_PLACES)
+PROJECT_PATTERNS = compiled(PROJECT_PLACES)
+# The first names of the paths of PROJECT_PLACES. They are looked for before any pattern is tried: a
 # package can make very many files with very long paths, and every one of them is judged.
-PROJECT_NAMES = {path.partition("/")[0] for places in PROJECT for path in places.paths.split()}
+PROJECT_NAMES = {
+    path.partition("/")[0] for places in PROJECT_PLACES for path in places.paths.split()
+}
 
 
 def what_waits_at(path: str) -> str | None:
     """The kind of program that executes or obeys the file at a normalised path, if one does."""
-    if path.endswith(ANYWHERE):
+    if path.endswith(PLACES_ANYWHERE):
         return "Python start"
     if not path.startswith(f"{HOME_IN_JAIL}/"):
         return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jail.report.lists import Item
 from jail.report.text import Row, plain, row, short
-from jail.report.verdict import Act, Report, Verdict
+from jail.report.verdict import Group, Report, Verdict
 from jail.watch.events import Outcome, Phase, PhaseName
 
 MAX_ROWS = 100  # of each list for people; the JSON report has more
@@ -42,12 +42,14 @@ def headline(report: Report) -> Headline:
     ran = ", ".join(dict.fromkeys(phase.name for phase in report.phases))
     match report.verdict:
         case Verdict.HIGH | Verdict.MEDIUM:
-            acts = [
-                act for act in report.acts if act.finding.severity.value == report.verdict.value
+            groups = [
+                group
+                for group in report.groups
+                if group.finding.severity.value == report.verdict.value
             ]
-            plural = "" if len(acts) == 1 else "s"
-            head = f"{len(acts)} {report.verdict} finding{plural}"
-            worst = f"{named(acts[0])} ({', '.join(circumstances(acts[0]))})"
+            plural = "" if len(groups) == 1 else "s"
+            head = f"{len(groups)} {report.verdict} finding{plural}"
+            worst = f"{named(groups[0])} ({', '.join(circumstances(groups[0]))})"
             missed = f"not all was seen: {missed}" if missed else ""
         case Verdict.UNSEEN:
             head, worst, missed = "could not be installed", missed, ""
@@ -71,27 +73,27 @@ def is_installed(report: Report) -> bool:
     )
 
 
-def named(act: Act) -> str:
-    """What the act is called; of many different things done by one line the first."""
-    more = len(act.titles) - 1
-    return f"{act.finding.title} and {more} more" if more else act.finding.title
+def named(group: Group) -> str:
+    """What the group is called; of many different things done by one line the first."""
+    more = len(group.titles) - 1
+    return f"{group.finding.title} and {more} more" if more else group.finding.title
 
 
-def circumstances(act: Act) -> list[str]:
-    finding, where = act.finding, act.finding.place
+def circumstances(group: Group) -> list[str]:
+    finding, where = group.finding, group.finding.place
     process = finding.process or ""
     if not where and process not in finding.title:
         where = process[:100]
-    times = f"{act.count} times" if act.count > 1 else ""
-    return [text for text in (*act.phases, where, times) if text]
+    times = f"{group.count} times" if group.count > 1 else ""
+    return [text for text in (*group.phases, where, times) if text]
 
 
-def act_row(act: Act) -> Row:
+def group_row(group: Group) -> Row:
     texts = {}
-    if len(act.titles) > 1:
-        texts["all of them"] = "\n".join(act.titles)
-    severity, rule = act.finding.severity, act.finding.rule
-    return row(severity, named(act), *circumstances(act), rule, texts=texts)
+    if len(group.titles) > 1:
+        texts["all of them"] = "\n".join(group.titles)
+    severity, rule = group.finding.severity, group.finding.rule
+    return row(severity, named(group), *circumstances(group), rule, texts=texts)
 
 
 def ending(exit_code: int | None, signal: str | None) -> str:
@@ -172,13 +174,13 @@ def listed(title: str, items: list[Item], as_row: Callable[[Item], Row]) -> Sect
 def sections(report: Report) -> list[Section]:
     """The report's lists in the order in which people want them."""
     lists, notes = report.lists, report.coverage["notes"]
-    acts = [act_row(act) for act in report.acts[:MAX_ROWS]]
+    groups = [group_row(group) for group in report.groups[:MAX_ROWS]]
     tree = process_tree(lists["processes"])
     missed = [row("gap", gap) for gap in report.gaps[:MAX_ROWS]]
     missed += [row("note", note) for note in notes[:MAX_ROWS]]
     phases = [phase_row(phase) for phase in report.phases[:MAX_ROWS]]
     return [
-        Section("Findings", acts, len(report.acts)),
+        Section("Findings", groups, len(report.groups)),
         listed("Hosts", lists["network"], network_row),
         Section("Processes", tree[:MAX_ROWS], len(tree)),
         listed("Files", lists["files"], file_row),

@@ -3,6 +3,7 @@
 The subject of every title is the package. A rule that has nothing to say returns None.
 """
 
+import os
 import re
 from typing import assert_never
 
@@ -115,17 +116,17 @@ def rule_for(phase: Phase, event: Event) -> Finding | None:
     """The one rule for each kind of event."""
     match event:
         case Exec():
-            return command(phase, event)
+            return started_program(phase, event)
         case Connection():
-            return connection(phase, event)
+            return reached(phase, event)
         case NameAsked():
-            return name(phase, event)
+            return asked_name(phase, event)
         case FileChanged():
             return changed_file(phase, event)
         case StartupCode():
             return startup_code(phase, event)
         case Code():
-            return code(event)
+            return executed_code(event)
         case BaitRead():
             return read_bait(event)
         case BaitLeaked():
@@ -170,7 +171,7 @@ def hidden(found: Finding) -> Finding:
 
 
 # Exec("/usr/bin/curl", ("curl", "http://x"), ...): high process.spawn "runs curl http://x"
-def command(phase: Phase, event: Exec) -> Finding:
+def started_program(phase: Phase, event: Exec) -> Finding:
     words = " ".join(event.argv)
     called = event.argv[0] if event.argv else ""
     if event.program.rpartition("/")[2] != called.rpartition("/")[2]:
@@ -224,7 +225,7 @@ def is_dropped(program: str, argv: tuple[str, ...]) -> bool:
 
 # Connection(Net.TCP, "192.0.2.1:443", ...): high network.attempt "connects (tcp) to 192.0.2.1:443"
 # A listener that others can reach: medium "listens on 0.0.0.0:80"; on the loopback: info.
-def connection(phase: Phase, event: Connection) -> Finding:
+def reached(phase: Phase, event: Connection) -> Finding:
     near, verb = is_near(event.target), VERBS.get(event.net, "uses")
     if event.listens:
         verb, severity = "listens on", Severity.INFO if near else Severity.MEDIUM
@@ -240,7 +241,7 @@ def connection(phase: Phase, event: Connection) -> Finding:
 
 # NameAsked("evil.example", ...): high network.attempt "asks for the name evil.example"
 # When it is run, that a program asks for a name is only worth a look: many exist to do that.
-def name(phase: Phase, event: NameAsked) -> Finding:
+def asked_name(phase: Phase, event: NameAsked) -> Finding:
     severity = Severity.MEDIUM if phase.name == PhaseName.EXECUTE else Severity.HIGH
     severity = softened(phase, Rule.NETWORK_ATTEMPT, severity)
     title = f"asks for the name {event.name}"
@@ -257,9 +258,11 @@ def softened(phase: Phase, rule: Rule, severity: Severity) -> Severity:
 def changed_file(phase: Phase, event: FileChanged) -> Finding | None:
     graves = []
     for number, path in enumerate((event.path, *event.other_paths)):
-        severity, why = path_severity(phase, event, plain_path(path))
-        if severity:
-            graves.append((list(Severity).index(severity), number, severity, path, why))
+        # Behind a link, "/home/dev/link/../x" can be either of two.
+        for likely in sorted({plain_path(path), plain_path(os.path.normpath(path))}):
+            severity, why = path_severity(phase, event, likely)
+            if severity:
+                graves.append((list(Severity).index(severity), number, severity, path, why))
     if not graves:
         return None
     _, _, severity, path, why = min(graves)
@@ -298,7 +301,7 @@ def startup_code(phase: Phase, event: StartupCode) -> Finding | None:
 
 
 # Code(decoded=True, ...): high code.dynamic "executes decoded code, 120 bytes"
-def code(event: Code) -> Finding:
+def executed_code(event: Code) -> Finding:
     if event.decoded:
         severity, how = Severity.HIGH, "decoded"
     else:

@@ -17,14 +17,14 @@ from jail.report.lists import (
     MAX_LIST_ITEMS,
     Entry,
     Item,
-    bounded,
+    best_items,
     entries,
     fitted,
 )
 from jail.report.outcome import (
     KINDS,
     LIMITS,
-    Run,
+    Facts,
     explained,
     gaps_of,
     outcome_of,
@@ -47,7 +47,7 @@ from jail.watch.events import (
 )
 
 MAX_CROWD = MAX_LIST_ITEMS // 10  # findings of one rule and severity in a phase; more are a crowd
-MAX_ACT_TITLES = 50
+MAX_GROUP_TITLES = 50
 MAX_NOTE_CHARS = 500
 # The order of findings of the same severity: what tells most about a package comes first.
 RULE_ORDER = (
@@ -76,8 +76,8 @@ class Verdict(StrEnum):
 
 
 @dataclass
-class Act:
-    """What a reader sees as one: findings of one event, or of one line of code again and again.
+class Group:
+    """The findings of one act: of one event, or of one line of code again and again.
 
     `finding` is the gravest of the first event, `titles` are all different ones, up to a bound.
     """
@@ -99,7 +99,7 @@ class Report:
     reason: str
     verdict: Verdict
     gaps: list[str]
-    acts: list[Act]
+    groups: list[Group]
     phases: list[Phase]
     lists: dict[str, list[Item]]
     coverage: Item
@@ -130,18 +130,18 @@ def assemble(
         interrupted: the service was stopped during the run.
         error: what went wrong in the sandbox outside of any phase.
     """
-    run = Run(order, settings, record, phases, not_run, kernel_witness, interrupted, error)
-    outcome, reason = outcome_of(run)
-    gaps = gaps_of(run)
-    found = [*((seen.phase, seen.findings) for seen in record.seen), *limit_findings(run)]
-    lists, cut = all_lists(run, found)
+    facts = Facts(order, settings, record, phases, not_run, kernel_witness, interrupted, error)
+    outcome, reason = outcome_of(facts)
+    gaps = gaps_of(facts)
+    found = [*((seen.phase, seen.findings) for seen in record.seen), *limit_findings(facts)]
+    lists, cut = all_lists(facts, found)
     coverage: Item = {
         "kernel_witness": kernel_witness,
         "python_witness": bool(phases) and all(phase.python_witness for phase in phases),
         "decoy_internet": decoy_internet,
         "dropped_events": record.lost.total() + cut.total(),
         "not_run": [sentence(item) for item in not_run[:MAX_LIST_ITEMS]],
-        "notes": [*dict.fromkeys(all_notes(run, cut, notes))][:MAX_LIST_ITEMS],
+        "notes": [*dict.fromkeys(all_notes(facts, cut, notes))][:MAX_LIST_ITEMS],
     }
     return Report(
         order,
@@ -151,7 +151,7 @@ def assemble(
         reason,
         verdict_of(found, gaps),
         gaps,
-        acts_of(found),
+        groups_of(found),
         [*phases],
         lists,
         coverage,
@@ -162,13 +162,13 @@ def iso(at_sec: float) -> str:
     return datetime.fromtimestamp(at_sec, UTC).isoformat(timespec="milliseconds")
 
 
-def limit_findings(run: Run) -> Iterator[Found]:
+def limit_findings(facts: Facts) -> Iterator[Found]:
     """What the limits say of a package: a phase that had to be ended, a flood."""
-    for phase in run.phases:
+    for phase in facts.phases:
         if phase.outcome in LIMITS:
-            yield phase, (Finding(Severity.MEDIUM, Rule.LIMIT_HIT, explained(run, phase)),)
-    by_title = {phase.title: phase for phase in run.phases}
-    for (title, kind), count in run.record.lost.items():
+            yield phase, (Finding(Severity.MEDIUM, Rule.LIMIT_HIT, explained(facts, phase)),)
+    by_title = {phase.title: phase for phase in facts.phases}
+    for (title, kind), count in facts.record.lost.items():
         what = f"did so much that {count} of one kind were not kept: {KINDS.get(kind, kind)}"
         finding = Finding(Severity.MEDIUM, Rule.LIMIT_HIT, plain(what, MAX_NOTE_CHARS))
         yield by_title.get(title, Phase(PhaseName.INSTALL)), (finding,)
@@ -189,49 +189,49 @@ def gravity(finding: Finding) -> tuple[int, int]:
     return list(Severity).index(finding.severity), RULE_ORDER.index(finding.rule)
 
 
-def acts_of(found: Sequence[Found]) -> list[Act]:
+def groups_of(found: Sequence[Found]) -> list[Group]:
     """The findings as a reader wants them, the gravest first.
 
     Those of one event are one act, and so are those of one line of code, or with the same words.
-    Of the same severity each rule's first act comes before any rule's second, so that no flood of
+    Of the same severity each rule's first group comes before any rule's second, so that no flood of
     one rule hides another.
     """
-    acts: dict[tuple[Severity, Rule, str], Act] = {}
+    groups: dict[tuple[Severity, Rule, str], Group] = {}
     for phase, findings in found:
         if findings:
             worst = min(findings, key=gravity)
             key = worst.severity, worst.rule, worst.place or worst.title
-            add_to_act(acts.setdefault(key, Act(worst)), phase, worst)
+            add_to_group(groups.setdefault(key, Group(worst)), phase, worst)
     turns: Counter[tuple[Severity, Rule]] = Counter()
     ranked = []
-    for number, act in enumerate(acts.values()):
-        severity, rule = gravity(act.finding)
-        turns[act.finding.severity, act.finding.rule] += 1
-        turn = turns[act.finding.severity, act.finding.rule]
-        ranked.append(((severity, turn, rule, number), act))
-    return [act for _, act in sorted(ranked, key=lambda pair: pair[0])]
+    for number, group in enumerate(groups.values()):
+        severity, rule = gravity(group.finding)
+        turns[group.finding.severity, group.finding.rule] += 1
+        turn = turns[group.finding.severity, group.finding.rule]
+        ranked.append(((severity, turn, rule, number), group))
+    return [group for _, group in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def add_to_act(act: Act, phase: Phase, finding: Finding) -> None:
-    act.count += 1
-    if phase.name not in act.phases:
-        act.phases.append(phase.name)
-    if finding.title not in act.titles and len(act.titles) < MAX_ACT_TITLES:
-        act.titles.append(finding.title)
+def add_to_group(group: Group, phase: Phase, finding: Finding) -> None:
+    group.count += 1
+    if phase.name not in group.phases:
+        group.phases.append(phase.name)
+    if finding.title not in group.titles and len(group.titles) < MAX_GROUP_TITLES:
+        group.titles.append(finding.title)
 
 
-def all_lists(run: Run, found: Sequence[Found]) -> tuple[dict[str, list[Item]], Counter[str]]:
+def all_lists(facts: Facts, found: Sequence[Found]) -> tuple[dict[str, list[Item]], Counter[str]]:
     """Each list of the contract, phases and coverage apart, and how many items had no room."""
     by_name: dict[str, list[Entry]] = {
         name: [] for name in LIST_BYTES if name not in ("phases", "coverage")
     }
     by_name["findings"] = [*finding_entries(found)]
-    for seen in run.record.seen:
+    for seen in facts.record.seen:
         for entry in entries(seen):
             by_name[entry.name].append(entry)
     lists, cut = {}, Counter[str]()
     for name, items in by_name.items():
-        lists[name], cut[name] = bounded(items)
+        lists[name], cut[name] = best_items(items)
     ranks = list(Severity)
     lists["findings"].sort(key=lambda item: ranks.index(item["severity"]))
     return lists, +cut
@@ -253,13 +253,13 @@ def finding_entries(found: Sequence[Found]) -> Iterator[Entry]:
             yield Entry("findings", item, more, rank)
 
 
-def all_notes(run: Run, cut: Counter[str], notes: Sequence[str]) -> Iterator[str]:
+def all_notes(facts: Facts, cut: Counter[str], notes: Sequence[str]) -> Iterator[str]:
     """What a reader should know besides, in one line each."""
     for note in notes:
         yield plain(note, MAX_NOTE_CHARS)
-    for denied in run.denied:
+    for denied in facts.denied:
         yield plain(denied, MAX_NOTE_CHARS)
-    for seen in run.record.seen:
+    for seen in facts.record.seen:
         note, event = "", seen.event
         if isinstance(event, LeftAtWork):
             note = f"what {event.count} processes were still waiting to do was not seen"
@@ -267,7 +267,7 @@ def all_notes(run: Run, cut: Counter[str], notes: Sequence[str]) -> Iterator[str
             note = f"refused {event.target}: {event.reason}"
         if note:
             yield plain(f"{seen.phase.title}: {note}", MAX_NOTE_CHARS)
-    for item in run.not_run:
+    for item in facts.not_run:
         if item.why == Omission.NOTHING_THERE:
             yield sentence(item)
     for name, count in cut.items():
