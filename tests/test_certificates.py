@@ -83,8 +83,8 @@ def test_the_certificate_is_found_in_a_folder_by_its_hash(
     )
 
 
-ODD = ("1.2.3.4.5", "999.1.1.1", "a" * 64, "a" * 300, "\u212a.com", "*.com", "a\0b", "fe80::1%lo")
-ODD += ("fe80::1%,DNS:evil.com",)
+ODD = ["1.2.3.4.5", "999.1.1.1", "a" * 64, "a" * 300, "\u212a.com", "*.com", "a\0b", "fe80::1%lo"]
+ODD += ["fe80::1%,DNS:evil.com"]
 
 
 @pytest.mark.parametrize(
