@@ -1,0 +1,635 @@
+"""The watch of a run, in a process of its own; the test plays the service and the run keeper.
+
+The jails are threads of the test that write to real pipes and a real scratch; real jails have tests
+of their own.
+"""
+
+import contextlib
+import gzip
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standins import Index, hang, wait_for
+
+from jail.orders import (
+    HOME_IN_JAIL,
+    SCRATCH_FOLDERS,
+    STARTED,
+    Answer,
+    JailSettings,
+    Kill,
+    Machine,
+    Order,
+    Start,
+    parse_request,
+)
+from jail.watch import session as session_room
+from jail.watch.main import watch
+
+SETTINGS = JailSettings(
+    cgroup_pids_max=128,
+    decoy_internet=False,
+    enable_cgroup_pids_limit=True,
+    index_file_hosts=(),
+    jail_python_name="",
+    max_concurrency=2,
+    max_disk_bytes=1 << 60,
+    max_download_bytes=1 << 30,
+    nsjail_chroot_path="",
+    nsjail_config_path="",
+    nsjail_disable_clone_newuser=True,
+    nsjail_group=65534,
+    nsjail_path="",
+    nsjail_user=65534,
+    package_denylist=("torch",),
+    pip_cache_dir="",
+    pip_index_url="",
+    pip_package="",
+    rlimit_as_mb=1024,
+    rlimit_cpu_sec=30,
+    rlimit_nofile=1024,
+    run_budget_sec=60,
+    run_timeout_sec=30,
+    state_dir="",
+)
+ORDER = Order("triage", "0" * 32, "calm", "1.0", "install")
+
+
+class Jail:
+    """One jail, as the thread that stands for it sees it."""
+
+    def __init__(self, start: Start, scratch: Path) -> None:
+        self.start = start
+        self.scratch = scratch
+        self.killed = threading.Event()
+        self.far_ends: list[int] = []
+        self.ends: dict[str, int] = {}
+        for name in ("stdout", "stderr", "log", "trace"):
+            far_end, self.ends[name] = os.pipe()
+            self.far_ends.append(far_end)
+        fifo = scratch / f"audit{start.jail}"
+        os.mkfifo(fifo)
+        self.far_ends.append(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
+        self.ends["audit"] = os.open(fifo, os.O_WRONLY)
+        fifo.unlink()
+        self.servers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]
+        self.servers[0].bind(("127.0.0.1", 0))
+        for _ in range(2 if start.index else 1):
+            self.servers.append(socket.create_server(("127.0.0.1", 0)))
+        self.addresses = [server.getsockname() for server in self.servers]
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write to a pipe; who reads it may be gone."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.ends[name], data)
+
+    def put(self, path: str, text: str = "") -> None:
+        """Write a file of the scratch."""
+        file = self.scratch / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+# What a jail does, and the status that it ends with.
+Work = Callable[[Jail], int]
+
+
+def calm(jail: Jail) -> int:
+    jail.write("stdout", STARTED + b"all is well\n")
+    return 0
+
+
+def install(jail: Jail) -> int:
+    """What pip would leave of a package with a module and a script."""
+    site = ORDER.site
+    jail.put(f"{site}/calm.py", "x = 1\n")
+    names = ("calm.py", "calm-1.0.dist-info/RECORD", "calm-1.0.dist-info/entry_points.txt")
+    jail.put(f"{site}/calm-1.0.dist-info/RECORD", "".join(f"{name},,\n" for name in names))
+    jail.put(f"{site}/calm-1.0.dist-info/entry_points.txt", "[console_scripts]\ncalm = calm:x\n")
+    return calm(jail)
+
+
+def endless(jail: Jail) -> int:
+    calm(jail)
+    jail.killed.wait(30)
+    return -9
+
+
+@dataclass
+class Ran:
+    """What came of a run."""
+
+    frames: list[tuple[str, bytes]]
+    starts: list[Start]
+    kills: list[int]
+
+    def frame(self, name: str) -> bytes:
+        found = [data for frame, data in self.frames if frame == name]
+        assert len(found) == 1, f"{name}: {self.frames!r:.3000}"
+        return found[0]
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.frames]
+
+    @property
+    def summary(self) -> dict[str, str]:
+        summary: dict[str, str] = json.loads(self.frame("summary"))
+        return summary
+
+    @property
+    def report(self) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads(self.frame("report"))
+        return report
+
+    @property
+    def outcomes(self) -> list[tuple[str, str | None, str]]:
+        phases = self.report["phases"]
+        return [(phase["name"], phase["trigger"], phase["outcome"]) for phase in phases]
+
+    @property
+    def evidence(self) -> list[dict[str, Any]]:
+        text = gzip.decompress(self.frame("evidence")).decode()
+        return [json.loads(line) for line in text.splitlines()]
+
+
+class RunKeeper:
+    """The other end of everything that a watch has."""
+
+    def __init__(self, folder: Path, index: Index) -> None:
+        self.scratch = folder / "scratch"
+        self.cache = folder / "cache"
+        self.cache.mkdir()
+        for name in SCRATCH_FOLDERS:
+            (self.scratch / name).mkdir(parents=True)
+        self.machine = Machine(
+            nsjail="/nsjail",
+            strace=None,
+            python="/python",
+            base="/usr",
+            cache=str(self.cache),
+            index_url=index.url,
+            default_index=False,
+        )
+        self.works: dict[str, Work] = {"pip": install}
+        self.oom_kills = 0
+        self.starts: list[Start] = []
+        self.kills: list[int] = []
+        self.jail: Jail | None = None
+        self.stream, self.far_stream = socket.socketpair()
+        self.control, self.far_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.received = b""
+
+    def answer(self, answer: Answer, fds: list[int]) -> None:
+        with contextlib.suppress(OSError):
+            socket.send_fds(self.control, [json.dumps(asdict(answer)).encode()], fds)
+
+    def attend(self) -> None:
+        """Take requests until watch hangs up."""
+        while packet := self.control.recv(1 << 17):
+            request = parse_request(packet)
+            if isinstance(request, Kill):
+                self.kills.append(request.jail)
+                assert self.jail
+                self.jail.killed.set()
+            else:
+                self.starts.append(request)
+                threading.Thread(target=self.be_jail, args=(request,), daemon=True).start()
+
+    def be_jail(self, start: Start) -> None:
+        self.jail = jail = Jail(start, self.scratch)
+        fds = [*jail.far_ends, *[server.fileno() for server in jail.servers]]
+        self.answer(Answer(start.jail, False), fds)
+        for fd in jail.far_ends:
+            os.close(fd)
+        for server in jail.servers:
+            server.close()
+        status = self.works.get(start.launch[0], calm)(jail)
+        for fd in jail.ends.values():
+            os.close(fd)
+        self.answer(Answer(start.jail, True, status, self.oom_kills), [])
+
+    def receive(self) -> None:
+        """Be the service: take all that comes."""
+        while data := self.stream.recv(1 << 16):
+            self.received += data
+
+    def run(self, order: Order = ORDER, **settings: Any) -> Ran:
+        """Let a watch do its work, and return all that it said."""
+        pid = os.fork()
+        if pid == 0:
+            self.stream.close()
+            self.control.close()
+            os.chdir(self.scratch)
+            with contextlib.suppress(BaseException):
+                watch(
+                    replace(SETTINGS, **settings),
+                    order,
+                    self.machine,
+                    Path(),
+                    self.far_control,
+                    self.far_stream,
+                )
+                os._exit(0)
+            os._exit(1)
+        self.far_stream.close()
+        self.far_control.close()
+        attending = threading.Thread(target=self.attend, daemon=True)
+        attending.start()
+        self.receive()
+        attending.join(10)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        return Ran(frames(self.received), self.starts, self.kills)
+
+
+def frames(data: bytes) -> list[tuple[str, bytes]]:
+    """The frames of a stream, which must be whole."""
+    found = []
+    while data:
+        head, _, data = data.partition(b"\n")
+        name, size = head.decode().split(" ")
+        assert len(data) >= int(size)
+        found.append((name, data[: int(size)]))
+        data = data[int(size) :]
+    return found
+
+
+@pytest.fixture
+def keeper(index: Index) -> Iterator[RunKeeper]:
+    # A tmpfs, as the real scratch is.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield RunKeeper(Path(folder), index)
+
+
+# What a run does.
+
+
+def test_the_stream_has_the_report_in_all_its_shapes_and_an_end(keeper: RunKeeper) -> None:
+    ran = keeper.run()
+    assert ran.names() == [
+        "progress",
+        "summary",
+        "report",
+        "evidence",
+        "page",
+        "embed",
+        "text",
+        "end",
+    ]
+    assert ran.frame("progress") == b"install"
+    assert ran.frame("report").startswith(b'{"phases":')
+    assert ran.frame("page").startswith(b"<!doctype html>") or b"<html" in ran.frame("page")
+    assert json.loads(ran.frame("embed"))["title"]
+    assert b"calm 1.0" in ran.frame("text")
+    assert ran.frame("end") == b""
+    assert ran.summary["outcome"] == "ok"
+    assert ran.outcomes == [("install", None, "ok")]
+
+
+def test_each_trigger_is_a_jail_of_its_own(keeper: RunKeeper) -> None:
+    ran = keeper.run(replace(ORDER, mode="detonate"))
+    assert ran.outcomes == [
+        ("install", None, "ok"),
+        ("start", None, "ok"),
+        ("import", "calm", "ok"),
+        ("execute", "calm", "ok"),
+    ]
+    assert [start.jail for start in ran.starts] == [0, 1, 2, 3]
+    assert [start.index for start in ran.starts] == [True, False, False, False]
+    progress = [data for name, data in ran.frames if name == "progress"]
+    assert progress == [b"install", b"start", b"import calm", b"execute calm"]
+
+
+def test_the_environment_is_a_person_s_with_bait(keeper: RunKeeper) -> None:
+    variables = keeper.run().starts[0].variables
+    assert variables["HOME"] == HOME_IN_JAIL
+    assert variables["GITHUB_TOKEN"].startswith("ghp_")
+    assert variables["PIP_CONFIG_FILE"] == os.devnull
+
+
+def test_what_is_printed_is_kept_up_to_a_bound(keeper: RunKeeper) -> None:
+    def work(jail: Jail) -> int:
+        calm(jail)
+        for _ in range(2 << 10):
+            jail.write("stderr", b"x" * 1024)
+        return 0
+
+    keeper.works["pip"] = work
+    phase = keeper.run().report["phases"][0]
+    assert phase["stdout"] == {"text": "all is well\n", "bytes": 12, "truncated": False}
+    assert phase["stderr"]["bytes"] == 2 << 20
+    assert phase["stderr"]["truncated"]
+
+
+def test_the_status_of_the_jail_is_the_phase_s(keeper: RunKeeper) -> None:
+    def fail(jail: Jail) -> int:
+        calm(jail)
+        return 3
+
+    keeper.works["pip"] = fail
+    ran = keeper.run(replace(ORDER, mode="detonate"))
+    assert ran.outcomes == [("install", None, "failed")]
+    assert ran.report["phases"][0]["exit_code"] == 3
+    assert ran.summary["outcome"] == "failed"
+    assert len(ran.report["coverage"]["not_run"]) == 3
+
+
+def test_changes_are_told_and_what_a_record_lists_is_not(keeper: RunKeeper) -> None:
+    def work(jail: Jail) -> int:
+        jail.put("home/.bashrc", "evil\n")
+        jail.put(f"{ORDER.site}/extra.py")
+        jail.put(f"{ORDER.site}/x.pth", "import os\n")
+        return install(jail)
+
+    keeper.works["pip"] = work
+    ran = keeper.run()
+    changed = {(item["path"], item["change"]) for item in ran.report["files"]}
+    work_folder = "/opt/snakehook/work"
+    assert changed == {
+        (f"{HOME_IN_JAIL}/.bashrc", "created"),
+        (f"{work_folder}/{ORDER.site}/extra.py", "created"),
+        (f"{work_folder}/{ORDER.site}/x.pth", "created"),
+    }
+    rules = {finding["rule"] for finding in ran.report["findings"]}
+    assert {"persistence.write", "pth.code"} <= rules
+    assert [line["line"] for line in ran.evidence if line["kind"] == "pth"] == ["import os"]
+
+
+def test_a_later_phase_is_compared_with_the_one_before(keeper: RunKeeper) -> None:
+    def change(jail: Jail) -> int:
+        jail.put(f"{ORDER.site}/calm.py", "x = 22\n")
+        (jail.scratch / ORDER.site / "calm-1.0.dist-info" / "RECORD").unlink()
+        return calm(jail)
+
+    keeper.works["import"] = change
+    ran = keeper.run(replace(ORDER, mode="import"))
+    lines = [line for line in ran.evidence if line["kind"] == "file" and line["phase"] == "import"]
+    assert {(line["path"].rpartition("/")[2], line["change"]) for line in lines} == {
+        ("calm.py", "modified"),
+        ("RECORD", "deleted"),
+    }
+
+
+def test_bait_that_is_read_is_told_in_its_phase(keeper: RunKeeper) -> None:
+    def steal(jail: Jail) -> int:
+        time.sleep(0.02)
+        (jail.scratch / "home" / ".ssh" / "id_rsa").read_bytes()
+        return calm(jail)
+
+    keeper.works["import"] = steal
+    ran = keeper.run(replace(ORDER, mode="detonate"))
+    read = [finding for finding in ran.report["findings"] if finding["rule"] == "secret.read"]
+    assert [(finding["severity"], finding["phase"]) for finding in read] == [("high", "import")]
+    assert f"{HOME_IN_JAIL}/.ssh/id_rsa" in read[0]["title"]
+    assert ran.summary["verdict"] == "high"
+    # Laying and setting the decoys is no change of the package's.
+    assert ran.report["files"] == []
+
+
+def test_bait_that_turns_up_in_a_file_or_the_output_is_told(keeper: RunKeeper) -> None:
+    def leak(jail: Jail) -> int:
+        jail.put("tmp/loot", jail.start.variables["NPM_TOKEN"])
+        calm(jail)
+        jail.write("stderr", jail.start.variables["GITHUB_TOKEN"].encode()[::-1])
+        return 0
+
+    keeper.works["import"] = leak
+    ran = keeper.run(replace(ORDER, mode="import"))
+    leaks = {(line["target"], line["reason"]) for line in ran.evidence if line["kind"] == "leak"}
+    assert leaks == {("NPM_TOKEN", "file /tmp/loot"), ("GITHUB_TOKEN", "output on stderr")}
+
+
+def test_names_that_are_asked_for_are_told(keeper: RunKeeper) -> None:
+    question = b"\xab\xcd\x01\0\0\1\0\0\0\0\0\0\x04evil\x07example\0\0\x01\0\x01"
+
+    def ask(jail: Jail) -> int:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(10)
+            client.sendto(question, jail.addresses[0])
+            client.recv(512)
+        return calm(jail)
+
+    keeper.works["import"] = ask
+    ran = keeper.run(replace(ORDER, mode="import"))
+    assert [(item["kind"], item["target"]) for item in ran.report["network"]] == [
+        ("dns", "evil.example")
+    ]
+
+
+def test_the_index_is_there_while_pip_runs(keeper: RunKeeper, index: Index) -> None:
+    index.add_wheel("calm", "1.0", {"calm.py": ""})
+    heard: list[bytes] = []
+
+    def ask(jail: Jail) -> int:
+        with socket.create_connection(jail.addresses[2], timeout=20) as client:
+            client.sendall(b"GET /simple/calm/ HTTP/1.1\r\n\r\n")
+            heard.append(client.recv(1 << 16))
+        return calm(jail)
+
+    keeper.works["pip"] = ask
+    keeper.run()
+    assert heard[0].startswith(b"HTTP/1.1 200")
+
+
+def test_the_evidence_has_each_line_with_its_phase_and_time(keeper: RunKeeper) -> None:
+    before_sec = time.time()
+    ran = keeper.run(replace(ORDER, mode="import"))
+    assert {line["kind"] for line in ran.evidence} >= {"output", "end"}
+    for line in ran.evidence:
+        assert before_sec - 1 < line["at"] < time.time() + 1
+        assert (line["phase"], line["trigger"]) in (("install", None), ("import", "calm"))
+    ends = [line for line in ran.evidence if line["kind"] == "end"]
+    assert [(end["outcome"], end["exit_code"], end["dropped"]) for end in ends] == [
+        ("ok", 0, {}),
+        ("ok", 0, {}),
+    ]
+
+
+# What ends a phase or a run.
+
+
+def test_a_phase_has_a_time(keeper: RunKeeper) -> None:
+    keeper.works["import"] = endless
+    ran = keeper.run(replace(ORDER, mode="detonate"), run_timeout_sec=1)
+    assert ("import", "calm", "timeout") in ran.outcomes
+    assert ran.outcomes[-1] == ("execute", "calm", "ok")
+    assert ran.kills == [2]
+    assert ran.summary["outcome"] == "timeout"
+    assert "RUN_TIMEOUT_SEC" in ran.summary["reason"]
+
+
+def test_a_run_has_a_budget_and_what_it_leaves_out_is_not_run(keeper: RunKeeper) -> None:
+    keeper.works["start"] = endless
+    ran = keeper.run(replace(ORDER, mode="detonate"), run_budget_sec=1)
+    assert ran.outcomes == [("install", None, "ok"), ("start", None, "timeout")]
+    assert "RUN_BUDGET_SEC" in ran.summary["reason"]
+    assert len(ran.report["coverage"]["not_run"]) == 2
+    assert "RUN_BUDGET_SEC" in ran.report["coverage"]["not_run"][0]
+    assert ran.summary["verdict"] != "clean"
+
+
+def test_the_service_can_stop_a_run_and_gets_its_report(keeper: RunKeeper) -> None:
+    def stopped(jail: Jail) -> int:
+        jail.put("home/.bashrc")
+        calm(jail)
+        keeper.stream.shutdown(socket.SHUT_WR)
+        return endless(jail)
+
+    keeper.works["start"] = stopped
+    ran = keeper.run(replace(ORDER, mode="detonate"))
+    assert ran.outcomes == [("install", None, "ok"), ("start", None, "interrupted")]
+    assert ran.summary["outcome"] == "interrupted"
+    assert [item["path"] for item in ran.report["files"]] == [f"{HOME_IN_JAIL}/.bashrc"]
+    assert ran.names()[-1] == "end"
+
+
+def test_a_stop_is_heard_while_the_index_is_silent(keeper: RunKeeper, index: Index) -> None:
+    index.answer("/simple/pip/", hang)
+
+    def stopped(jail: Jail) -> int:
+        keeper.stream.shutdown(socket.SHUT_WR)
+        return endless(jail)
+
+    keeper.works["pip"] = stopped
+    before_sec = time.monotonic()
+    assert keeper.run().summary["outcome"] == "interrupted"
+    assert time.monotonic() - before_sec < 10
+
+
+def test_the_disk_has_a_size(keeper: RunKeeper) -> None:
+    keeper.works["pip"] = endless
+    ran = keeper.run(max_disk_bytes=0)
+    assert ran.outcomes == [("install", None, "disk")]
+    assert "MAX_DISK_BYTES" in ran.summary["reason"]
+
+
+def test_a_kill_for_want_of_memory_is_told_in_its_phase(keeper: RunKeeper) -> None:
+    def greedy(jail: Jail) -> int:
+        calm(jail)
+        keeper.oom_kills += 1
+        return -9
+
+    keeper.works["import"] = greedy
+    ran = keeper.run(replace(ORDER, mode="detonate"))
+    assert ran.outcomes[2:] == [("import", "calm", "memory"), ("execute", "calm", "ok")]
+    assert "RLIMIT_AS_MB" in ran.summary["reason"]
+
+
+def test_the_download_limit_ends_the_phase(keeper: RunKeeper, index: Index) -> None:
+    index.add_wheel("calm", "1.0", {"calm.py": ""})
+
+    def ask(jail: Jail) -> int:
+        with socket.create_connection(jail.addresses[2], timeout=20) as client:
+            client.sendall(b"GET /simple/calm/ HTTP/1.1\r\n\r\n")
+            client.recv(1 << 16)
+        return endless(jail)
+
+    keeper.works["pip"] = ask
+    ran = keeper.run(max_download_bytes=10)
+    assert ran.outcomes == [("install", None, "download_cap")]
+    assert "MAX_DOWNLOAD_BYTES" in ran.summary["reason"]
+
+
+def test_an_index_that_does_not_answer_ends_the_run(keeper: RunKeeper) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    keeper.machine = replace(keeper.machine, index_url=f"http://127.0.0.1:{port}/simple")
+    keeper.works["pip"] = endless
+    ran = keeper.run()
+    assert ran.outcomes == [("install", None, "error")]
+    assert ran.summary["outcome"] == "error"
+    assert "does not answer" in ran.summary["reason"]
+
+
+def test_a_jail_that_cannot_be_made_is_an_error(keeper: RunKeeper) -> None:
+    def refuse(start: Start) -> None:
+        keeper.answer(Answer(start.jail, True, error="no namespaces here"), [])
+
+    keeper.be_jail = refuse  # type: ignore[method-assign]
+    ran = keeper.run()
+    assert ran.outcomes == [("install", None, "error")]
+    assert "no namespaces here" in ran.summary["reason"]
+
+
+def test_a_jail_that_does_not_come_to_the_launcher_is_an_error(keeper: RunKeeper) -> None:
+    def fail(jail: Jail) -> int:
+        jail.write("log", b"[E] no such mount\x1b[2J")
+        return 255
+
+    keeper.works["pip"] = fail
+    ran = keeper.run()
+    assert ran.outcomes == [("install", None, "error")]
+    assert "no such mount" in ran.summary["reason"]
+    assert "\x1b" not in ran.summary["reason"]
+
+
+def test_a_run_keeper_that_ends_costs_the_phase(keeper: RunKeeper) -> None:
+    def vanish(jail: Jail) -> int:
+        keeper.control.shutdown(socket.SHUT_RDWR)
+        return calm(jail)
+
+    keeper.works["pip"] = vanish
+    ran = keeper.run()
+    assert ran.summary["outcome"] in ("ok", "error")
+    assert ran.names()[-1] == "end"
+
+
+def test_a_pipe_that_somebody_holds_open_keeps_nobody_waiting(
+    keeper: RunKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_room, "MAX_DRAIN_SEC", 0.3)
+    spare: list[int] = []
+
+    def hold(jail: Jail) -> int:
+        spare.append(os.dup(jail.ends["trace"]))
+        return calm(jail)
+
+    keeper.works["pip"] = hold
+    assert keeper.run().outcomes == [("install", None, "ok")]
+    os.close(spare[0])
+
+
+def test_a_fault_of_ours_is_a_complaint_and_nothing_more(keeper: RunKeeper) -> None:
+    keeper.machine = replace(keeper.machine, cache="/absent")
+    ran = keeper.run()
+    assert ran.names() == ["complaint"]
+    assert b"FileNotFoundError" in ran.frame("complaint")
+
+
+# Only the hosts.
+
+
+def test_hosts_are_told_one_a_line(keeper: RunKeeper, index: Index) -> None:
+    index.entry("pip", url="https://files.example/pip.whl")
+    ran = keeper.run(replace(ORDER, task="hosts"))
+    own = index.origin.partition("//")[2]
+    assert sorted(ran.frame("text").decode().splitlines()) == sorted([own, "files.example"])
+    assert ran.summary["outcome"] == "ok"
+    assert ran.starts == []
+    assert ran.names()[-1] == "end"
+
+
+def test_hosts_of_an_index_that_is_down_are_an_error(keeper: RunKeeper) -> None:
+    keeper.machine = replace(keeper.machine, index_url="http://127.0.0.1:1/simple")
+    ran = keeper.run(replace(ORDER, task="hosts"))
+    assert ran.names() == ["summary", "end"]
+    assert ran.summary["outcome"] == "error"
+    assert "does not answer" in ran.summary["reason"]
+
+
+def test_nothing_waits_for_a_service_that_is_gone(keeper: RunKeeper) -> None:
+    def leave(jail: Jail) -> int:
+        keeper.stream.shutdown(socket.SHUT_RDWR)
+        return endless(jail)
+
+    keeper.works["pip"] = leave
+    keeper.run()
+    wait_for(lambda: keeper.kills == [0])
