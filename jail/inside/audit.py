@@ -1,8 +1,10 @@
-"""The audit hook: tells the watch which line of which file asked for what the kernel sees being done.
+"""The audit hook: tells the watch which line of which file asked for what the kernel sees being
+done.
 
-Runs in every Python of the jail, by a .pth file of the interpreter, which gives it two names: FIFO, where its lines go,
-and HOME, the home folder. It writes JSON lines, each in one piece. Anything in the process can forge or silence it:
-what it says is annotation, and its silence is evidence.
+Runs in every Python of the jail, by a .pth file of the interpreter, which gives it two names:
+FIFO, where its lines go, and HOME, the home folder. It writes JSON lines, each in one piece.
+Anything in the process can forge or silence it: what it says is annotation, and its silence is
+evidence.
 """
 
 import _thread
@@ -15,7 +17,8 @@ FIFO: str = globals()["FIFO"]
 HOME: str = globals()["HOME"]
 
 LIBRARY = os.__file__.removesuffix("os.py")
-# What a package put first on the path, by PYTHONPATH say, must not stand for the library that this is made of.
+# What a package put first on the path, by PYTHONPATH say, must not stand for the library that
+# this is made of.
 whole_path = sys.path[:]
 sys.path[:] = [LIBRARY.rstrip("/"), f"{LIBRARY}lib-dynload"]
 import json  # noqa: E402
@@ -32,16 +35,23 @@ from typing import Any  # noqa: E402
 sys.path[:] = whole_path
 
 OWN_FILE = sys._getframe().f_code.co_filename
-# Nobody's doing but the machinery's: the standard library and pip, the import system, the launcher and this.
+# Nobody's doing but the machinery's: the standard library and pip, the import system, the
+# launcher and this.
 TRUSTED = (LIBRARY, f"{sys.prefix}/", "<frozen", f"{OWN_FILE.rpartition('/')[0]}/")
 MAX_LINE_BYTES = 4000  # below PIPE_BUF, so that the lines of many processes don't mix
 MAX_TWIN_CHARS = 500  # of a command: as many as the watch compares
 MAX_CODE_BYTES = 64 << 10
 CHUNK_BYTES = 1600
 
-# Audit events by what a reader calls them, each with the place of the argument that a reader wants (Python's "Audit
-# events table").
-COMMANDS = {"subprocess.Popen": 1, "os.system": 0, "os.exec": 1, "os.posix_spawn": 1, "pty.spawn": 0}
+# Audit events by what a reader calls them, each with the place of the argument that a reader wants
+# (Python's "Audit events table").
+COMMANDS = {
+    "subprocess.Popen": 1,
+    "os.system": 0,
+    "os.exec": 1,
+    "os.posix_spawn": 1,
+    "pty.spawn": 0,
+}
 ADDRESSES = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.bind": 1}
 NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethostbyaddr": 0}
 PATHS = {"os.remove": 0, "os.rename": 1, "open": 0}
@@ -61,7 +71,16 @@ WATCHED = {
 # What turns text that nobody can read into code, by the names that code has for it.
 DECODERS = {
     *("b64decode", "b32decode", "b16decode", "b85decode", "a85decode", "urlsafe_b64decode"),
-    *("decodebytes", "decompress", "unhexlify", "fromhex", "a2b_base64", "rot13", "rot_13", "marshal"),
+    *(
+        "decodebytes",
+        "decompress",
+        "unhexlify",
+        "fromhex",
+        "a2b_base64",
+        "rot13",
+        "rot_13",
+        "marshal",
+    ),
 }
 MAX_DEPTH, MAX_CODES_READ = 3, 300  # of functions that call functions, in search of a decoder
 # These execute what they are given; what the rest of the library compiles, it has written itself.
@@ -188,8 +207,11 @@ def reaches_decoder(frame: FrameType) -> bool:
 
 
 def is_decoded(frame: FrameType | None, source: bytes) -> bool:
-    """Whether who executes `source`, or the generated code that does so itself, had to decode it first."""
-    # The machinery that executes a .pth file ends in this file, which has the words of all decoders.
+    """Whether who executes `source`, or the generated code that does so itself, had to decode it
+    first.
+    """
+    # The machinery that executes a .pth file ends in this file, which has the words of all
+    # decoders.
     while frame and frame.f_code.co_filename != OWN_FILE:
         if reaches_decoder(frame):
             return not is_literal(frame, source)
@@ -280,7 +302,8 @@ def tell_code(event: str, what: Any, direct: FrameType) -> None:
     if not isinstance(source, bytes):
         return
     decoded = is_decoded(frame, source)
-    # What was not decoded is told only of who executes it himself. setuptools executes setup.py as a string.
+    # What was not decoded is told only of who executes it himself. setuptools executes setup.py
+    # as a string.
     if decoded or (frame is direct and "/setuptools/" not in frame.f_code.co_filename):
         send_code(source, frame, decoded)
 

@@ -1,26 +1,29 @@
 """The process tree of one jail, by the kernel's account: whose doing each call of the trace is.
 
-strace tells a child's first calls maybe before the call that made it has returned, and a thread's calls under a number
-of its own. Here each call gets the process that it counts for.
+strace tells a child's first calls maybe before the call that made it has returned, and a thread's
+calls under a number of its own. Here each call gets the process that it counts for.
 """
 
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from jail.watch.trace import Call, End, Execute, ExitAll, Fork, Reach
+from jail.watch.calls import Call, End, Execute, ExitAll, Fork, Reach
 
 # Of the calls of a process whose parent is not known yet; each counts CALL_BYTES at least.
 MAX_WAITING_BYTES = 1 << 20
 CALL_BYTES = 4096
-# Of processes that ended and had done nothing that is an event: a flood of them must not hide the others.
+# Of processes that ended and had done nothing that is an event: a flood of them must not hide the
+# others.
 MAX_QUIET = 1000
 MAX_TITLE_CHARS = 300
 
 
 @dataclass(eq=False, slots=True)
 class Process:
-    """A process of the jail. `pid` is strace's number for it, `jail_pid` the one that it knows itself by."""
+    """A process of the jail. `pid` is strace's number for it, `jail_pid` the one that it knows
+    itself by.
+    """
 
     pid: int
     number: int  # in order of birth: pids come again
@@ -45,7 +48,9 @@ class Process:
 
     @property
     def family(self) -> tuple[int, ...]:
-        """Who may have asked for what it does, by jail_pid: itself or, while it is a copy, its parent."""
+        """Who may have asked for what it does, by jail_pid: itself or, while it is a copy, its
+        parent.
+        """
         if self.fresh and self.parent:
             return (self.jail_pid, self.parent.jail_pid)
         return (self.jail_pid,)
@@ -73,10 +78,13 @@ class ProcessTree:
         self.ended: list[Process] = []
         self.leaders: dict[int, int] = {}  # of threads
         self.jail_pids: set[int] = set()
+        self.unnumbered = 0  # processes whose number in the jail is not known
         self.left_at_work: list[Process] = []  # when the launcher ended
 
     def assign(self, call: Call) -> Iterator[tuple[Process, Call]]:
-        """The calls that can now be said to be somebody's: this one, or those that waited for it, or none."""
+        """The calls that can now be said to be somebody's: this one, or those that waited for it, or
+        none.
+        """
         if not self.launcher:
             self.wait_for_launcher(call)
             return
@@ -124,6 +132,7 @@ class ProcessTree:
         """Now that its parent is known, what it did can be told."""
         process.parent, process.jail_pid = parent, jail_pid
         self.jail_pids.add(jail_pid)
+        self.unnumbered += jail_pid == 0
         waiting, process.waiting = process.waiting, []
         return waiting
 

@@ -1,6 +1,7 @@
 """What the Python witness says: the lines of jail/inside/audit.py. Annotation, never proof.
 
-Anything in the jail can write to the FIFO that they come by: lines may be forged, malformed, endless.
+Anything in the jail can write to the FIFO that they come by: lines may be forged, malformed,
+endless.
 """
 
 import hashlib
@@ -19,7 +20,8 @@ MAX_LINE_BYTES = 8 << 10  # the hook keeps to half of it
 MAX_PID = 1 << 22  # the kernel's own limit
 MAX_PIDS = 200_000
 MAX_SOURCE_BYTES = 1 << 40  # that a piece of source may say it has
-# Of each kind. A build may run thousands of commands, and each without a saying would count as hidden.
+# Of each kind. A build may run thousands of commands, and each without a saying would count as
+# hidden.
 MAX_SAYINGS, MAX_SAYINGS_BYTES = 10_000, 8 << 20
 # Of a command: as much as two witnesses need to be found to tell of the same.
 MAX_TWIN_CHARS = 500
@@ -80,7 +82,8 @@ def parse_event(line: bytes) -> Started | Saying | Piece:
     {"event": "start", "pid": 7, "what": ["/usr/bin/python3", "x.py"]}
     {"event": "spawn", "pid": 7, "what": "true from-pth", "at": "/tmp/x.py:3"}
     {"event": "address", "pid": 7, "what": ["203.0.113.1", 443], "at": "/tmp/x.py:4"}
-    {"event": "code", "pid": 7, "id": 1, "text": "7072696e74", "at": "x.py:5", "bytes": 5, "decoded": true}
+    {"event": "code", "pid": 7, "id": 1, "text": "7072696e74", "at": "x.py:5", "bytes": 7,
+     "decoded": true}
     {"event": "code", "pid": 7, "id": 1, "text": "2829"}
     """
     if len(line) > MAX_LINE_BYTES:
@@ -163,8 +166,8 @@ class Source:
 class PythonWitness:
     """The account that all Pythons of one jail give, by the pid that each process knows itself by.
 
-    `tell` takes each piece of generated source (Code) as soon as it is whole; its second argument is the time, in
-    seconds since 1970, or None for now. It returns whether there was room.
+    `tell` takes each piece of generated source (Code) as soon as it is whole; its second argument
+    is the time, in seconds since 1970, or None for now. It returns whether there was room.
     """
 
     def __init__(self, tell: Callable[[Event, float | None], bool]) -> None:
@@ -180,7 +183,9 @@ class PythonWitness:
         self.rest = b""
 
     def take(self, data: bytes) -> None:
-        """Some bytes of the audit FIFO. Give them before the trace of the same time: Python says what it will do."""
+        """Some bytes of the audit FIFO. Give them before the trace of the same time: Python says
+        what it will do.
+        """
         *lines, self.rest = (self.rest + data).split(b"\n")
         # Enough to be seen to be too long.
         self.rest = self.rest[: MAX_LINE_BYTES + 1]

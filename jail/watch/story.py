@@ -1,32 +1,48 @@
-"""The story of one jail: what the kernel saw, with who did it and what Python should have said of it."""
+"""The story of one jail: what the kernel saw, with who did it and what Python should have said of
+it.
 
+The trace names a program or an address as strace read it, just before the kernel did: a second
+thread can have changed it in between. So nothing is passed over by its name alone, and a result
+that the name can't have is told by itself.
+"""
+
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
-from jail.watch.events import Actor, Event, FileChanged
-from jail.watch.python_witness import PythonWitness
+from jail.watch.calls import Call, Delete, End, Execute, FirstCallUnseen, Reach, Socket
+from jail.watch.events import (
+    Actor,
+    Change,
+    Exec,
+    FileChanged,
+    LeftAtWork,
+    ProcessEnded,
+    WitnessTampered,
+    printable,
+)
+from jail.watch.ledger import Bait, Ledger, Tell
+from jail.watch.processes import Process, ProcessTree
+from jail.watch.programs import (
+    JAIL_PYTHON,
+    is_missing,
+    is_pip_again,
+    is_pool_helper,
+    is_system_look,
+    program_name,
+    program_words,
+)
+from jail.watch.python_witness import MAX_TWIN_CHARS, PythonWitness, Said
+from jail.watch.reaches import Reaches
+from jail.watch.trace import TraceReader
 
-# Tells an event and when it was, in seconds since 1970, or None for now: whether there was room for it.
-Tell = Callable[[Event, float | None], bool]
-
-
-class Bait(Protocol):
-    """What the story needs of the decoys."""
-
-    @property
-    def paths(self) -> Sequence[str]:
-        """The decoy files, as the jail sees them."""
-
-    def search(self, kind: str, where: str, data: bytes, actor: Actor) -> bool:
-        """Tell each decoy whose value is in `data`, the first time (BaitLeaked with `kind where`): whether one is.
-
-        `kind` ("command", "packet to") has a bound of its own on the bytes that are searched.
-        """
+MAX_SEARCHED_BYTES = 64 << 10  # of one command
+EXIT_GROUP = {231, 94}  # its number on x86-64 and on arm64
 
 
 class Story:
-    """Reads the trace of one jail and tells its events, each with the process and the place that it came from.
+    """Reads the trace of one jail and tells its events, each with the process and the place that it
+    came from.
 
     Args:
         launch_kind: the first word for launch.py; "pip" is the only one that makes a difference.
@@ -34,8 +50,9 @@ class Story:
         account: what Python says; feed it before the trace of the same time.
         bait: where values of decoys are searched for.
         tell: takes the events.
-        program_of: for a process, by the pid of the trace, that has just started a program: which program and
-            arguments the kernel started, as the call should have named them; None where that can't be known.
+        program_of: for a process, by the pid of the trace, that has just started a program: which
+            program and arguments the kernel started, as the call should have named them; None where
+            that can't be known.
     """
 
     def __init__(
@@ -47,39 +64,190 @@ class Story:
         tell: Tell,
         program_of: Callable[[int], tuple[str, tuple[str, ...]] | None] | None = None,
     ) -> None:
-        self.lost: Counter[str] = Counter()  # by kind, for Record.lose; the account's are among them after finish()
+        self.is_pip = launch_kind == "pip"
+        self.account, self.bait, self.tell = account, bait, tell
+        self.ledger = Ledger(account, tell)
+        self.reaches = Reaches(self.ledger, bait, index)
+        self.program_of = program_of
+        self.reader = TraceReader()
+        self.tree = ProcessTree(JAIL_PYTHON.encode())
+        self.lost: Counter[str] = Counter()  # by kind, for Record.lose; whole after finish()
+        self.main_argv: tuple[str, ...] | None = None  # as it was meant to be
 
     @property
     def started(self) -> bool:
         """Whether the kernel saw the launcher start."""
-        return False
+        return self.tree.launcher is not None
 
     @property
     def main_exit(self) -> tuple[int | None, str | None] | None:
-        """How the launcher's child, which runs the phase, ended: (exit code, None) or (None, signal's name).
+        """How the launcher's child, which runs the phase, ended: (exit code, None) or (None,
+        signal's name).
 
         None while it runs, and where the trace ends before it does.
         """
-        return None
+        main = self.tree.main
+        if not main or (main.exit_code is None and main.signal is None):
+            return None
+        return main.exit_code, main.signal
 
     @property
     def python_witness(self) -> bool:
         """Whether the hook spoke in the launcher's child; where there is no trace, in any process."""
-        return False
+        if self.tree.main:
+            return self.tree.main.jail_pid in self.account.started
+        return bool(self.account.started)
 
     def take_trace(self, data: bytes) -> None:
         """Some bytes of strace's output."""
+        for call in self.reader.take(data):
+            self.take(call)
+
+    def take(self, call: Call) -> None:
+        for process, assigned in self.tree.assign(call):
+            self.act(process, assigned)
+
+    def act(self, process: Process, call: Call) -> None:
+        match call:
+            case Reach():
+                self.reaches.reach(process, call)
+            case Execute():
+                self.execute(process, call)
+            case Socket():
+                self.reaches.make(call)
+            case Delete():
+                self.delete(process, call)
+            case End():
+                self.give_up(process)
+                self.ledger.tell_failures(process)
+            case FirstCallUnseen() if call.number not in EXIT_GROUP:
+                what = f"the first call of {process.title}, number {call.number}, was not shown"
+                self.ledger.tell_contradiction(process, what)
+
+    def execute(self, process: Process, call: Execute) -> None:
+        if process.failed and process.failed.argv != call.argv:
+            self.give_up(process)
+        program = program_name(call)
+        if call.error:
+            # PATH is searched: it may be found in the next folder.
+            process.failed = process.failed or call
+            self.ledger.count_failure(process, program, call.error)
+            return
+        process.failed = None
+        argv = program_words(call, program)
+        if call.is_unread or is_missing(program):
+            self.ledger.tell_contradiction(
+                process, f"{program}, which can't be started, was started"
+            )
+        actual = self.program_of(process.pid) if self.program_of else None
+        if actual and actual != (program, argv):
+            self.ledger.tell_contradiction(
+                process, f"{program} was to be started, and {actual[0]} was"
+            )
+            program, argv = actual
+        self.tell_exec(process, call, program, argv)
+        self.become(process, program, argv)
+
+    def become(self, process: Process, program: str, argv: tuple[str, ...]) -> None:
+        """What pip starts is the package's, a build backend or git say, unless it is pip once more
+        or looks at the system. Descent and the first program decide, by the kernel's account: a
+        package can neither claim to be pip nor turn into it.
+        """
+        is_main = process is self.tree.main
+        if process.fresh and process.own:
+            is_pips = is_pip_again(program, argv) or is_system_look(program, process.program)
+            process.own = self.is_pip and (is_main or is_pips)
+        if process.fresh and is_main:
+            self.main_argv = argv
+        process.program, process.argv, process.fresh = program, argv, False
+
+    def give_up(self, process: Process) -> None:
+        """Tell the program that a process could not become."""
+        failed, process.failed = process.failed, None
+        if failed:
+            program = program_name(failed)
+            self.tell_exec(process, failed, program, program_words(failed, program))
+
+    def tell_exec(
+        self, process: Process, call: Execute, program: str, argv: tuple[str, ...]
+    ) -> None:
+        if call.is_cut:
+            self.ledger.tell_cut(process, "exec")
+        line = b" ".join(call.argv)
+        # As a list, or as the string that a shell gets for its last word.
+        twins = {text[:MAX_TWIN_CHARS].decode("latin-1") for text in (line, *call.argv[-1:])}
+        place = self.account.place(Said.SPAWN, process.family, twins)
+        is_helper = is_pool_helper(program, argv)
+        actor = self.ledger.actor(process, place, expected=not is_helper)
+        key = (Exec, process.number, program, argv, call.error)
+        self.ledger.tell_once(key, process, Exec(program, argv, call.error, actor, is_helper))
+        title = " ".join(argv)
+        self.bait.search(
+            "command",
+            title[:200],
+            line[:MAX_SEARCHED_BYTES],
+            Actor(process.pid, title[:300], place, process.own),
+        )
+
+    def delete(self, process: Process, call: Delete) -> None:
+        path = os.path.join(call.folder, call.name)  # noqa: PTH118 - they are bytes
+        plain = printable(os.path.normpath(path).replace(b"//", b"/"))
+        # pip tidies up. A path that leads back may come by a link, and only looks like pip's.
+        is_tidying = self.is_pip and plain.startswith("/tmp/pip-") and b".." not in path  # noqa: S108
+        if not process.own and not is_tidying:
+            actor = self.ledger.actor(process, None, expected=False)
+            self.file_changed(FileChanged(plain, Change.DELETED, None, None, actor))
 
     def file_changed(self, event: FileChanged) -> None:
         """Tell a change of a file, once, with the place where Python says it opened it."""
+        self.ledger.tell_file(event)
 
     def opened_at(self, path: str) -> str | None:
         """Where Python says that it opened `path`, as the jail names it: for BaitRead and the like."""
-        return None
+        return self.account.place(Said.OPEN, [0], [path])
 
     def finish(self, questions: dict[str, float]) -> None:
-        """Tell what is known only at the end: names asked for, processes, source cut off, a false Python witness.
+        """Tell what is known only at the end: names asked for, processes, source cut off, a false
+        Python witness.
 
         Args:
-            questions: each name that the resolver was asked for, and when first, in seconds since 1970.
+            questions: each name that the resolver was asked for, and when first, in seconds since
+                1970.
         """
+        for call in self.reader.finish():
+            self.take(call)
+        for process, assigned in self.tree.settle_all():
+            self.act(process, assigned)
+        for process in [*self.tree.alive.values()]:
+            self.give_up(process)
+            self.ledger.tell_failures(process)
+        self.reaches.tell_names(questions)
+        self.account.finish()
+        self.tell_processes()
+        self.tell_tampering()
+        self.lost += self.account.lost + self.tree.lost
+
+    def tell_processes(self) -> None:
+        for process in self.tree.everybody():
+            is_as_meant = process is self.tree.main and process.argv is self.main_argv
+            event = ProcessEnded(
+                process.pid,
+                process.parent.pid if process.parent else 0,
+                process.argv,
+                process.exit_code,
+                process.signal,
+                process.own or is_as_meant,
+                process.acted,
+            )
+            self.tell(event, None)
+        if self.tree.left_at_work:
+            count = len(self.tree.left_at_work)
+            self.tell(LeftAtWork(count, self.tree.left_at_work[0].title), None)
+
+    def tell_tampering(self) -> None:
+        """Whether lines of the Python witness can't be the hook's."""
+        strangers = len(self.account.pids - self.tree.jail_pids) - self.tree.unnumbered
+        if self.started and (self.account.malformed or strangers > 0):
+            lines = f"{self.account.malformed} malformed lines"
+            reason = f"{lines}, {max(strangers, 0)} processes that do not exist"
+            self.tell(WitnessTampered(reason), None)

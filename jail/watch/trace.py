@@ -1,16 +1,32 @@
-"""The kernel witness: reads what strace writes of one jail, and makes typed calls of it. It judges nothing.
+"""The kernel witness: reads what strace writes of one jail, and makes typed calls of it. It judges
+nothing.
 
-strace runs as `strace -f -q -y --seccomp-bpf --decode-pids=pidns -xx -s 4096`: a line for each call, with every string
-in hexadecimal, so that nothing of the jail can look like a part of a line. What is hostile is the amount: long lines,
-many lines, calls that never come to an end. All are bounded, and what was cut is marked.
+strace runs as `strace -f -q -y --seccomp-bpf --decode-pids=pidns -xx -s 4096`: a line for each
+call, with every string in hexadecimal, so that nothing of the jail can look like a part of a
+line. What is hostile is the amount: long lines, many lines, calls that never come to an end. All
+are bounded, and what was cut is marked.
 """
 
 import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
+from jail.watch.calls import (
+    UNFINISHED,
+    Act,
+    Address,
+    Call,
+    Delete,
+    End,
+    Execute,
+    ExitAll,
+    Family,
+    FirstCallUnseen,
+    Fork,
+    Reach,
+    Socket,
+)
 from jail.watch.events import printable
 
 MAX_LINE_BYTES = 1 << 20
@@ -19,125 +35,6 @@ HEAD_BYTES, TAIL_BYTES = 64 << 10, 4 << 10
 # Of the lines of all calls that have not returned; beyond it only their heads are kept.
 MAX_UNFINISHED_BYTES = 64 << 20
 
-
-class Act(StrEnum):
-    """What is done with an address."""
-
-    CONNECT = "connect"
-    BIND = "bind"
-    SEND = "send"
-
-
-class Family(StrEnum):
-    """Of a socket or an address."""
-
-    INET = "inet"
-    UNIX = "unix"
-    UNSPEC = "unspec"
-    OTHER = "other"
-
-
-@dataclass(slots=True)
-class Fork:
-    """A process or thread was made: its number for strace, and the number that it has in the jail."""
-
-    pid: int
-    child: int
-    jail_pid: int
-    is_thread: bool
-
-
-@dataclass(slots=True)
-class Execute:
-    """A program was started, or `error`.
-
-    Of a file that has no name, as execveat can start it, `file` is empty, and `folder` is what it was opened as.
-    `is_unread`: strace could not read all that the kernel read. `is_cut`: the line was too long.
-    """
-
-    pid: int
-    folder: bytes
-    file: bytes
-    argv: tuple[bytes, ...]
-    error: str | None
-    is_unread: bool = False
-    is_cut: bool = False
-
-
-@dataclass(slots=True)
-class FirstCallUnseen:
-    """A thread became a program, whose first call strace took for the result of that: its number in the kernel."""
-
-    pid: int
-    number: int
-
-
-@dataclass(slots=True)
-class Socket:
-    """A socket was made; `inode` names it in later calls."""
-
-    pid: int
-    inode: bytes
-    family: Family
-    is_datagram: bool
-
-
-@dataclass(slots=True)
-class Address:
-    """`target` is host:port, [host]:port or unix:path, and "" of what is no place to reach."""
-
-    family: Family
-    target: str = ""
-    port: str = ""
-
-
-@dataclass(slots=True)
-class Reach:
-    """A socket was connected, bound or sent from. `addresses` are those that the call names, `payloads` what it sent.
-
-    `is_short`: fewer messages were sent than were given. `is_unread`, `is_cut`: see Execute.
-    """
-
-    pid: int
-    act: Act
-    inode: bytes
-    addresses: tuple[Address, ...]
-    payloads: tuple[bytes, ...]
-    error: str | None
-    is_short: bool = False
-    is_unread: bool = False
-    is_cut: bool = False
-
-
-@dataclass(slots=True)
-class Delete:
-    """A file was deleted: `name`, in `folder` if it is relative to one."""
-
-    pid: int
-    folder: bytes
-    name: bytes
-
-
-@dataclass(slots=True)
-class ExitAll:
-    """A process is about to end with all its threads."""
-
-    pid: int
-
-
-@dataclass(slots=True)
-class End:
-    """A process or thread is gone. Both are None for a thread that became a program: it goes on as its process."""
-
-    pid: int
-    exit_code: int | None
-    signal: str | None
-
-
-Call = Fork | Execute | FirstCallUnseen | Socket | Reach | Delete | ExitAll | End
-
-# How the error of a call is written that had not returned when its process ended.
-UNFINISHED = "unfinished"
 
 # 11520 connect(8<...>, {sa_family=AF_INET, ...}, 16) = -1 ECONNREFUSED (Connection refused)
 # 11520 <... vfork resumed>)              = 43 /* 11562 in strace's PID NS */
@@ -148,7 +45,7 @@ LINE = re.compile(
     rb"(\d+) +(?:(\w+)\(|<\.\.\. (\w+) resumed>|\+\+\+ (exited with|killed by) (\w+))"
 )
 # 11520 vfork( <unfinished ...>
-# 11569 execve("\x2f\x62...", ["\x73\x68", ...], 0x7fff67ca10b0 /* 38 vars */ <pid changed to 11568 ...>
+# 11569 execve("\x2f\x62...", ["\x73\x68", ...], 0x7fff67ca10b0 <pid changed to 11568 ...>
 UNFINISHED_END = re.compile(rb"<(?:unfinished|pid changed to (\d+)) \.\.\.>")
 # = 0
 # = -1 ENOENT (No such file or directory)
@@ -163,34 +60,62 @@ RESULT = re.compile(
 # "\x74\x72\x75\x65", and "\x74\x72\x75\x65"... where it is longer than strace shows
 HEX = rb'"((?:\\x[0-9a-f]{2})*)"'
 STRING = re.compile(HEX)
-# execve("\x2f\x62\x69\x6e\x2f\x73\x68", ["\x73\x68", "\x2d\x63", "\x74\x72\x75\x65"], 0x7fff67ca10b0 /* 38 vars */)
-# execveat(7<\x2f\x6d\x65\x6d\x66\x64\x3a\x78>(deleted), "", ["\x6d"], 0x7f539d6c4a60 /* 0 vars */, AT_EMPTY_PATH)
-# execve(0x1000, NULL, NULL)                what can't be read is shown as its address
+# execve("\x2f\x62\x69\x6e\x2f\x73\x68", ["\x73\x68", "\x2d\x63"], 0x7fff67ca10b0 /* 38 vars */)
+# execveat(7<\x2f\x6d\x65\x6d\x66\x64\x3a\x78>(deleted), "", ["\x6d"], 0x7f539d6c4a60 /* 0 vars */,
+#     AT_EMPTY_PATH)
+# execve(0x1000, NULL, NULL): what strace can't read is shown as its address
 # execve("\x2f\x62", [0x1000, "\x79", ...], 0x7fff67ca10b0 /* 38 vars */)
 EXECUTE = re.compile(
     rb'(?:[^",<]*(?:<((?:\\x[0-9a-f]{2})*)>)?\S*, )??'
-    + rb"(?:" + HEX + rb"(?:\.\.\.)?|NULL|(0x[0-9a-f]+)), (\[[^]]*(?:\]|$)|NULL|0x[0-9a-f]+|)"
+    + rb"(?:"
+    + HEX
+    + rb"(?:\.\.\.)?|NULL|(0x[0-9a-f]+)), (\[[^]]*(?:\]|$)|NULL|0x[0-9a-f]+|)"
 )
 # {sa_family=AF_INET, sin_port=htons(443), sin_addr=inet_addr("\x32\x30...")}
-# {sa_family=AF_INET6, sin6_port=htons(1), sin6_flowinfo=htonl(0), inet_pton(AF_INET6, "\x3a...", &sin6_addr), ...}
+# {sa_family=AF_INET6, sin6_port=htons(1), sin6_flowinfo=htonl(0),
+#     inet_pton(AF_INET6, "\x3a\x3a\x31", &sin6_addr), sin6_scope_id=0}
 # {sa_family=AF_UNIX, sun_path="\x2f\x76\x61\x72..."}, with @ before the string if it is abstract
 # {sa_family=AF_UNSPEC, sa_data="\x00\x35\xc0\x00\x02\x09..."}
 # {sa_family=AF_NETLINK, nl_pid=0, nl_groups=00000000}
 ADDRESS = re.compile(
     rb"sa_family=(AF_\w+|0x\w+)"
-    rb'(?:, sin6?_port=htons\((\d+)\)[^"]{1,80}' + HEX + rb"|, sun_path=(@?)" + HEX + rb"|, sa_data=" + HEX + rb")?"
+    rb'(?:, sin6?_port=htons\((\d+)\)[^"]{1,80}'
+    + HEX
+    + rb"|, sun_path=(@?)"
+    + HEX
+    + rb"|, sa_data="
+    + HEX
+    + rb")?"
 )
-# 4<\x73\x6f\x63\x6b\x65\x74\x3a\x5b\x31\x35\x39\x39\x33\x5d>: the first argument, and what it stands for
+# 4<\x73\x6f\x63\x6b\x65\x74\x3a\x5b\x31\x35\x5d>: the first argument, and what it stands for
 DESCRIPTOR = re.compile(rb"[^<,]*<((?:\\x[0-9a-f]{2})*)>")
-# sendto(4<...>, "\x61\x62\x01", 30, 0, ...), sendmsg(4<...>, {..., msg_iov=[{iov_base="\x61\x62\x63", iov_len=3}], ...
+# sendto(4<...>, "\x61\x62\x01", 30, 0, ...)
+# sendmsg(4<...>, {..., msg_iov=[{iov_base="\x61\x62\x63", iov_len=3}], ...
 PAYLOAD = re.compile(rb"(?:(?<!AF_INET6), |iov_base=)" + HEX)
-# connect(4<...>, 0x1000, 16); sendto(4<...>, "\x78", 1, 0, 0x1000, 16); sendmsg(4<...>, 0x1000, 0);
-# sendmsg(4<...>, {msg_name=0x1000, msg_namelen=16, msg_iov=[{iov_base=0x1000, iov_len=1}], ...: what strace can't read
+# What strace can't read:
+# connect(4<...>, 0x1000, 16)
+# sendto(4<...>, "\x78", 1, 0, 0x1000, 16)
+# sendmsg(4<...>, 0x1000, 0)
+# sendmsg(4<...>, {msg_name=0x1000, msg_namelen=16, msg_iov=[{iov_base=0x1000, iov_len=1}], ...
+# but not what is of no length: sendto(4<...>, 0x1000, 0, 0, NULL, 0)
 UNREAD = re.compile(
-    rb"^[^,]*, 0x[0-9a-f]+(?:, [1-9]|, 0\))|, 0x[0-9a-f]+, [1-9]\d*\)|msg_name=0x|iov_base=0x[0-9a-f]+, iov_len=[1-9]"
+    rb"^[^,]*, 0x[0-9a-f]+, (?!0,)"
+    rb"|, 0x[0-9a-f]+, [1-9]\d*\)"
+    rb"|msg_name=0x"
+    rb"|iov_base=0x[0-9a-f]+, iov_len=[1-9]"
 )
 # What the kernel may answer without having read it, either.
-UNREAD_ERRORS = {"EFAULT", "EBADF", "ENOTSOCK", "EINVAL", "EOPNOTSUPP", "EISCONN", "ENOTCONN", "EPIPE", UNFINISHED}
+UNREAD_ERRORS = {
+    "EFAULT",
+    "EBADF",
+    "ENOTSOCK",
+    "EINVAL",
+    "EOPNOTSUPP",
+    "EISCONN",
+    "ENOTCONN",
+    "EPIPE",
+    UNFINISHED,
+}
 MAX_MESSAGES = 1024  # the kernel's own bound of one sendmmsg
 
 
@@ -209,7 +134,9 @@ FAMILIES = {
 
 @dataclass(slots=True)
 class Unfinished:
-    """The start of a call that has not returned. `is_renumbered`: by a thread that became another program."""
+    """The start of a call that has not returned. `is_renumbered`: by a thread that became another
+    program.
+    """
 
     name: bytes = b""
     arguments: bytes = b""
@@ -227,7 +154,9 @@ class TraceReader:
         self.unfinished_bytes = 0
 
     def take(self, data: bytes) -> Iterator[Call]:
-        """The calls that some bytes of the trace bring to an end; all are to be taken before the next bytes."""
+        """The calls that some bytes of the trace bring to an end; all are to be taken before the
+        next bytes.
+        """
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
             is_cut, self.is_rest_cut = self.is_rest_cut, False
@@ -406,7 +335,8 @@ def parse_address(match: re.Match[bytes], act: Act) -> Address:
     if path is not None:
         return Address(kind, f"unix:{abstract.decode()}{printable(unescaped(path))}")
     data = unescaped(raw or b"")
-    # The kernel takes it for IPv4 where a datagram is sent; a connect with it only ends a connection.
+    # The kernel takes it for IPv4 where a datagram is sent; a connect with it only ends a
+    # connection.
     if kind is Family.UNSPEC and act is Act.SEND and len(data) >= 6:
         number = str(int.from_bytes(data[:2]))
         return Address(kind, f"{socket.inet_ntoa(data[2:6])}:{number}", number)
@@ -414,7 +344,9 @@ def parse_address(match: re.Match[bytes], act: Act) -> Address:
 
 
 def messages_left(call: Returned) -> int:
-    """How many messages of a sendmmsg were not sent, though some were: `..., {...}], 2, MSG_DONTWAIT) = 1`."""
+    """How many messages of a sendmmsg were not sent, though some were: `..., {...}], 2,
+    MSG_DONTWAIT) = 1`.
+    """
     _, _, tail = call.text.rpartition(b"], ")
     given = tail.partition(b",")[0]
     if not given.isdigit() or not call.value:

@@ -1,0 +1,130 @@
+"""What the kernel witness tells of: a dataclass for each kind of call. trace.py makes them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Act(StrEnum):
+    """What is done with an address."""
+
+    CONNECT = "connect"
+    BIND = "bind"
+    SEND = "send"
+
+
+class Family(StrEnum):
+    """Of a socket or an address."""
+
+    INET = "inet"
+    UNIX = "unix"
+    UNSPEC = "unspec"
+    OTHER = "other"
+
+
+@dataclass(slots=True)
+class Fork:
+    """A process or thread was made: its number for strace, and the number that it has in the jail."""
+
+    pid: int
+    child: int
+    jail_pid: int
+    is_thread: bool
+
+
+@dataclass(slots=True)
+class Execute:
+    """A program was started, or `error`.
+
+    Of a file that has no name, as execveat can start it, `file` is empty, and `folder` is what it
+    was opened as. `is_unread`: strace could not read all that the kernel read. `is_cut`: the line
+    was too long.
+    """
+
+    pid: int
+    folder: bytes
+    file: bytes
+    argv: tuple[bytes, ...]
+    error: str | None
+    is_unread: bool = False
+    is_cut: bool = False
+
+
+@dataclass(slots=True)
+class FirstCallUnseen:
+    """A thread became a program, whose first call strace took for the result of that: its number in
+    the kernel.
+    """
+
+    pid: int
+    number: int
+
+
+@dataclass(slots=True)
+class Socket:
+    """A socket was made; `inode` names it in later calls."""
+
+    pid: int
+    inode: bytes
+    family: Family
+    is_datagram: bool
+
+
+@dataclass(slots=True)
+class Address:
+    """`target` is host:port, [host]:port or unix:path, and "" of what is no place to reach."""
+
+    family: Family
+    target: str = ""
+    port: str = ""
+
+
+@dataclass(slots=True)
+class Reach:
+    """A socket was connected, bound or sent from. `addresses` are those that the call names,
+    `payloads` what it sent.
+
+    `is_short`: fewer messages were sent than were given. `is_unread`, `is_cut`: see Execute.
+    """
+
+    pid: int
+    act: Act
+    inode: bytes
+    addresses: tuple[Address, ...]
+    payloads: tuple[bytes, ...]
+    error: str | None
+    is_short: bool = False
+    is_unread: bool = False
+    is_cut: bool = False
+
+
+@dataclass(slots=True)
+class Delete:
+    """A file was deleted: `name`, in `folder` if it is relative to one."""
+
+    pid: int
+    folder: bytes
+    name: bytes
+
+
+@dataclass(slots=True)
+class ExitAll:
+    """A process is about to end with all its threads."""
+
+    pid: int
+
+
+@dataclass(slots=True)
+class End:
+    """A process or thread is gone. Both are None for a thread that became a program: it goes on as
+    its process.
+    """
+
+    pid: int
+    exit_code: int | None
+    signal: str | None
+
+
+Call = Fork | Execute | FirstCallUnseen | Socket | Reach | Delete | ExitAll | End
+
+# How the error of a call is written that had not returned when its process ended.
+UNFINISHED = "unfinished"

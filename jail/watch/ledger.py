@@ -1,0 +1,102 @@
+"""The ledger of one jail: tells each act once, with who did it and whether Python was silent of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from jail.watch.calls import UNFINISHED
+from jail.watch.events import (
+    Actor,
+    Event,
+    FailedOften,
+    FileChanged,
+    TraceContradicted,
+    TraceCut,
+)
+from jail.watch.processes import Process
+from jail.watch.programs import is_python
+from jail.watch.python_witness import PythonWitness, Said
+
+# Tells an event and when it was, in seconds since 1970, or None for now: whether there was room.
+Tell = Callable[[Event, float | None], bool]
+
+MANY_FAILURES = 200  # of the same act of one process
+MAX_FAILURES = 1000  # different acts of one process that are counted
+# No failures: it is under way, or will be tried again.
+UNDER_WAY = {"EINPROGRESS", "EAGAIN", "EALREADY", "EINTR", UNFINISHED}
+
+
+class Bait(Protocol):
+    """What is needed of the decoys."""
+
+    def search(self, kind: str, where: str, data: bytes, actor: Actor) -> bool:
+        """Tell each decoy whose value is in `data`, the first time: whether one is.
+
+        BaitLeaked then says `kind where`. `kind` ("command", "packet to") has a bound of its own on
+        the bytes that are searched.
+        """
+
+
+class Ledger:
+    """`account` is what Python says; `tell` takes the events."""
+
+    def __init__(self, account: PythonWitness, tell: Tell) -> None:
+        self.account, self.tell = account, tell
+        self.told: set[tuple[object, ...]] = set()
+
+    def actor(self, process: Process, place: str | None = None, *, expected: bool = False) -> Actor:
+        """Who did it.
+
+        Where Python was `expected` to say something and did not (no `place`), it is hidden: if the
+        process is a Python, or the hook spoke in it before.
+        """
+        speaks = is_python(process.program) or not self.account.started.isdisjoint(process.family)
+        hidden = expected and speaks and place is None and not process.own
+        return Actor(process.pid, process.title, place, process.own, hidden)
+
+    def has(self, key: tuple[object, ...]) -> bool:
+        """Whether an event was told under this key: its type, the process's number, its target."""
+        return key in self.told
+
+    def tell_once(
+        self, key: tuple[object, ...], process: Process, event: Event, at_sec: float | None = None
+    ) -> None:
+        """Tell an event of a process, if none was told under this key."""
+        if key not in self.told and self.tell(event, at_sec):
+            process.acted = True
+            self.told.add(key)
+
+    def tell_contradiction(self, process: Process, what: str) -> None:
+        """Tell that the trace was shown what was not done."""
+        event = TraceContradicted(what, self.actor(process))
+        self.tell_once((TraceContradicted, process.number, what), process, event)
+
+    def tell_cut(self, process: Process, call: str) -> None:
+        """Tell that a line of the trace was too long to be kept whole."""
+        event = TraceCut(call, self.actor(process))
+        self.tell_once((TraceCut, process.number, call), process, event)
+
+    def count_failure(self, process: Process, what: str, error: str | None) -> None:
+        """Count what came to nothing: who looks for the moment between strace's look and the
+        kernel's fails very often.
+        """
+        if not error or error in UNDER_WAY:
+            return
+        if (what, error) in process.failures or len(process.failures) < MAX_FAILURES:
+            process.failures[what, error] += 1
+
+    def tell_failures(self, process: Process) -> None:
+        """At a process's end: what it did in vain hundreds of times."""
+        for (what, error), count in process.failures.items():
+            if count >= MANY_FAILURES:
+                event = FailedOften(what, error, count, self.actor(process))
+                self.tell_once((FailedOften, process.number, what, error), process, event)
+
+    def tell_file(self, event: FileChanged) -> None:
+        """Tell a change of a file, with the place where Python says it opened it."""
+        key = (FileChanged, event.path, event.change)
+        if key in self.told:
+            return
+        place = event.place or self.account.place(Said.OPEN, [0], [event.path])
+        if self.tell(replace(event, place=place), None):
+            self.told.add(key)

@@ -1,0 +1,165 @@
+"""Who was reached for: sockets that are connected, bound and sent from, and names that are asked
+for.
+
+The trace names an address as strace read it, just before the kernel did: a second thread can have
+changed it in between. So nothing is passed over by its name alone, and a result that this name
+can't have is told by itself.
+"""
+
+from dataclasses import replace
+
+from jail.orders import DNS_PORT, INDEX_PORT
+from jail.watch.calls import Act, Address, Family, Reach, Socket
+from jail.watch.events import Connection, NameAsked, Net, is_near
+from jail.watch.ledger import Bait, Ledger
+from jail.watch.processes import STRANGER, Process
+from jail.watch.python_witness import Said, plain_name
+from jail.watch.resolver import MALFORMED, parse_question
+
+MAX_SOCKETS = 200_000
+MAX_ASKED = 10_000  # questions whose sender is known
+
+RESOLVER = f"127.0.0.1:{DNS_PORT}"
+INDEX = f"127.0.0.1:{INDEX_PORT}"
+# The C library asks nscd before it reads /etc/passwd. In the jail there is none.
+NSCD, NO_NSCD = "unix:/var/run/nscd/socket", ("ENOENT", "ECONNREFUSED")
+# Only where a route is looked for, and never for this machine.
+UNREACHABLE = {"ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN"}
+NEVER_NEAR = UNREACHABLE | {"EAFNOSUPPORT"}
+NEVER_UNIX = NEVER_NEAR | {"EINPROGRESS", "ETIMEDOUT", "EADDRNOTAVAIL"}
+UNKNOWN_PEER = "who it was connected to"
+
+
+class Reaches:
+    """`index`: whether the jail has the index on its loopback."""
+
+    def __init__(self, ledger: Ledger, bait: Bait, index: bool) -> None:
+        self.ledger, self.bait = ledger, bait
+        self.plumbing = {RESOLVER, INDEX} if index else {RESOLVER}
+        self.sockets: dict[bytes, Socket] = {}
+        self.asked: dict[str, dict[Process, None]] = {}  # names, and who sent them to a resolver
+        self.asked_elsewhere: dict[str, None] = {}  # names, in questions to another machine
+        self.last_asker = STRANGER  # who turned to the resolver last
+
+    def make(self, call: Socket) -> None:
+        """Remember a socket."""
+        if len(self.sockets) < MAX_SOCKETS:
+            self.sockets[call.inode] = call
+
+    def reach(self, process: Process, call: Reach) -> None:
+        """Tell whom a call reached for, and search what it sent."""
+        if call.is_cut:
+            self.ledger.tell_cut(process, call.act)
+        what = contradiction(call, self.sockets.get(call.inode))
+        if what:
+            self.ledger.tell_contradiction(process, what)
+        for address in call.addresses:
+            if address.target:
+                self.reach_address(process, call, address)
+        if not process.own:
+            for data in call.payloads:
+                self.send(process, call, data)
+
+    def reach_address(self, process: Process, call: Reach, address: Address) -> None:
+        target, listens = address.target, call.act is Act.BIND
+        if target == RESOLVER:
+            self.last_asker = process
+        self.ledger.count_failure(process, target, call.error)
+        if self.is_passed_over(call, target):
+            return
+        net = self.net(call, address)
+        key = (Connection, process.number, net, target, listens, call.error)
+        if self.ledger.has(key):
+            return
+        is_far = not is_near(target)
+        # Python may have been given a host by name: but only this machine's resolve.
+        twins = [target] if is_far and not listens else [target, f":{address.port}"]
+        place = self.ledger.account.place(Said.ADDRESS, [process.jail_pid], twins)
+        actor = self.ledger.actor(process, place, expected=is_far)
+        # A requirement by URL leads pip itself astray: nothing but its index is its own to ask.
+        actor = replace(actor, own=actor.own and not is_far)
+        event = Connection(net, target, listens, call.error, actor)
+        self.ledger.tell_once(key, process, event)
+
+    def is_passed_over(self, call: Reach, target: str) -> bool:
+        """Whether it is the jail's own plumbing, and came to what that comes to."""
+        if call.act is Act.BIND:
+            return False
+        return target in self.plumbing or (target == NSCD and call.error in NO_NSCD)
+
+    def net(self, call: Reach, address: Address) -> Net:
+        if call.act is Act.BIND or address.family is Family.UNIX:
+            return Net.OTHER
+        socket = self.sockets.get(call.inode)
+        return Net.UDP if socket and socket.is_datagram else Net.TCP
+
+    def send(self, process: Process, call: Reach, data: bytes) -> None:
+        # Bytes 4 and 5 of a DNS message count its questions.
+        question = parse_question(data) if data[4:6] == b"\0\1" else MALFORMED
+        if question is MALFORMED:
+            target = call.addresses[-1].target if call.addresses else UNKNOWN_PEER
+            self.bait.search("packet to", target, data, self.ledger.actor(process))
+            return
+        elsewhere = any(
+            address.port == str(DNS_PORT) and not is_near(address.target)
+            for address in call.addresses
+        )
+        self.ask(process, question.name, elsewhere)
+
+    def ask(self, process: Process, name: str, elsewhere: bool) -> None:
+        """A name was sent to our resolver, which tells it, too, or `elsewhere`."""
+        if name not in self.asked and len(self.asked) >= MAX_ASKED:
+            return
+        self.asked.setdefault(name, {})[process] = None
+        if elsewhere:
+            self.asked_elsewhere[name] = None
+            plain = name.replace(".", "").encode()
+            self.bait.search("DNS name", name[:200], plain, self.ledger.actor(process))
+
+    def tell_names(self, questions: dict[str, float]) -> None:
+        """Tell the names that were asked for: of those in `questions` our resolver knows when."""
+        for name, at_sec in {**dict.fromkeys(self.asked_elsewhere), **questions}.items():
+            place = self.ledger.account.place(Said.NAME, [0], [plain_name(name)])
+            senders = self.asked.get(name)
+            # Python asks for the names of numbers by the number.
+            expected = bool(senders) and not name.endswith(".arpa")
+            for process in senders or [self.last_asker]:
+                actor = self.ledger.actor(process, place, expected=expected)
+                event = NameAsked(name, replace(actor, own=False))
+                key = (NameAsked, process.number, name)
+                self.ledger.tell_once(key, process, event, at_sec)
+
+
+def contradiction(call: Reach, socket: Socket | None) -> str | None:
+    """What a call came to, if that can't come of what strace was shown; else None.
+
+    connect(unix:/var/run/nscd/socket) = ENETUNREACH: there was a route to be looked for.
+    """
+    # Nothing leaves by it.
+    if call.act is Act.BIND:
+        return None
+    result = call.error or "success"
+    if call.is_unread:
+        return f"{call.act} with an address that can't be read: {result}"
+    is_all_near = all(is_near(address.target) for address in call.addresses)
+    if call.is_short and call.addresses and is_all_near:
+        return f"{call.act} to this machine: messages were left unsent"
+    for address in call.addresses:
+        what = contradiction_of(address, call.error, socket)
+        if what:
+            return f"{call.act} {what}: {result}"
+    return None
+
+
+def contradiction_of(address: Address, error: str | None, socket: Socket | None) -> str | None:
+    """What is wrong about one address of a call that came to `error`; else None."""
+    target, family = address.target, address.family
+    is_other = socket is not None and socket.family is not family
+    if socket and is_other and family is not Family.UNSPEC:
+        return f"to {target or family} with a socket of the family {socket.family}"
+    if target == NSCD and error is None:
+        return f"to {target}, which is not there"
+    if not target:
+        return f"to the family {family}" if error in UNREACHABLE else None
+    never = NEVER_UNIX if family is Family.UNIX else NEVER_NEAR
+    return f"to {target}" if is_near(target) and error in never else None
