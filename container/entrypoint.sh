@@ -4,11 +4,19 @@
 # on, and buries the orphans that killed jails leave, so that no --init is needed.
 set -euf
 RUN=/run/snakehook
+# Who the service is, and who a watch is: see egress.nft.
+SERVICE=${SERVICE_USER:-65533}
+WATCH=${NSJAIL_USER:-65534}
+# What root needs here, with the number of each capability. CHOWN, DAC_OVERRIDE: the volumes belong to the
+# users that work in them. KILL, SETGID, SETUID: it becomes those users, and ends what they do. SETFCAP:
+# strace gets a user namespace with all ids. NET_ADMIN: the wall, the jails' loopback. SYS_ADMIN:
+# namespaces, mounts, cgroups.
+CAPABILITIES="CHOWN:0 DAC_OVERRIDE:1 KILL:5 SETGID:6 SETUID:7 NET_ADMIN:12 SYS_ADMIN:21 SETFCAP:31"
 
 note() { echo "snakehook: $*" >&2; }
 stop() { code=$1; shift; note "$*"; exit "$code"; }
 
-# has N: capability N is in effect (12 NET_ADMIN, 21 SYS_ADMIN)
+# has N: capability N is in effect
 has() { [ $((0x$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status) >> $1 & 1)) = 1 ]; }
 
 privileges() {
@@ -16,7 +24,10 @@ privileges() {
     # these settings exist only in the host's own network namespace
     [ ! -e /proc/sys/net/core/netdev_max_backlog ] || stop 3 "the wall would close the host's own network. Leave out: --network host"
     [ -w /etc/hosts ] || stop 3 "/etc/hosts must be writable: the wall pins its addresses there. Leave out: --read-only"
-    missing=$(has 12 || printf ' --cap-add NET_ADMIN')$(has 21 || printf ' --cap-add SYS_ADMIN')
+    missing=
+    for capability in $CAPABILITIES; do
+        has "${capability#*:}" || missing="$missing --cap-add ${capability%:*}"
+    done
     [ -z "$missing" ] || stop 3 "the runtime withholds what the sandbox and its wall need. Add:$missing"
     mkdir -p $RUN/root
     # as nsjail will do it; in a mount namespace of its own, so that nothing is left behind
@@ -64,13 +75,14 @@ wall() {
         sed -n 's/^nameserver[[:space:]]*\([^%[:space:]]*\).*/\1/p' /etc/resolv.conf
         # Docker's own resolver passes questions on from inside the container, to the servers that it notes here
         sed -n 's/^# ExtServers: \[\(.*\)\].*/\1/p' /etc/resolv.conf | tr -c '0-9a-f.:\n' '\n' | grep '[.:]'
-    } | sed '/^$/d' | fill resolvers | cat "${0%/*}/egress.nft" - | nft -f - || stop 3 "nft could not raise the wall (does the kernel have nf_tables?)"
+    } | sed '/^$/d' | fill resolvers | cat "${0%/*}/egress.nft" - |
+        nft --define "service=$SERVICE" --define "watch=$WATCH" -f - || stop 3 "nft could not raise the wall (does the kernel have nf_tables?)"
 }
 
 # addresses HOST: the operator's line in /etc/hosts, else DNS, else what was known (DNS may be silent for a while)
 addresses() {
     { awk -v h="$1" '/^[^#]/ { for (i = 2; i <= NF; i++) if ($i == h) print $1 }' $RUN/hosts | grep . ||
-        getent -s dns ahosts "$1" | awk '{ print $1 }' | grep . ||
+        setpriv --reuid "$SERVICE" --regid "$SERVICE" --clear-groups getent -s dns ahosts "$1" | awk '{ print $1 }' | grep . ||
         awk -v h="$1" '$2 == h { print $1 }' $RUN/pinned; } | sort -u
 }
 

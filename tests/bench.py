@@ -59,16 +59,19 @@ def jailed_sec(name: str, version: str) -> tuple[float, float]:
 
 
 def make_python(folder: Path) -> Path:
-    """An interpreter with the jail's pip, for the other side."""
+    """An interpreter with the pip that the jail has, for the other side."""
     sys.path.insert(0, str(ROOT))
-    import snakehook
+    from snakehook import find_pip, load_settings
 
-    python, facts = snakehook.make_jail_python(snakehook.load_settings(os.environ, service=False))
-    subprocess.run(
-        [facts["executable"], "-I", "-m", "venv", "--without-pip", str(folder / "venv")], check=True
-    )
-    shutil.copytree(python / facts["library"] / "pip", folder / "venv" / facts["library"] / "pip")
-    return folder / "venv" / "bin" / "python"
+    settings = load_settings(os.environ, service=False)
+    venv = folder / "venv"
+    command = [settings.jail_python_name, "-I", "-m", "venv", "--without-pip", str(venv)]
+    subprocess.run(command, check=True)
+    (library,) = venv.glob("lib/python3*/site-packages")
+    pip = Path(find_pip())
+    for source in (pip, *pip.parent.glob("pip-*.dist-info")):
+        shutil.copytree(source, library / source.name)
+    return venv / "bin" / "python"
 
 
 def main(rounds: int) -> None:

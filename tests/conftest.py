@@ -180,6 +180,20 @@ def jail() -> None:
 PROGRAM = (sys.executable, str(ROOT / "snakehook.py"))
 
 
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@pytest.fixture
+def online(snakehook: Snakehook, jail: None) -> Snakehook:
+    """The program with pip's own index and its certificates; skips where that can't be reached."""
+    certificates = {name: os.environ[name] for name in CERTIFICATES if name in os.environ}
+    online = snakehook.with_settings(PIP_INDEX_URL=None, **certificates)
+    lines = [line for line in online.run("check").stdout.splitlines() if " index: " in line]
+    if not lines or not lines[0].startswith("ok"):
+        pytest.skip(f"pip's own index can't be reached: {lines}")
+    return online
+
+
 @pytest.fixture
 def snakehook(environment: Mapping[str, str]) -> Snakehook:
     """The program as it is, with no promise that a jail can be made here."""
@@ -205,17 +219,22 @@ def give(path: Path) -> None:
         os.chown(path, 1000, 1000)
 
 
-def copy_program(folder: Path) -> None:
-    """The program and its libraries, for everybody to read."""
-    without = shutil.ignore_patterns("__pycache__")
-    shutil.copy(ROOT / "snakehook.py", folder)
-    shutil.copytree(ROOT / "jail", folder / "jail", ignore=without)
+def copy_libraries(folder: Path) -> None:
     falcon = importlib.util.find_spec("falcon")
     assert falcon
     assert falcon.origin
+    without = shutil.ignore_patterns("__pycache__")
     for library in LIBRARIES:
         for source in Path(falcon.origin).parent.parent.glob(library):
             shutil.copytree(source, folder / source.name, ignore=without)
+
+
+def copy_program(folder: Path) -> None:
+    """The program and its libraries, for everybody to read."""
+    shutil.copy(ROOT / "snakehook.py", folder)
+    without = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "jail", folder / "jail", ignore=without)
+    copy_libraries(folder)
     subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)  # noqa: S607
 
 

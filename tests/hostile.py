@@ -1,6 +1,5 @@
 """What the hostile suite shares: code that its packages begin with, and what is left of them."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -111,17 +110,18 @@ class Process:
 
 
 def read_process(pid: int) -> Process | None:
-    """None for what ended meanwhile, and for a zombie."""
+    """None for what has ended; a zombie has no command and no mounts."""
     folder = Path(f"/proc/{pid}")
     try:
         # 4242 (a name) S 4241 ...
         parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        words = (folder / "cmdline").read_bytes()
-        mounts = (folder / "mountinfo").read_text(errors="replace")
     except OSError:
         return None
-    command = words.decode(errors="replace").replace("\0", " ").strip()
-    return Process(pid, parent, command, mounts) if command else None
+    words, mounts = b"", ""
+    with suppress(OSError):
+        words = (folder / "cmdline").read_bytes()
+        mounts = (folder / "mountinfo").read_text(errors="replace")
+    return Process(pid, parent, words.decode(errors="replace").replace("\0", " ").strip(), mounts)
 
 
 def descendants() -> Iterator[Process]:
@@ -148,11 +148,16 @@ def processes_of(state: Path) -> list[str]:
     return found
 
 
-def groups_of(state: Path) -> list[Path]:
-    """The cgroups of the runs of a STATE_DIR."""
-    mark = hashlib.sha256(str(state).encode()).hexdigest()[:8]
+def groups() -> list[Path]:
+    """The cgroups of all runs on this machine: PID-RUN, where PID is the keeper's."""
     parents = Path("/sys/fs/cgroup").glob("**/snakehook")
-    return [group for parent in parents for group in parent.glob(f"{mark}-*")]
+    return [path for parent in parents for path in parent.iterdir() if path.is_dir()]
+
+
+def our_groups() -> list[Path]:
+    """Those of keepers that these tests have started, even if one is a zombie by now."""
+    ours = {str(process.pid) for process in descendants()}
+    return [group for group in groups() if group.name.partition("-")[0] in ours]
 
 
 def leftovers(state: Path, cache: Path | None = None) -> list[str]:
@@ -160,7 +165,7 @@ def leftovers(state: Path, cache: Path | None = None) -> list[str]:
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found = processes_of(state)
     found += [line for line in mounts if f" {state}/" in line]
-    found += [str(group) for group in groups_of(state)]
+    found += [str(group) for group in our_groups()]
     if (state / "scratch").exists():
         found += [str(path) for path in (state / "scratch").iterdir()]
     if cache:

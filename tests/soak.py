@@ -93,8 +93,8 @@ def hammer(
     for thread in threads:
         thread.start()
     end = time.monotonic() + seconds
-    while (left_sec := end - time.monotonic()) > 0:
-        over.wait(min(1.0, left_sec))
+    while time.monotonic() < end:
+        over.wait(min(1.0, max(0.0, end - time.monotonic())))
         each()
     over.set()
     for thread in threads:
@@ -128,7 +128,9 @@ def idlers(port: int, token: str, count: int) -> Iterator[list[socket.socket]]:
     thread = threading.Thread(target=drip)
     try:
         for number in range(count):
-            sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SEC)
+            # Ten from each address: a service may allow no more than sixteen.
+            source = (f"127.2.0.{number // 10 + 1}", 0)
+            sock = socket.create_connection(("127.0.0.1", port), TIMEOUT_SEC, source)
             sockets.append(sock)
             sock.sendall(beginnings[number % 4])
         thread.start()
@@ -151,14 +153,13 @@ class Size:
 
 
 def size(pid: int) -> Size:
-    status = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-    )
-    return Size(
-        int(status["VmRSS"].split()[0]) << 10,
-        len(list(Path(f"/proc/{pid}/fd").iterdir())),
-        int(status["Threads"]),
-    )
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines)
+    descriptors = 0
+    # An ordinary user may not look into a service that nobody is to look into.
+    with contextlib.suppress(PermissionError):
+        descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return Size(int(status["VmRSS"].split()[0]) << 10, descriptors, int(status["Threads"]))
 
 
 def unreported(

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Serve, Service, Snakehook, free_port
-from hostile import family_of, groups_of, leftovers, processes_of
+from hostile import family_of, leftovers, our_groups, processes_of
 from standins import Discord, Drip, Gate, Index, Recorded, Reply, Step, gate, messages_of, wait_for
 
 from snakehook import (
@@ -242,11 +242,11 @@ def test_what_a_dead_service_left_is_swept_at_start(
         with serve(API_TOKEN=TOKEN) as service:
             run_id = service.accept("slow")
             wait_for(lambda: slow.count == 1, 60)
-            had_groups = groups_of(state)
+            had_groups = our_groups()
             kill_family(service)
         # Empty cgroups are all that can be left.
-        wait_for(lambda: leftovers(state) == [str(group) for group in groups_of(state)], 2)
-        assert groups_of(state) == had_groups
+        wait_for(lambda: leftovers(state) == [str(group) for group in our_groups()], 2)
+        assert our_groups() == had_groups
         slow.opened.set()
         with serve(API_TOKEN=TOKEN) as service:
             service.finished(run_id, 60)
@@ -263,9 +263,9 @@ def test_a_sweep_leaves_alone_what_another_process_works_in(
         )
         try:
             wait_for(lambda: slow.count == 1, 60)
-            groups = groups_of(state)
+            groups = our_groups()
             with serve() as service:
-                assert groups_of(state) == groups
+                assert our_groups() == groups
                 assert service.finished(service.accept("tiny"), 60)["outcome"] == "ok"
             slow.opened.set()
             output, _ = process.communicate(timeout=60)

@@ -87,7 +87,7 @@ def test_no_queue_at_all_is_a_queue(serve: Serve) -> None:
 
 
 def test_half_open_and_slow_clients_keep_nobody_out(serve: Serve, discord: Discord) -> None:
-    with serve(**patched(MAX_REQUEST_SEC=6)) as service:
+    with serve(**patched(MAX_HEADERS_SEC=6, MAX_REQUEST_SEC=6)) as service:
         before = size(service.process.pid)
         with idlers(service.port, service.token, 100) as sockets:
             assert len(sockets) == 100
@@ -111,8 +111,10 @@ def test_clients_that_do_not_read_keep_nobody_out(serve: Serve, index: Index) ->
         before = size(service.process.pid)
         request = f"GET /v1/triage/{run_id} HTTP/1.1\r\nHost: x\r\n"
         request += f"Authorization: Bearer {service.token}\r\n\r\n"
-        for _ in range(40):
-            stack.enter_context(service.connect()).sendall(request.encode() * 3)
+        for number in range(40):
+            source = (f"127.3.0.{number // 10 + 1}", 0)
+            deaf = socket.create_connection(("127.0.0.1", service.port), 20, source)
+            stack.enter_context(deaf).sendall(request.encode() * 3)
         begun = time.monotonic()
         assert service.get(f"/v1/triage/{run_id}").status == 200
         assert service.finished(service.accept("tiny"), 60)["outcome"] == "ok"
@@ -140,7 +142,8 @@ def test_one_peer_s_many_connections_keep_nobody_out(serve: Serve) -> None:
 @pytest.mark.parametrize("drip", [b"", b"x"], ids=["silent", "slow"])
 def test_a_client_that_is_never_done_is_cut_off(serve: Serve, drip: bytes) -> None:
     """A connection costs one of five hundred places."""
-    with serve(**patched(MAX_REQUEST_SEC=3)) as service, service.connect() as connection:
+    times = {"MAX_HEADERS_SEC": 3, "MAX_REQUEST_SEC": 3}
+    with serve(**patched(**times)) as service, service.connect() as connection:
         connection.settimeout(60)
         connection.sendall(b"POST /v1/triage HTTP/1.1\r\nHost: x\r\n")
         connection.settimeout(0.5)

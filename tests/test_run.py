@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Snakehook, Triage
+from conftest import Triage
 from standins import Endless, Index, Reply, redirect, wheel
 
 HELLO = "def main():\n    print('hello from', __name__)\n"
@@ -469,15 +469,3 @@ def test_a_page_that_is_none_is_a_failed_installation(
     code, report, _ = triage("odd")
     assert (code, report["outcome"]) == (4, "failed")
     assert any("odd" in note for note in report["coverage"]["notes"])
-
-
-def test_an_index_that_can_t_be_reached_is_told_apart_from_a_bad_package(
-    snakehook: Snakehook, jail: None
-) -> None:
-    done = snakehook.with_settings(PIP_INDEX_URL="http://127.0.0.1:9/simple").run(
-        "triage", "any", "1.0", "--json"
-    )
-    assert done.returncode in (3, 4)
-    assert "127.0.0.1:9" in done.stdout
-    assert '"outcome": "error"' in done.stdout
-    assert "Traceback" not in done.stderr
