@@ -14,6 +14,10 @@ MAX_TEXT_CHARS = 4096  # of any one text in an event, output and code apart
 # Of one kind and severity in one phase. What is graver has room of its own, and so has the first of each subject.
 MAX_EVENTS = 2000
 MAX_CODES = 500  # pieces of generated source, each up to MAX_CODE_BYTES
+# Of all events of a run with the same worst severity, each counted as EVENT_CHARS more: what a
+# watch may have in memory.
+MAX_RECORD_CHARS = 24 << 20
+EVENT_CHARS = 700
 MAX_CODE_BYTES = 64 << 10
 
 
@@ -386,12 +390,23 @@ class Seen:
     findings: tuple[Finding, ...]
 
 
+def size_chars(event: Event) -> int:
+    """About how much memory an event takes: the characters of its texts, and of its lists of them."""
+    size = EVENT_CHARS
+    for value in vars(event).values():
+        if isinstance(value, str):
+            size += len(value)
+        elif isinstance(value, tuple):
+            size += sum(len(word) for word in value)
+    return size
+
+
 @dataclass
 class Record:
     """All that was seen in a run, in order, within bounds: what there was no room for is counted.
 
-    `judge` gives the findings of an event. Room is counted by phase, kind and worst severity, so that no flood of the
-    common keeps out the grave.
+    `judge` gives the findings of an event. Room is counted by phase, kind and worst severity, so
+    that no flood of the common keeps out the grave; and by worst severity over the run.
     """
 
     judge: Callable[[Phase, Event], tuple[Finding, ...]]
@@ -399,14 +414,18 @@ class Record:
     seen: list[Seen] = field(default_factory=list)
     lost: Counter[tuple[str, str]] = field(default_factory=Counter)  # by phase title and kind
     counts: Counter[tuple[str, str, Severity | None]] = field(default_factory=Counter)
+    chars: Counter[Severity | None] = field(default_factory=Counter)
 
     def add(self, phase: Phase, event: Event, at_sec: float) -> bool:
         """Keep an event, if there is room for it: whether it was kept."""
         findings = self.judge(phase, event)
-        worst = min((finding.severity for finding in findings), key=list(Severity).index, default=None)
+        severities = [finding.severity for finding in findings]
+        worst = min(severities, key=list(Severity).index, default=None)
         kind = type(event).__name__
         self.counts[phase.title, kind, worst] += 1
-        if self.counts[phase.title, kind, worst] > (MAX_CODES if isinstance(event, Code) else MAX_EVENTS):
+        self.chars[worst] += size_chars(event)
+        most = MAX_CODES if isinstance(event, Code) else MAX_EVENTS
+        if self.counts[phase.title, kind, worst] > most or self.chars[worst] > MAX_RECORD_CHARS:
             self.lose(phase, kind)
             return False
         seen = Seen(event, phase, at_sec, findings)

@@ -15,6 +15,7 @@ MAX_MESSAGE_BYTES = 4096
 MAX_LABELS = 127
 MAX_LABEL_BYTES = 63
 SLOW_SEC = 0.5  # a question by TCP must be whole by then, for the next one waits for it
+MAX_CLOSE_SEC = 1.0
 HEADER_BYTES = 12
 # Of a response with one question: recursion available, no such name; one question, no answers.
 NO_SUCH_NAME = b"\x81\x83\0\1\0\0\0\0\0\0"
@@ -72,23 +73,30 @@ class Resolver:
         self.listener = listener
         self.note = note
         self.closed = threading.Event()
+        self.threads = [
+            threading.Thread(target=self.answer_datagrams, daemon=True),
+            threading.Thread(target=self.answer_streams, daemon=True),
+        ]
 
     def start(self) -> None:
         """Answer in two threads, until `close`."""
-        for answer in (self.answer_datagrams, self.answer_streams):
-            threading.Thread(target=answer, daemon=True).start()
+        for thread in self.threads:
+            thread.start()
 
     def close(self) -> None:
-        """End both threads."""
+        """End both threads, when the questions that are waiting have been noted."""
         self.closed.set()
         close_listener(self.datagrams)
         close_listener(self.listener)
+        for thread in self.threads:
+            thread.join(MAX_CLOSE_SEC)
 
     def answer_datagrams(self) -> None:
         with self.datagrams:
             while True:
                 message, client = self.datagrams.recvfrom(MAX_MESSAGE_BYTES)
-                if self.closed.is_set():
+                # A socket that was shut down still gives what it has; then it gives nothing.
+                if self.closed.is_set() and not client:
                     return
                 question = parse_question(message)
                 self.note(question.name)

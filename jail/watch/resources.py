@@ -14,6 +14,8 @@ from jail.watch.installed import Installed
 from jail.watch.scratch import FileState, Scratch
 from jail.watch.upstream import PackageCache, Upstream
 
+MAX_OUTPUTS_BYTES = 32 << 20  # kept of what all jails of a run print
+
 
 @dataclass
 class Resources:
@@ -38,6 +40,7 @@ class Resources:
         default_factory=dict
     )  # of the scratch after the last phase
     oom_kills: int = 0
+    left_output_bytes: int = MAX_OUTPUTS_BYTES  # that may still be kept
     installed: Installed = field(default_factory=Installed)
     # The time of a clock that can't jump.
     epoch_sec: float = field(default_factory=lambda: time.time() - time.monotonic())

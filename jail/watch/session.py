@@ -18,6 +18,7 @@ from jail.watch.changes import Changes
 from jail.watch.events import MAX_EVENTS, BaitRead, Outcome, Phase, PhaseName, Printed, printable
 from jail.watch.gateway import Gateway
 from jail.watch.installed import read_installed
+from jail.watch.limits import full_disk, reached_limit, want_of_memory
 from jail.watch.python_witness import PythonWitness
 from jail.watch.resolver import Resolver
 from jail.watch.resources import Journal, Resources
@@ -33,16 +34,19 @@ MAX_LOG_CHARS = 1000  # shown of nsjail's log
 
 
 class Output:
-    """What was written to one of the jail's pipes: the start of it, and how much it was."""
+    """What was written to one of the jail's pipes: up to `max_bytes` of its start, and how much it
+    was.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
         self.kept = bytearray()
         self.size_bytes = 0
 
     def take(self, data: bytes) -> None:
         """Keep what there is room for."""
         self.size_bytes += len(data)
-        self.kept += data[: MAX_OUTPUT_BYTES - len(self.kept)]
+        self.kept += data[: self.max_bytes - len(self.kept)]
 
     def drop_start(self, size_bytes: int) -> None:
         """Forget the first bytes."""
@@ -68,7 +72,8 @@ class Session:
         self.witness = PythonWitness(self.journal.tell)
         kind = trigger.launch[0]
         self.story = Story(kind, self.has_index, self.witness, resources.decoys, self.journal.tell)
-        self.outputs = {name: Output() for name in ("stdout", "stderr", "log")}
+        max_bytes = min(MAX_OUTPUT_BYTES, resources.left_output_bytes // 4) + len(STARTED)
+        self.outputs = {name: Output(max_bytes) for name in ("stdout", "stderr", "log")}
         self.questions: dict[str, float] = {}
         self.takers: dict[int, Callable[[bytes], None]] = {}
         self.poll = select.poll()
@@ -90,14 +95,17 @@ class Session:
         self.ask_for_jail()
         self.follow()
         self.phase.duration_sec = round(time.monotonic() - self.begun_sec, 3)
+        # Before we read a file ourselves.
+        sprung = resources.decoys.sprung()
         self.hear_python()
         if self.audit_fd >= 0:
             os.close(self.audit_fd)
-        self.story.finish(self.questions)
+        self.story.finish(dict(self.questions))
+        for path in sprung:
+            self.journal.tell(BaitRead(path, self.story.opened_at(path)))
         self.tell_files()
         has_started = self.take_output()
-        self.tell_bait()
-        self.judge(has_started)
+        self.conclude(has_started)
         self.finish()
         return self.phase
 
@@ -125,6 +133,7 @@ class Session:
         while (self.takers or not self.answer) and time.monotonic() < drained_sec:
             for fd, _ in self.poll.poll(POLL_SEC * 1000):
                 self.take(fd)
+            self.hear_python()
             if self.answer:
                 drained_sec = min(drained_sec, time.monotonic() + MAX_DRAIN_SEC)
             elif not self.stopped:
@@ -144,10 +153,7 @@ class Session:
             # The service never sends: it has shut its side down, which says stop.
             self.poll.unregister(fd)
             self.stop(Outcome.INTERRUPTED, "the service was stopped during the run")
-        elif fd == self.audit_fd:
-            if not self.hear_python():
-                self.poll.unregister(fd)
-        else:
+        elif fd != self.audit_fd:
             self.take_pipe(fd)
 
     def take_answer(self) -> None:
@@ -204,17 +210,13 @@ class Session:
         self.hear_python()
         self.story.take_trace(data)
 
-    def hear_python(self) -> bool:
-        """Take what the audit hook says; False when nobody can say more."""
+    def hear_python(self) -> None:
+        """Take what the audit hook has said."""
         if self.audit_fd < 0:
-            return False
+            return
         with contextlib.suppress(BlockingIOError):
             for _ in range(MAX_READS):
-                data = os.read(self.audit_fd, READ_BYTES)
-                if not data:
-                    return False
-                self.witness.take(data)
-        return True
+                self.witness.take(os.read(self.audit_fd, READ_BYTES))
 
     def note_question(self, name: str) -> None:
         """Keep when a name was first asked for, and look whether it carries bait."""
@@ -232,30 +234,9 @@ class Session:
 
     def look_at_limits(self) -> None:
         """End the jail when it has used up one of its limits."""
-        settings, upstream = self.resources.settings, self.resources.upstream
-        now_sec = time.monotonic()
-        if now_sec > self.resources.end_sec:
-            budget = (
-                f"stopped when the run's {settings.run_budget_sec} s were over (RUN_BUDGET_SEC)"
-            )
-            self.stop(Outcome.TIMEOUT, budget)
-        elif now_sec > self.begun_sec + settings.run_timeout_sec:
-            self.stop(
-                Outcome.TIMEOUT, f"stopped after {settings.run_timeout_sec} s (RUN_TIMEOUT_SEC)"
-            )
-        elif self.has_index and upstream.failure:
-            self.stop(Outcome.ERROR, upstream.failure)
-        elif self.has_index and upstream.left_bytes < 0:
-            size = settings.max_download_bytes
-            self.stop(
-                Outcome.DOWNLOAD_CAP, f"stopped after {size} downloaded bytes (MAX_DOWNLOAD_BYTES)"
-            )
-        elif self.resources.scratch.is_full():
-            self.stop(Outcome.DISK, self.full_reason())
-
-    def full_reason(self) -> str:
-        size_bytes = self.resources.settings.max_disk_bytes
-        return f"stopped when the scratch was full ({size_bytes} bytes, MAX_DISK_BYTES)"
+        reached = reached_limit(self.resources, self.begun_sec, self.has_index)
+        if reached:
+            self.stop(*reached)
 
     def stop(self, outcome: Outcome, reason: str) -> None:
         """End the jail, and say why."""
@@ -288,16 +269,12 @@ class Session:
             self.outputs["stdout"].drop_start(len(STARTED))
         for name in ("stdout", "stderr"):
             output = self.outputs[name]
+            self.resources.left_output_bytes -= len(output.kept)
             self.resources.decoys.search("output on", name, bytes(output.kept))
             setattr(self.phase, name, output.printed())
         return has_started
 
-    def tell_bait(self) -> None:
-        """Tell which decoy files were read."""
-        for path in self.resources.decoys.sprung():
-            self.journal.tell(BaitRead(path, self.story.opened_at(path)))
-
-    def judge(self, has_started: bool) -> None:
+    def conclude(self, has_started: bool) -> None:
         """Say how the phase ended."""
         phase, answer, resources = self.phase, self.answer, self.resources
         status = answer.status if answer else None
@@ -312,12 +289,10 @@ class Session:
             phase.exit_code, phase.signal = self.story.main_exit or (status, None)
             phase.outcome = Outcome.OK if phase.exit_code == 0 else Outcome.FAILED
             if phase.outcome is Outcome.FAILED and resources.scratch.is_full():
-                phase.outcome, phase.reason = Outcome.DISK, self.full_reason()
+                phase.outcome, phase.reason = full_disk(resources.settings)
         has_killed = bool(answer and answer.oom_kills > resources.oom_kills)
         if has_killed and phase.outcome in (Outcome.OK, Outcome.FAILED, Outcome.ERROR):
-            size = resources.settings.rlimit_as_mb
-            phase.outcome = Outcome.MEMORY
-            phase.reason = f"killed by the kernel for want of memory ({size} MiB, RLIMIT_AS_MB)"
+            phase.outcome, phase.reason = want_of_memory(resources.settings)
         resources.oom_kills = max(resources.oom_kills, answer.oom_kills if answer else 0)
 
     def finish(self) -> None:

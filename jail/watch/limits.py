@@ -1,0 +1,45 @@
+"""When a jail has had enough, and the sentence for it."""
+
+import time
+
+from jail.orders import JailSettings
+from jail.watch.events import Outcome
+from jail.watch.resources import Resources
+
+# How a phase ends, and why.
+Reached = tuple[Outcome, str]
+
+
+def reached_limit(resources: Resources, begun_sec: float, has_index: bool) -> Reached | None:
+    """The limit that a jail at work has reached, if any.
+
+    Args:
+        begun_sec: when the phase began, by time.monotonic.
+        has_index: whether it can load from the index.
+    """
+    settings, upstream = resources.settings, resources.upstream
+    now_sec = time.monotonic()
+    if now_sec > resources.end_sec:
+        budget_sec = settings.run_budget_sec
+        return Outcome.TIMEOUT, f"stopped when the run's {budget_sec} s were over (RUN_BUDGET_SEC)"
+    if now_sec > begun_sec + settings.run_timeout_sec:
+        return Outcome.TIMEOUT, f"stopped after {settings.run_timeout_sec} s (RUN_TIMEOUT_SEC)"
+    if has_index and upstream.failure:
+        return Outcome.ERROR, upstream.failure
+    if has_index and upstream.left_bytes < 0:
+        size_bytes = settings.max_download_bytes
+        reason = f"stopped after {size_bytes} downloaded bytes (MAX_DOWNLOAD_BYTES)"
+        return Outcome.DOWNLOAD_CAP, reason
+    return full_disk(settings) if resources.scratch.is_full() else None
+
+
+def full_disk(settings: JailSettings) -> Reached:
+    """The scratch is full."""
+    size_bytes = settings.max_disk_bytes
+    return Outcome.DISK, f"stopped when the scratch was full ({size_bytes} bytes, MAX_DISK_BYTES)"
+
+
+def want_of_memory(settings: JailSettings) -> Reached:
+    """The kernel has killed a process of the run."""
+    size = settings.rlimit_as_mb
+    return Outcome.MEMORY, f"killed by the kernel for want of memory ({size} MiB, RLIMIT_AS_MB)"
