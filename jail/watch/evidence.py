@@ -35,6 +35,7 @@ from jail.watch.events import (
 
 MAX_EVIDENCE_BYTES = 64 << 20  # before it is compressed
 MAX_PACKED_BYTES = 32_000_000
+PENDING_BYTES = 256 << 10  # at most what the packer has taken and not yet given
 GZIP_FORMAT = 31  # zlib's wbits: the largest window, with gzip's header
 FAST = 1
 
@@ -74,8 +75,8 @@ class Evidence:
         """Write one line, if there is room for it."""
         where = {"at": round(at_sec, 6), "phase": phase.name, "trigger": phase.trigger}
         line = json.dumps({"kind": about["kind"], **where, **about}).encode() + b"\n"
-        # Text that can't be compressed grows by a thousandth, and the end takes some bytes, too.
-        packed_bytes = len(self.packed) + len(line) + (len(line) >> 10) + 1024
+        # Text that can't be compressed grows by a thousandth.
+        packed_bytes = len(self.packed) + PENDING_BYTES + len(line) + (len(line) >> 10)
         if self.size_bytes + len(line) > MAX_EVIDENCE_BYTES or packed_bytes > MAX_PACKED_BYTES:
             self.lost += 1
             return

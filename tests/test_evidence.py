@@ -1,0 +1,171 @@
+"""The evidence: a line for each kind of event, and a file that stays within its bounds."""
+
+import gzip
+import json
+import os
+from typing import Any, get_args
+
+import pytest
+
+from jail.watch import evidence as evidence_room
+from jail.watch.events import (
+    Actor,
+    BaitLeaked,
+    BaitRead,
+    Change,
+    Code,
+    Connection,
+    DependencyDenied,
+    Downloaded,
+    Event,
+    Exec,
+    FailedOften,
+    FileChanged,
+    IndexRefused,
+    LeftAtWork,
+    NameAsked,
+    Net,
+    Outcome,
+    Phase,
+    PhaseName,
+    Printed,
+    ProcessEnded,
+    Seen,
+    StartupCode,
+    TraceContradicted,
+    TraceCut,
+    WitnessTampered,
+)
+from jail.watch.evidence import Evidence
+
+ACTOR = Actor(pid=7, process="python x.py", place="x.py:1", hidden=True)
+WHO = {
+    "pid": 7,
+    "process": "python x.py",
+    "place": "x.py:1",
+    "witness": ["kernel", "python"],
+    "own": False,
+    "hidden": True,
+}
+PHASE = Phase(PhaseName.IMPORT, "x")
+
+EVENTS: list[tuple[Event, dict[str, Any]]] = [
+    (
+        Exec("/bin/sh", ("sh", "-c", "id"), None, ACTOR),
+        {"kind": "exec", "target": "/bin/sh", "argv": ["sh", "-c", "id"], "error": None} | WHO,
+    ),
+    (
+        Connection(Net.TCP, "192.0.2.1:80", False, "ENETUNREACH", ACTOR),
+        {"kind": "network", "target": "192.0.2.1:80", "net": "tcp", "error": "ENETUNREACH"} | WHO,
+    ),
+    (
+        Connection(Net.TCP, "0.0.0.0:80", True, None, ACTOR),
+        {"kind": "network", "target": "listen 0.0.0.0:80", "net": "tcp", "error": None} | WHO,
+    ),
+    (NameAsked("a.example", ACTOR), {"kind": "dns", "target": "a.example", "net": "dns"} | WHO),
+    (
+        FileChanged("/tmp/x", Change.CREATED, 3, "x.py:2"),  # noqa: S108
+        {"kind": "file", "path": "/tmp/x", "change": "created", "bytes": 3, "place": "x.py:2"},  # noqa: S108
+    ),
+    (
+        StartupCode("/x.pth", "import os"),
+        {"kind": "pth", "path": "/x.pth", "line": "import os", "place": "/x.pth"},
+    ),
+    (
+        Code("ab", 3, "x.py:3", True, "1+1"),
+        {
+            "kind": "code",
+            "sha256": "ab",
+            "bytes": 3,
+            "place": "x.py:3",
+            "decoded": True,
+            "text": "1+1",
+        },
+    ),
+    (BaitRead("/home/dev/.pypirc", None), {"kind": "bait", "target": "/home/dev/.pypirc"}),
+    (
+        BaitLeaked("NPM_TOKEN", "command curl", ACTOR),
+        {"kind": "leak", "target": "NPM_TOKEN", "reason": "command curl"} | WHO,
+    ),
+    (WitnessTampered("no such pid"), {"kind": "tamper", "reason": "no such pid"}),
+    (TraceContradicted("both", ACTOR), {"kind": "contradicted", "reason": "both"} | WHO),
+    (TraceCut("connect", ACTOR), {"kind": "cut", "target": "connect"} | WHO),
+    (
+        FailedOften("/x", "ENOENT", 300, ACTOR),
+        {"kind": "failed_often", "target": "/x", "error": "ENOENT", "count": 300} | WHO,
+    ),
+    (LeftAtWork(2, "sleep 9"), {"kind": "left", "count": 2, "process": "sleep 9"}),
+    (
+        Downloaded("x.whl", 9, "cd", True),
+        {"kind": "download", "file": "x.whl", "bytes": 9, "sha256": "cd", "from_cache": True},
+    ),
+    (
+        IndexRefused("GET /", "not plain"),
+        {"kind": "refused", "target": "GET /", "reason": "not plain"},
+    ),
+    (DependencyDenied("torch"), {"kind": "denied", "project": "torch"}),
+    (
+        ProcessEnded(7, 1, ("x",), 0, None, False, True),
+        {
+            "kind": "process",
+            "pid": 7,
+            "ppid": 1,
+            "argv": ["x"],
+            "exit_code": 0,
+            "signal": None,
+            "own": False,
+            "acted": True,
+        },
+    ),
+]
+
+
+def lines(evidence: Evidence) -> list[dict[str, Any]]:
+    text = gzip.decompress(evidence.close()).decode("ascii")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(("event", "fields"), EVENTS, ids=[fields["kind"] for _, fields in EVENTS])
+def test_an_event_has_its_line(event: Event, fields: dict[str, Any]) -> None:
+    evidence = Evidence()
+    evidence.keep(Seen(event, PHASE, 1.23456789, ()))
+    line = lines(evidence)[0]
+    assert line.items() >= fields.items()
+    assert (line["at"], line["phase"], line["trigger"]) == (1.234568, "import", "x")
+
+
+def test_every_kind_of_event_is_tried() -> None:
+    assert {type(event) for event, _ in EVENTS} == set(get_args(Event))
+
+
+def test_output_and_end_have_lines_too() -> None:
+    evidence = Evidence()
+    evidence.keep_output(PHASE, 1.0, "stdout", Printed("text", 9, True))
+    phase = Phase(PhaseName.START, None, Outcome.FAILED, 3, None, 0.5, reason="why")
+    evidence.keep_end(phase, 2.0, {"Exec": 4})
+    output, end = lines(evidence)
+    assert (output["kind"], output["stream"], output["text"]) == ("output", "stdout", "text")
+    assert (output["bytes"], output["truncated"]) == (9, True)
+    assert (end["kind"], end["outcome"], end["reason"]) == ("end", "failed", "why")
+    assert end["exit_code"] == 3
+    assert (end["duration_s"], end["dropped"], end["python_witness"]) == (0.5, {"Exec": 4}, False)
+
+
+def test_what_does_not_fit_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence_room, "MAX_EVIDENCE_BYTES", 1000)
+    evidence = Evidence()
+    for _ in range(20):
+        evidence.keep(Seen(DependencyDenied("torch"), PHASE, 1.0, ()))
+    assert evidence.lost > 5
+    assert len(lines(evidence)) == 20 - evidence.lost
+
+
+def test_what_can_not_be_compressed_stays_within_the_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evidence_room, "MAX_PACKED_BYTES", 2_000_000)
+    evidence = Evidence()
+    for _ in range(200):
+        evidence.keep(Seen(DependencyDenied(os.urandom(20_000).hex()), PHASE, 1.0, ()))
+    assert evidence.lost
+    assert 1_000_000 < len(evidence.close()) <= 2_000_000
