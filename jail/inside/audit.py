@@ -22,6 +22,7 @@ LIBRARY = os.__file__.removesuffix("os.py")
 whole_path = sys.path[:]
 sys.path[:] = [LIBRARY.rstrip("/"), f"{LIBRARY}lib-dynload"]
 import json  # noqa: E402
+import re  # noqa: E402
 from types import (  # noqa: E402
     BuiltinFunctionType,
     CodeType,
@@ -82,6 +83,7 @@ DECODERS = {
         "marshal",
     ),
 }
+FORMAT_FIELD = re.compile(r"\{\w+\}")  # "def inner(_it, _timer{init}):"
 MAX_DEPTH, MAX_CODES_READ = 3, 300  # of functions that call functions, in search of a decoder
 # These execute what they are given; what the rest of the library compiles, it has written itself.
 RUNNERS = {
@@ -143,14 +145,19 @@ def place(frame: FrameType) -> str:
     return f"{inner}{name}:{frame.f_lineno}"
 
 
-def who_compiles(direct: FrameType) -> FrameType | None:
-    """Whose text is compiled: that of who called, or gave it to a runner; None if the library's."""
+def who_compiles(direct: FrameType) -> tuple[FrameType | None, list[FrameType]]:
+    """Whose text is compiled: that of who called, or gave it to runners, which come second.
+
+    None if the library has written it.
+    """
     frame: FrameType | None = direct
+    runners = []
     while frame and frame.f_code.co_filename in RUNNERS:
         if frame.f_code.co_name == "literal_eval":  # it executes nothing
-            return None
+            return None, []
+        runners.append(frame)
         frame = frame.f_back
-    return frame if frame and is_foreign(frame) else None
+    return (frame, runners) if frame and is_foreign(frame) else (None, [])
 
 
 def words(code: CodeType) -> set[str]:
@@ -167,19 +174,23 @@ def is_function(value: Any) -> bool:
     return type(value) is FunctionType
 
 
-def functions(value: Any) -> list[Any]:
-    """What of a variable's value may decode. No code of the package runs when it is looked at."""
+def functions(value: Any, names: tuple[str, ...]) -> list[Any]:
+    """What of a variable's value may decode: of a class or a module what is called by one of
+    `names`.
+
+    No code of the package runs when it is looked at.
+    """
     kind = type(value)
     if kind in (FunctionType, BuiltinFunctionType):
         return [value]
     if kind is MethodType:
         return [value.__func__]
+    members: Any = {}
     if isinstance(value, type):
         members = type.__dict__["__dict__"].__get__(value)
-        return [*filter(is_function, members.values())]
-    if kind is ModuleType and is_foreign_file(str(value.__dict__.get("__file__", LIBRARY))):
-        return [*filter(is_function, value.__dict__.values())]
-    return []
+    elif kind is ModuleType:
+        members = value.__dict__
+    return [members[name] for name in names if is_function(members.get(name))]
 
 
 def reaches_decoder(frame: FrameType) -> bool:
@@ -197,7 +208,7 @@ def reaches_decoder(frame: FrameType) -> bool:
                 return True
             callees += [(inner, variables) for inner in nameless(code)]
             for name in (*code.co_names, *code.co_varnames, *code.co_freevars):
-                for function in functions(variables.get(name)):
+                for function in functions(variables.get(name), code.co_names):
                     if function.__name__ in DECODERS:
                         return True
                     if is_function(function) and is_foreign_file(function.__code__.co_filename):
@@ -206,25 +217,39 @@ def reaches_decoder(frame: FrameType) -> bool:
     return False
 
 
-def is_decoded(frame: FrameType | None, source: bytes) -> bool:
-    """Whether who executes `source`, or the generated code that does so itself, had to decode it
-    first.
+def lines(text: Any) -> set[str]:
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    return {line.strip() for line in text.split("\n")} if isinstance(text, str) else set()
+
+
+def is_literal(frame: FrameType, runners: list[FrameType], source: bytes) -> bool:
+    """Whether a person can read each line of `source` in the code that executes it, or in what the
+    runners put around it.
     """
+    known = {"", "pass"}
+    for const in frame.f_code.co_consts:
+        known |= lines(const)
+    for runner in runners:
+        for value in runner.f_globals.values():
+            if isinstance(value, str):
+                known |= lines(FORMAT_FIELD.sub("", value))
+    return lines(source) <= known
+
+
+def is_decoded(frame: FrameType, runners: list[FrameType], source: bytes) -> bool:
+    """Whether who executes `source`, or the generated code that does so itself, decodes: and not
+    only what is there to be read.
+    """
+    if is_literal(frame, runners, source):
+        return False
+    asker: FrameType | None = frame
     # The machinery that executes a .pth file ends in this file, which has the words of all
     # decoders.
-    while frame and frame.f_code.co_filename != OWN_FILE:
-        if reaches_decoder(frame):
-            return not is_literal(frame, source)
-        frame = frame.f_back if frame.f_code.co_filename.startswith("<") else None
-    return False
-
-
-def is_literal(frame: FrameType, source: bytes) -> bool:
-    """Whether a person can read `source` in the code that executes it."""
-    for const in frame.f_code.co_consts:
-        text = const.encode("utf-8", "replace") if isinstance(const, str) else const
-        if isinstance(text, bytes) and source.strip() in text:
+    while asker and asker.f_code.co_filename != OWN_FILE:
+        if reaches_decoder(asker):
             return True
+        asker = asker.f_back if asker.f_code.co_filename.startswith("<") else None
     return False
 
 
@@ -233,9 +258,9 @@ def listing(code: CodeType) -> bytes:
     import dis
     import io
 
-    lines = io.StringIO()
-    dis.dis(code, file=lines)
-    return lines.getvalue().encode("utf-8", "replace")
+    text = io.StringIO()
+    dis.dis(code, file=text)
+    return text.getvalue().encode("utf-8", "replace")
 
 
 def readable(value: Any) -> str:
@@ -290,7 +315,7 @@ def tell_name(name: Any, frame: FrameType) -> None:
 
 
 def tell_code(event: str, what: Any, direct: FrameType) -> None:
-    frame = who_compiles(direct)
+    frame, runners = who_compiles(direct)
     if not frame:
         return
     if event == "marshal.loads":
@@ -301,7 +326,7 @@ def tell_code(event: str, what: Any, direct: FrameType) -> None:
     source = what.encode("utf-8", "replace") if isinstance(what, str) else what
     if not isinstance(source, bytes):
         return
-    decoded = is_decoded(frame, source)
+    decoded = is_decoded(frame, runners, source)
     # What was not decoded is told only of who executes it himself. setuptools executes setup.py
     # as a string.
     if decoded or (frame is direct and "/setuptools/" not in frame.f_code.co_filename):

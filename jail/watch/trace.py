@@ -9,7 +9,7 @@ are bounded, and what was cut is marked.
 
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jail.watch.calls import (
@@ -54,11 +54,11 @@ UNFINISHED_END = re.compile(rb"<(?:unfinished|pid changed to (\d+)) \.\.\.>")
 # = 43 /* 11562 in strace's PID NS */
 # = 8<\x73\x6f\x63\x6b\x65\x74\x3a\x5b\x31\x35\x39\x39\x39\x5d>
 RESULT = re.compile(
-    rb"= (-?\d+|\?)(?:<((?:\\x[0-9a-f]{2})*)>\S*)?"
+    rb"= (-?\d+|\?)(?:<([\\x0-9a-f]*)>\S*)?"
     rb"(?: (E\w+) \(.*\)| \(errno (\d+)\)| /\* (\d+) in strace's PID NS \*/)?"
 )
 # "\x74\x72\x75\x65", and "\x74\x72\x75\x65"... where it is longer than strace shows
-HEX = rb'"((?:\\x[0-9a-f]{2})*)"'
+HEX = rb'"([\\x0-9a-f]*)"'
 STRING = re.compile(HEX)
 # execve("\x2f\x62\x69\x6e\x2f\x73\x68", ["\x73\x68", "\x2d\x63"], 0x7fff67ca10b0 /* 38 vars */)
 # execveat(7<\x2f\x6d\x65\x6d\x66\x64\x3a\x78>(deleted), "", ["\x6d"], 0x7f539d6c4a60 /* 0 vars */,
@@ -66,7 +66,7 @@ STRING = re.compile(HEX)
 # execve(0x1000, NULL, NULL): what strace can't read is shown as its address
 # execve("\x2f\x62", [0x1000, "\x79", ...], 0x7fff67ca10b0 /* 38 vars */)
 EXECUTE = re.compile(
-    rb'(?:[^",<]*(?:<((?:\\x[0-9a-f]{2})*)>)?\S*, )??'
+    rb'(?:[^",<]*(?:<([\\x0-9a-f]*)>)?\S*, )??'
     + rb"(?:"
     + HEX
     + rb"(?:\.\.\.)?|NULL|(0x[0-9a-f]+)), (\[[^]]*(?:\]|$)|NULL|0x[0-9a-f]+|)"
@@ -88,10 +88,10 @@ ADDRESS = re.compile(
     + rb")?"
 )
 # 4<\x73\x6f\x63\x6b\x65\x74\x3a\x5b\x31\x35\x5d>: the first argument, and what it stands for
-DESCRIPTOR = re.compile(rb"[^<,]*<((?:\\x[0-9a-f]{2})*)>")
+DESCRIPTOR = re.compile(rb"[^<,]*<([\\x0-9a-f]*)>")
 # sendto(4<...>, "\x61\x62\x01", 30, 0, ...)
 # sendmsg(4<...>, {..., msg_iov=[{iov_base="\x61\x62\x63", iov_len=3}], ...
-PAYLOAD = re.compile(rb"(?:(?<!AF_INET6), |iov_base=)" + HEX)
+BEFORE_PAYLOAD, BEFORE_ADDRESS = (b", ", b"iov_base="), b"AF_INET6, "
 # What strace can't read:
 # connect(4<...>, 0x1000, 16)
 # sendto(4<...>, "\x78", 1, 0, 0x1000, 16)
@@ -106,22 +106,18 @@ UNREAD = re.compile(
 )
 # What the kernel may answer without having read it, either.
 UNREAD_ERRORS = {
-    "EFAULT",
-    "EBADF",
-    "ENOTSOCK",
-    "EINVAL",
-    "EOPNOTSUPP",
-    "EISCONN",
-    "ENOTCONN",
-    "EPIPE",
+    *("EFAULT", "EBADF", "ENOTSOCK", "EINVAL", "EOPNOTSUPP", "EISCONN", "ENOTCONN", "EPIPE"),
     UNFINISHED,
 }
 MAX_MESSAGES = 1024  # the kernel's own bound of one sendmmsg
 
 
 def unescaped(string: bytes) -> bytes:
-    r"""The bytes of `\x73\x68`."""
-    return bytes.fromhex(string.replace(b"\\x", b"").decode())
+    r"""The bytes of `\x73\x68`; none of a string in which the line was cut."""
+    try:
+        return bytes.fromhex(string.replace(b"\\x", b"").decode())
+    except ValueError:
+        return b""
 
 
 FAMILIES = {
@@ -134,8 +130,9 @@ FAMILIES = {
 
 @dataclass(slots=True)
 class Unfinished:
-    """The start of a call that has not returned. `is_renumbered`: by a thread that became another
-    program.
+    """The start of a call that has not returned.
+
+    `is_renumbered`: by a thread that became a program.
     """
 
     name: bytes = b""
@@ -153,176 +150,183 @@ class TraceReader:
         self.unfinished: dict[int, Unfinished] = {}
         self.unfinished_bytes = 0
 
-    def take(self, data: bytes) -> Iterator[Call]:
-        """The calls that some bytes of the trace bring to an end; all are to be taken before the
-        next bytes.
-        """
+    def take(self, data: bytes) -> list[Call]:
+        """The calls that some bytes of the trace bring to an end, in order."""
         *lines, self.rest = (self.rest + data).split(b"\n")
+        calls: list[Call] = []
         for line in lines:
             is_cut, self.is_rest_cut = self.is_rest_cut, False
-            yield from self.read(line, is_cut)
+            match = LINE.match(line)
+            if match:
+                calls += self.read(match, line[match.end() :], is_cut)
         if len(self.rest) > MAX_LINE_BYTES:
             self.rest = self.rest[:HEAD_BYTES] + self.rest[-TAIL_BYTES:]
             self.is_rest_cut = True
+        return calls
 
-    def finish(self) -> Iterator[Call]:
+    def finish(self) -> list[Call]:
         """The calls that had not returned when the trace ended."""
+        calls: list[Call] = []
         for pid in [*self.unfinished]:
-            yield from self.give_up(pid)
+            calls += self.give_up(pid)
+        return calls
 
-    def read(self, line: bytes, is_cut: bool) -> Iterator[Call]:
-        match = LINE.match(line)
-        if not match:
-            return
+    def read(self, match: re.Match[bytes], rest: bytes, is_cut: bool) -> list[Call]:
         number, name, resumed, how, what = match.groups()
-        pid, rest = int(number), line[match.end() :]
-        if how:
-            yield from self.give_up(pid)
-            if how == b"killed by":
-                yield End(pid, None, what.decode())
-            else:
-                yield End(pid, int(what), None)
-        elif resumed:
+        pid = int(number)
+        if name:
+            if rest.endswith(b" ...>"):
+                return self.begin(pid, name, rest, is_cut)
+            return parse(pid, Unfinished(name, b"", is_cut), rest)
+        if resumed:
             begun = self.pop(pid)
             begun.name = resumed
             begun.is_cut |= is_cut
-            yield from parse(pid, begun, rest)
-        elif rest.endswith(b" ...>"):
-            yield from self.begin(pid, name, rest, is_cut)
+            return parse(pid, begun, rest)
+        calls = self.give_up(pid)
+        if how == b"killed by":
+            calls.append(End(pid, None, what.decode()))
         else:
-            yield from parse(pid, Unfinished(name, b"", is_cut), rest)
+            calls.append(End(pid, int(what), None))
+        return calls
 
-    def begin(self, pid: int, name: bytes, rest: bytes, is_cut: bool) -> Iterator[Call]:
+    def begin(self, pid: int, name: bytes, rest: bytes, is_cut: bool) -> list[Call]:
         at = rest.rfind(b"<")
         end = UNFINISHED_END.fullmatch(rest, at)
         if not end:
-            return
-        renumbered = int(end[1]) if end[1] else None
-        if renumbered:
-            yield End(pid, None, None)
-            pid = renumbered
-        yield from self.give_up(pid)
+            return []
+        calls: list[Call] = []
+        if end[1]:
+            calls.append(End(pid, None, None))
+            pid = int(end[1])
+        calls += self.give_up(pid)
         arguments = rest[:at]
         if self.unfinished_bytes + len(arguments) > MAX_UNFINISHED_BYTES:
             arguments, is_cut = arguments[:HEAD_BYTES], True
-        self.unfinished[pid] = Unfinished(name, arguments, is_cut, renumbered is not None)
+        self.unfinished[pid] = Unfinished(name, arguments, is_cut, end[1] is not None)
         self.unfinished_bytes += len(arguments)
+        return calls
 
     def pop(self, pid: int) -> Unfinished:
         begun = self.unfinished.pop(pid, None) or Unfinished()
         self.unfinished_bytes -= len(begun.arguments)
         return begun
 
-    def give_up(self, pid: int) -> Iterator[Call]:
+    def give_up(self, pid: int) -> list[Call]:
         """Whoever ends in the middle of a call may have done it."""
         begun = self.pop(pid)
-        if begun.name:
-            yield from parse(pid, begun, b") = ?")
+        return parse(pid, begun, b") = ?") if begun.name else []
 
 
 @dataclass(slots=True)
 class Returned:
-    """A whole call: what stands between its parentheses and after, and what it came to."""
+    """A whole call: what stands between its parentheses and after, and what it came to.
+
+    `value` is 0 where it is not known, and `error` then not None.
+    """
 
     pid: int
     name: bytes
     text: bytes
-    value: int | None
-    descriptor: bytes | None
+    value: int
     error: str | None
-    number_outside: int | None
+    descriptor: bytes | None
+    number_outside: bytes | None
     is_cut: bool
     is_renumbered: bool
 
 
-def parse(pid: int, begun: Unfinished, rest: bytes) -> Iterator[Call]:
+def parse(pid: int, begun: Unfinished, rest: bytes) -> list[Call]:
+    """The calls in one line, which are one or none, but after the exec of a thread."""
     parser = PARSERS.get(begun.name)
     if not parser:
-        return
+        return []
     text = begun.arguments + rest
-    match = RESULT.fullmatch(text, max(text.rfind(b"= "), 0))
-    value, descriptor, error, errno, outside = match.groups() if match else (b"?",) + (None,) * 4
-    if value == b"?" and not error:
-        error = UNFINISHED.encode()
-    if errno:
-        value = b"%d" % (int(errno) - (1 << 64))
-    yield from parser(
-        Returned(
-            pid,
-            begun.name,
-            text,
-            None if value == b"?" else int(value),
-            descriptor,
-            error.decode() if error else None,
-            int(outside) if outside else None,
-            begun.is_cut,
-            begun.is_renumbered,
-        )
+    value, descriptor, outside = 0, None, None
+    error: str | None = UNFINISHED
+    result = RESULT.fullmatch(text, max(text.rfind(b"= "), 0))
+    if result:
+        number, descriptor, error_name, error_number, outside = result.groups()
+        value = 0 if number == b"?" else int(number)
+        if error_number:
+            # A number without a name that strace shows as if it were negative.
+            value = int(error_number) - (1 << 64)
+        error = error_name.decode() if error_name else None
+        if error is None and (value < 0 or number == b"?"):
+            error = UNFINISHED
+    returned = Returned(
+        pid, begun.name, text, value, error, descriptor, outside, begun.is_cut, begun.is_renumbered
     )
+    return parser(returned)
 
 
-def parse_fork(call: Returned) -> Iterator[Call]:
-    if call.value and call.value > 0:
-        child = call.number_outside or call.value
-        yield Fork(call.pid, child, call.value, b"CLONE_THREAD" in call.text)
+def parse_fork(call: Returned) -> list[Call]:
+    if call.value <= 0:
+        return []
+    child = int(call.number_outside or call.value)
+    return [Fork(call.pid, child, call.value, b"CLONE_THREAD" in call.text)]
 
 
-def parse_execute(call: Returned) -> Iterator[Call]:
+def parse_execute(call: Returned) -> list[Call]:
     match = EXECUTE.match(call.text)
     folder, file, unread_file, argv = match.groups() if match else (None, None, None, b"")
     # Its number changes only when it is done; what strace shows as the result is the next call.
     error = None if call.is_renumbered else call.error
     is_unread = error is None and (not match or unread_file is not None or b"0x" in argv)
     words = tuple(map(unescaped, STRING.findall(argv)))
-    yield Execute(
-        call.pid,
-        unescaped(folder or b""),
-        unescaped(file or b""),
-        words,
-        error,
-        is_unread,
-        call.is_cut,
-    )
+    opened, name = unescaped(folder or b""), unescaped(file or b"")
+    calls: list[Call] = [Execute(call.pid, opened, name, words, error, is_unread, call.is_cut)]
     if call.is_renumbered and call.value:
-        yield FirstCallUnseen(call.pid, abs(call.value))
+        calls.append(FirstCallUnseen(call.pid, abs(call.value)))
+    return calls
 
 
-def parse_socket(call: Returned) -> Iterator[Call]:
-    if call.descriptor:
-        family = FAMILIES.get(call.text.partition(b",")[0], Family.OTHER)
-        yield Socket(call.pid, call.descriptor, family, b"SOCK_DGRAM" in call.text)
+def parse_socket(call: Returned) -> list[Call]:
+    if not call.descriptor:
+        return []
+    family = FAMILIES.get(call.text.partition(b",")[0], Family.OTHER)
+    return [Socket(call.pid, call.descriptor, family, b"SOCK_DGRAM" in call.text)]
 
 
-def parse_delete(call: Returned) -> Iterator[Call]:
+def parse_delete(call: Returned) -> list[Call]:
     folder, name = DESCRIPTOR.match(call.text), STRING.search(call.text)
-    if name and call.error is None:
-        yield Delete(call.pid, unescaped(folder[1]) if folder else b"", unescaped(name[1]))
+    if not name or call.error:
+        return []
+    return [Delete(call.pid, unescaped(folder[1]) if folder else b"", unescaped(name[1]))]
 
 
-def parse_exit(call: Returned) -> Iterator[Call]:
-    yield ExitAll(call.pid)
+def parse_exit(call: Returned) -> list[Call]:
+    return [ExitAll(call.pid)]
 
 
-def parse_reach(call: Returned) -> Iterator[Call]:
-    act = ACTS[call.name]
-    descriptor = DESCRIPTOR.match(call.text)
-    addresses = (
-        tuple(parse_address(match, act) for match in ADDRESS.finditer(call.text))
-        if b"sa_family" in call.text
-        else ()
-    )
-    payloads = tuple(map(unescaped, PAYLOAD.findall(call.text))) if act is Act.SEND else ()
-    yield Reach(
+def parse_reach(call: Returned) -> list[Call]:
+    act, text = ACTS[call.name], call.text
+    descriptor = DESCRIPTOR.match(text)
+    addresses = [parse_address(match, act) for match in ADDRESS.finditer(text)]
+    # The first look is a quick one.
+    is_unread = b"0x" in text and call.error not in UNREAD_ERRORS and bool(UNREAD.search(text))
+    reach = Reach(
         call.pid,
         act,
         descriptor[1] if descriptor else b"",
-        addresses,
-        payloads,
+        tuple(addresses),
+        parse_payloads(text) if act is Act.SEND else (),
         call.error,
         call.name == b"sendmmsg" and messages_left(call) > 0,
-        call.error not in UNREAD_ERRORS and UNREAD.search(call.text) is not None,
+        is_unread,
         call.is_cut,
     )
+    return [reach]
+
+
+def parse_payloads(text: bytes) -> tuple[bytes, ...]:
+    found = []
+    for match in STRING.finditer(text):
+        start = match.start()
+        before = text[max(start - len(BEFORE_ADDRESS), 0) : start]
+        if before.endswith(BEFORE_PAYLOAD) and before != BEFORE_ADDRESS:
+            found.append(unescaped(match[1]))
+    return tuple(found)
 
 
 def parse_address(match: re.Match[bytes], act: Act) -> Address:
@@ -361,7 +365,7 @@ ACTS = {
     b"sendmsg": Act.SEND,
     b"sendmmsg": Act.SEND,
 }
-PARSERS: dict[bytes, Callable[[Returned], Iterator[Call]]] = {
+PARSERS: dict[bytes, Callable[[Returned], list[Call]]] = {
     **dict.fromkeys((b"fork", b"vfork", b"clone", b"clone3"), parse_fork),
     **dict.fromkeys((b"execve", b"execveat"), parse_execute),
     **dict.fromkeys((b"unlink", b"unlinkat"), parse_delete),
