@@ -36,7 +36,6 @@ LIST_BYTES = {
     "code": 2_000_000,
     "coverage": 400_000,
 }
-MAX_REPORT_BYTES = 10_000_000
 LEAST_CHARS = 4  # a text is cut no shorter than that
 
 
@@ -137,21 +136,21 @@ def fitted(items: Sequence[Item], limit_bytes: int) -> tuple[list[str], int]:
         cut += 1
         chars = share
         while chars >= LEAST_CHARS and len(text) + 2 > share:
-            text = as_ascii(shortened(item, chars))
+            text = as_ascii(with_shorter_texts(item, chars))
             chars //= 2
         if len(text) + 2 <= share:
             kept.append(text)
     return kept, cut
 
 
-def shortened(value: Any, limit: int) -> Any:
+def with_shorter_texts(value: Any, limit: int) -> Any:
     """A JSON value whose texts have at most `limit` characters and whose lists as many items."""
     if isinstance(value, str):
         return value if len(value) <= limit else value[: limit - 1] + CUT
     if isinstance(value, list):
-        return [shortened(item, limit) for item in value[:limit]]
+        return [with_shorter_texts(item, limit) for item in value[:limit]]
     if isinstance(value, Mapping):
-        smaller = {key: shortened(item, limit) for key, item in value.items()}
+        smaller = {key: with_shorter_texts(item, limit) for key, item in value.items()}
         if "truncated" in smaller and smaller["text"] != value["text"]:
             smaller["truncated"] = True
         return smaller

@@ -30,7 +30,7 @@ ONE_TRIGGER = {"execute", "execute_module"}
 # How a phase ends that a limit of the sandbox ended.
 LIMITS = {Outcome.TIMEOUT, Outcome.MEMORY, Outcome.DISK, Outcome.DOWNLOAD_CAP}
 # What an event is called where it was not kept.
-KINDS = {
+EVENT_WORDS = {
     "Exec": "command",
     "Connection": "connection",
     "NameAsked": "name",
@@ -165,7 +165,7 @@ def unseen(facts: Facts) -> Iterator[str]:
     if silent:
         yield plain(f"the Python witness was silent in {', '.join(silent)}", MAX_SENTENCE_CHARS)
     for (title, kind), count in facts.record.lost.items():
-        what = f"{title}: {count} were not kept or looked at: {KINDS.get(kind, kind)}"
+        what = f"{title}: {count} were not kept or looked at: {EVENT_WORDS.get(kind, kind)}"
         yield plain(what, MAX_SENTENCE_CHARS)
 
 

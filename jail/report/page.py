@@ -14,7 +14,7 @@ MAX_OPEN_ROWS = 15  # of each list; the others are there to unfold
 MAX_INDENT = 9  # of rows that are indented
 # Of the texts of one list together. There are two lists with texts of many lines, and rows take at
 # most 3 MB.
-MAX_TEXT_BYTES = 700_000
+MAX_TEXTS_BYTES = 700_000
 BAR_PIXELS, PHASE_PIXELS = 360, 36
 
 TEMPLATE = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
@@ -70,7 +70,7 @@ def texts_html(section: Section) -> list[str]:
     """The texts of each row, within the room that the list has for all of them."""
     texts = [text for shown in section.rows for text in shown.texts.values()]
     sizes = [len(html.escape(text).encode()) for text in texts]
-    shares = iter(fair_shares(sizes, MAX_TEXT_BYTES))
+    shares = iter(fair_shares(sizes, MAX_TEXTS_BYTES))
     found = []
     for shown in section.rows:
         parts = [

@@ -42,7 +42,7 @@ from jail.watch.events import (
     plain_path,
 )
 
-MAX_TITLE_CHARS = 300
+MAX_FINDING_CHARS = 300
 
 # Programs that no package needs to be installed or imported, by what they serve to do, with the
 # technique's number in MITRE ATT&CK.
@@ -159,7 +159,7 @@ def finding(
 ) -> Finding:
     """A finding whose title is safe to show; place and process are cleaned where they are shown."""
     return Finding(
-        severity, rule, plain(title, MAX_TITLE_CHARS), place or actor.place, actor.process or None
+        severity, rule, plain(title, MAX_FINDING_CHARS), place or actor.place, actor.process or None
     )
 
 

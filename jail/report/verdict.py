@@ -22,7 +22,7 @@ from jail.report.lists import (
     fitted,
 )
 from jail.report.outcome import (
-    KINDS,
+    EVENT_WORDS,
     LIMITS,
     Facts,
     explained,
@@ -169,7 +169,7 @@ def limit_findings(facts: Facts) -> Iterator[Found]:
             yield phase, (Finding(Severity.MEDIUM, Rule.LIMIT_HIT, explained(facts, phase)),)
     by_title = {phase.title: phase for phase in facts.phases}
     for (title, kind), count in facts.record.lost.items():
-        what = f"did so much that {count} of one kind were not kept: {KINDS.get(kind, kind)}"
+        what = f"did so much that {count} of one kind were not kept: {EVENT_WORDS.get(kind, kind)}"
         finding = Finding(Severity.MEDIUM, Rule.LIMIT_HIT, plain(what, MAX_NOTE_CHARS))
         yield by_title.get(title, Phase(PhaseName.INSTALL)), (finding,)
 
