@@ -119,6 +119,18 @@ def nearest_foreign(frame: FrameType | None) -> FrameType | None:
     return frame
 
 
+def called_by_nobody(frame: FrameType) -> FrameType | None:
+    """The function of the library that began all this, in a thread, for a signal, or at the end.
+
+    A package may have asked for it long ago.
+    """
+    while frame.f_back:
+        frame = frame.f_back
+    is_program = frame.f_code.co_name == "<module>"
+    is_import_system = frame.f_code.co_filename.startswith("<frozen")
+    return None if is_program or is_import_system else frame
+
+
 def place(frame: FrameType) -> str:
     """File and line; for code that has no file those of the code that it came from, too."""
     inner = ""
@@ -340,7 +352,7 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     if kind == "code":
         tell_code(event, what, direct)
         return
-    frame = nearest_foreign(direct)
+    frame = nearest_foreign(direct) or called_by_nobody(direct)
     if frame is None:
         return
     if kind == "open":
