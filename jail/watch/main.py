@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 
 from jail.orders import MAX_JAILS, JailSettings, Machine, Order
-from jail.report.message import render_embed
+from jail.report.message import fallback_embed, render_embed
 from jail.report.page import render_page
 from jail.report.rows import render_text
 from jail.report.rules import judge
@@ -40,7 +40,7 @@ SWITCH_SEC = 0.0005
 
 # The user that this becomes may not be able to read our own standard library: what is loaded late,
 # is loaded here.
-for codec in ("ascii", "idna", "latin-1", "unicode_escape"):
+for codec in ("ascii", "idna", "latin-1", "unicode_escape", "utf-16-le"):
     codecs.lookup(codec)
 
 
@@ -225,11 +225,20 @@ def triage(
 
 
 def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Outlet) -> None:
-    """Send the report in all its shapes, the one for programs first."""
+    """Send the report in all its shapes, the one for programs first.
+
+    A fault of ours in drawing it must cost the looks, not the report.
+    """
     outlet.summary(report.outcome, report.reason, report.verdict)
     outlet.send("report", as_json(report))
     outlet.send("evidence", evidence.close())
-    outlet.send("page", render_page(report))
-    embed = render_embed(report, machine.index_url, machine.default_index)
+    try:
+        page, text = render_page(report), render_text(report)
+        embed = render_embed(report, machine.index_url, machine.default_index)
+    except Exception as fault:
+        complain(outlet, fault)
+        outlet.send("embed", json.dumps(fallback_embed(report.order, report.outcome)).encode())
+        return
+    outlet.send("page", page)
     outlet.send("embed", json.dumps(embed).encode())
-    outlet.send("text", render_text(report))
+    outlet.send("text", text)
