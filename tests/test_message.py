@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import urllib.request
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from reports import HOSTILE, INDEX_URL, a_phase, an_order, assert_inert, report_of, saying
 from standins import Discord
 
+from jail.orders import Machine
 from jail.report.message import (
     MAX_EMBED_BYTES,
     MAX_EMBED_UNITS,
@@ -21,6 +23,7 @@ from jail.report.message import (
     units,
 )
 from jail.report.verdict import Report
+from jail.watch import main as watch_main
 from jail.watch.events import (
     Actor,
     BaitRead,
@@ -34,6 +37,8 @@ from jail.watch.events import (
     Printed,
     StartupCode,
 )
+from jail.watch.evidence import Evidence
+from jail.watch.main import Outlet, send_report
 
 HIGH, MEDIUM = BaitRead("/home/dev/.ssh/id_rsa", "setup.py:6"), StartupCode("/x.pth", "y")
 INFO = Code("0", 1, None, False, "x")
@@ -181,3 +186,25 @@ def test_there_is_a_message_when_drawing_failed(discord: Discord) -> None:
     assert post(discord, embed) == 200
     assert "ab" * 16 in embed["footer"]["text"]
     assert embed["description"] == "time?out: see the JSON report."
+
+
+def test_a_defect_of_ours_costs_the_looks_but_not_the_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(report: Report) -> bytes:
+        raise RuntimeError("a defect of ours")
+
+    monkeypatch.setattr(watch_main, "render_page", fail)
+    near, far = socket.socketpair()
+    machine = Machine("", None, "", "", "", INDEX_URL, True)
+    send_report(report_of(HIGH), Evidence(), machine, Outlet(near))
+    near.close()
+    with far, far.makefile("rb") as frames:
+        sent = {}
+        for line in frames:
+            name, length = line.split()
+            sent[name.decode()] = frames.read(int(length))
+    assert [*sent] == ["summary", "report", "evidence", "complaint", "embed"]
+    assert b"a defect of ours" in sent["complaint"]
+    assert json.loads(sent["embed"])["title"] == "A report that can't be shown"
+    assert json.loads(sent["report"])["findings"]

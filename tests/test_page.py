@@ -3,9 +3,12 @@
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from conftest import Snakehook
 from reports import HOSTILE, a_phase, an_order, assert_inert, report_of, saying
+from standins import Discord, Index
 
 from jail.report.lists import process_entry
 from jail.report.page import MAX_OPEN_ROWS, render_page, text_html
@@ -338,3 +341,49 @@ def test_a_command_of_many_words_is_bounded() -> None:
     event = Exec("/bin/true", words, None, Actor(7))
     ended = ProcessEnded(7, 0, words, 0, None, False, True)
     assert len(render_page(report_of(event, ended))) < 20_000
+
+
+# --- from a package to terminal, page and message ---
+
+HOSTILE_PACKAGE = """
+import base64, os, socket, subprocess, sys
+said = {said!r}
+for text in said:
+    raw = text.encode("utf-8", "surrogatepass")
+    os.write(1, raw + b"\\n")
+    os.write(2, raw + b"\\n")
+    name = raw[:200].replace(b"/", b"").replace(b"\\0", b"")
+    with open(b"/home/dev/.x" + name, "wb") as file:
+        file.write(raw)
+    subprocess.run([b"/bin/true", raw[:1000].replace(b"\\0", b"")], check=False)
+    code = "text = 1  # " + " ".join(text.replace("\\0", "").split())
+    exec(base64.b64decode(base64.b64encode(code.encode("utf-8", "replace"))))
+    try:
+        socket.getaddrinfo(raw[:50].replace(b"\\0", b"") + b".example", 80)
+    except (OSError, ValueError):
+        pass
+raise SystemExit(said[0])
+"""
+
+
+def test_what_a_package_says_acts_nowhere(
+    snakehook: Snakehook, jail: None, index: Index, discord: Discord, tmp_path: Path
+) -> None:
+    all_in_one = f"{HOSTILE['bidi']} @everyone ` <script>alert(1)</script> \x1b[2J"
+    said = [all_in_one, *(text for text in HOSTILE.values() if len(text) < 10_000)]
+    index.add_wheel("hostile", "1.0", {"hostile.py": HOSTILE_PACKAGE.format(said=said)})
+    page = tmp_path / "page.html"
+    program = snakehook.with_settings(DISCORD_WEBHOOK_URL=discord.url)
+    done = program.run("triage", "hostile", "1.0", "--mode", "import", "--html", str(page))
+    assert done.returncode == 1, done.stderr
+    assert discord.refusals == []
+    (message,) = discord.messages
+    assert message.payload["allowed_mentions"] == {"parse": []}
+    assert_inert(done.stdout)
+    assert_inert(done.stderr)
+    for text in (done.stdout, Page(page.read_bytes()).text, str(message.payload["embeds"])):
+        assert "@everyone" in text
+        assert "<script>alert(1)</script>" in text
+        assert "\\u202ecod.exe" in text
+    assert len(done.stdout) < 200_000
+    assert page.stat().st_size < 1_000_000
