@@ -29,9 +29,9 @@ from jail.watch.events import (
     PhaseName,
     Printed,
     ProcessEnded,
-    Record,
     StartupCode,
 )
+from jail.watch.record import Record
 
 INDEX_URL = "https://index.example/simple"
 SETTINGS = JailSettings(

@@ -38,11 +38,11 @@ from jail.watch.events import (
     PhaseName,
     Printed,
     ProcessEnded,
-    Record,
     Rule,
     Severity,
     StartupCode,
 )
+from jail.watch.record import Record
 
 MAX_REPORT_BYTES = 10_000_000  # what the service takes
 INSTALL, IMPORT, EXECUTE = PhaseName.INSTALL, PhaseName.IMPORT, PhaseName.EXECUTE

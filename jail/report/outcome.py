@@ -13,8 +13,8 @@ from jail.watch.events import (
     Outcome,
     Phase,
     PhaseName,
-    Record,
 )
+from jail.watch.record import Record
 
 MAX_SENTENCE_CHARS = 300
 # What each mode runs. A phase of these that is neither run nor explained is a gap.

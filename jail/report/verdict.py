@@ -41,10 +41,10 @@ from jail.watch.events import (
     Phase,
     PhaseName,
     Printed,
-    Record,
     Rule,
     Severity,
 )
+from jail.watch.record import Record
 
 MAX_CROWD = MAX_LIST_ITEMS // 10  # findings of one rule and severity in a phase; more are a crowd
 MAX_GROUP_TITLES = 50

@@ -1,23 +1,19 @@
-"""What was seen: a dataclass for each kind of event, and the rule that no flood of one hides another.
+"""What was seen: a dataclass for each kind of event, and the rule that no flood of one hides
+another.
 
-The rooms of watch make events; jail/report/ judges and draws them. Texts in them are the package's own: bounded by who
-made the event, and made safe to show only by jail/report/text.py.
+The rooms of watch make events; jail/report/ judges and draws them. Texts in them are the
+package's own: bounded by who made the event, and made safe to show only by jail/report/text.py.
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 MAX_TEXT_CHARS = 4096  # of any one text in an event, output and code apart
-# Of one kind and severity in one phase. What is graver has room of its own, and so has the first of each subject.
+# Of one kind and severity in one phase. What is graver has room of its own, and so has the first
+# of each subject.
 MAX_EVENTS = 2000
 MAX_CODES = 500  # pieces of generated source, each up to MAX_CODE_BYTES
-# Of all events of a run with the same worst severity, each counted as EVENT_CHARS more: what a
-# watch may have in memory.
-MAX_RECORD_CHARS = 24 << 20
-EVENT_CHARS = 700
 MAX_CODE_BYTES = 64 << 10
 
 
@@ -32,7 +28,9 @@ SYSTEM_FOLDERS = ("/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/")
 
 
 def is_near(target: str) -> bool:
-    """Whether the target of a Connection is this machine. Not for names: anybody can have one that looks near."""
+    """Whether the target of a Connection is this machine. Not for names: anybody can have one that
+    looks near.
+    """
     return NEAR.fullmatch(target) is not None
 
 
@@ -119,7 +117,8 @@ class Change(StrEnum):
 class Actor:
     """Who did it: the process (its command line), the file and line that Python tells, if it does.
 
-    `own`: the launcher's or pip's doing, not the package's. `hidden`: a Python with the hook did it unsaid.
+    `own`: the launcher's or pip's doing, not the package's. `hidden`: a Python with the hook did
+    it unsaid.
     """
 
     pid: int = 0
@@ -140,7 +139,8 @@ NOBODY = Actor()
 class Exec:
     """A program was started or, with `error`, could not be.
 
-    `pool_helper`: it has the exact shape of a helper that the standard library's multiprocessing starts.
+    `pool_helper`: it has the exact shape of a helper that the standard library's multiprocessing
+    starts.
     """
 
     program: str
@@ -152,7 +152,9 @@ class Exec:
 
 @dataclass(frozen=True)
 class Connection:
-    """A socket was connected, sent from or, if it `listens`, bound. `target` is host:port, [host]:port or unix:path."""
+    """A socket was connected, sent from or, if it `listens`, bound. `target` is host:port,
+    [host]:port or unix:path.
+    """
 
     net: Net
     target: str
@@ -171,10 +173,12 @@ class NameAsked:
 
 @dataclass(frozen=True)
 class FileChanged:
-    """A change of the scratch beyond what the installed distributions list as theirs; `path` as the jail sees it.
+    """A change of the scratch beyond what the installed distributions list as theirs; `path` as the
+    jail sees it.
 
-    `other_paths`: further names under which the same file can be reached, by linked folders. `shadows`: the module of
-    another distribution that Python no longer finds since this one is there.
+    `other_paths`: further names under which the same file can be reached, by linked folders.
+    `shadows`: the module of another distribution that Python no longer finds since this one is
+    there.
     """
 
     path: str
@@ -242,7 +246,9 @@ class TraceContradicted:
 
 @dataclass(frozen=True)
 class TraceCut:
-    """The line of a call (`connect`, say) was too long to be kept whole: what was in its middle is not known."""
+    """The line of a call (`connect`, say) was too long to be kept whole: what was in its middle is
+    not known.
+    """
 
     call: str
     actor: Actor
@@ -260,7 +266,7 @@ class FailedOften:
 
 @dataclass(frozen=True)
 class LeftAtWork:
-    """Processes that were still at work when the phase ended, the first of them by its command line."""
+    """Processes still at work when the phase ended; `process` is the first one's command line."""
 
     count: int
     process: str
@@ -291,7 +297,9 @@ class DependencyDenied:
 
 @dataclass(frozen=True)
 class ProcessEnded:
-    """A process of the jail, told when the phase is over. `acted`: it did something that is an event."""
+    """A process of the jail, told when the phase is over. `acted`: it did something that is an
+    event.
+    """
 
     pid: int
     ppid: int
@@ -382,57 +390,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Seen:
-    """An event with the phase that it happened in, when (seconds since 1970), and what the rules say of it."""
+    """An event, its phase, when it was (seconds since 1970), and what the rules say of it."""
 
     event: Event
     phase: Phase
     at_sec: float
     findings: tuple[Finding, ...]
-
-
-def size_chars(event: Event) -> int:
-    """About how much memory an event takes: the characters of its texts, and of its lists of them."""
-    size = EVENT_CHARS
-    for value in vars(event).values():
-        if isinstance(value, str):
-            size += len(value)
-        elif isinstance(value, tuple):
-            size += sum(len(word) for word in value)
-    return size
-
-
-@dataclass
-class Record:
-    """All that was seen in a run, in order, within bounds: what there was no room for is counted.
-
-    `judge` gives the findings of an event. Room is counted by phase, kind and worst severity, so
-    that no flood of the common keeps out the grave; and by worst severity over the run.
-    """
-
-    judge: Callable[[Phase, Event], tuple[Finding, ...]]
-    keep: Callable[[Seen], None] = lambda _: None  # the evidence file
-    seen: list[Seen] = field(default_factory=list)
-    lost: Counter[tuple[str, str]] = field(default_factory=Counter)  # by phase title and kind
-    counts: Counter[tuple[str, str, Severity | None]] = field(default_factory=Counter)
-    chars: Counter[Severity | None] = field(default_factory=Counter)
-
-    def add(self, phase: Phase, event: Event, at_sec: float) -> bool:
-        """Keep an event, if there is room for it: whether it was kept."""
-        findings = self.judge(phase, event)
-        severities = [finding.severity for finding in findings]
-        worst = min(severities, key=list(Severity).index, default=None)
-        kind = type(event).__name__
-        self.counts[phase.title, kind, worst] += 1
-        self.chars[worst] += size_chars(event)
-        most = MAX_CODES if isinstance(event, Code) else MAX_EVENTS
-        if self.counts[phase.title, kind, worst] > most or self.chars[worst] > MAX_RECORD_CHARS:
-            self.lose(phase, kind)
-            return False
-        seen = Seen(event, phase, at_sec, findings)
-        self.seen.append(seen)
-        self.keep(seen)
-        return True
-
-    def lose(self, phase: Phase, kind: str, count: int = 1) -> None:
-        """Count what was not kept or not looked at."""
-        self.lost[phase.title, kind] += count

@@ -23,8 +23,9 @@ from jail.report.rows import render_text
 from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
-from jail.watch.events import NotRun, Omission, Outcome, Phase, Record
+from jail.watch.events import NotRun, Omission, Outcome, Phase
 from jail.watch.evidence import Evidence
+from jail.watch.record import Record
 from jail.watch.resources import Resources
 from jail.watch.scratch import Scratch
 from jail.watch.session import Session

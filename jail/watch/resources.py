@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from jail.orders import JailSettings, Machine, Order
 from jail.watch.decoys import Decoys
-from jail.watch.events import Event, Phase, Record
+from jail.watch.events import Event, Phase
 from jail.watch.evidence import Evidence
 from jail.watch.installed import Installed
+from jail.watch.record import Record
 from jail.watch.scratch import FileState, Scratch
 from jail.watch.upstream import PackageCache, Upstream
 
