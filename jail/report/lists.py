@@ -125,20 +125,22 @@ def fitted(items: Sequence[Item], limit_bytes: int) -> tuple[list[str], int]:
     Each has a fair share; who needs more has its texts and lists cut to half until they fit. One
     that can't be made to fit is left out and counted, too.
     """
-    texts = [as_ascii(item) for item in items]
-    # Two bytes for what stands between two items, two for the brackets.
-    shares = fair_shares([len(text) + 2 for text in texts], limit_bytes - 2)
+    # Two bytes for what stands between two items, two for the brackets. The texts are made again
+    # below: kept from here, they could take a hundred times the room that they get.
+    sizes = [len(as_ascii(item)) + 2 for item in items]
     kept, cut = [], 0
-    for text, item, share in zip(texts, items, shares, strict=True):
-        if len(text) + 2 <= share:
-            kept.append(text)
-            continue
-        cut += 1
-        chars = share
-        while chars >= LEAST_CHARS and len(text) + 2 > share:
-            text = as_ascii(with_shorter_texts(item, chars))
+    for item, size, share in zip(items, sizes, fair_shares(sizes, limit_bytes - 2), strict=True):
+        text, chars = "", share
+        if size <= share:
+            text = as_ascii(item)
+        else:
+            cut += 1
+        while not text and chars >= LEAST_CHARS:
+            smaller = as_ascii(with_shorter_texts(item, chars))
+            if len(smaller) + 2 <= share:
+                text = smaller
             chars //= 2
-        if len(text) + 2 <= share:
+        if text:
             kept.append(text)
     return kept, cut
 
