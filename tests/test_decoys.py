@@ -195,6 +195,26 @@ def test_a_file_s_value_is_found_too(decoys: Decoys, heard: Heard, tmp_path: Pat
     assert [leak.name for leak in heard.leaks] == [f"~/{NAME}"]
 
 
+def test_a_decoy_in_its_own_place_is_no_leak(decoys: Decoys, heard: Heard, tmp_path: Path) -> None:
+    data = (tmp_path / NAME).read_bytes() + decoys.variables["NPM_TOKEN"].encode()
+    decoys.search_file(f"{HOME_IN_JAIL}/{NAME}", data)
+    decoys.search_file(f"{HOME_IN_JAIL}/copy", data)
+    assert [(leak.name, leak.where) for leak in heard.leaks] == [
+        ("NPM_TOKEN", f"file {HOME_IN_JAIL}/{NAME}"),
+        (f"~/{NAME}", f"file {HOME_IN_JAIL}/copy"),
+    ]
+
+
+def test_a_file_whose_times_alone_are_new_is_unchanged(decoys: Decoys, tmp_path: Path) -> None:
+    path, file = f"{HOME_IN_JAIL}/{NAME}", tmp_path / NAME
+    read_and_restore_the_times(file)
+    assert decoys.is_unchanged(path, file.stat().st_ino)
+    assert not decoys.is_unchanged(f"{HOME_IN_JAIL}/other", file.stat().st_ino)
+    with file.open("a") as text:
+        text.write("more")
+    assert not decoys.is_unchanged(path, file.stat().st_ino)
+
+
 def test_the_first_place_in_each_phase_is_told(decoys: Decoys, heard: Heard) -> None:
     value = decoys.variables["NPM_TOKEN"].encode()
     for _ in range(3):

@@ -381,7 +381,10 @@ def test_a_later_phase_is_compared_with_the_one_before(keeper: RunKeeper) -> Non
 def test_bait_that_is_read_is_told_in_its_phase(keeper: RunKeeper) -> None:
     def steal(jail: Jail) -> int:
         time.sleep(0.02)
-        (jail.scratch / "home" / ".ssh" / "id_rsa").read_bytes()
+        path = jail.scratch / "home" / ".ssh" / "id_rsa"
+        about = path.stat()
+        path.read_bytes()
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
         return calm(jail)
 
     keeper.works["import"] = steal

@@ -57,9 +57,11 @@ class Changes:
         if not new:
             self.changed(FileChanged(seen, Change.DELETED, None, None))
             return
+        if self.decoys.is_unchanged(seen, new.inode):
+            return
         change = Change.MODIFIED if old else Change.CREATED
         self.changed(FileChanged(seen, change, new.size_bytes, None))
-        self.decoys.search("file", seen, self.scratch.read(path, "file"))
+        self.decoys.search_file(seen, self.scratch.read(path, "file"))
 
     def tell_startup_code(self, path: str, is_listed: bool) -> None:
         """Tell a file that every interpreter executes when it starts."""

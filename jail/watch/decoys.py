@@ -59,6 +59,7 @@ class Decoys:
         }
         self.forms = {name: disguises(value) for name, value in self.variables.items()}
         self.files: dict[str, int] = {}  # descriptors, by the path in the jail
+        self.texts: dict[str, bytes] = {}
         self.times: dict[str, Times] = {}
         self.lock = threading.Lock()
         self.found: set[str] = set()
@@ -69,7 +70,9 @@ class Decoys:
             value = secrets.token_hex(20)
             key = "".join(secrets.choice(KEY_CHARS) for _ in range(16))
             self.forms[f"~/{name}"] = disguises(value)
-            self.files[f"{HOME_IN_JAIL}/{name}"] = lay(home / name, form.format(value, key=key))
+            text, path = form.format(value, key=key), f"{HOME_IN_JAIL}/{name}"
+            self.files[path] = lay(home / name, text)
+            self.texts[path] = text.encode()
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -98,11 +101,25 @@ class Decoys:
         files = [os.fstat(fd) for fd in self.files.values()]
         return {about.st_ino: about.st_ctime_ns for about in files}
 
+    def is_unchanged(self, path: str, inode: int) -> bool:
+        """Whether this is a decoy file in its place with what we wrote: only its times are new."""
+        if path not in self.files or os.fstat(self.files[path]).st_ino != inode:
+            return False
+        text = self.texts[path]
+        return os.pread(self.files[path], len(text) + 1, 0) == text
+
     def sprung(self) -> list[str]:
         """The files that were read, or touched in a way that could hide it, since `begin`."""
         return [path for path, fd in self.files.items() if times_of(fd) != self.times[path]]
 
-    def search(self, kind: str, where: str, data: bytes, actor: Actor = NOBODY) -> bool:
+    def search_file(self, path: str, data: bytes) -> None:
+        """Search what stands in a file; a decoy's own value is no news in its own place."""
+        own = path.replace(HOME_IN_JAIL, "~", 1) if path in self.files else ""
+        self.search("file", path, data, own=own)
+
+    def search(
+        self, kind: str, where: str, data: bytes, actor: Actor = NOBODY, own: str = ""
+    ) -> bool:
         """Tell the first place of the phase where each value turns up: whether one does in `data`.
 
         As it is, or in the encodings that thieves use. `kind` ("command", "file") has a bound of
@@ -113,7 +130,10 @@ class Decoys:
             if self.searched_bytes[kind] > MAX_SEARCHED_BYTES:
                 self.lose(f"{kind}, searched for bait", 1)
                 return False
-        names = [name for name, forms in self.forms.items() if any(form in data for form in forms)]
+        names = []
+        for name, forms in self.forms.items():
+            if name != own and any(form in data for form in forms):
+                names.append(name)
         for name in names:
             with self.lock:
                 is_new = name not in self.found
