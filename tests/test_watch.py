@@ -32,6 +32,7 @@ from jail.orders import (
     Start,
     parse_request,
 )
+from jail.watch import changes as changes_room
 from jail.watch import session as session_room
 from jail.watch.main import watch
 
@@ -376,6 +377,24 @@ def test_a_later_phase_is_compared_with_the_one_before(keeper: RunKeeper) -> Non
         ("calm.py", "modified"),
         ("RECORD", "deleted"),
     }
+
+
+def test_a_flood_of_changes_has_a_time_and_home_comes_first(
+    keeper: RunKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes_room, "MAX_COMPARE_SEC", 0.2)
+
+    def flood(jail: Jail) -> int:
+        for number in range(20_000):
+            (jail.scratch / "shm" / str(number)).touch()
+        jail.put("home/.bashrc")
+        return calm(jail)
+
+    keeper.works["pip"] = flood
+    ran = keeper.run()
+    assert ran.report["files"][0]["path"] == f"{HOME_IN_JAIL}/.bashrc"
+    assert ran.report["coverage"]["dropped_events"] > 10_000
+    assert ran.summary["verdict"] == "high"
 
 
 def test_bait_that_is_read_is_told_in_its_phase(keeper: RunKeeper) -> None:

@@ -4,19 +4,26 @@ Hostile input: the contents of the files that changed.
 """
 
 import re
+import time
 from collections.abc import Callable
 
 from jail.orders import Order
 from jail.watch.decoys import Decoys
 from jail.watch.events import Change, Event, FileChanged, StartupCode, printable
-from jail.watch.scratch import MAX_FILE_BYTES, FileState, Scratch, as_seen
+from jail.watch.scratch import FOLDERS, MAX_FILE_BYTES, FileState, Scratch, as_seen
 
+MAX_COMPARE_SEC = 5.0  # for the changes of one phase
 # Where pip builds; it had no time to tidy up when it was stopped.
 PIP_FOLDER = "tmp/pip-"
 # `site/six-1.17.0/sitecustomize.py`: imported by every interpreter that has its folder on the path.
 CUSTOMIZE = re.compile(r".*/(?:site|user)customize(?:/__init__)?\.pyc?", re.DOTALL)
 
 States = dict[str, FileState]
+
+
+def rank(path: str) -> tuple[int, str]:
+    """By folder of the scratch, then by name."""
+    return FOLDERS.index(path.partition("/")[0]), path
 
 
 class Changes:
@@ -41,10 +48,14 @@ class Changes:
 
     def compare(self, before: States, after: States, listed: set[str], was_stopped: bool) -> None:
         """Tell what changed beyond the files that the installed distributions list as theirs."""
-        for path in sorted({*before, *after}):
+        deadline_sec = time.monotonic() + MAX_COMPARE_SEC
+        changed = [path for path in {*before, *after} if before.get(path) != after.get(path)]
+        # Home and site first: what lies there lasts.
+        for number, path in enumerate(sorted(changed, key=rank)):
+            if time.monotonic() > deadline_sec:
+                self.scratch.lost["FileChanged, not looked at"] += len(changed) - number
+                return
             old, new = before.get(path), after.get(path)
-            if old == new:
-                continue
             if new:
                 self.tell_startup_code(path, path in listed)
             if path in listed or (was_stopped and path.startswith(PIP_FOLDER)):

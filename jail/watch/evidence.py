@@ -41,7 +41,7 @@ FAST = 1
 
 
 class Evidence:
-    """A gzip file in memory. What there is no room for is counted in `lost`."""
+    """A gzip file in memory. What there is no room for is counted."""
 
     def __init__(self) -> None:
         self.packer = zlib.compressobj(FAST, zlib.DEFLATED, GZIP_FORMAT)
@@ -82,6 +82,11 @@ class Evidence:
             return
         self.size_bytes += len(line)
         self.packed += self.packer.compress(line)
+
+    def take_lost(self) -> int:
+        """How many lines had no room since this was asked last."""
+        lost, self.lost = self.lost, 0
+        return lost
 
     def close(self) -> bytes:
         """End the file and return it."""

@@ -207,8 +207,6 @@ def triage(
     resources.states = resources.scratch.snapshot()
     run = Run(resources, outlet)
     run.go()
-    if evidence.lost:
-        resources.record.lose(run.phases[-1], "line of the evidence", evidence.lost)
     report = assemble(
         order,
         settings,

@@ -32,7 +32,8 @@ PAGE_BYTES = 4096
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # Home and site first: what lies there lasts.
-FOLDERS = sorted(SCRATCH_FOLDERS, key=["home", "site"].__contains__, reverse=True)
+LASTING = ("home", "site")
+FOLDERS = (*LASTING, *sorted(SCRATCH_FOLDERS.keys() - set(LASTING)))
 
 
 @dataclass(frozen=True)

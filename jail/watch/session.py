@@ -298,6 +298,7 @@ class Session:
     def finish(self) -> None:
         """Count what was lost, and write what the evidence has beside the events."""
         resources = self.resources
+        self.journal.lose("line of the evidence", resources.evidence.take_lost())
         for lost in (self.story.lost, resources.scratch.lost):
             for kind, count in lost.items():
                 self.journal.lose(kind, count)
