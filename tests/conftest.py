@@ -40,6 +40,27 @@ PR_SET_CHILD_SUBREAPER = 36
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def dead_groups() -> list[str]:
+    """The cgroups of runs whose keeper is dead: groups are called PID-RUN, after the keeper."""
+    paths = Path("/sys/fs/cgroup").glob("**/snakehook/*-*/")
+    pids = {str(path): path.name.partition("-")[0] for path in paths}
+    return [group for group, pid in pids.items() if not Path("/proc", pid).exists()]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cgroup_is_left_behind() -> Iterator[None]:
+    """What the tests kill without mercy leaves empty cgroups: the next start removes them."""
+    yield
+    if not dead_groups():
+        return
+    with open_folder("sweep") as home:
+        state = home / "state"
+        state.mkdir()
+        places = {"PATH": os.environ["PATH"], "HOME": str(home), "STATE_DIR": str(state)}
+        Snakehook(PROGRAM, places | {"PIP_CACHE_DIR": str(home / "cache")}).run("check")
+    assert dead_groups() == []
+
+
 @pytest.fixture
 def index() -> Iterator[Index]:
     with Index() as index:
