@@ -42,7 +42,7 @@ MAX_UNFINISHED_BYTES = 64 << 20
 # 11571 +++ killed by SIGSEGV (core dumped) +++
 # 11568 +++ superseded by execve in pid 11569 +++
 LINE = re.compile(
-    rb"(\d+) +(?:(\w+)\(|<\.\.\. (\w+) resumed>|\+\+\+ (exited with|killed by) (\w+))"
+    rb"(\d{1,10}) +(?:(\w+)\(|<\.\.\. (\w+) resumed>|\+\+\+ (exited with|killed by) (\w+))"
 )
 # 11520 vfork( <unfinished ...>
 # 11569 execve("\x2f\x62...", ["\x73\x68", ...], 0x7fff67ca10b0 <pid changed to 11568 ...>

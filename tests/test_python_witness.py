@@ -1,0 +1,403 @@
+"""What Python says, forged or not, and the hook that says it."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jail.orders import JAIL_DIR
+from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, Code, Event
+from jail.watch.python_witness import (
+    MAX_LINE_BYTES,
+    MAX_SAYINGS,
+    MAX_SAYINGS_BYTES,
+    Head,
+    Malformed,
+    Piece,
+    PythonWitness,
+    Said,
+    Saying,
+    Started,
+    parse_event,
+)
+
+HOOK = JAIL_DIR / "inside" / "audit.py"
+
+
+class Telling:
+    """Keeps what is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.witness = PythonWitness(self.tell)
+
+    def tell(self, event: Event, at_sec: float | None) -> bool:
+        self.events.append(event)
+        return True
+
+    @property
+    def codes(self) -> list[Code]:
+        return [event for event in self.events if isinstance(event, Code)]
+
+
+@pytest.fixture
+def telling() -> Telling:
+    return Telling()
+
+
+# --- its lines ----------------------------------------------------------------------------------
+
+SAYINGS: dict[str, tuple[dict[str, Any], Saying]] = {
+    "a command": (
+        {"event": "spawn", "what": "true \xe4", "at": "x.py:3"},
+        Saying(Said.SPAWN, 7, "true \xe4", "x.py:3"),
+    ),
+    "a long one": (
+        {"event": "spawn", "what": "x" * 900, "at": "x.py:3"},
+        Saying(Said.SPAWN, 7, "x" * 500, "x.py:3"),
+    ),
+    "an address": (
+        {"event": "address", "what": ["203.0.113.1", 443], "at": "x.py:3"},
+        Saying(Said.ADDRESS, 7, "203.0.113.1:443", "x.py:3"),
+    ),
+    "one by IPv6": (
+        {"event": "address", "what": ["::FFFF:127.0.0.1%lo", 443, 0, 0], "at": "x.py:3"},
+        Saying(Said.ADDRESS, 7, "[::ffff:127.0.0.1]:443", "x.py:3"),
+    ),
+    "one by name": (
+        {"event": "address", "what": ["localhost", 1], "at": "x.py:3"},
+        Saying(Said.ADDRESS, 7, ":1", "x.py:3"),
+    ),
+    "a path": (
+        {"event": "address", "what": "/run/s\xe4", "at": "x.py:3"},
+        Saying(Said.ADDRESS, 7, r"unix:/run/s\xe4", "x.py:3"),
+    ),
+    "an abstract path": (
+        {"event": "address", "what": "\0x", "at": "x.py:3"},
+        Saying(Said.ADDRESS, 7, "unix:@x", "x.py:3"),
+    ),
+    "a name": (
+        {"event": "name", "what": "UPPER.example.", "at": "x.py:3"},
+        Saying(Said.NAME, 7, "upper.example", "x.py:3"),
+    ),
+    "a file": (
+        {"event": "open", "what": "/home/\udcff\n", "at": "a\x1b.py:3"},
+        Saying(Said.OPEN, 7, "/home/\\\\xff\\n", "a\\x1b.py:3"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("fields", "saying"), SAYINGS.values(), ids=SAYINGS)
+def test_a_saying_is_read_as_the_kernel_writes_it(fields: dict[str, Any], saying: Saying) -> None:
+    assert parse_event(json.dumps({"pid": 7, **fields}).encode()) == saying
+
+
+def test_the_other_lines() -> None:
+    assert parse_event(b'{"event": "start", "pid": 7, "what": ["python"]}') == Started(7)
+    line = b'{"event": "code", "pid": 7, "id": 2, "text": "7031", "at": "x:1", "bytes": 3,'
+    line += b' "decoded": 1}'
+    assert parse_event(line) == Piece(7, 2, b"p1", Head(3, "x:1", False))
+    line = b'{"event": "code", "pid": 7, "id": 2, "text": "70"}'
+    assert parse_event(line) == Piece(7, 2, b"p", None)
+
+
+MALFORMED = {
+    "not json": b"not json",
+    "a list": b"[]",
+    "a number": b"7",
+    "another event": b'{"event": "end", "pid": 1, "what": "x", "at": "x"}',
+    "an event that is a list": b'{"event": [], "pid": 1, "what": "x", "at": "x"}',
+    "no pid": b'{"event": "start"}',
+    "pid 0": b'{"event": "start", "pid": 0}',
+    "pid -1": b'{"event": "start", "pid": -1}',
+    "a huge pid": b'{"event": "start", "pid": %d}' % 10**30,
+    "an endless pid": b'{"event": "start", "pid": 1e999}',
+    "a pid of too many digits": b'{"event": "start", "pid": "%s"}' % (b"1" * 5000),
+    "no place": b'{"event": "open", "pid": 1, "what": "x"}',
+    "odd hex": b'{"event": "code", "pid": 1, "id": 1, "text": "zz"}',
+    "a text that is a number": b'{"event": "code", "pid": 1, "id": 1, "text": 7}',
+    "an endless size": b'{"event": "code", "pid": 1, "id": 1, "text": "", "at": "", "bytes": 1e999,'
+    b' "decoded": true}',
+    "deep": b"[" * 4000 + b"]" * 4000,
+    "too long": b'{"event": "open", "pid": 1, "what": "%s", "at": ""}' % (b"x" * MAX_LINE_BYTES),
+    "not text": b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("line", MALFORMED.values(), ids=MALFORMED)
+def test_what_the_hook_does_not_write_is_malformed(line: bytes, telling: Telling) -> None:
+    with pytest.raises(Malformed):
+        parse_event(line)
+    telling.witness.take(line + b"\n")
+    assert telling.witness.malformed == 1
+
+
+# --- the account --------------------------------------------------------------------------------
+
+
+def line(event: str, pid: int = 7, **fields: Any) -> bytes:
+    return json.dumps({"event": event, "pid": pid, **fields}).encode() + b"\n"
+
+
+def pieces(source: bytes, number: int = 1, size: int | None = None, pid: int = 7) -> bytes:
+    about: dict[str, Any] = {"at": "x.py:1", "decoded": True}
+    about["bytes"] = len(source) if size is None else size
+    lines = b""
+    for start in range(0, len(source), 1600):
+        text = source[start : start + 1600].hex()
+        lines += line("code", pid, id=number, text=text, **about)
+        about = {}
+    return lines
+
+
+def test_who_said_what(telling: Telling) -> None:
+    witness = telling.witness
+    witness.take(line("start") + line("spawn", what="true", at="a.py:1"))
+    witness.take(line("spawn", what="true", at="b.py:1") + line("spawn", 8, what="true", at="c:1"))
+    assert (witness.started, witness.pids) == ({7}, {7, 8})
+    assert witness.place(Said.SPAWN, [7], ["false", "true"]) == "a.py:1"
+    assert witness.place(Said.SPAWN, [9, 8], ["true"]) == "c:1"
+    assert witness.place(Said.SPAWN, [0], ["true"]) == "a.py:1"
+    assert witness.place(Said.OPEN, [7], ["true"]) is None
+
+
+def test_lines_may_come_in_any_pieces(telling: Telling) -> None:
+    for byte in line("start") + line("open", what="/x", at="a.py:1"):
+        telling.witness.take(bytes([byte]))
+    assert telling.witness.place(Said.OPEN, [7], ["/x"]) == "a.py:1"
+
+
+def test_a_line_without_an_end_takes_a_bounded_memory(telling: Telling) -> None:
+    for _ in range(100):
+        telling.witness.take(b"x" * 65536)
+    assert len(telling.witness.rest) <= MAX_LINE_BYTES + 1
+    telling.witness.take(b"\n" + line("start"))
+    assert (telling.witness.malformed, telling.witness.started) == (1, {7})
+
+
+def test_a_flood_of_sayings_is_bounded_and_counted(telling: Telling) -> None:
+    witness = telling.witness
+    for number in range(MAX_SAYINGS + 10):
+        witness.take_event(Saying(Said.OPEN, 7, str(number), "x.py:1"))
+        witness.take_event(Saying(Said.OPEN, 7, "again", "x.py:1"))  # what is known takes no room
+    assert witness.lost == {"Python's open": 11}
+    witness.take(line("address", what=["192.0.2.1", 1], at="a.py:1"))
+    assert witness.place(Said.ADDRESS, [7], ["192.0.2.1:1"]) == "a.py:1"
+    for number in range(MAX_SAYINGS):
+        witness.take_event(Saying(Said.NAME, 7, f"{number}" + "x" * 4000, "x.py:1"))
+    size = sum(len(subject) for kind, _, subject in witness.places if kind is Said.NAME)
+    assert size <= 2 * MAX_SAYINGS_BYTES
+
+
+def test_source_is_put_together(telling: Telling) -> None:
+    source = b"x = 1\n" * 1000
+    data = pieces(source)
+    telling.witness.take(data[:5000])
+    assert telling.codes == []
+    telling.witness.take(data[5000:])
+    (code,) = telling.codes
+    assert (code.text.encode(), code.size_bytes, code.place) == (source, len(source), "x.py:1")
+    assert code.decoded and code.sha256 == hashlib.sha256(source).hexdigest()
+
+
+def test_long_source_is_kept_up_to_a_bound(telling: Telling) -> None:
+    source = b"x = 1\n" * 20_000
+    telling.witness.take(pieces(source))
+    (code,) = telling.codes
+    assert (code.text.encode(), code.size_bytes) == (source[:MAX_CODE_BYTES], len(source))
+
+
+def test_source_that_is_cut_off_is_told_at_the_end(telling: Telling) -> None:
+    telling.witness.take(pieces(b"half of it", size=100))
+    assert telling.codes == []
+    telling.witness.finish()
+    telling.witness.finish()
+    (code,) = telling.codes
+    assert (code.text, code.size_bytes) == ("half of it", 100)
+
+
+def test_pieces_without_a_first_one_are_nothing(telling: Telling) -> None:
+    telling.witness.take(line("code", id=1, text="70"))
+    telling.witness.finish()
+    assert (telling.events, telling.witness.malformed) == ([], 0)
+
+
+def test_unfinished_sources_are_bounded(telling: Telling) -> None:
+    for number in range(MAX_CODES + 5):
+        telling.witness.take(pieces(b"x", number, size=10))
+    assert len(telling.witness.sources) == MAX_CODES
+    assert telling.witness.lost == {"Python's code": 5}
+
+
+# --- the hook -----------------------------------------------------------------------------------
+
+NAMES = {"FIFO": "audit", "HOME": "home"}
+
+
+@pytest.fixture
+def hooked(tmp_path: Path, telling: Telling) -> Any:
+    """Runs source as a program with the hook, and gives what it said."""
+    fifo, home = tmp_path / "audit", tmp_path / "home"
+    os.mkfifo(fifo)
+    home.mkdir()
+    start = (
+        f"names = {{'FIFO': {str(fifo)!r}, 'HOME': {str(home)!r}}}\n"
+        f"exec(compile(open({str(HOOK)!r}).read(), {str(HOOK)!r}, 'exec'), names)\n"
+        "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')\n"
+    )
+
+    def run(source: str, **files: str) -> Telling:
+        for name, text in files.items():
+            (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+        program = tmp_path / "program.py"
+        program.write_text(textwrap.dedent(source))
+        fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-S", "-c", start, str(program)],
+                env={"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            with open(fd, "rb", closefd=False) as file:
+                telling.witness.take(file.read() or b"")
+        finally:
+            os.close(fd)
+        assert telling.witness.malformed == 0
+        return telling
+
+    return run
+
+
+def said(telling: Telling, kind: Said) -> dict[str, str]:
+    """What was done, with the line of it, by the pid that stands for any."""
+    found = telling.witness.places.items()
+    return {
+        subject: place.rpartition(":")[2]
+        for (known, pid, subject), place in found
+        if known is kind and pid == 0
+    }
+
+
+def test_the_hook_tells_acts_with_their_line(hooked: Any, tmp_path: Path) -> None:
+    told = hooked(
+        """
+        import os, socket, subprocess
+        subprocess.run(["true", "a b"])
+        socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", 9))
+        try: socket.getaddrinfo("b\\u00fccher.invalid", 80)
+        except OSError: pass
+        open("written", "w").close(); os.remove("written")
+        os.path.exists("/nowhere")
+        """.replace("open(", f"os.chdir({str(tmp_path)!r}); open(")
+    )
+    assert said(told, Said.SPAWN) == {"true a b": "3"}
+    assert said(told, Said.ADDRESS) == {"127.0.0.1:9": "4"}
+    assert said(told, Said.NAME) == {"xn--bcher-kva.invalid": "5"}
+    assert said(told, Said.OPEN) == {str(tmp_path / "written"): "7"}
+    assert len(told.witness.started) == 1 and told.codes == []
+
+
+def test_what_a_thread_or_the_end_does_has_a_place(hooked: Any) -> None:
+    told = hooked("""
+        import atexit, subprocess, threading
+        atexit.register(subprocess.run, ["true", "at the end"])
+        thread = threading.Thread(target=subprocess.run, args=(["true", "in a thread"],))
+        thread.start(); thread.join()
+        """)
+    assert said(told, Said.SPAWN).keys() == {"true at the end", "true in a thread"}
+
+
+HELPER = "import base64\ndef undo(text): return base64.b64decode(text)\n"
+PLAIN = "print = len\nzzz = 7"
+# base64 of PLAIN
+CODED = "cHJpbnQgPSBsZW4Kenp6ID0gNw=="
+
+DECODED = {
+    "at once": f"import base64\nexec(base64.b64decode('{CODED}'))",
+    "in another function": f"{HELPER}exec(undo('{CODED}'))",
+    "two calls away": f"{HELPER}def twice(x): return undo(x)\nexec(twice('{CODED}'))",
+    "in another module": f"import helper\nexec(helper.undo('{CODED}'))",
+    "imported from another module": f"from helper import undo as u\nexec(u('{CODED}'))",
+    "under another name": f"from base64 import b64decode as b\nexec(b('{CODED}'))",
+    "in a class": f"import helper\nclass C:\n  def m(self, x): return helper.undo(x)\n"
+    f"exec(C.m(None, '{CODED}'))",
+    "in a lambda": f"import base64\nexec((lambda x: base64.b64decode(x))('{CODED}'))",
+    "by timeit": f"import helper, timeit\ntimeit.timeit(helper.undo('{CODED}').decode(), number=1)",
+    "by code": "import code, helper\n"
+    f"code.InteractiveInterpreter().runcode(compile(helper.undo('{CODED}'), 'x', 'exec'))",
+    "by an interpreter": "import code, helper\n"
+    f"code.InteractiveInterpreter().runsource(helper.undo('{CODED}').decode(), symbol='exec')",
+    "as a tree": "import ast, helper\n"
+    f"exec(compile(ast.parse(helper.undo('{CODED}')), 'x', 'exec'))",
+    "by the debugger": f"import bdb, helper\nbdb.Bdb().run(helper.undo('{CODED}').decode())",
+    "marshalled": "import marshal\n"
+    "exec(marshal.loads(marshal.dumps(compile('zzz = 7', 'x', 'exec'))))",
+}
+
+
+@pytest.mark.parametrize("source", DECODED.values(), ids=DECODED)
+def test_decoded_code_is_told_as_that(source: str, hooked: Any) -> None:
+    told = hooked(source, helper=HELPER)
+    assert any(code.decoded and "zzz" in code.text for code in told.codes), told.codes
+
+
+NOT_DECODED = {
+    "literal": f"import base64\nbase64.b64decode('{CODED}')\nexec('zzz = 7')",
+    "literal, of several lines": "import base64\nbase64.b64decode\n"
+    "exec('''\nzzz = 7\nzzz = 8\n''')",
+    "literal, by timeit": "import base64, timeit\nbase64.b64decode\n"
+    "timeit.timeit('zzz = 7', number=1)",
+    "made by code that has nothing to do with decoders": "exec('zzz = ' + str(7))",
+    "made beside a function that decodes": f"{HELPER}def make(n): exec(f'zzz = {{n}}')\nmake(7)",
+}
+
+
+@pytest.mark.parametrize("source", NOT_DECODED.values(), ids=NOT_DECODED)
+def test_readable_code_is_not_called_decoded(source: str, hooked: Any) -> None:
+    told = hooked(source)
+    assert [code for code in told.codes if code.decoded] == []
+
+
+def test_the_library_s_own_code_is_not_told(hooked: Any) -> None:
+    told = hooked("""
+        import ast, base64, collections, dataclasses, enum, inspect, timeit, typing
+        Point = collections.namedtuple("Point", "x y")
+        @dataclasses.dataclass(order=True)
+        class Record:
+            a: int
+        typing.get_type_hints(Record), inspect.signature(Record), enum.Enum("E", "A B")
+        ast.literal_eval(base64.b64decode("WzEsIDJd").decode())
+        """)
+    assert told.codes == []
+
+
+def test_a_replaced_module_does_not_silence_the_hook(hooked: Any) -> None:
+    told = hooked("""
+        import json, os, subprocess
+        os.write = json.dumps = lambda *_: None
+        subprocess.run(["true", "seen"])
+        """)
+    assert said(told, Said.SPAWN) == {"true seen": "4"}
+
+
+def test_a_closed_descriptor_does_not_silence_the_hook(hooked: Any) -> None:
+    told = hooked("""
+        import os, subprocess
+        os.closerange(3, 100)
+        subprocess.run(["true", "seen"])
+        """)
+    assert said(told, Said.SPAWN) == {"true seen": "4"}
+
+
+def test_the_hook_is_made_of_the_library_whatever_the_path_says(hooked: Any) -> None:
+    told = hooked("print(1)", json="raise SystemExit(7)", re="raise SystemExit(7)")
+    assert len(told.witness.started) == 1
