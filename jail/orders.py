@@ -165,10 +165,11 @@ def read_packet(packet: bytes) -> dict[str, Any]:
 
 def parse_settings(packet: bytes) -> JailSettings:
     """The settings, with exactly the fields that there are. Raises OrderError."""
-    said = {key: tuple(v) if isinstance(v, list) else v for key, v in read_packet(packet).items()}
+    said = read_packet(packet)
     if said.keys() != {field.name for field in fields(JailSettings)}:
         raise OrderError(f"settings with other fields: {sorted(said)!r:.200}")
-    return JailSettings(**said)
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
+    return JailSettings(**given)
 
 
 def parse_order(packet: bytes) -> Order:
