@@ -1007,7 +1007,7 @@ def retry_after_sec(header: str | None, body: bytes) -> float:
 
 STORE_RETRY_SEC = 2.0
 STOP_SEC = 4.0  # what SIGTERM leaves the jails and a delivery to end in
-BURY_SEC = 1.0  # what keeper gets to end a run whose watch failed, before it is sent another
+ORDER_PAUSES_SEC = (0.2, 1.0, 3.0)  # keeper may still be busy with the end of another run
 MAX_STARTS = 2  # of a run: one that was under way when the service died twice is given up
 MAX_FAILED_RUNS = 3  # one after the other, until the service calls itself unhealthy
 CHECKING = "The sandbox is still being checked: try again in a moment."
@@ -1065,9 +1065,11 @@ class Service:
     def attend_keeper(self) -> None:
         try:
             found = self.keeper.self_check()
-            self.jail_trouble = "" if found["works"] else BROKEN
-            if self.jail_trouble:
+            if not found["works"]:
+                self.jail_trouble = BROKEN
                 log.error("%s", "\n".join(found["lines"]))
+                return
+            self.jail_trouble = ""
             for _ in range(self.settings.max_concurrency):
                 self.start(self.pool, self.run_next)
             self.keeper.is_gone(0)
@@ -1141,15 +1143,17 @@ class Service:
             )
         log.info("run %s: started", run_id)
         budget_sec = self.settings.run_budget_sec
-        with self.keeper.order("triage", run_id, request) as stream:
-            self.streams.add(stream)
-            # `stop` may have looked before there was something to stop.
-            if self.stopping.is_set():
-                shut(stream)
-            result = receive_result(stream, run_id, request, budget_sec, log.debug)
-            self.streams.discard(stream)
-        if not result.told:
-            self.stopping.wait(BURY_SEC)
+        for pause_sec in ORDER_PAUSES_SEC:
+            with self.keeper.order("triage", run_id, request) as stream:
+                self.streams.add(stream)
+                # `stop` may have looked before there was something to stop.
+                if self.stopping.is_set():
+                    shut(stream)
+                result = receive_result(stream, run_id, request, budget_sec, log.debug)
+                self.streams.discard(stream)
+            # Else nothing of it was run.
+            if result.told or result.verdict == "high" or self.stopping.wait(pause_sec):
+                break
         self.failed_runs = self.failed_runs + 1 if result.outcome == "error" else 0
         return result
 
