@@ -65,10 +65,10 @@ def test_files_that_a_record_names_are_listed_if_they_are_there(site: Site) -> N
     site.write("big_tool-1.0.dist-info/RECORD", RECORD)
     for path in ("big_tool/__init__.py", "other_top.py", "a, quoted.py", "bin/big-tool", "x.py"):
         site.write(path)
-    listed = site.read().listed
+    owners = site.read().owners
     names = ["a, quoted.py", "big_tool-1.0.dist-info/RECORD", "big_tool/__init__.py"]
     names += ["bin/big-tool", "other_top.py"]
-    assert sorted(listed) == [f"{ORDER.site}/{name}" for name in names]
+    assert owners == {f"{ORDER.site}/{name}": "big-tool" for name in names}
 
 
 def test_modules_are_the_target_s_top_level_with_its_namesake_first(site: Site) -> None:
@@ -115,7 +115,7 @@ def test_a_record_that_is_none_does_no_harm(site: Site) -> None:
     site.write("odd.dist-info/RECORD/file")
     installed = site.read()
     assert installed.modules == []
-    assert installed.listed <= {f"{ORDER.site}/big_tool-1.0.dist-info/RECORD"}
+    assert installed.owners.keys() <= {f"{ORDER.site}/big_tool-1.0.dist-info/RECORD"}
 
 
 def test_a_flood_of_records_is_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -379,6 +379,44 @@ def test_a_later_phase_is_compared_with_the_one_before(keeper: RunKeeper) -> Non
     }
 
 
+def test_a_linked_folder_is_judged_by_both_its_names(keeper: RunKeeper) -> None:
+    def link_later(jail: Jail) -> int:
+        jail.put("home/data/bin/pip")
+        return install(jail)
+
+    def link(jail: Jail) -> int:
+        (jail.scratch / "home" / ".local").symlink_to("data")
+        return calm(jail)
+
+    def write(jail: Jail) -> int:
+        jail.put("home/data/share/systemd/user/evil.service")
+        return calm(jail)
+
+    keeper.works |= {"pip": link_later, "start": link, "import": write}
+    ran = keeper.run(replace(ORDER, mode="detonate"))
+    grave = [
+        (finding["phase"], finding["title"])
+        for finding in ran.report["findings"]
+        if finding["severity"] == "high"
+    ]
+    assert [phase for phase, _ in grave] == ["start", "import"]
+    assert f"{HOME_IN_JAIL}/.local/bin/pip" in grave[0][1]
+    assert f"{HOME_IN_JAIL}/.local/share/systemd/user/evil.service" in grave[1][1]
+
+
+def test_a_file_that_hides_a_module_of_another_is_grave(keeper: RunKeeper) -> None:
+    def shadow(jail: Jail) -> int:
+        jail.put(f"{ORDER.site}/calm/__init__.py")
+        return calm(jail)
+
+    keeper.works["import"] = shadow
+    ran = keeper.run(replace(ORDER, mode="import"))
+    assert [(finding["severity"], finding["rule"]) for finding in ran.report["findings"]] == [
+        ("high", "persistence.write")
+    ]
+    assert "calm.py" in ran.report["findings"][0]["title"]
+
+
 def test_a_flood_of_changes_has_a_time_and_home_comes_first(
     keeper: RunKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from jail.orders import Order
 from jail.watch.decoys import Decoys
 from jail.watch.events import Change, Event, FileChanged, StartupCode, printable
+from jail.watch.installed import Installed
+from jail.watch.links import Links
 from jail.watch.scratch import FOLDERS, MAX_FILE_BYTES, FileState, Scratch, as_seen
+from jail.watch.shadows import Shadows
 
 MAX_COMPARE_SEC = 5.0  # for the changes of one phase
-# Where pip builds; it had no time to tidy up when it was stopped.
+# Where pip builds.
 PIP_FOLDER = "tmp/pip-"
 # `site/six-1.17.0/sitecustomize.py`: imported by every interpreter that has its folder on the path.
 CUSTOMIZE = re.compile(r".*/(?:site|user)customize(?:/__init__)?\.pyc?", re.DOTALL)
@@ -29,7 +32,11 @@ def rank(path: str) -> tuple[int, str]:
 class Changes:
     """Compares the scratch before and after a phase.
 
-    `tell` takes StartupCode, `changed` takes FileChanged.
+    Args:
+        scratch: just looked at, after the phase.
+        installed: what the distributions list as theirs.
+        is_install: whether it is the phase that put it there.
+        tell, changed: take StartupCode, and FileChanged.
     """
 
     def __init__(
@@ -37,18 +44,25 @@ class Changes:
         scratch: Scratch,
         order: Order,
         decoys: Decoys,
+        installed: Installed,
+        is_install: bool,
         tell: Callable[[Event], object],
         changed: Callable[[FileChanged], object],
     ) -> None:
         self.scratch = scratch
         self.order = order
         self.decoys = decoys
+        self.installed = installed
+        self.is_install = is_install
         self.tell = tell
         self.changed = changed
+        self.links = Links(scratch.links)
 
-    def compare(self, before: States, after: States, listed: set[str], was_stopped: bool) -> None:
+    def compare(self, before: States, after: States, was_stopped: bool) -> None:
         """Tell what changed beyond the files that the installed distributions list as theirs."""
         deadline_sec = time.monotonic() + MAX_COMPARE_SEC
+        shadows = Shadows(self.installed.owners, after)
+        files = sorted(after)
         changed = [path for path in {*before, *after} if before.get(path) != after.get(path)]
         # Home and site first: what lies there lasts.
         for number, path in enumerate(sorted(changed, key=rank)):
@@ -56,23 +70,40 @@ class Changes:
                 self.scratch.lost["FileChanged, not looked at"] += len(changed) - number
                 return
             old, new = before.get(path), after.get(path)
+            is_listed = self.is_install and path in self.installed.owners
             if new:
-                self.tell_startup_code(path, path in listed)
-            if path in listed or (was_stopped and path.startswith(PIP_FOLDER)):
+                self.tell_startup_code(path, is_listed)
+            shadowed = shadows.shadowed_by(path) if new and not old else None
+            if is_listed and not shadowed:
                 continue
-            self.tell_change(path, old, new)
+            # It had no time to tidy up.
+            if was_stopped and path.startswith(PIP_FOLDER):
+                continue
+            self.tell_change(path, old, new, shadowed)
+            for reached in self.links.reached_by(path, files):
+                self.tell_new_name(path, reached, after[reached])
 
-    def tell_change(self, path: str, old: FileState | None, new: FileState | None) -> None:
-        """Tell that a file is new, other or gone, and search it for bait."""
+    def tell_change(
+        self, path: str, old: FileState | None, new: FileState | None, shadowed: str | None
+    ) -> None:
+        """Tell that a file is new, other or gone, by each of its names, and search it for bait."""
         seen = as_seen(path)
+        others = tuple(as_seen(name) for name in self.links.other_names(path))
         if not new:
-            self.changed(FileChanged(seen, Change.DELETED, None, None))
+            self.changed(FileChanged(seen, Change.DELETED, None, None, other_paths=others))
             return
         if self.decoys.is_unchanged(seen, new.inode):
             return
         change = Change.MODIFIED if old else Change.CREATED
-        self.changed(FileChanged(seen, change, new.size_bytes, None))
+        hidden = shadowed.removeprefix(f"{self.order.site}/") if shadowed else None
+        event = FileChanged(seen, change, new.size_bytes, None, other_paths=others, shadows=hidden)
+        self.changed(event)
         self.decoys.search_file(seen, self.scratch.read(path, "file"))
+
+    def tell_new_name(self, link: str, path: str, state: FileState) -> None:
+        """Tell that a new link to a folder gives a file of it one more name."""
+        name = link + path[len(self.links.targets[link]) :]
+        self.changed(FileChanged(as_seen(name), Change.CREATED, state.size_bytes, None))
 
     def tell_startup_code(self, path: str, is_listed: bool) -> None:
         """Tell a file that every interpreter executes when it starts."""

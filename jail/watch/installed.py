@@ -29,11 +29,11 @@ SCRIPT_SECTIONS = ("[console_scripts]", "[gui_scripts]")
 
 @dataclass
 class Installed:
-    """`listed` are the paths in the scratch that a RECORD names; scripts and modules are the
+    """`owners` are the paths in the scratch that a RECORD names; scripts and modules are the
     target's own.
     """
 
-    listed: set[str] = field(default_factory=set)
+    owners: dict[str, str] = field(default_factory=dict)
     scripts: dict[str, str] = field(default_factory=dict)  # name: module:attribute
     modules: list[str] = field(default_factory=list)
 
@@ -59,7 +59,7 @@ def read_installed(scratch: Scratch, files: Collection[str], order: Order) -> In
         for line in scratch.lines(path, "RECORD"):
             theirs = f"{order.site}/" + line.rsplit(",", 2)[0].strip('"').removeprefix("../../")
             if theirs in files:
-                installed.listed.add(theirs)
+                installed.owners.setdefault(theirs, canonical(match[2]))
             module = MODULE.fullmatch(line) if is_target and len(modules) < MAX_NAMES else None
             if module:
                 modules.add(module[1])

@@ -18,6 +18,7 @@ from jail.watch.events import printable
 MAX_WALK_SEC = 5.0  # of one look at the whole scratch
 MAX_FOLDERS = 40_000  # that are looked into
 MAX_DEPTH = 100
+MAX_LINKS = 5000  # that are followed by name
 # Of the paths of the scratch, each counted as PATH_CHARS more: about 200,000 of usual length.
 MAX_LISTING_CHARS = 48 << 20
 PATH_CHARS = 200
@@ -114,6 +115,7 @@ class Scratch:
         self.max_disk_bytes = max_disk_bytes
         self.chain = Chain(self.fd)
         self.lost: Counter[str] = Counter()  # by kind: what was not looked at or not read
+        self.links: dict[str, str] = {}  # where each symbolic link leads
         self.read_bytes: Counter[str] = (
             Counter()
         )  # by kind: no flood of one keeps another from being read
@@ -147,6 +149,7 @@ class Scratch:
         self.chain.close()
         walk = Walk(self.chain)
         states = dict(walk.files())
+        self.links = walk.links
         if walk.missed:
             self.lost["FileChanged, not looked at"] = walk.missed
         return states
@@ -170,6 +173,7 @@ class Walk:
         self.deadline = time.monotonic() + MAX_WALK_SEC
         self.left_folders = MAX_FOLDERS
         self.left_chars = MAX_LISTING_CHARS
+        self.links: dict[str, str] = {}
         self.missed = 0  # files and folders that were not looked at
 
     def files(self) -> Iterator[tuple[str, FileState]]:
@@ -217,5 +221,7 @@ class Walk:
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(f"{path}/")
                 else:
+                    if entry.is_symlink() and len(self.links) < MAX_LINKS:
+                        self.links[path] = os.readlink(entry.name, dir_fd=fd)
                     about = entry.stat(follow_symlinks=False)
                     yield path, FileState(about.st_size, about.st_ino, about.st_ctime_ns)

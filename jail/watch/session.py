@@ -248,18 +248,19 @@ class Session:
         """Tell what changed in the scratch, and what an installation has installed."""
         resources = self.resources
         before, after = resources.states, resources.scratch.snapshot()
-        listed: set[str] = set()
-        if self.trigger.phase is PhaseName.INSTALL:
+        is_install = self.trigger.phase is PhaseName.INSTALL
+        if is_install:
             resources.installed = read_installed(resources.scratch, after, resources.order)
-            listed = resources.installed.listed
         changes = Changes(
             resources.scratch,
             resources.order,
             resources.decoys,
+            resources.installed,
+            is_install,
             self.journal.tell,
             self.story.file_changed,
         )
-        changes.compare(before, after, listed, self.stopped is not None)
+        changes.compare(before, after, self.stopped is not None)
         resources.states = after
 
     def take_output(self) -> bool:
