@@ -55,7 +55,7 @@ class Jail:
         self.gateway.start(self.listener)
 
     def get(self, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(*self.address, timeout=20)
+        connection = http.client.HTTPConnection(self.address[0], self.address[1], timeout=20)
         with contextlib.closing(connection):
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -124,7 +124,7 @@ def test_metadata_is_given_out_and_is_no_download(jail: Jail) -> None:
 
 
 def test_one_connection_carries_many_requests(jail: Jail) -> None:
-    connection = http.client.HTTPConnection(*jail.address, timeout=20)
+    connection = http.client.HTTPConnection(jail.address[0], jail.address[1], timeout=20)
     with contextlib.closing(connection):
         for _ in range(3):
             connection.request("GET", "/simple/calm/")
