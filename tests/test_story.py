@@ -1,0 +1,769 @@
+"""The story of a jail, from traces as strace writes them: who did what, and what the trace was not
+shown.
+"""
+
+# ruff: noqa: S108 - paths of the jail, none of which is opened
+import json
+from typing import Any
+
+import pytest
+
+from jail.watch.events import (
+    Actor,
+    Change,
+    Connection,
+    Event,
+    Exec,
+    FailedOften,
+    FileChanged,
+    LeftAtWork,
+    NameAsked,
+    Net,
+    ProcessEnded,
+    TraceContradicted,
+    TraceCut,
+    WitnessTampered,
+    plain_path,
+)
+from jail.watch.ledger import MANY_FAILURES
+from jail.watch.processes import MAX_QUIET, MAX_WAITING_BYTES
+from jail.watch.programs import JAIL_PYTHON, NAMELESS, is_pool_helper
+from jail.watch.python_witness import PythonWitness
+from jail.watch.story import Story
+
+MAIN, CHILD = 101, 102  # the launcher is 100
+UNREACHABLE = "-1 ENETUNREACH (Network is unreachable)"
+REFUSED = "-1 ECONNREFUSED (Connection refused)"
+MISSING = "-1 ENOENT (No such file or directory)"
+NOT_OF_FAMILY = "-1 EAFNOSUPPORT (Address family not supported by protocol)"
+UNDER_WAY = "-1 EINPROGRESS (Operation now in progress)"
+
+
+def hexed(text: str) -> str:
+    """A string as strace writes it with -xx."""
+    return '"' + "".join(f"\\x{byte:02x}" for byte in text.encode("utf-8", "surrogateescape")) + '"'
+
+
+def inet(host: str, port: int) -> str:
+    if ":" in host:
+        return (
+            f"{{sa_family=AF_INET6, sin6_port=htons({port}), sin6_flowinfo=htonl(0), "
+            f"inet_pton(AF_INET6, {hexed(host)}, &sin6_addr), sin6_scope_id=0}}"
+        )
+    return f"{{sa_family=AF_INET, sin_port=htons({port}), sin_addr=inet_addr({hexed(host)})}}"
+
+
+def unix(path: str) -> str:
+    return f"{{sa_family=AF_UNIX, sun_path={hexed(path)}}}"
+
+
+NSCD = unix("/var/run/nscd/socket")
+FAR = inet("203.0.113.1", 443)
+
+
+class Tape:
+    """A jail that does what the test says, and the story that is told of it."""
+
+    def __init__(self, kind: str = "script", **options: Any) -> None:
+        self.events: list[Event] = []
+        self.searched: list[tuple[str, str, bytes, Actor]] = []
+        self.witness = PythonWitness(self.tell)
+        self.story = Story(kind, kind == "pip", self.witness, self, self.tell, **options)
+        self.is_full = False
+
+    def tell(self, event: Event, at_sec: float | None) -> bool:
+        if self.is_full:
+            return False
+        self.events.append(event)
+        return True
+
+    def search(self, kind: str, where: str, data: bytes, actor: Actor) -> bool:
+        self.searched.append((kind, where, data, actor))
+        return False
+
+    def line(self, pid: int, text: str) -> None:
+        self.story.take_trace(f"{pid} {text}\n".encode())
+
+    def execute(self, pid: int, program: str, *argv: str, result: str = "0") -> None:
+        words = ", ".join(map(hexed, argv or (program,)))
+        self.line(pid, f"execve({hexed(program)}, [{words}], 0x1 /* 3 vars */) = {result}")
+
+    def fork(self, pid: int, child: int, flags: str = "SIGCHLD") -> None:
+        jail_pid = child - 99
+        outside = f"/* {child} in strace's PID NS */"
+        self.line(pid, f"clone(child_stack=NULL, flags={flags}) = {jail_pid} {outside}")
+
+    def start(self, *argv: str) -> None:
+        """The launcher, and its child that becomes a Python with these arguments."""
+        self.execute(99, "/usr/bin/nsjail")
+        self.fork(99, 100)
+        self.execute(100, JAIL_PYTHON, JAIL_PYTHON, "launch.py")
+        self.fork(100, MAIN)
+        self.execute(MAIN, JAIL_PYTHON, JAIL_PYTHON, *argv)
+
+    def run(self, program: str, *argv: str, pid: int = CHILD) -> None:
+        """A child of the phase's own process that becomes another program."""
+        self.fork(MAIN, pid)
+        self.execute(pid, program, *argv)
+
+    def socket(self, pid: int, inode: int, family: str = "AF_INET", kind: str = "STREAM") -> str:
+        fd = f"4<{hexed(f'socket:[{inode}]')[1:-1]}>"
+        self.line(pid, f"socket({family}, SOCK_{kind}|SOCK_CLOEXEC, 0) = {fd}")
+        return fd
+
+    def connect(self, pid: int, address: str, result: str = UNREACHABLE, fd: str = "4") -> None:
+        self.line(pid, f"connect({fd}, {address}, 16) = {result}")
+
+    def send(self, pid: int, data: str, address: str = "NULL", result: str = "1") -> None:
+        length = 0 if address == "NULL" else 16
+        self.line(pid, f"sendto(4, {hexed(data)}, 9, 0, {address}, {length}) = {result}")
+
+    def end(self, pid: int, code: int = 0) -> None:
+        self.line(pid, f"exit_group({code}) = ?")
+        self.line(pid, f"+++ exited with {code} +++")
+
+    def say(self, event: str, pid: int = MAIN, **fields: Any) -> None:
+        line = json.dumps({"event": event, "pid": pid - 99, **fields})
+        self.witness.take(f"{line}\n".encode())
+
+    def finish(self, **questions: float) -> None:
+        self.story.finish({name.replace("_", "."): at for name, at in questions.items()})
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def lies(self) -> list[str]:
+        return [event.what for event in self.of(TraceContradicted)]
+
+
+@pytest.fixture
+def tape() -> Tape:
+    tape = Tape()
+    tape.start("-c", "import x")
+    return tape
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+def test_a_phase_from_its_launcher_to_its_end(tape: Tape) -> None:
+    assert (tape.story.started, tape.story.main_exit) == (True, None)
+    assert not tape.story.python_witness
+    tape.say("start")
+    tape.run("/bin/sh", "sh", "-c", "true")
+    tape.line(CHILD, "+++ killed by SIGKILL +++")
+    tape.end(MAIN, 3)
+    tape.end(100, 3)
+    assert tape.story.main_exit == (3, None)
+    tape.finish()
+    assert tape.story.python_witness
+    main = (JAIL_PYTHON, "-c", "import x")
+    assert tape.of(ProcessEnded) == [
+        ProcessEnded(100, 0, ("launch.py",), 3, None, True, False),
+        ProcessEnded(MAIN, 100, main, 3, None, True, True),
+        ProcessEnded(CHILD, MAIN, ("sh", "-c", "true"), None, "SIGKILL", False, True),
+    ]
+    assert not tape.of(WitnessTampered)
+
+
+def test_without_a_launcher_nothing_is_told() -> None:
+    tape = Tape()
+    tape.execute(99, "/usr/bin/nsjail")
+    tape.connect(99, FAR)
+    tape.finish()
+    assert (tape.story.started, tape.story.main_exit, tape.events) == (False, None, [])
+
+
+def test_what_a_child_does_before_its_birth_is_told_waits(tape: Tape) -> None:
+    tape.line(MAIN, "vfork( <unfinished ...>")
+    tape.execute(CHILD, "/nowhere/sh", "sh", result=MISSING)
+    tape.fork(CHILD, 103)
+    tape.connect(103, FAR)
+    tape.execute(CHILD, "/bin/sh", "sh")
+    tape.end(103)
+    assert len(tape.of(Exec)) == 1
+    tape.line(MAIN, f"<... vfork resumed>) = 3 /* {CHILD} in strace's PID NS */")
+    assert [event.program for event in tape.of(Exec)] == [JAIL_PYTHON, "/bin/sh"]
+    tape.finish()
+    parents = {event.pid: event.ppid for event in tape.of(ProcessEnded)}
+    assert parents == {100: 0, MAIN: 100, CHILD: MAIN, 103: CHILD}
+
+
+def test_a_parent_that_never_returns_hides_nothing(tape: Tape) -> None:
+    tape.line(MAIN, "vfork( <unfinished ...>")
+    for port in range(MAX_WAITING_BYTES // 4096 + 10):
+        tape.connect(CHILD, inet("203.0.113.1", port))
+    assert len(tape.of(Connection)) == MAX_WAITING_BYTES // 4096 + 10
+    tape.line(MAIN, "vfork( <unfinished ...>")
+    tape.connect(103, FAR)
+    tape.finish()
+    assert tape.of(Connection)[-1].target == "203.0.113.1:443"
+
+
+def test_a_chain_of_a_thousand_births_is_followed(tape: Tape) -> None:
+    for pid in range(MAIN, MAIN + 1000):
+        tape.line(pid, "vfork( <unfinished ...>")
+    tape.connect(MAIN + 1000, FAR)
+    for pid in range(MAIN + 999, MAIN - 1, -1):
+        outside = f"/* {pid + 1} in strace's PID NS */"
+        tape.line(pid, f"<... vfork resumed>) = {pid - 98} {outside}")
+    assert [event.actor.pid for event in tape.of(Connection)] == [MAIN + 1000]
+
+
+def test_threads_act_in_the_name_of_their_process(tape: Tape) -> None:
+    tape.connect(103, FAR)
+    tape.fork(MAIN, 103, "CLONE_VM|CLONE_THREAD")
+    tape.connect(103, inet("203.0.113.2", 1))
+    tape.line(103, "+++ exited with 0 +++")
+    assert {event.actor.pid for event in tape.of(Connection)} == {MAIN}
+    # The number comes again, as a process.
+    tape.fork(MAIN, 103)
+    tape.connect(103, inet("203.0.113.3", 1))
+    assert tape.of(Connection)[-1].actor.pid == 103
+
+
+def test_a_thread_that_becomes_a_program(tape: Tape) -> None:
+    tape.fork(MAIN, 103, "CLONE_VM|CLONE_THREAD")
+    program = f"execve({hexed('/bin/sh')}, [{hexed('sh')}], 0x1 /* 3 vars */"
+    tape.line(103, f"{program} <pid changed to {MAIN} ...>")
+    tape.line(MAIN, "+++ superseded by execve in pid 103 +++")
+    tape.line(MAIN, "<... execve resumed>) = 42")
+    assert tape.of(Exec)[-1].program == "/bin/sh"
+    assert tape.lies() == ["the first call of sh, number 42, was not shown"]
+    tape.fork(MAIN, 103)
+    tape.connect(103, FAR)
+    assert tape.of(Connection)[-1].actor.pid == 103
+
+
+def test_a_thread_s_program_that_only_ends_hides_nothing(tape: Tape) -> None:
+    tape.fork(MAIN, 103, "CLONE_VM|CLONE_THREAD")
+    program = f"execve({hexed('/bin/sh')}, [{hexed('sh')}], 0x1 /* 3 vars */"
+    tape.line(103, f"{program} <pid changed to {MAIN} ...>")
+    tape.line(MAIN, "<... execve resumed>) = -1 (errno 18446744073709551385)")
+    assert tape.of(Exec)[-1].program == "/bin/sh" and not tape.lies()
+
+
+def test_in_a_flood_of_processes_those_that_acted_are_kept(tape: Tape) -> None:
+    for pid in range(200, 200 + MAX_QUIET + 50):
+        tape.fork(MAIN, pid)
+        tape.end(pid)
+    tape.run("/bin/true", "true")
+    tape.end(CHILD)
+    tape.finish()
+    kept = tape.of(ProcessEnded)
+    assert tape.story.lost == {"process": 50}
+    assert [event.pid for event in kept if event.acted] == [MAIN, CHILD]
+    assert len(kept) == MAX_QUIET + 3
+
+
+def test_what_waits_for_the_end_is_told(tape: Tape) -> None:
+    tape.run("/bin/sleep", "sleep", "60")
+    tape.end(MAIN)
+    tape.end(100)
+    tape.finish()
+    assert tape.of(LeftAtWork) == [LeftAtWork(1, "sleep 60")]
+
+
+# --- programs -------------------------------------------------------------------------------------
+
+
+def test_a_search_along_the_path_is_one_program(tape: Tape) -> None:
+    tape.fork(MAIN, CHILD)
+    for folder in ("/usr/local/bin", "/nowhere"):
+        tape.execute(CHILD, f"{folder}/true", "true", "x", result=MISSING)
+    tape.execute(CHILD, "/usr/bin/true", "true", "x")
+    (event,) = tape.of(Exec)[1:]
+    assert (event.program, event.argv, event.error) == ("/usr/bin/true", ("true", "x"), None)
+
+
+def test_a_program_that_is_nowhere_is_told_once(tape: Tape) -> None:
+    tape.fork(MAIN, CHILD)
+    for folder in ("/usr/local/bin", "/usr/bin"):
+        tape.execute(CHILD, f"{folder}/curl-x", "curl", result=MISSING)
+    tape.execute(CHILD, "/usr/bin/wget-x", "wget", result=MISSING)
+    tape.end(CHILD, 127)
+    found = [(event.program, event.error) for event in tape.of(Exec)[1:]]
+    assert found == [("/usr/local/bin/curl-x", "ENOENT"), ("/usr/bin/wget-x", "ENOENT")]
+
+
+def test_who_started_it_and_where_python_says_so(tape: Tape) -> None:
+    tape.say("spawn", what="true a", at="x.py:3")
+    tape.run("/bin/true", "true", "a")
+    event = tape.of(Exec)[-1]
+    main = f"{JAIL_PYTHON} -c import x"
+    assert event.actor == Actor(CHILD, main, "x.py:3", own=False, hidden=False)
+    assert event.actor.witness == ["kernel", "python"]
+
+
+@pytest.mark.parametrize("program", ["/usr/bin/python3", JAIL_PYTHON])
+def test_what_a_python_starts_without_a_word_is_hidden(tape: Tape, program: str) -> None:
+    tape.run(program, "python3")
+    tape.fork(CHILD, 103)
+    tape.execute(103, "/bin/true", "true")
+    assert tape.of(Exec)[-1].actor.hidden
+
+
+def test_what_a_shell_starts_without_a_word_is_not_hidden(tape: Tape) -> None:
+    tape.say("spawn", what="sh", at="x.py:3")
+    tape.run("/bin/sh", "sh")
+    tape.fork(CHILD, 103)
+    tape.execute(103, "/bin/true", "true")
+    assert not any(event.actor.hidden for event in tape.of(Exec))
+
+
+def test_a_process_in_which_the_hook_spoke_is_a_python_whatever_its_name(tape: Tape) -> None:
+    tape.run("/bin/sh", "sh")
+    tape.say("start", CHILD)
+    tape.connect(CHILD, FAR)
+    assert tape.of(Connection)[-1].actor.hidden
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("//tmp/x", "/tmp/x"),
+        ("/usr/../tmp/./x", "/tmp/x"),
+        ("/tmp/link/../../usr/bin/gcc", "/tmp/link/../../usr/bin/gcc"),
+        ("/usr/../tmp/link/../../usr/bin/gcc", "/tmp/link/../../usr/bin/gcc"),
+        ("./here", "here"),
+        ("../here", "../here"),
+        ("", NAMELESS),
+        ("/tmp/\udcff\n", "/tmp/\\\\xff\\n"),
+    ],
+)
+def test_a_program_s_path_is_told_plainly(tape: Tape, path: str, shown: str) -> None:
+    tape.run(path, "x")
+    assert tape.of(Exec)[-1].program == shown
+    assert plain_path(shown) == shown
+
+
+def test_a_program_that_is_started_by_its_folder(tape: Tape) -> None:
+    tape.fork(MAIN, CHILD)
+    folder = f"5<{hexed('/tmp/x')[1:-1]}>"
+    words = f"[{hexed('gcc')}], 0x1 /* 3 vars */"
+    tape.line(CHILD, f"execveat({folder}, {hexed('gcc')}, {words}, 0) = 0")
+    tape.line(CHILD, f"execveat({folder}, {hexed('')}, {words}, AT_EMPTY_PATH) = 0")
+    assert [event.program for event in tape.of(Exec)[1:]] == ["/tmp/x/gcc", NAMELESS]
+
+
+def test_long_commands_are_bounded_and_searched(tape: Tape) -> None:
+    tape.run("/bin/sh", "sh", *["x" * 4000] * 200)
+    event = tape.of(Exec)[-1]
+    assert sum(map(len, event.argv)) <= 16 << 10
+    kind, where, data, actor = tape.searched[-1]
+    assert (kind, len(where), actor.pid) == ("command", 200, CHILD)
+    assert len(data) == 64 << 10
+
+
+def test_a_program_that_can_t_have_been_started_is_a_lie_of_the_trace(tape: Tape) -> None:
+    tape.run("/usr/bin/x86_64-linux-gnu-gcc-none", "gcc")
+    assert len(tape.lies()) == 1 and "/usr/bin/x86_64-linux-gnu-gcc-none" in tape.lies()[0]
+    assert tape.of(Exec)[-1].program == "/usr/bin/x86_64-linux-gnu-gcc-none"
+    tape.line(CHILD, f"execve(0x1000, [{hexed('gcc')}], 0x1 /* 3 vars */) = 0")
+    assert len(tape.lies()) == 2 and tape.of(Exec)[-1].program == NAMELESS
+
+
+def test_what_the_kernel_started_counts_where_it_is_known() -> None:
+    actual = {CHILD: ("/usr/bin/wget", ("wget", "http://x")), 103: ("/bin/true", ("true",))}
+    tape = Tape(program_of=actual.get)
+    tape.start("-c", "x")
+    tape.run("/bin/cat", "cat")
+    event = tape.of(Exec)[-1]
+    assert (event.program, event.argv) == actual[CHILD]
+    assert len(tape.lies()) == 1
+    tape.run("/bin/true", "true", pid=103)
+    assert len(tape.lies()) == 1 and tape.of(Exec)[-1].program == "/bin/true"
+
+
+# --- pip ------------------------------------------------------------------------------------------
+
+RUNNER = "/opt/snakehook/python/lib/python3.11/site-packages/pip/__pip-runner__.py"
+
+
+@pytest.fixture
+def pip() -> Tape:
+    tape = Tape("pip")
+    tape.start("-P", "-m", "pip", "install")
+    return tape
+
+
+def test_pip_s_own_doing_is_its_own(pip: Tape) -> None:
+    pip.connect(MAIN, inet("127.0.0.1", 3141), "0")
+    pip.run(JAIL_PYTHON, JAIL_PYTHON, RUNNER, "install")
+    pip.connect(CHILD, inet("127.0.0.1", 8), REFUSED)
+    pip.run("/usr/bin/lsb_release", "lsb_release", pid=103)
+    pip.execute(103, "/usr/bin/python3", "python3", "/usr/bin/lsb_release")
+    assert all(event.actor.own for event in pip.of(Exec))
+    (connection,) = pip.of(Connection)
+    assert connection.actor.own and not connection.actor.hidden
+
+
+@pytest.mark.parametrize(
+    ("program", "argv"),
+    [
+        ("/usr/bin/git", ("git", "clone")),
+        (JAIL_PYTHON, (JAIL_PYTHON, "-c", "x", RUNNER)),
+        (JAIL_PYTHON, (JAIL_PYTHON, "/tmp/x/pip/__pip-runner__.py")),
+        ("/tmp/lsb_release", ("lsb_release",)),
+        ("/usr/bin/../../tmp/lsb_release", ("lsb_release",)),
+    ],
+)
+def test_what_pip_starts_is_the_package_s(pip: Tape, program: str, argv: tuple[str, ...]) -> None:
+    pip.run(program, *argv)
+    pip.connect(CHILD, FAR)
+    assert not pip.of(Connection)[-1].actor.own
+    pip.execute(CHILD, JAIL_PYTHON, JAIL_PYTHON, RUNNER)  # it is too late to become pip
+    pip.fork(CHILD, 103)
+    pip.execute(103, JAIL_PYTHON, JAIL_PYTHON, RUNNER)
+    assert not any(event.actor.own for event in pip.of(Exec)[2:])
+
+
+def test_a_far_host_is_not_pip_s_own(pip: Tape) -> None:
+    pip.connect(MAIN, FAR)
+    assert not pip.of(Connection)[-1].actor.own
+    pip.finish(exfil_example=1.0)
+    assert not pip.of(NameAsked)[-1].actor.own
+
+
+def test_without_the_index_its_port_is_anybody_s(tape: Tape) -> None:
+    tape.connect(MAIN, inet("127.0.0.1", 3141), REFUSED)
+    assert [event.target for event in tape.of(Connection)] == ["127.0.0.1:3141"]
+
+
+# --- helpers of multiprocessing -------------------------------------------------------------------
+
+TRACKER = "from multiprocessing.resource_tracker import main;main(5)"
+SPAWN = "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=6, pipe_handle=8)"
+SERVER = (
+    "from multiprocessing.forkserver import main; main(5, 6, ['__main__'], **{'sys_path': "
+    "['/x', \"/it's\", '/usr/lib/python311.zip'], 'main_path': '/x/y.py'})"
+)
+FORK = "--multiprocessing-fork"
+POOLS: dict[tuple[str, ...], bool] = {
+    ("-c", TRACKER): True,
+    ("-E", "-Wdefault", "-c", TRACKER): True,
+    ("-c", SPAWN, FORK): True,
+    ("-c", SERVER): True,
+    ("-c", "from multiprocessing.forkserver import main; main(5, 6, [], **{})"): True,
+    ("-c", SPAWN): False,
+    ("-c", TRACKER, FORK): False,
+    ("-c", f"{TRACKER}; import os"): False,
+    ("-c", f"import os; {TRACKER}"): False,
+    ("-c", f"{TRACKER}\nimport os"): False,
+    ("-c", SERVER.replace("'/x'", "__import__('os').system('id')")): False,
+    ("-c", SERVER.replace("'/x/y.py'", "'/x' + exec('x')")): False,
+    ("-c", SPAWN, FORK, "more"): False,
+    ("-S", "-c", SPAWN, FORK): False,
+    ("-I", "-c", SPAWN, FORK): False,
+    ("-X", "frozen_modules", "-c", SPAWN, FORK): False,
+    ("x.py", "-c", SPAWN, FORK): False,
+    ("-c", "from multiprocessing.x import y"): False,
+    ("from multiprocessing.",): False,
+    ("-c",): False,
+    (): False,
+}
+
+
+@pytest.mark.parametrize(("words", "is_helper"), POOLS.items())
+def test_only_the_library_s_own_helpers_are_that(words: tuple[str, ...], is_helper: bool) -> None:
+    assert is_pool_helper(JAIL_PYTHON, (JAIL_PYTHON, *words)) == is_helper
+    assert not is_pool_helper("/usr/bin/python3", ("/usr/bin/python3", *words))
+    assert not is_pool_helper("/tmp/python3", (JAIL_PYTHON, *words))
+    assert not is_pool_helper(JAIL_PYTHON, ("gcc", *words))
+
+
+def test_a_helper_is_never_hidden_and_what_only_looks_like_one_is(tape: Tape) -> None:
+    tape.run(JAIL_PYTHON, JAIL_PYTHON, "-c", TRACKER)
+    event = tape.of(Exec)[-1]
+    assert event.pool_helper and not event.actor.hidden
+    tape.run("/bin/true", "true", "from multiprocessing.x", pid=103)
+    event = tape.of(Exec)[-1]
+    assert not event.pool_helper and event.actor.hidden
+
+
+def test_a_forged_list_of_paths_takes_no_time() -> None:
+    path = "'" + "\\'" * 2000 + "a', " * 2000
+    assert not is_pool_helper(JAIL_PYTHON, (JAIL_PYTHON, "-c", SERVER.replace("'/x', ", path)))
+
+
+# --- whom it reaches for --------------------------------------------------------------------------
+
+
+def test_a_connection_is_told_once_with_its_kind(tape: Tape) -> None:
+    tcp, udp = tape.socket(MAIN, 7), tape.socket(MAIN, 8, kind="DGRAM")
+    for _ in range(3):
+        tape.connect(MAIN, FAR, fd=tcp)
+        tape.connect(MAIN, FAR, fd=udp)
+        tape.connect(MAIN, FAR, UNDER_WAY, tcp)
+    found = [(event.net, event.target, event.error) for event in tape.of(Connection)]
+    target = "203.0.113.1:443"
+    assert found == [
+        (Net.TCP, target, "ENETUNREACH"),
+        (Net.UDP, target, "ENETUNREACH"),
+        (Net.TCP, target, "EINPROGRESS"),
+    ]
+
+
+def test_what_there_is_no_room_for_is_told_when_there_is(tape: Tape) -> None:
+    tape.is_full = True
+    tape.connect(MAIN, FAR)
+    tape.is_full = False
+    tape.connect(MAIN, FAR)
+    assert len(tape.of(Connection)) == 1
+
+
+def test_python_s_word_for_a_connection(tape: Tape) -> None:
+    tape.say("address", what=["203.0.113.1", 443], at="x.py:3")
+    tape.say("address", what=["localhost", 8], at="x.py:4")
+    tape.say("address", what=["far.example", 9], at="x.py:5")
+    tape.connect(MAIN, FAR)
+    tape.connect(MAIN, inet("::1", 8), REFUSED)
+    tape.connect(MAIN, inet("203.0.113.9", 9))
+    tape.connect(MAIN, inet("127.0.0.1", 7), REFUSED)
+    found = [(event.target, event.actor.place) for event in tape.of(Connection)]
+    assert found == [
+        ("203.0.113.1:443", "x.py:3"),
+        ("[::1]:8", "x.py:4"),
+        ("203.0.113.9:9", None),  # a host by name can't be it: it would not have resolved
+        ("127.0.0.1:7", None),
+    ]
+    assert [event.actor.hidden for event in tape.of(Connection)] == [False, False, True, False]
+
+
+def test_a_listener(tape: Tape) -> None:
+    tape.say("address", what=["", 80], at="x.py:3")
+    tape.line(MAIN, f"bind(4, {inet('0.0.0.0', 80)}, 16) = 0")  # noqa: S104
+    (event,) = tape.of(Connection)
+    assert (event.net, event.listens, event.actor.place) == (Net.OTHER, True, "x.py:3")
+
+
+def test_the_jail_s_plumbing_is_passed_over(tape: Tape) -> None:
+    tape.connect(MAIN, inet("127.0.0.1", 53), "0")
+    tape.connect(MAIN, inet("127.0.0.1", 53), UNDER_WAY)
+    tape.connect(MAIN, NSCD, MISSING)
+    tape.connect(MAIN, NSCD, REFUSED)
+    assert tape.of(Connection) == [] and tape.lies() == []
+    tape.line(MAIN, f"bind(4, {inet('127.0.0.1', 53)}, 16) = -1 EACCES (Permission denied)")
+    assert len(tape.of(Connection)) == 1
+
+
+LIES = {
+    "nscd, to which there is no route": (NSCD, UNREACHABLE),
+    "nscd, of another family": (NSCD, NOT_OF_FAMILY),
+    "nscd, under way": (NSCD, UNDER_WAY),
+    "nscd, which is not there": (NSCD, "0"),
+    "another path": (unix("/tmp/s"), UNREACHABLE),
+    "the resolver": (inet("127.0.0.1", 53), UNREACHABLE),
+    "this machine": (inet("127.0.0.1", 9), UNREACHABLE),
+    "this machine by IPv6": (inet("::1", 9), UNREACHABLE),
+    "this machine, of another family": (inet("127.0.0.1", 9), NOT_OF_FAMILY),
+    "this machine, no host": (inet("127.0.0.1", 9), "-1 EHOSTUNREACH (No route to host)"),
+    "an end": ('{sa_family=AF_UNSPEC, sa_data=""}', UNREACHABLE),
+    "the kernel": ("{sa_family=AF_NETLINK, nl_pid=0, nl_groups=00000000}", UNREACHABLE),
+    "what can't be read": ("0x1000", "0"),
+}
+
+
+@pytest.mark.parametrize(("address", "result"), LIES.values(), ids=LIES)
+def test_a_result_that_the_address_can_t_have_is_told(
+    tape: Tape, address: str, result: str
+) -> None:
+    tape.connect(MAIN, address, result)
+    tape.connect(MAIN, address, result)
+    assert len(tape.lies()) == 1, tape.events
+    tape.send(MAIN, "x", address, result)
+    assert len(tape.lies()) == 2
+
+
+TRUTHS = {
+    "far": (FAR, UNREACHABLE),
+    "far, of another family": (FAR, NOT_OF_FAMILY),
+    "this machine": (inet("127.0.0.1", 9), REFUSED),
+    "this machine, answering": (inet("127.0.0.1", 9), "0"),
+    "no such address": (inet("::1", 9), "-1 EADDRNOTAVAIL (Cannot assign requested address)"),
+    "a path": (unix("/tmp/s"), "0"),
+    "a path that is not there": (unix("/tmp/s"), MISSING),
+    "an end": ('{sa_family=AF_UNSPEC, sa_data=""}', "0"),
+    "the kernel": ("{sa_family=AF_NETLINK, nl_pid=0, nl_groups=00000000}", "0"),
+    "what can't be read": ("0x1000", "-1 EFAULT (Bad address)"),
+}
+
+
+@pytest.mark.parametrize(("address", "result"), TRUTHS.values(), ids=TRUTHS)
+def test_a_result_that_an_address_can_have_is_no_lie(tape: Tape, address: str, result: str) -> None:
+    tape.connect(MAIN, address, result)
+    tape.send(MAIN, "x", address, result)
+    assert tape.lies() == []
+
+
+def test_an_address_of_another_family_than_its_socket_is_a_lie(tape: Tape) -> None:
+    fd = tape.socket(MAIN, 7)
+    tape.connect(MAIN, NSCD, MISSING, fd)
+    assert len(tape.lies()) == 1
+    tape.connect(MAIN, "{sa_family=AF_NETLINK, nl_pid=0, nl_groups=00000000}", "0", fd)
+    assert len(tape.lies()) == 2
+    udp = tape.socket(MAIN, 8, "AF_INET6", "DGRAM")
+    tape.connect(MAIN, FAR, fd=udp)  # the C library does so
+    tape.connect(MAIN, NSCD, MISSING, tape.socket(MAIN, 9, "AF_UNIX"))
+    assert len(tape.lies()) == 2
+
+
+def test_messages_to_this_machine_that_were_left_unsent_are_a_lie(tape: Tape) -> None:
+    def send(first: str, second: str, count: int) -> None:
+        message = "{{msg_hdr={{msg_name={}, msg_namelen=16, msg_iov=[], msg_iovlen=0}}}}"
+        both = f"[{message.format(first)}, {message.format(second)}]"
+        tape.line(MAIN, f"sendmmsg(4, {both}, 2, 0) = {count}")
+
+    near = inet("127.0.0.1", 9)
+    send(near, near, 2)
+    send(near, FAR, 1)
+    assert tape.lies() == [] and tape.of(Connection)[-1].target == "203.0.113.1:443"
+    send(near, near, 1)
+    assert len(tape.lies()) == 1
+
+
+def test_a_call_whose_line_is_cut_is_told(tape: Tape) -> None:
+    words = ", ".join([hexed("x" * 4000)] * 100)
+    line = f"{MAIN} execve({hexed('/bin/sh')}, [{words}], 0x1 /* 3 vars */) = 0\n".encode()
+    for start in range(0, len(line), 1 << 16):
+        tape.story.take_trace(line[start : start + (1 << 16)])
+    assert [event.call for event in tape.of(TraceCut)] == ["exec"]
+    assert tape.of(Exec)[-1].program == "/bin/sh"
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(MANY_FAILURES - 1, []), (MANY_FAILURES, [MANY_FAILURES])]
+)
+def test_hundreds_of_failures_are_told_once(tape: Tape, count: int, told: list[int]) -> None:
+    tape.run("/bin/sh", "sh")
+    for _ in range(count):
+        tape.connect(CHILD, NSCD, MISSING)
+        tape.connect(CHILD, inet("127.0.0.1", 9), UNDER_WAY)
+        tape.execute(CHILD, "/nowhere", "x", result=MISSING)
+    tape.end(CHILD)
+    found = tape.of(FailedOften)
+    assert [event.count for event in found] == told * 2
+    if told:
+        assert {(event.what, event.error) for event in found} == {
+            ("unix:/var/run/nscd/socket", "ENOENT"),
+            ("/nowhere", "ENOENT"),
+        }
+
+
+# --- names and packets ----------------------------------------------------------------------------
+
+
+def question(name: str) -> str:
+    labels = "".join(chr(len(label)) + label for label in name.split("."))
+    return f"ab\1\0\0\1\0\0\0\0\0\0{labels}\0\0\1\0\1"
+
+
+def test_a_name_and_who_asked_for_it(tape: Tape) -> None:
+    tape.say("name", what="known.example", at="x.py:3")
+    tape.connect(MAIN, inet("127.0.0.1", 53), "0")
+    tape.send(MAIN, question("known.example"))
+    tape.send(MAIN, question("silent.example"))
+    tape.send(MAIN, question("1.0.0.10.in-addr.arpa"))
+    tape.run("/bin/sh", "sh")
+    tape.send(CHILD, question("known.example"), inet("127.0.0.1", 53))
+    names = ("known", "silent", "unseen")
+    tape.story.finish({**{f"{name}.example": 1.0 for name in names}, "1.0.0.10.in-addr.arpa": 2.0})
+    found = [(e.name, e.actor.pid, e.actor.place, e.actor.hidden) for e in tape.of(NameAsked)]
+    assert found == [
+        ("known.example", MAIN, "x.py:3", False),
+        ("known.example", CHILD, "x.py:3", False),
+        ("silent.example", MAIN, None, True),
+        ("unseen.example", CHILD, None, False),  # the last who turned to the resolver
+        ("1.0.0.10.in-addr.arpa", MAIN, None, False),
+    ]
+
+
+def test_a_name_is_never_taken_for_an_address(tape: Tape) -> None:
+    names = ["unix:x.example", "127.0.0.1:80", "127.0.0.1"]
+    for name in names:
+        tape.send(MAIN, question(name), inet("127.0.0.1", 53))
+    tape.story.finish(dict.fromkeys(names, 1.0))
+    assert [event.actor.hidden for event in tape.of(NameAsked)] == [True] * 3
+
+
+def test_a_name_that_is_asked_for_elsewhere_is_told_too(tape: Tape) -> None:
+    tape.send(MAIN, question("a.exfil.example"), inet("8.8.8.8", 53), UNREACHABLE)
+    assert ("DNS name", "a.exfil.example", b"aexfilexample") in [
+        found[:3] for found in tape.searched
+    ]
+    tape.finish()
+    assert [event.name for event in tape.of(NameAsked)] == ["a.exfil.example"]
+
+
+def test_what_is_sent_is_searched_for_bait(tape: Tape) -> None:
+    tape.send(MAIN, "a secret")
+    tape.send(MAIN, "another", FAR, UNREACHABLE)
+    searched = [found[:3] for found in tape.searched if found[0] == "packet to"]
+    assert searched == [
+        ("packet to", "who it was connected to", b"a secret"),
+        ("packet to", "203.0.113.1:443", b"another"),
+    ]
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def delete(tape: Tape, pid: int, path: str, folder: str | None = None) -> None:
+    if folder is None:
+        tape.line(pid, f"unlink({hexed(path)}) = 0")
+    else:
+        tape.line(pid, f"unlinkat(5<{hexed(folder)[1:-1]}>, {hexed(path)}, 0) = 0")
+
+
+def test_deleted_files_are_told_by_their_plain_name(tape: Tape) -> None:
+    tape.say("open", what="/home/dev/x", at="x.py:3")
+    delete(tape, MAIN, "/home/dev/x")
+    delete(tape, MAIN, "x", "/home/dev")
+    delete(tape, MAIN, "//tmp/../home/dev/y")
+    found = [(event.path, event.change, event.place) for event in tape.of(FileChanged)]
+    assert found == [
+        ("/home/dev/x", Change.DELETED, "x.py:3"),
+        ("/home/dev/y", Change.DELETED, None),
+    ]
+    tape.story.file_changed(FileChanged("/home/dev/x", Change.DELETED, None, None))
+    assert len(tape.of(FileChanged)) == 2
+    tape.story.file_changed(FileChanged("/home/dev/x", Change.CREATED, 5, None))
+    assert tape.of(FileChanged)[-1].place == tape.story.opened_at("/home/dev/x") == "x.py:3"
+
+
+def test_pip_tidies_up_and_nobody_by_way_of_it(pip: Tape) -> None:
+    delete(pip, MAIN, "/home/dev/own")
+    pip.run("/bin/sh", "sh")
+    delete(pip, CHILD, "/tmp/pip-build/x")
+    assert pip.of(FileChanged) == []
+    delete(pip, CHILD, "/tmp/pip-x/../../home/dev/mark")
+    delete(pip, CHILD, "/home/link/../../tmp/pip-x")
+    paths = [event.path for event in pip.of(FileChanged)]
+    assert paths == ["/home/dev/mark", "/tmp/pip-x"]
+
+
+# --- the Python witness's own lines ---------------------------------------------------------------
+
+
+def test_a_witness_that_speaks_of_nobody_is_told(tape: Tape) -> None:
+    tape.say("start")
+    tape.say("start", 5000)
+    tape.witness.take(b"nonsense\n")
+    tape.finish()
+    (event,) = tape.of(WitnessTampered)
+    assert event.reason == "1 malformed lines, 1 processes that do not exist"
+
+
+def test_a_process_whose_number_was_never_told_is_nobody_s_forgery(tape: Tape) -> None:
+    tape.line(MAIN, "vfork( <unfinished ...>")
+    tape.connect(CHILD, FAR)
+    tape.say("start", CHILD)
+    tape.finish()
+    assert tape.of(WitnessTampered) == []
+
+
+def test_without_a_trace_nothing_is_said_to_be_forged() -> None:
+    tape = Tape()
+    tape.say("start")
+    tape.finish()
+    assert tape.events == [] and tape.story.python_witness
