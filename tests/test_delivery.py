@@ -1,17 +1,21 @@
-"""A finished run reaches Discord once, however Discord misbehaves: each of its ways, over real sockets."""
+"""A finished run reaches Discord once, however Discord misbehaves, over real sockets."""
 
 import hashlib
 import http.client
 import json
 import re
+import shutil
+import socket
 import sqlite3
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from conftest import Serve, Service, Snakehook
@@ -34,27 +38,24 @@ from standins import (
 )
 
 import snakehook as program
-from snakehook import Delivery, Report, Sandbox, Store, TriageRequest
+from snakehook import Delivery, KeeperLink, Store, TriageRequest, make_own_result
 
 RUN_ID = "5" * 32
 MIB = 1 << 20
 LOST = re.compile("lost|cut short")  # what `last_error` says of an attempt whose end is not known
-SANDBOX = Sandbox("", None, Path(), "", "http://127.0.0.1/simple", False, False)
+SIX = TriageRequest("six", "1.16.0", "install")
+OWN = make_own_result(SIX, "ok", "all went well")
 
 
-def report(run_id: str = RUN_ID) -> Report:
-    whole = Report(run_id, "finished", TriageRequest("six", "1.16.0", "install"), "2026-01-01T00:00:00+00:00")
-    whole.outcome, whole.started_at, whole.finished_at = "ok", whole.submitted_at, "2026-01-01T00:00:10+00:00"
-    return whole
+def parcel(
+    page: bytes = b"<p>", evidence: bytes = b"{}", embed: bytes = OWN.embed
+) -> dict[str, Any]:
+    return {"run_id": RUN_ID, "embed": embed, "page": page, "evidence": evidence}
 
 
-def row(page: bytes = b"<p>", evidence: bytes = b"{}") -> dict[str, Any]:
-    message = json.dumps(program.discord_message(report(), SANDBOX))
-    return {"message": message, "page": page, "evidence": evidence}
-
-
-def deliver(discord: Discord, attempts: int = 1, **files: bytes) -> tuple[Delivery, float]:
-    delivery, pause_sec = program.deliver(discord.url, row(**files), Delivery("pending", attempts))
+def deliver(discord: Discord, attempts: int = 1, **pieces: bytes) -> tuple[Delivery, float]:
+    begun = Delivery("pending", attempts)
+    delivery, pause_sec, _ = program.deliver(discord.url, parcel(**pieces), begun)
     assert discord.token not in str(delivery)
     return delivery, pause_sec
 
@@ -62,9 +63,6 @@ def deliver(discord: Discord, attempts: int = 1, **files: bytes) -> tuple[Delive
 @pytest.fixture(autouse=True)
 def tiny(index: Index) -> None:
     index.add_wheel("tiny", "1.0", {"tiny.py": ""})
-
-
-# --- 429 waits as told ------------------------------------------------------------------------------------------------
 
 
 def chunks_that_break_off(exchange: BaseHTTPRequestHandler) -> None:
@@ -117,7 +115,9 @@ def test_429_waits_as_told(discord: Discord, answer: Handler, told_sec: float) -
     ],
     ids=["html", "date", "word", "nothing", "list", "huge"],
 )
-def test_429_without_a_time_that_can_be_read_waits_a_while(discord: Discord, answer: Handler) -> None:
+def test_429_without_a_time_that_can_be_read_waits_a_while(
+    discord: Discord, answer: Handler
+) -> None:
     discord.script(answer)
     delivery, pause_sec = deliver(discord)
     assert delivery.state == "pending"
@@ -125,12 +125,16 @@ def test_429_without_a_time_that_can_be_read_waits_a_while(discord: Discord, ans
 
 
 @pytest.mark.parametrize("told", ["NaN", "-5", "0", "Infinity", "1e9", "true"])
-def test_429_with_a_nonsense_time_neither_hammers_nor_waits_for_ever(discord: Discord, told: str) -> None:
+def test_429_with_a_nonsense_time_neither_hammers_nor_waits_for_ever(
+    discord: Discord, told: str
+) -> None:
     discord.script(Reply(429, f'{{"retry_after": {told}}}'))
     assert 0.1 <= deliver(discord)[1] <= 3600
 
 
-def test_429_holds_back_every_message_until_the_time_it_named(serve: Serve, discord: Discord) -> None:
+def test_429_holds_back_every_message_until_the_time_it_named(
+    serve: Serve, discord: Discord
+) -> None:
     discord.script(too_many(2.5))
     with serve() as service:
         runs = [service.accept("tiny"), service.accept("tiny")]
@@ -139,9 +143,6 @@ def test_429_holds_back_every_message_until_the_time_it_named(serve: Serve, disc
     assert len(discord.messages) == 2
     first, second = (attempt.at for attempt in discord.attempts[:2])
     assert 2.5 <= second - first < 20
-
-
-# --- no answer, or one that promises nothing --------------------------------------------------------------------------
 
 
 def half_an_answer(exchange: BaseHTTPRequestHandler) -> None:
@@ -156,7 +157,14 @@ def babble(exchange: BaseHTTPRequestHandler) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [drop, hang, half_an_answer, babble, LOST_ANSWER, *(Reply(code, "no") for code in (500, 502, 503, 504, 520, 599))],
+    [
+        drop,
+        hang,
+        half_an_answer,
+        babble,
+        LOST_ANSWER,
+        *(Reply(code, "no") for code in (500, 502, 503, 504, 520, 599)),
+    ],
     ids=["drop", "hang", "half", "babble", "lost", "500", "502", "503", "504", "520", "599"],
 )
 def test_trouble_is_tried_again_after_a_pause(
@@ -172,7 +180,7 @@ def test_trouble_is_tried_again_after_a_pause(
 
 def test_a_server_that_does_not_speak_tls_is_tried_again(discord: Discord) -> None:
     url = discord.url.replace("http:", "https:")
-    delivery, pause_sec = program.deliver(url, row(), Delivery("pending", 1))
+    delivery, pause_sec, _ = program.deliver(url, parcel(), Delivery("pending", 1))
     assert delivery.state == "pending"
     assert "SSL" in str(delivery.last_error)
     assert discord.token not in str(delivery)
@@ -183,7 +191,9 @@ def test_pauses_grow_to_a_bound_and_differ(discord: Discord) -> None:
     url = "http://127.0.0.1:1/api/webhooks/1/secret"  # nobody listens
     pauses = []
     for attempts in range(1, 16):
-        several = [program.deliver(url, row(), Delivery("pending", attempts))[1] for _ in range(5)]
+        several = [
+            program.deliver(url, parcel(), Delivery("pending", attempts))[1] for _ in range(5)
+        ]
         assert len(set(several)) > 1  # jittered
         pauses.append(max(several))
     assert pauses[0] <= 4
@@ -207,11 +217,13 @@ def test_a_slow_answer_is_an_answer(discord: Discord) -> None:
     assert len(discord.messages) == 1
 
 
-def test_5xx_and_dropped_connections_are_retried_until_it_is_through(tmp_path: Path, discord: Discord) -> None:
+def test_5xx_and_dropped_connections_are_retried_until_it_is_through(
+    tmp_path: Path, discord: Discord
+) -> None:
     discord.script(Reply(503, "down"), drop)
     with delivering(tmp_path, discord) as (service, run_id):
-        wait_for(lambda: (service.store.report(run_id) or {})["delivery"]["state"] == "delivered", 30)
-        assert (service.store.report(run_id) or {})["delivery"]["attempts"] == 3
+        wait_for(lambda: delivery_of(service, run_id)["state"] == "delivered", 30)
+        assert delivery_of(service, run_id)["attempts"] == 3
     assert len(discord.messages) == 1
     at = [attempt.at for attempt in discord.attempts]
     assert at[1] - at[0] >= 0.9
@@ -222,7 +234,9 @@ def test_attempts_go_on_across_a_restart(serve: Serve, discord: Discord) -> None
     discord.script(Reply(500))
     with serve(API_TOKEN="t") as service:
         run_id = service.accept("tiny")
-        wait_for(lambda: service.report(run_id)["delivery"]["last_error"] == "Discord answered 500", 60)
+        wait_for(
+            lambda: service.report(run_id)["delivery"]["last_error"] == "Discord answered 500", 60
+        )
         service.process.kill()
         service.process.wait()
     with serve(API_TOKEN="t") as service:
@@ -230,18 +244,30 @@ def test_attempts_go_on_across_a_restart(serve: Serve, discord: Discord) -> None
     assert (delivery["state"], delivery["attempts"], len(discord.messages)) == ("delivered", 2, 1)
 
 
-# --- what must not be tried again -------------------------------------------------------------------------------------
-
-
-def test_a_webhook_that_is_gone_stops_and_shows_in_the_log_and_the_report(serve: Serve, discord: Discord) -> None:
+def test_a_webhook_that_is_gone_stops_and_shows_in_the_log_and_the_report(
+    serve: Serve, discord: Discord
+) -> None:
     statuses = (401, 403, 404)
-    discord.script(*(Reply(one, f"no such webhook {discord.path}", {"X-Path": discord.path}) for one in statuses))
+    discord.script(
+        *(
+            Reply(one, f"no such webhook {discord.path}", {"X-Path": discord.path})
+            for one in statuses
+        )
+    )
     with serve(LOG_LEVEL="DEBUG") as service:
         for count, status in enumerate(statuses, 1):
             run_id = service.accept("tiny")
             refused = service.finished(run_id, 60)["delivery"]
-            assert refused == {"state": "refused", "attempts": 1, "last_error": f"Discord answered {status}"}
-            line = wait_for(lambda: [one for one in words(service) if run_id in one and "refused" in one])  # noqa: B023
+            assert refused == {
+                "state": "refused",
+                "attempts": 1,
+                "last_error": f"Discord answered {status}",
+            }
+
+            def refusals(run_id: str = run_id) -> list[str]:
+                return [line for line in words(service) if run_id in line and "refused" in line]
+
+            line = wait_for(refusals)
             assert "WARNING" in line[0] and str(status) in line[0]
             assert len(discord.attempts) == count
             assert_secret(service, discord, run_id)
@@ -271,7 +297,9 @@ def test_400_twice_is_the_end(discord: Discord) -> None:
     assert len(discord.attempts) == 2
 
 
-@pytest.mark.parametrize(("second", "pause"), [(too_many(1.5), (1.5, 1.5)), (drop, (0.5, 4)), (Reply(503), (0.5, 4))])
+@pytest.mark.parametrize(
+    ("second", "pause"), [(too_many(1.5), (1.5, 1.5)), (drop, (0.5, 4)), (Reply(503), (0.5, 4))]
+)
 def test_trouble_with_the_plain_message_is_tried_again(
     discord: Discord, second: Handler, pause: tuple[float, float]
 ) -> None:
@@ -293,9 +321,6 @@ def test_a_redirect_is_not_followed(discord: Discord, status: int) -> None:
     assert len(discord.attempts) == 1
 
 
-# --- attachments ------------------------------------------------------------------------------------------------------
-
-
 def shown(discord: Discord) -> str:
     (message,) = discord.messages
     return json.dumps(message.payload["embeds"], ensure_ascii=False)
@@ -303,7 +328,10 @@ def shown(discord: Discord) -> str:
 
 def test_attachments_that_fit_go_along(discord: Discord) -> None:
     files = {"report.html": b"<p>\r\n--x\0", "evidence.jsonl.gz": bytes(range(256)) * 4000}
-    assert deliver(discord, page=files["report.html"], evidence=files["evidence.jsonl.gz"])[0].state == "delivered"
+    assert (
+        deliver(discord, page=files["report.html"], evidence=files["evidence.jsonl.gz"])[0].state
+        == "delivered"
+    )
     assert discord.messages[0].files == files
 
 
@@ -316,12 +344,14 @@ def test_an_attachment_over_the_limit_is_left_out_and_named(discord: Discord) ->
     assert "evidence.jsonl.gz" in shown(discord)
 
 
-def test_two_attachments_over_the_limit_are_both_named_even_in_a_full_message(discord: Discord) -> None:
+def test_two_attachments_over_the_limit_are_both_named_even_in_a_full_message(
+    discord: Discord,
+) -> None:
     page, evidence = b"a" * (12 * MIB), b"b" * (11 * MIB)
-    message = program.discord_message(report(), SANDBOX)
-    message["embeds"][0]["fields"] = [{"name": "x", "value": "x" * 999} for _ in range(5)]
-    full = {"message": json.dumps(message), "page": page, "evidence": evidence}
-    assert program.deliver(discord.url, full, Delivery("pending", 1))[0].state == "delivered"
+    embed = json.loads(OWN.embed)
+    embed["fields"] = [{"name": "x", "value": "x" * 999} for _ in range(5)]
+    full = json.dumps(embed).encode()
+    assert deliver(discord, page=page, evidence=evidence, embed=full)[0].state == "delivered"
     assert len(discord.attempts) == 1
     assert discord.messages[0].files == {}
     for data in (page, evidence):
@@ -343,7 +373,9 @@ def test_discord_takes_what_is_just_within_the_limit(discord: Discord, spare: in
 
 
 def test_a_limit_lower_than_ours_costs_the_attachments_not_the_report() -> None:
-    with Discord(max_request_bytes=MIB) as discord:  # Discord has lowered it before, and other chats have their own
+    with Discord(
+        max_request_bytes=MIB
+    ) as discord:  # Discord has lowered it before, and other chats have their own
         evidence = bytes(2 * MIB)
         assert deliver(discord, evidence=evidence)[0].state == "delivered"
         assert RUN_ID in shown(discord)
@@ -351,13 +383,10 @@ def test_a_limit_lower_than_ours_costs_the_attachments_not_the_report() -> None:
 
 
 def test_attachments_that_never_get_through_are_left_out_in_the_end(discord: Discord) -> None:
-    """On a slow line, or behind a proxy that hangs up on large bodies, the report itself must arrive."""
+    """On a slow line, or behind a proxy that dislikes large bodies, the report must arrive."""
     assert deliver(discord, 20)[0].state == "delivered"
     assert discord.messages[0].files == {}
     assert "evidence.jsonl.gz" in shown(discord)
-
-
-# --- at least once, and twice only with an explanation ----------------------------------------------------------------
 
 
 def messages_of(discord: Discord, run_id: str) -> int:
@@ -375,7 +404,9 @@ def test_a_lost_answer_stays_on_record_whatever_comes_after_it(
     assert LOST.search(delivery["last_error"]), delivery
 
 
-def test_an_attempt_that_a_crash_cut_short_is_on_record_whatever_came_before_it(serve: Serve, discord: Discord) -> None:
+def test_an_attempt_that_a_crash_cut_short_is_on_record_whatever_came_before_it(
+    serve: Serve, discord: Discord
+) -> None:
     discord.script(Reply(503), Recorded(hang))
     with serve(API_TOKEN="t") as service:
         run_id = service.accept("tiny")
@@ -389,31 +420,58 @@ def test_an_attempt_that_a_crash_cut_short_is_on_record_whatever_came_before_it(
     assert LOST.search(delivery["last_error"]), delivery
 
 
+class NoKeeper:
+    """In place of KeeperLink: says nothing until the service stops."""
+
+    def __init__(self) -> None:
+        self.socket, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.process = subprocess.Popen([shutil.which("true") or "true"])
+
+    def self_check(self) -> dict[str, Any]:
+        self.socket.recv(1)
+        raise program.ServiceError("no keeper here")
+
+
 @contextmanager
 def delivering(place: Path, discord: Discord) -> Iterator[tuple[program.Service, str]]:
     """A service that finds a finished run in its store, and delivers it."""
-    places = {"STATE_DIR": str(place), "PIP_CACHE_DIR": str(place), "JAIL_PYTHON_NAME": "/bin/sh"}
-    settings = program.load_settings({**places, "API_TOKEN": "t", "DISCORD_WEBHOOK_URL": discord.url})
+    places = {
+        "STATE_DIR": str(place),
+        "PIP_CACHE_DIR": str(place),
+        "JAIL_PYTHON_NAME": "/bin/sh",
+        "API_TOKEN": "t",
+        "DISCORD_WEBHOOK_URL": discord.url,
+    }
     store = Store(place / "snakehook.sqlite")
-    run_id = store.add(TriageRequest("six", "1.16.0", "install"), 10)
-    assert run_id and store.claim()
-    store.finish(report(run_id), b"<p>", b"{}", program.discord_message(report(run_id), SANDBOX))
-    service = program.Service(settings, SANDBOX)
+    run_id = store.add(SIX, 10)
+    assert run_id
+    assert store.claim()
+    store.finish(run_id, replace(OWN, page=b"<p>", evidence=b"{}"))
+    service = program.Service(program.load_settings(places), cast(KeeperLink, NoKeeper()))
     try:
         yield service, run_id
     finally:
         service.stop()
 
 
+def delivery_of(service: program.Service, run_id: str) -> dict[str, Any]:
+    delivery: dict[str, Any] = json.loads(service.store.report(run_id) or b"{}")["delivery"]
+    return delivery
+
+
+def hurry(service: program.Service) -> None:
+    """Make every message due. The pauses are not what is tested here: they are cut short."""
+    service.store.write("UPDATE runs SET due_at = 0")
+    service.all_wait_until = 0.0
+    service.start(service.courier, service.deliver_next)
+
+
 def delivered(service: program.Service, run_id: str) -> dict[str, Any]:
-    """Its delivery, at the end. The pauses are not what is tested here: they are cut short."""
+    """Its delivery, at the end."""
 
     def done() -> dict[str, Any] | None:
-        assert not service.look().startswith("A thread"), "the courier is dead"
-        service.store.query("UPDATE runs SET due_at = 0")
-        service.not_before = 0.0
-        service.finished.set()
-        delivery: dict[str, Any] = (service.store.report(run_id) or {})["delivery"]
+        hurry(service)
+        delivery = delivery_of(service, run_id)
         return delivery if delivery["state"] == "delivered" else None
 
     return wait_for(done, 30, every_sec=0.05) or {}
@@ -438,21 +496,28 @@ def test_a_delivery_that_can_t_be_noted_is_not_made_again(
 
 
 def test_nothing_ends_the_courier(
-    tmp_path: Path, discord: Discord, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    discord: Discord,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A fault of ours in one delivery is logged, and the delivery is tried again; the address is in no traceback."""
-    real: Callable[..., None] = program.post
-    faults: list[Exception] = [RuntimeError(f"fault: {discord.url}"), http.client.InvalidURL(discord.url)]
+    """A fault of ours is tried again, and the address stands in no traceback."""
+    real = program.post
+    faults: list[Exception] = [
+        RuntimeError(f"fault: {discord.url}"),
+        http.client.InvalidURL(discord.url),
+    ]
 
-    def post(*arguments: Any) -> None:
+    def post(*arguments: Any) -> program.Answer:
         if faults:
             raise faults.pop()
-        real(*arguments)
+        return real(*arguments)
 
     monkeypatch.setattr(program, "post", post)
     with delivering(tmp_path, discord) as (service, run_id):
         delivered(service, run_id)
         assert discord.token not in caplog.text + str(service.store.report(run_id))
+        assert delivery_of(service, run_id)["attempts"] == 3
     assert len(discord.messages) == 1
 
 
@@ -475,15 +540,46 @@ def test_a_discord_that_drips_for_ever_is_given_up_for_the_moment(
     assert len(discord.attempts) == 2
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_attempt_that_drips_ends_and_frees_its_thread(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """Also while TLS is being set up."""
+    monkeypatch.setattr(program, "DISCORD_DEADLINE_SEC", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stop = threading.Event()
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            # The head of a TLS record of 16,384 bytes, or the start of an answer.
+            begun = b"\x16\x03\x03\x40\x00" if scheme == "https" else b"HTTP/1.1 200 OK\r\nX: "
+            with connection, suppress(OSError):
+                connection.sendall(begun)
+                while not stop.wait(0.05):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        before = threading.active_count()
+        begun_sec = time.monotonic()
+        url = f"{scheme}://127.0.0.1:{server.getsockname()[1]}/api/webhooks/1/secret"
+        delivery, _, _ = program.deliver(url, parcel(), Delivery("pending", 1))
+        stop.set()
+        thread.join(10)
+    assert time.monotonic() - begun_sec < 10
+    assert (delivery.state, delivery.answer_lost) == ("pending", True)
+    wait_for(lambda: threading.active_count() < before)
+
+
 @pytest.mark.parametrize("clock", [10 * 365 * 86_400, -1])
-def test_a_pause_that_was_noted_when_the_clock_was_wrong_ends(tmp_path: Path, discord: Discord, clock: int) -> None:
+def test_a_pause_that_was_noted_when_the_clock_was_wrong_ends(
+    tmp_path: Path, discord: Discord, clock: int
+) -> None:
     with delivering(tmp_path, discord) as (service, run_id):
-        service.store.query("UPDATE runs SET delivery = 'pending', due_at = ?", time.time() + clock)
-        service.finished.set()
-        wait_for(lambda: (service.store.report(run_id) or {})["delivery"]["state"] == "delivered", 10)
-
-
-# --- apart from the pool ----------------------------------------------------------------------------------------------
+        delivered(service, run_id)
+        service.store.note_delivery(run_id, Delivery("pending", 1), time.time() + clock)
+        service.start(service.courier, service.deliver_next)
+        wait_for(lambda: delivery_of(service, run_id)["state"] == "delivered", 10)
 
 
 def ended(service: Service, run_id: str) -> None:
@@ -506,7 +602,9 @@ def test_a_slow_discord_does_not_hold_up_runs(serve: Serve, discord: Discord) ->
             assert asked.wait(60)
             for run_id in runs:
                 ended(service, run_id)
-            assert [service.report(run_id)["delivery"]["state"] for run_id in runs] == ["pending"] * 4
+            assert [service.report(run_id)["delivery"]["state"] for run_id in runs] == [
+                "pending"
+            ] * 4
             assert len(discord.attempts) == 1
             assert service.healthy()
             released.set()
@@ -521,7 +619,9 @@ def test_one_message_in_trouble_does_not_hold_up_the_others(serve: Serve, discor
     discord.script(Reply(500))
     with serve() as service:
         first = service.accept("tiny")
-        wait_for(lambda: service.report(first)["delivery"]["last_error"] == "Discord answered 500", 60)
+        wait_for(
+            lambda: service.report(first)["delivery"]["last_error"] == "Discord answered 500", 60
+        )
         store = sqlite3.connect(service.log.parent / "state" / "snakehook.sqlite", timeout=20)
         store.execute("UPDATE runs SET due_at = due_at + 600 WHERE run_id = ?", (first,))
         store.commit()
@@ -530,15 +630,15 @@ def test_one_message_in_trouble_does_not_hold_up_the_others(serve: Serve, discor
         assert service.report(first)["delivery"]["state"] == "pending"
 
 
-# --- the webhook's address is a secret --------------------------------------------------------------------------------
-
-
 def words(service: Service) -> list[str]:
     return service.log.read_text().splitlines()
 
 
 def assert_secret(service: Service, discord: Discord, run_id: str) -> None:
-    bodies = [service.get(f"/v1/triage/{run_id}{part}").body for part in ("", "/report.html", "/evidence.jsonl.gz")]
+    bodies = [
+        service.get(f"/v1/triage/{run_id}{part}").body
+        for part in ("", "/report.html", "/evidence.jsonl.gz")
+    ]
     for body in (*bodies, service.log.read_bytes()):
         assert discord.token.encode() not in body
         assert discord.path.encode() not in body
@@ -553,23 +653,31 @@ def test_the_webhook_is_named_nowhere_whatever_goes_wrong(serve: Serve, discord:
         for count in range(1, len(steps) + 1):
 
             def tried(count: int = count) -> bool:
-                return bool(service.report(run_id)["delivery"]["attempts"] == count == len(discord.attempts))
+                return bool(
+                    service.report(run_id)["delivery"]["attempts"] == count == len(discord.attempts)
+                )
 
             wait_for(tried, 90)
         service.finished(run_id, 60)
         assert_secret(service, discord, run_id)
 
 
-def test_the_webhook_is_not_in_the_self_check_or_the_list_of_hosts(snakehook: Snakehook, discord: Discord) -> None:
+def test_the_webhook_is_not_in_the_self_check_or_the_list_of_hosts(
+    snakehook: Snakehook, discord: Discord
+) -> None:
     configured = snakehook.with_settings(DISCORD_WEBHOOK_URL=discord.url, LOG_LEVEL="DEBUG")
     for command in (("check",), ("hosts",), ("hosts", "--index")):
         done = configured.run(*command)
         assert discord.token not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("bad", ["ftp://127.0.0.1/{}", "127.0.0.1/{}", "http://user:{}@127.0.0.1/", "http://[::1/{}"])
+@pytest.mark.parametrize(
+    "bad", ["ftp://127.0.0.1/{}", "127.0.0.1/{}", "http://user:{}@127.0.0.1/", "http://[::1/{}"]
+)
 def test_a_webhook_that_is_no_address_is_not_repeated(snakehook: Snakehook, bad: str) -> None:
-    done = snakehook.with_settings(DISCORD_WEBHOOK_URL=bad.format("s3cr3t"), API_TOKEN="t").run("serve")
+    done = snakehook.with_settings(DISCORD_WEBHOOK_URL=bad.format("s3cr3t"), API_TOKEN="t").run(
+        "serve"
+    )
     assert done.returncode == 2
     assert "DISCORD_WEBHOOK_URL" in done.stderr
     assert "s3cr3t" not in done.stdout + done.stderr

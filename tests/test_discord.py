@@ -1,14 +1,10 @@
-"""One message per run on Discord, whatever the package says; the webhook's address stays a secret."""
+"""One message for each run, whatever the package says; the webhook's address stays a secret."""
 
+import http.client
 import importlib
-import io
 import json
-import urllib.request
 from collections.abc import Iterator
-from email.message import Message as Headers
-from pathlib import Path
 from typing import Any
-from urllib.response import addinfourl
 
 import pytest
 import responses
@@ -16,69 +12,36 @@ from conftest import Serve, Snakehook
 from standins import Discord, Index, Reply, wait_for
 
 import snakehook as program
-from snakehook import Delivery, Phase, Report, Sandbox, TriageRequest
+from snakehook import Delivery, Result, TriageRequest, make_own_result
 
 requests: Any = importlib.import_module("requests")  # its types are a package of their own
 SECRET = "h00k-s3cr3t-t0ken"
 WEBHOOK = f"https://discord.example/api/webhooks/1/{SECRET}"
-INDEX = "https://index.example/simple"
+SIX = TriageRequest("six", "1.16.0", "detonate")
 
 
-class ThroughRequests(urllib.request.HTTPSHandler):
-    """Sends what urllib would send by `requests`, where `responses` plays the server."""
-
-    def https_open(self, request: urllib.request.Request) -> Any:
-        try:
-            answer = requests.request(
-                request.get_method(),
-                request.full_url,
-                data=request.data,
-                headers=dict(request.header_items()),
-                allow_redirects=False,
-                timeout=10,
-            )
-        except requests.ConnectionError as error:
-            raise ConnectionRefusedError(str(error)) from error
-        headers = Headers()
-        for name, value in answer.headers.items():
-            headers[name] = value
-        response = addinfourl(io.BytesIO(answer.content), headers, request.full_url, answer.status_code)
-        response.msg = answer.reason  # type: ignore[attr-defined]
-        return response
+def post_by_requests(url: str, body: bytes, content_type: str) -> program.Answer:
+    """What `post` does, by the library for which `responses` plays the server."""
+    headers = {"Content-Type": content_type}
+    try:
+        answer = requests.post(
+            f"{url}?wait=true", data=body, headers=headers, allow_redirects=False, timeout=10
+        )
+    except requests.ConnectionError as error:
+        raise ConnectionRefusedError(str(error)) from error
+    return answer.status_code, answer.headers.get("Retry-After"), answer.content
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[responses.RequestsMock]:
-    monkeypatch.setattr(program, "opener", urllib.request.build_opener(program.NoRedirect, ThroughRequests))
+    monkeypatch.setattr(program, "post", post_by_requests)
     with responses.RequestsMock() as server:
         yield server
 
 
-def sandbox(*, default_index: bool = True) -> Sandbox:
-    return Sandbox(
-        nsjail="",
-        strace=None,
-        python=Path(),
-        base="",
-        index_url=INDEX,
-        default_index=default_index,
-        privileged=False,
-    )
-
-
-def report(**changes: Any) -> Report:
-    whole = Report("5" * 32, "finished", TriageRequest("six", "1.16.0", "detonate"), "2026-01-01T00:00:00+00:00")
-    whole.outcome, whole.finished_at = "ok", "2026-01-01T00:00:10+00:00"
-    whole.phases = [Phase("install", None, "ok", 0, None, 1.5), Phase("import", "six", "failed", 1, None, 0.5)]
-    whole.downloads = [{"file": "six-1.16.0-py2.py3-none-any.whl", "bytes": 11053, "sha256": "0", "from_cache": False}]
-    for name, value in changes.items():
-        setattr(whole, name, value)
-    return whole
-
-
-def deliver(whole: Report) -> Delivery:
-    row = {"message": json.dumps(program.discord_message(whole, sandbox())), "page": b"<p>", "evidence": b"{}"}
-    return program.deliver(WEBHOOK, row, Delivery("pending", 1))[0]
+def deliver(result: Result) -> Delivery:
+    parcel = {"run_id": "5" * 32} | vars(result)
+    return program.deliver(WEBHOOK, parcel, Delivery("pending", 1))[0]
 
 
 def sent(server: responses.RequestsMock) -> str:
@@ -86,75 +49,87 @@ def sent(server: responses.RequestsMock) -> str:
     return body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body)
 
 
-# --- one message ------------------------------------------------------------------------------------------------------
+OWN = make_own_result(SIX, "error", "its watch died", "import")
 
 
 def test_a_report_is_posted_once_and_waited_for(server: responses.RequestsMock) -> None:
-    server.post(WEBHOOK, json={"id": "1"}, match=[responses.matchers.query_param_matcher({"wait": "true"})])
-    assert deliver(report()).state == "delivered"
+    wanted = responses.matchers.query_param_matcher({"wait": "true"})
+    server.post(WEBHOOK, json={"id": "1"}, match=[wanted])
+    assert deliver(OWN).state == "delivered"
     assert len(server.calls) == 1
-    assert "Python-urllib" not in str(server.calls[0].request.headers)
 
 
 def test_no_mention_can_ring(server: responses.RequestsMock) -> None:
     server.post(WEBHOOK, json={"id": "1"})
-    deliver(report(reason="@everyone <@123> <@&456>"))
+    deliver(make_own_result(SIX, "error", "@everyone <@123> <@&456>", "import"))
     assert '"allowed_mentions": {"parse": []}' in sent(server)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_webhook_that_is_gone_is_refused_and_not_named(server: responses.RequestsMock, status: int) -> None:
+def test_a_webhook_that_is_gone_is_refused_and_not_named(
+    server: responses.RequestsMock, status: int
+) -> None:
     server.post(WEBHOOK, status=status, body=f"no such webhook {SECRET}")
-    delivery = deliver(report())
+    delivery = deliver(OWN)
     assert delivery.state == "refused"
     assert str(status) in str(delivery.last_error)
     assert SECRET not in str(delivery.last_error)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed_with_a_report(server: responses.RequestsMock, status: int) -> None:
+def test_a_redirect_is_no_delivery(server: responses.RequestsMock, status: int) -> None:
     server.post(WEBHOOK, status=status, headers={"Location": "https://elsewhere.example/"})
-    assert deliver(report()).state != "delivered"
+    assert deliver(OWN).state == "refused"
     assert len(server.calls) == 1
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
-def test_a_discord_in_trouble_is_asked_again_later(server: responses.RequestsMock, status: int) -> None:
+def test_a_discord_in_trouble_is_asked_again_later(
+    server: responses.RequestsMock, status: int
+) -> None:
     server.post(WEBHOOK, status=status, json={"retry_after": 0.5})
-    assert deliver(report()).state == "pending"
+    assert deliver(OWN).state == "pending"
 
 
-def test_a_discord_that_can_t_be_reached_is_asked_again_later(server: responses.RequestsMock) -> None:
+def test_a_discord_that_can_t_be_reached_is_asked_again_later(
+    server: responses.RequestsMock,
+) -> None:
     server.post(WEBHOOK, body=requests.ConnectionError(f"can't reach {WEBHOOK}"))
-    delivery = deliver(report())
+    delivery = deliver(OWN)
     assert delivery.state == "pending"
     assert SECRET not in str(delivery.last_error)
 
 
-# --- what a person reads ----------------------------------------------------------------------------------------------
+def test_the_library_s_own_name_is_not_sent(discord: Discord) -> None:
+    """Discord turns it away."""
+    program.post(discord.url, b"{}", "application/json")
+    (attempt,) = discord.attempts
+    assert attempt.headers["user-agent"].startswith("DiscordBot (snakehook, ")
 
 
-def embed(whole: Report, *, default_index: bool = True) -> dict[str, Any]:
-    found: dict[str, Any] = program.discord_message(whole, sandbox(default_index=default_index))["embeds"][0]
-    return found
+def test_a_query_of_the_webhook_stays(discord: Discord) -> None:
+    program.post(f"{discord.url}?thread_id=1", b"{}", "application/json")
+    (attempt,) = discord.attempts
+    assert attempt.path.endswith("?thread_id=1&wait=true")
 
 
-def test_the_embed_says_what_a_reader_wants_to_know() -> None:
-    text = json.dumps(embed(report(outcome="failed", reason="import six: exit code 1")), ensure_ascii=False)
-    for fact in ("six 1.16.0", "failed", "detonate", "2.0 s", "install", "six-1.16.0-py2.py3-none-any.whl", "5" * 32):
-        assert fact in text
+def test_a_url_that_is_none_costs_nothing_but_the_attempt() -> None:
+    for url in ("http://[::1", "http://a b/", "http://x:99999/"):
+        delivery, _, _ = program.deliver(url, {"run_id": "5"} | vars(OWN), Delivery("pending", 1))
+        assert delivery.state == "pending"
+        assert url not in str(delivery.last_error)
+    with pytest.raises(http.client.InvalidURL):
+        program.post("http://x/a b", b"", "text/plain")
 
 
-def test_it_links_to_the_project_s_page() -> None:
-    assert embed(report())["url"] == "https://index.example/project/six/1.16.0/"
-    assert embed(report(), default_index=False)["url"] == "https://index.example/simple/six/"
-
-
-# --- from a package to the channel ------------------------------------------------------------------------------------
-
-
-def test_a_run_ends_in_one_message_over_a_real_socket(serve: Serve, discord: Discord, index: Index) -> None:
-    index.add_wheel("talker", "1.0", {"talker.py": "import sys; sys.exit('@everyone [click](https://evil.example)')\n"})
+def test_a_run_ends_in_one_message_over_a_real_socket(
+    serve: Serve, discord: Discord, index: Index
+) -> None:
+    index.add_wheel(
+        "talker",
+        "1.0",
+        {"talker.py": "import sys; sys.exit('@everyone [click](https://evil.example)')\n"},
+    )
     with serve(LOG_LEVEL="DEBUG") as service:
         run_id = service.accept("talker", mode="import")
         finished = service.finished(run_id)
@@ -179,7 +154,9 @@ def test_every_run_has_its_own_message(serve: Serve, discord: Discord, index: In
         runs = {service.accept(name) for name in ("one", "two", "absent")}
         for run_id in runs:
             service.finished(run_id)
-    footers = " ".join(message.payload["embeds"][0]["footer"]["text"] for message in discord.messages)
+    footers = " ".join(
+        message.payload["embeds"][0]["footer"]["text"] for message in discord.messages
+    )
     assert len(discord.messages) == 3
     assert all(run_id in footers for run_id in runs)
 
@@ -209,7 +186,9 @@ def test_the_command_line_posts_when_a_webhook_is_configured(
     snakehook: Snakehook, jail: None, discord: Discord, index: Index
 ) -> None:
     index.add_wheel("one", "1.0", {"one.py": ""})
-    code, whole, errors = snakehook.triage("one", DISCORD_WEBHOOK_URL=discord.url, LOG_LEVEL="DEBUG")
+    code, whole, errors = snakehook.triage(
+        "one", DISCORD_WEBHOOK_URL=discord.url, LOG_LEVEL="DEBUG"
+    )
     assert (code, whole["delivery"]["state"], len(discord.messages)) == (0, "delivered", 1)
     assert discord.token not in errors + json.dumps(whole)
 
@@ -232,6 +211,10 @@ def test_an_answer_that_is_none_costs_the_command_line_nothing(
     index.add_wheel("one", "1.0", {"one.py": ""})
     discord.script(babble)
     code, whole, errors = snakehook.triage("one", DISCORD_WEBHOOK_URL=discord.url)
-    assert (code, whole["outcome"], whole["delivery"]["state"]) == (0, "ok", "refused")  # nobody tries again
+    assert (code, whole["outcome"], whole["delivery"]["state"]) == (
+        0,
+        "ok",
+        "refused",
+    )  # nobody tries again
     assert discord.token not in errors + str(whole["delivery"]["last_error"])
     assert wait_for(lambda: len(discord.attempts) == 1)

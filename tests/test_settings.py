@@ -1,11 +1,13 @@
-"""The environment: defaults as the contract lists them, every bad value in one message, no secret in any."""
+"""The environment: the contract's defaults, every bad value in one message, no secret in any."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from conftest import Snakehook
 
-from snakehook import JAIL_DIR, Settings, SettingsError, load_settings
+from jail.orders import JailSettings
+from snakehook import JAIL_FOLDER, ServiceError, Settings, ToldSettings, load_settings
 
 SECRET = "tok-3f9a1c-very-secret"
 WEBHOOK = "https://discord.example/api/webhooks/1/hook-7b2e-very-secret"
@@ -23,7 +25,7 @@ def settings(tmp_path: Path, **variables: str) -> Settings:
 
 
 def complaint(tmp_path: Path, **variables: str) -> str:
-    with pytest.raises(SettingsError) as raised:
+    with pytest.raises(ServiceError) as raised:
         settings(tmp_path, **variables)
     return str(raised.value)
 
@@ -36,6 +38,10 @@ def complaint(tmp_path: Path, **variables: str) -> str:
         ("per_ip_rate_limit", 30),
         ("per_ip_rate_window_sec", 60),
         ("run_timeout_sec", 45),
+        ("run_budget_sec", 300),
+        ("decoy_internet", True),
+        ("service_user", 65533),
+        ("service_group", 65533),
         ("cgroup_pids_max", 128),
         ("enable_cgroup_pids_limit", True),
         ("max_download_bytes", 300_000_000),
@@ -45,7 +51,7 @@ def complaint(tmp_path: Path, **variables: str) -> str:
         ("nsjail_group", 65534),
         ("nsjail_disable_clone_newuser", True),
         ("nsjail_chroot_path", ""),
-        ("nsjail_config_path", str(JAIL_DIR / "nsjail.cfg")),
+        ("nsjail_config_path", str(JAIL_FOLDER / "nsjail.cfg")),
         ("rlimit_cpu_sec", 30),
         ("rlimit_as_mb", 1024),
         ("rlimit_nofile", 1024),
@@ -92,6 +98,12 @@ def test_an_empty_value_is_the_default(tmp_path: Path) -> None:
         ("PER_IP_RATE_LIMIT", "0"),
         ("PER_IP_RATE_WINDOW_SEC", "0"),
         ("RUN_TIMEOUT_SEC", "0"),
+        ("RUN_BUDGET_SEC", "0"),
+        ("DECOY_INTERNET", "perhaps"),
+        ("SERVICE_USER", "0"),  # the service is never root's
+        ("SERVICE_USER", "65534"),  # nor the jail's
+        ("SERVICE_GROUP", "0"),
+        ("SERVICE_GROUP", "65534"),
         ("CGROUP_PIDS_MAX", "none"),
         ("ENABLE_CGROUP_PIDS_LIMIT", "maybe"),
         ("MAX_DOWNLOAD_BYTES", "300MB"),
@@ -125,13 +137,24 @@ def test_a_bad_value_is_named(tmp_path: Path, name: str, value: str) -> None:
 
 
 def test_every_bad_value_is_in_one_message(tmp_path: Path) -> None:
-    bad = {"API_TOKEN": "", "MAX_CONCURRENCY": "0", "DEFAULT_MODE": "x", "STATE_DIR": "/proc/nowhere", "LOG_LEVEL": "x"}
+    bad = {
+        "API_TOKEN": "",
+        "MAX_CONCURRENCY": "0",
+        "DEFAULT_MODE": "x",
+        "STATE_DIR": "/proc/nowhere",
+        "LOG_LEVEL": "x",
+    }
     lines = complaint(tmp_path, **bad).splitlines()
     assert sorted(line.split()[0] for line in lines) == sorted(bad)
 
 
 @pytest.mark.parametrize(
-    "webhook", [WEBHOOK.replace("https", "gopher"), WEBHOOK.replace("//", "//user:hook-7b2e@"), WEBHOOK + "\n/x"]
+    "webhook",
+    [
+        WEBHOOK.replace("https", "gopher"),
+        WEBHOOK.replace("//", "//user:hook-7b2e@"),
+        WEBHOOK + "\n/x",
+    ],
 )
 def test_no_complaint_repeats_a_secret(tmp_path: Path, webhook: str) -> None:
     text = complaint(tmp_path, DISCORD_WEBHOOK_URL=webhook, MAX_CONCURRENCY="0")
@@ -140,7 +163,9 @@ def test_no_complaint_repeats_a_secret(tmp_path: Path, webhook: str) -> None:
 
 
 def test_no_complaint_repeats_an_index_s_password(tmp_path: Path) -> None:
-    assert "hunter2" not in complaint(tmp_path, PIP_INDEX_URL="https://user:hunter2@index.example/simple")
+    assert "hunter2" not in complaint(
+        tmp_path, PIP_INDEX_URL="https://user:hunter2@index.example/simple"
+    )
 
 
 def test_the_command_line_needs_neither_token_nor_webhook(tmp_path: Path) -> None:
@@ -149,22 +174,37 @@ def test_the_command_line_needs_neither_token_nor_webhook(tmp_path: Path) -> Non
 
 
 def test_the_command_line_still_checks_a_webhook_that_is_given(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="DISCORD_WEBHOOK_URL"):
-        load_settings({"DISCORD_WEBHOOK_URL": "nonsense", "STATE_DIR": str(tmp_path)}, service=False)
+    with pytest.raises(ServiceError, match="DISCORD_WEBHOOK_URL"):
+        load_settings(
+            {"DISCORD_WEBHOOK_URL": "nonsense", "STATE_DIR": str(tmp_path)}, service=False
+        )
+
+
+def test_keeper_is_told_what_it_asks_for_and_no_secret() -> None:
+    told = {field.name for field in fields(ToldSettings)}
+    # The service finds the pip that is a dependency of its own.
+    assert told | {"pip_package"} == {field.name for field in fields(JailSettings)}
+    assert not {"api_token", "discord_webhook_url"} & told
 
 
 def test_lists_may_have_spaces_and_any_spelling(tmp_path: Path) -> None:
-    found = settings(tmp_path, PACKAGE_DENYLIST=" Torch , Tensor_Flow,, ", DNS_RESOLVERS="9.9.9.9, 2620:fe::fe")
+    found = settings(
+        tmp_path, PACKAGE_DENYLIST=" Torch , Tensor_Flow,, ", DNS_RESOLVERS="9.9.9.9, 2620:fe::fe"
+    )
     assert found.package_denylist == ("torch", "tensor-flow")
     assert found.dns_resolvers == ("9.9.9.9", "2620:fe::fe")
 
 
-@pytest.mark.parametrize(("value", "meaning"), [("1", True), ("TRUE", True), ("on", True), ("0", False), ("no", False)])
+@pytest.mark.parametrize(
+    ("value", "meaning"), [("1", True), ("TRUE", True), ("on", True), ("0", False), ("no", False)]
+)
 def test_switches(tmp_path: Path, value: str, meaning: bool) -> None:
     assert settings(tmp_path, ENABLE_CGROUP_PIDS_LIMIT=value).enable_cgroup_pids_limit is meaning
 
 
-def test_a_path_that_can_t_be_looked_at_is_a_bad_value_too(ordinary: Snakehook, tmp_path: Path) -> None:
+def test_a_path_that_can_t_be_looked_at_is_a_bad_value_too(
+    ordinary: Snakehook, tmp_path: Path
+) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o000)
     for name in ("JAIL_PYTHON_NAME", "NSJAIL_CONFIG_PATH"):
@@ -173,10 +213,9 @@ def test_a_path_that_can_t_be_looked_at_is_a_bad_value_too(ordinary: Snakehook, 
         assert done.stderr.startswith(f"{name} "), done.stderr
 
 
-# --- where things lie without root ------------------------------------------------------------------------------------
-
-
-def test_without_root_state_and_cache_lie_in_the_user_s_xdg_directories(ordinary: Snakehook) -> None:
+def test_without_root_state_and_cache_lie_in_the_user_s_xdg_directories(
+    ordinary: Snakehook,
+) -> None:
     home = Path(ordinary.environment["HOME"])
     own = {"XDG_STATE_HOME": home / "my-state", "XDG_CACHE_HOME": home / "my-cache"}
     done = ordinary.with_settings(STATE_DIR=None, PIP_CACHE_DIR=None, **own).run("check")
@@ -194,16 +233,19 @@ def test_without_root_and_xdg_variables_they_lie_in_the_home(ordinary: Snakehook
 
 
 def test_a_directory_that_was_asked_for_is_never_swapped_for_another(tmp_path: Path) -> None:
-    assert "STATE_DIR" in complaint(tmp_path, STATE_DIR="/proc/nowhere", XDG_STATE_HOME=str(tmp_path))
-
-
-# --- the program ------------------------------------------------------------------------------------------------------
+    assert "STATE_DIR" in complaint(
+        tmp_path, STATE_DIR="/proc/nowhere", XDG_STATE_HOME=str(tmp_path)
+    )
 
 
 @pytest.mark.parametrize("command", [("check",), ("triage", "six", "1.16.0"), ("serve",)])
-def test_bad_settings_end_every_command_with_2_and_one_message(snakehook: Snakehook, command: tuple[str, ...]) -> None:
+def test_bad_settings_end_every_command_with_2_and_one_message(
+    snakehook: Snakehook, command: tuple[str, ...]
+) -> None:
     bad = {"MAX_CONCURRENCY": "none", "RUN_TIMEOUT_SEC": "-3", "LOG_LEVEL": "shout"}
-    done = snakehook.with_settings(API_TOKEN=SECRET, DISCORD_WEBHOOK_URL=WEBHOOK, **bad).run(*command)
+    done = snakehook.with_settings(API_TOKEN=SECRET, DISCORD_WEBHOOK_URL=WEBHOOK, **bad).run(
+        *command
+    )
     assert done.returncode == 2
     assert done.stdout == ""
     assert sorted(line.split()[0] for line in done.stderr.splitlines()) == sorted(bad)
@@ -213,4 +255,7 @@ def test_bad_settings_end_every_command_with_2_and_one_message(snakehook: Snakeh
 def test_the_service_asks_for_token_and_webhook_together(snakehook: Snakehook) -> None:
     done = snakehook.run("serve")
     assert done.returncode == 2
-    assert [line.split()[0] for line in done.stderr.splitlines()] == ["API_TOKEN", "DISCORD_WEBHOOK_URL"]
+    assert [line.split()[0] for line in done.stderr.splitlines()] == [
+        "API_TOKEN",
+        "DISCORD_WEBHOOK_URL",
+    ]
