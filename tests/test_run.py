@@ -68,7 +68,9 @@ def test_a_failed_build_is_reported_and_nothing_is_run_after_it(
     assert report["reason"].startswith("install: ")
     assert phases(report) == [("install", None, "failed")]
     assert "this build is broken" in report["phases"][0]["stderr"]["text"]
-    assert any("detonate" in note for note in report["coverage"]["not_run"])
+    assert len(report["coverage"]["not_run"]) == 3
+    for left_out in report["coverage"]["not_run"]:
+        assert "the installation did not succeed" in left_out
 
 
 @pytest.mark.parametrize("name", ["absent", "another-version"])
@@ -191,7 +193,8 @@ def test_detonate_does_it_all_and_goes_on_when_one_fails(triage: Triage, index: 
     }
     index.add_wheel("many", "1.0", files, console_scripts={"aaa": "many:fail", "bbb": "many:main"})
     code, report, progress = triage("many", "--mode", "detonate")
-    assert (code in (1, 4), report["outcome"]) == (True, "failed")
+    # It ran all that there was: how a trigger ends by itself is the package's own affair.
+    assert (code, report["outcome"], report["reason"]) == (0, "ok", "")
     assert phases(report) == [
         ("install", None, "ok"),
         ("start", None, "ok"),
@@ -203,7 +206,7 @@ def test_detonate_does_it_all_and_goes_on_when_one_fails(triage: Triage, index: 
     assert "the pth file ran" not in said(report, 0)
     assert "the pth file ran" in said(report, 1)
     assert "many was imported" in said(report, 2)
-    assert "bad import" in report["reason"]  # the first that failed
+    assert "bad import" in report["phases"][3]["stderr"]["text"]
     assert report["phases"][4]["exit_code"] == 7
     assert "hello from many" in said(report, 5)
     assert [line.split()[0] for line in progress.splitlines()] == [
@@ -259,7 +262,7 @@ def test_exit_codes_and_signals_that_a_package_chooses_are_told_apart(
 ) -> None:
     index.add_wheel("ends", "1.0", {f"{name}.py": source for name, (source, *_) in ENDS.items()})
     code, report, _ = triage("ends", "--mode", "import")
-    assert (code, report["outcome"]) == (4, "failed")
+    assert (code, report["outcome"]) == (0, "ok")
     found = {
         phase["trigger"]: (phase["outcome"], phase["exit_code"], phase["signal"])
         for phase in report["phases"][1:]

@@ -119,7 +119,7 @@ class Upstream:
             for _ in range(MAX_REDIRECTS + 1):
                 if not self.allowed(url):
                     raise Refused(
-                        403, f"a link to another host: {printable(url.encode(errors='replace'))}"
+                        403, f"a redirect to another host: {printable(url.encode(errors='replace'))}"
                     )
                 response = self.ask(url, accept)
                 if response.status == 200:
