@@ -9,6 +9,7 @@ from hostile import PROBES, add_probe, findings, targets
 from standins import Index
 
 from jail.watch.events import MAX_EVENTS
+from jail.watch.record import MAX_SUBJECTS
 
 
 def test_a_program_that_a_thread_starts_is_seen(triage: Triage, index: Index) -> None:
@@ -159,7 +160,7 @@ os.unlink("/home/dev/.ssh/id_rsa")
 
 
 # One more than there is room for, of each kind of event.
-MANY = MAX_EVENTS + 50
+MANY = MAX_EVENTS + MAX_SUBJECTS + 50
 
 FLOODS = {
     "connections to this machine hide none to another": (

@@ -36,7 +36,7 @@ from jail.watch.python_witness import MAX_TWIN_CHARS, PythonWitness, Said
 from jail.watch.reaches import Reaches
 from jail.watch.trace import TraceReader
 
-MAX_SEARCHED_BYTES = 64 << 10  # of one command
+MAX_COMMAND_BYTES = 64 << 10  # of one command
 EXIT_GROUP = {231, 94}  # its number on x86-64 and on arm64
 
 
@@ -185,7 +185,7 @@ class Story:
         self.bait.search(
             "command",
             title[:200],
-            line[:MAX_SEARCHED_BYTES],
+            line[:MAX_COMMAND_BYTES],
             Actor(process.pid, title[:300], place, process.own),
         )
 
