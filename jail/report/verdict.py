@@ -164,8 +164,12 @@ def iso(at_sec: float) -> str:
 
 def limit_findings(facts: Facts) -> Iterator[Found]:
     """What the limits say of a package: a phase that had to be ended, a flood."""
+    # That the run had no more time for it is not this trigger's doing.
+    out_of_time = {
+        (item.phase, item.trigger) for item in facts.not_run if item.why == Omission.OUT_OF_TIME
+    }
     for phase in facts.phases:
-        if phase.outcome in LIMITS:
+        if phase.outcome in LIMITS and (phase.name, phase.trigger) not in out_of_time:
             yield phase, (Finding(Severity.MEDIUM, Rule.LIMIT_HIT, explained(facts, phase)),)
     by_title = {phase.title: phase for phase in facts.phases}
     for (title, kind), count in facts.record.lost.items():

@@ -96,15 +96,22 @@ class Run:
         for trigger in found:
             if self.is_interrupted:
                 return
-            if time.monotonic() > resources.end_sec or len(self.phases) >= MAX_JAILS:
-                reason = (
-                    f"the run's {resources.settings.run_budget_sec} s were over (RUN_BUDGET_SEC)"
-                )
-                self.not_run.append(
-                    NotRun(trigger.phase, trigger.title, Omission.OUT_OF_TIME, reason)
-                )
+            if self.is_over():
+                self.leave_out(trigger)
                 continue
-            self.phase(trigger)
+            phase = self.phase(trigger)
+            if phase.outcome is Outcome.TIMEOUT and self.is_over():
+                self.leave_out(trigger)
+
+    def leave_out(self, trigger: Trigger) -> None:
+        """Say that there was no time for it, or not enough."""
+        reason = f"the run's {self.resources.settings.run_budget_sec} s were over (RUN_BUDGET_SEC)"
+        left_out = NotRun(trigger.phase, trigger.title, Omission.OUT_OF_TIME, reason)
+        self.not_run.append(left_out)
+
+    def is_over(self) -> bool:
+        """Whether the run's budget is spent."""
+        return time.monotonic() > self.resources.end_sec or len(self.phases) >= MAX_JAILS
 
     def phase(self, trigger: Trigger) -> Phase:
         """Run one trigger in a jail."""
