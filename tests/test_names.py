@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from jail.watch.labels import find_hidden
-from jail.watch.names import HEADER_BYTES, MAX_NAMES, Kind, Names, registered, reply
+from jail.watch.names import DNS_HEADER_BYTES, MAX_ADDRESSES, Kind, Names, registered, reply
 
 SECRET = b"AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY and more"
 REAL = """
@@ -63,9 +63,9 @@ def test_addresses_are_stable_in_a_run_and_others_in_the_next() -> None:
 
 def test_a_million_names_take_no_more_memory_than_ten_thousand() -> None:
     run = names()
-    for number in range(MAX_NAMES + 500):
+    for number in range(MAX_ADDRESSES + 500):
         assert run.address(f"n{number}.com")
-    assert len(run.by_address) == MAX_NAMES
+    assert len(run.by_address) == MAX_ADDRESSES
 
 
 def test_records_are_small_and_plausible() -> None:
@@ -86,7 +86,7 @@ def test_records_are_small_and_plausible() -> None:
 def test_a_reply_is_a_dns_message() -> None:
     question = b"\x03www\x07example\x03com\0\0\x01\0\x01"
     message = b"\xab\xcd\x01\0\0\x01\0\0\0\0\0\0" + question + b"trailing"
-    end = HEADER_BYTES + len(question)
+    end = DNS_HEADER_BYTES + len(question)
     said = reply(message, end, [(Kind.A, bytes([52, 1, 2, 3]))])
     assert said[:2] == b"\xab\xcd"
     assert said[2:12] == b"\x81\x80\0\x01\0\x01\0\0\0\0"

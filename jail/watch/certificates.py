@@ -135,6 +135,11 @@ class Authority:
             self.contexts[name] = context
             return context
 
+    def any_context(self) -> ssl.SSLContext | None:
+        """What to speak TLS with where no certificate can be made: with clients that don't look."""
+        with self.lock:
+            return next(reversed(self.contexts.values()), None)
+
     def make_context(self, name: str) -> ssl.SSLContext:
         """Raises CertificateError, also for a name that has not the form of one."""
         signer = path_of(self.authority_fd)

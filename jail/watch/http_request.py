@@ -61,7 +61,7 @@ class HttpRequest:
         return "keep-alive" in said if self.is_old else "close" not in said
 
 
-class Stage(Enum):
+class Part(Enum):
     """What the next bytes are."""
 
     HEAD = auto()
@@ -77,7 +77,7 @@ class RequestReader:
 
     def __init__(self) -> None:
         self.buffer = bytearray()
-        self.stage = Stage.HEAD
+        self.stage = Part.HEAD
         self.request: HttpRequest | None = None
         self.left_bytes = 0  # of the body, or of the chunk
         self.chunks = 0
@@ -100,7 +100,7 @@ class RequestReader:
             if self.advance():
                 request = self.request
                 self.request = None
-                self.stage = Stage.HEAD
+                self.stage = Part.HEAD
                 self.searched_bytes = 0
                 return request
             if self.stage == stage and len(self.buffer) == before_bytes:
@@ -115,15 +115,15 @@ class RequestReader:
     def advance(self) -> bool:
         """Take what there is of the current stage: whether that ends the request."""
         match self.stage:
-            case Stage.HEAD:
+            case Part.HEAD:
                 return self.read_head()
-            case Stage.BODY | Stage.CHUNK:
+            case Part.BODY | Part.CHUNK:
                 return self.read_body()
-            case Stage.CHUNK_LINE:
+            case Part.CHUNK_LINE:
                 self.read_chunk_line()
-            case Stage.CHUNK_END:
+            case Part.CHUNK_END:
                 self.read_chunk_end()
-            case Stage.TRAILERS:
+            case Part.TRAILERS:
                 return self.read_trailers()
         return False
 
@@ -142,7 +142,7 @@ class RequestReader:
         if end < 0:
             self.searched_bytes = len(self.buffer)
             return False
-        self.request = parse_head(bytes(self.buffer[:end]))
+        self.request = parse_request_head(bytes(self.buffer[:end]))
         del self.buffer[: end + len(END_OF_HEAD)]
         expected = self.request.value("expect").lower()
         if expected and expected != "100-continue":
@@ -162,13 +162,13 @@ class RequestReader:
             if codings[0].lower() != "chunked" or request.is_old:
                 raise HttpError(501, "an encoding of the transfer that is not known")
             self.chunks = 0
-            self.stage = Stage.CHUNK_LINE
+            self.stage = Part.CHUNK_LINE
             return False
         length = lengths[0].encode("latin-1") if lengths else b"0"
         if not LENGTH.fullmatch(length):
             raise HttpError(400, "a length that is no number")
         self.left_bytes = int(length)
-        self.stage = Stage.BODY
+        self.stage = Part.BODY
         return self.left_bytes == 0
 
     def read_body(self) -> bool:
@@ -180,8 +180,8 @@ class RequestReader:
             self.request.body.take(data)
         if self.left_bytes:
             return False
-        if self.stage == Stage.CHUNK:
-            self.stage = Stage.CHUNK_END
+        if self.stage == Part.CHUNK:
+            self.stage = Part.CHUNK_END
             return False
         return True
 
@@ -205,7 +205,7 @@ class RequestReader:
         if not found or self.chunks > MAX_CHUNKS:
             raise HttpError(400, "chunks that are not understood")
         self.left_bytes = int(found[1], 16)
-        self.stage = Stage.CHUNK if self.left_bytes else Stage.TRAILERS
+        self.stage = Part.CHUNK if self.left_bytes else Part.TRAILERS
 
     def read_chunk_end(self) -> None:
         if len(self.buffer) < 2:
@@ -213,7 +213,7 @@ class RequestReader:
         if not self.buffer.startswith(b"\r\n"):
             raise HttpError(400, "a chunk that is longer than it says")
         del self.buffer[:2]
-        self.stage = Stage.CHUNK_LINE
+        self.stage = Part.CHUNK_LINE
 
     def read_trailers(self) -> bool:
         """Take headers that follow the body: whether that were all."""
@@ -228,7 +228,7 @@ class RequestReader:
         return False
 
 
-def parse_head(head: bytes) -> HttpRequest:
+def parse_request_head(head: bytes) -> HttpRequest:
     """A request without its body. Raises HttpError."""
     first, *lines = head.split(b"\r\n")
     found = REQUEST_LINE.fullmatch(first)

@@ -17,7 +17,7 @@ MIN_HIDDEN_BYTES = 6
 MIN_CODED_CHARS = 12
 # A number before a piece: "0", "007", "12".
 COUNTER = re.compile(r"[0-9]{0,4}", re.ASCII)
-TEXT = re.compile(rb"[\t\n\r -~]+")
+HIDDEN_TEXT = re.compile(rb"[\t\n\r -~]+")
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ def decode(text: str) -> bytes | None:
             data = code(text)
         except ValueError:
             continue
-        if len(data) >= MIN_HIDDEN_BYTES and TEXT.fullmatch(data):
+        if len(data) >= MIN_HIDDEN_BYTES and HIDDEN_TEXT.fullmatch(data):
             return data
     return None
 
 
-def pieces_of(prefixes: list[str]) -> list[str]:
+def label_pieces(prefixes: list[str]) -> list[str]:
     """The pieces of a text, in order: what stands before the domain in each name.
 
     Without the numbers of the pieces, and without a label that is in all names.
@@ -87,7 +87,7 @@ def find_hidden(names: Iterable[str]) -> list[Hidden]:
             by_domain.setdefault(domain, []).append(prefix)
     found = []
     for domain, prefixes in by_domain.items():
-        pieces = pieces_of(list(dict.fromkeys(prefixes)))
+        pieces = label_pieces(list(dict.fromkeys(prefixes)))
         data = decode("".join(pieces)[:MAX_HIDDEN_CHARS])
         if data is None:
             # Each piece may have been encoded by itself.

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from enum import IntEnum
 
-MAX_NAMES = 10_000  # whose addresses are remembered
+MAX_ADDRESSES = 10_000  # whose addresses are remembered
 MAX_NAME_CHARS = 253
 MAX_TEXT_BYTES = 255  # of a string of a TXT record
 
@@ -124,7 +124,7 @@ class Names:
             # Where it is not public, or another name's, the next attempt gives another one.
             if address.is_global and self.by_address.get(str(address), name) == name:
                 break
-        if len(self.by_address) < MAX_NAMES:
+        if len(self.by_address) < MAX_ADDRESSES:
             self.by_address[str(address)] = name
         return str(address)
 
@@ -161,8 +161,8 @@ def name_bytes(name: str) -> bytes:
     return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
 
 
-NO_ERROR, NO_SUCH_NAME = b"\x81\x80", b"\x81\x83"
-HEADER_BYTES = 12
+FLAGS_FOUND, FLAGS_NO_NAME = b"\x81\x80", b"\x81\x83"
+DNS_HEADER_BYTES = 12
 TTL_SEC = 300
 CLASS_IN = 1
 NAME_OF_QUESTION = b"\xc0\x0c"
@@ -172,13 +172,13 @@ def reply(message: bytes, end: int, records: list[tuple[int, bytes]] | None) -> 
     """The DNS message that answers the one question of `message`.
 
     Args:
-        message: the question, checked to have one at HEADER_BYTES that ends at `end`.
+        message: the question, checked to have one at DNS_HEADER_BYTES that ends at `end`.
         records: what Names.answer said.
     """
     found = records or []
-    flags = NO_SUCH_NAME if records is None else NO_ERROR
+    flags = FLAGS_NO_NAME if records is None else FLAGS_FOUND
     head = message[:2] + flags + struct.pack("!4H", 1, len(found), 0, 0)
-    body = message[HEADER_BYTES:end]
+    body = message[DNS_HEADER_BYTES:end]
     for kind, data in found:
         fixed = struct.pack("!HHIH", kind, CLASS_IN, TTL_SEC, len(data))
         body += NAME_OF_QUESTION + fixed + data

@@ -127,7 +127,7 @@ def png(mark: str) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
 
 
-def members(stem: str, mark: str) -> dict[str, bytes]:
+def archive_files(stem: str, mark: str) -> dict[str, bytes]:
     """What archives hold: a program under the names that `bun-linux-x64.zip` and the like have."""
     tool = stem.split("-")[0].split("_")[0] or "tool"
     script = text(SHELL, mark)

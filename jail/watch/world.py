@@ -1,0 +1,135 @@
+"""What the decoy internet is in one run, and what it remembers of one jail.
+
+The world is made once: names, certificates, marks, bait stay the same in all jails of a run. A
+traffic is one jail's: it takes the events, and bounds what they and the search for bait cost.
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from jail.watch.certificates import Authority
+from jail.watch.events import MAX_EVENTS, MAX_TEXT_CHARS
+from jail.watch.names import Names
+from jail.watch.payload import Carried, Search
+from jail.watch.stubs import Marks
+from jail.watch.world_events import Conversation, Payload, Request, WorldEvent
+
+MAX_TEXTS_CHARS = 24 << 20  # of all events of a run
+MAX_SEARCHED_BYTES = 16 << 20  # of a jail, with room as large for what comes after bait was found
+MAX_RECEIVED_BYTES = 300 << 20  # of a jail
+MAX_TARGETS = 20_000  # whose connections are counted
+MAX_FIRSTS = 500  # of events of one kind that are the first of their target
+NO_TEXT_CHARS = 200  # of a text where there is no room left
+
+
+@dataclass
+class World:
+    """The decoy internet of one run; `authority` is None where there is no openssl."""
+
+    names: Names
+    authority: Authority | None
+    marks: Marks
+    search: Search
+    public_address: str
+    left_chars: int = MAX_TEXTS_CHARS
+
+
+class Traffic:
+    """What was seen in one jail, in order. `lost` counts, by kind, what there was no room for."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.events: list[tuple[float, WorldEvent]] = []
+        self.lost: Counter[str] = Counter()
+        self.counts: Counter[tuple[str, bool]] = Counter()
+        self.firsts: dict[str, set[str]] = {}
+        self.numbers: Counter[str] = Counter()
+        self.searched_bytes = 0
+        self.received_bytes = 0
+
+    def number(self, target: str) -> int:
+        """The number of a new connection among those to its target."""
+        if target in self.numbers or len(self.numbers) < MAX_TARGETS:
+            self.numbers[target] += 1
+        return max(0, self.numbers[target] - 1)
+
+    def receive(self, size_bytes: int) -> bool:
+        """Count what came in: whether more may come."""
+        self.received_bytes += size_bytes
+        return self.received_bytes <= MAX_RECEIVED_BYTES
+
+    def look(self, payload: bytes) -> Carried:
+        """What a payload carries; nothing, and counted as lost, where too much was searched."""
+        self.searched_bytes += len(payload)
+        if self.searched_bytes > MAX_SEARCHED_BYTES:
+            self.lost["payload, searched for bait"] += 1
+            return Carried()
+        return self.world.search.look(payload)
+
+    def tell(self, at_sec: float, event: WorldEvent) -> None:
+        """Keep an event. What carries bait has room of its own, and so has the first of a target.
+
+        Args:
+            at_sec: when it was, in seconds since 1970.
+        """
+        kind = type(event).__name__
+        is_grave = isinstance(event, Conversation | Request) and bool(
+            event.bait or event.environment
+        )
+        self.counts[kind, is_grave] += 1
+        if self.counts[kind, is_grave] > MAX_EVENTS and not self.is_first(kind, event):
+            self.lost[kind] += 1
+            return
+        self.events.append((at_sec, self.fit(event)))
+
+    def is_first(self, kind: str, event: WorldEvent) -> bool:
+        """Whether nothing was told of its target yet."""
+        firsts = self.firsts.setdefault(kind, set())
+        subject = getattr(event, "url", "") or getattr(event, "target", "")
+        host = "/".join(subject.split("/")[:3])
+        if len(firsts) >= MAX_FIRSTS or host in firsts:
+            return False
+        firsts.add(host)
+        return True
+
+    def fit(self, event: WorldEvent) -> WorldEvent:
+        """The event with texts that there is room for."""
+        match event:
+            case Request():
+                max_chars = self.take_room(text_chars(event))
+                headers = tuple((key, value[:max_chars]) for key, value in event.headers)
+                if max_chars < MAX_TEXT_CHARS:
+                    headers = headers[:5]
+                body = fit_payload(event.body, max_chars)
+                return replace(event, url=event.url[:max_chars], headers=headers, body=body)
+            case Conversation(payload=Payload()):
+                payload = event.payload
+                max_chars = self.take_room(len(payload.text) if payload else 0)
+                return replace(event, payload=payload and fit_payload(payload, max_chars))
+        return event
+
+    def take_room(self, chars: int) -> int:
+        """How long a text may be of an event that has so many characters."""
+        if self.world.left_chars >= chars:
+            self.world.left_chars -= chars
+            return MAX_TEXT_CHARS
+        self.lost["text of an event"] += 1
+        return NO_TEXT_CHARS
+
+
+def text_chars(request: Request) -> int:
+    headers = sum(len(key) + min(len(value), MAX_TEXT_CHARS) for key, value in request.headers)
+    return min(len(request.url), MAX_TEXT_CHARS) + headers + len(request.body.text)
+
+
+def fit_payload(payload: Payload, max_chars: int) -> Payload:
+    """A body is longer than other texts, unless there is no room left."""
+    if max_chars >= MAX_TEXT_CHARS:
+        return payload
+    return replace(payload, text=payload.text[:max_chars], truncated=True)
+
+
+def unix_sec() -> float:
+    """Seconds since 1970."""
+    return time.time()
