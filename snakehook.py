@@ -471,9 +471,12 @@ class KeeperLink:
 
     # Whether keeper has ended: after its self-check it says nothing more. With `flags` 0, wait.
     def is_gone(self, flags: int = socket.MSG_DONTWAIT) -> bool:
-        with contextlib.suppress(BlockingIOError, ConnectionError):
+        try:
             return not self.socket.recv(1, flags)
-        return False
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
 
 
 def give_up_root(user: int, group: int) -> None:
@@ -770,10 +773,11 @@ class Store:
         path.chmod(0o600)
         self.db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self.db.row_factory = sqlite3.Row
-        # A 202 must survive a power cut.
-        self.db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + self.SCHEMA)
-        # Raises for a store of another version.
+        self.db.executescript(self.SCHEMA)
+        # Raises for a store of another version, before anything of it is changed.
         self.run_row(f"{HEAD}, {PARCEL}", "")
+        # A 202 must survive a power cut.
+        self.db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
 
     def read(self, sql: str, **values: Any) -> list[sqlite3.Row]:
         with self.lock:
@@ -1073,7 +1077,7 @@ class Service:
             if not self.stopping.is_set():
                 task()
         except Exception as error:
-            is_fault = not isinstance(error, sqlite3.Error)
+            is_fault = not isinstance(error, sqlite3.Error | OSError)
             log.error("%s: %s", task.__name__, error, exc_info=is_fault)
             start_timer(STORE_RETRY_SEC, self.start, pool, task)
 
@@ -1131,7 +1135,8 @@ class Service:
 
     # Bring the oldest request that waits to its report, whatever happens.
     def run_next(self) -> None:
-        claim = None if self.jail_trouble else self.store.claim()
+        is_ready = not self.jail_trouble and not self.keeper.is_gone()
+        claim = self.store.claim() if is_ready else None
         if not claim:
             return
         run_id, request = claim["run_id"], TriageRequest(**json.loads(claim["request"]))

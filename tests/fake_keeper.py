@@ -4,6 +4,7 @@ Started like keeper, with the socket of the orders as standard input. A name sta
 watch does; "refused" is an order that is not taken the first time.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -89,6 +90,12 @@ def run(order: dict[str, Any], stream: socket.socket) -> None:
 
 
 def main() -> None:
+    """Ends without a word when the service does."""
+    with contextlib.suppress(ConnectionError):
+        serve()
+
+
+def serve() -> None:
     orders = socket.socket(fileno=os.dup(0))
     settings = json.loads(orders.recv(1 << 17))
     folder = Path(settings["state_dir"])
@@ -106,10 +113,7 @@ def main() -> None:
     check = {"name": "namespaces", "passed": works, "required": True, "detail": "tried"}
     checks = {"checks": [check], "works": works, "default_index": True}
     packet = json.dumps(checks | {"index_url": "https://index.example/simple"}).encode()
-    try:
-        orders.send(packet)
-    except BrokenPipeError:
-        return
+    orders.send(packet)
     while True:
         packet, fds, _, _ = socket.recv_fds(orders, 1 << 17, 4)
         if not packet:
