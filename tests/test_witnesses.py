@@ -20,6 +20,7 @@ from conftest import PROGRAM, Snakehook, Triage, make_state, open_folder, variab
 from standins import Content, Index, wheel
 
 from jail.watch.events import MAX_EVENTS
+from jail.watch.python_witness import MAX_SAYINGS
 
 Report = dict[str, Any]
 
@@ -673,7 +674,7 @@ reach(1)
 import gc
 for thing in gc.get_objects():
     if getattr(thing, "__module__", 1) is None or "FIFO" in getattr(thing, "__globals__", {}):
-        try: thing.__globals__["EVENTS"].clear()
+        try: thing.__globals__["WATCHED"].clear()
         except Exception: pass
 reach(2)
 subprocess.run(["true", "unseen"])
@@ -720,8 +721,8 @@ subprocess.run(["true", "after the flood"])  # after
 def test_a_flood_of_one_kind_hides_none_of_the_other_witness(triage: Triage, index: Index) -> None:
     source = (
         FORGE
-        + """
-for number in range(5000):
+        + f"""
+for number in range({MAX_SAYINGS + 50}):
     forge("address", what=["203.0.113.9", number], at="nowhere.py:1")
 reach(1)
 """
@@ -747,7 +748,7 @@ os.write(fifo, b'{"event": "open", "pid": 1, "what": "%s", "at": ""}\n' % (b"x" 
     )
     report = detonate(triage, index, source)
     (finding,) = findings(report, "evidence.tamper")
-    assert "6 malformed lines" in finding["title"]
+    assert "7 malformed lines" in finding["title"]
     assert finding["severity"] in ("medium", "high")
     assert "1 processes" in finding["title"]
     assert reached(report) == {"1": BOTH}
