@@ -25,7 +25,6 @@
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import re
@@ -34,22 +33,23 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from jail import orders
+from jail.network import open_network
 from jail.orders import Answer, JailSettings, Kill, Machine, Order, OrderError, Start
 from jail.privileges import check, die_with_parent, drop, libc
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_STRICTATIME = 2, 4, 8, 1 << 24
-MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
-SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+MS_STRICTATIME, KEYCTL_JOIN_SESSION_KEYRING = 1 << 24, 1
 SYS_CLONE, SYS_KEYCTL = (220, 219) if os.uname().machine == "aarch64" else (56, 250)
-KEYCTL_JOIN_SESSION_KEYRING = 1
 MAX_LOG_CHARS = 500  # of a line
+BURY_SEC = 2.0  # until a cgroup is given up
 MAX_REFUSALS = 50  # of a run; then it ends
 MAX_FDS = 8  # of a packet; the kernel closes the others
 OWN_PIDS = 4  # strace, nsjail and launch.py count, but are not the package's
@@ -58,37 +58,43 @@ STRACE_CALLS = "execve,execveat,fork,vfork,clone,clone3,connect,sendto,sendmsg,s
 STRACE_FLAGS = ["-f", "-q", "-y", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s", "4096"]
 STRACE_FLAGS += ["-e", f"trace={STRACE_CALLS},unlink,unlinkat,exit_group", "-e", "signal=!SIGCHLD"]
 
+LAUNCH = f"{orders.INSIDE_IN_JAIL}/launch.py"
+
 # What reads a run's hostile bytes: settings, order, machine, scratch, control, stream.
 Watch = Callable[[JailSettings, Order, Machine, Path, socket.socket, socket.socket], None]
 
 
-def log(text: str, fd: int = 2) -> None:
-    """Write one bounded line to `fd`, whatever somebody made us quote."""
+# What is the same for all runs.
+class House(NamedTuple):
+    settings: JailSettings
+    machine: Machine
+    watch: Watch
+
+
+# One bounded line, whatever somebody made us quote.
+def log(text: object, fd: int = 2) -> None:
     os.write(fd, re.sub(r"[^ -~]", "?", f"keeper: {text}")[:MAX_LOG_CHARS].encode() + b"\n")
 
 
 # A process that we forked; `fd` is its pidfd.
-@dataclass(frozen=True)
-class Child:
+class Child(NamedTuple):
     pid: int
     fd: int
 
+    # Kill it, if it is still at work, and reap it: its exit code, or minus its signal.
     def end(self) -> int:
-        """Kill it, if it is still at work, and reap it: its exit code, or minus its signal."""
         os.kill(self.pid, signal.SIGKILL)
         os.close(self.fd)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def spawn(flags: int, work: Callable[[int], None], errors: int = 2) -> Child:
-    """Fork a process in new namespaces (`flags`) that does `work` and dies with us. Raises OSError.
-
-    `work` is given our pidfd; what it raises is told on the descriptor `errors`.
-    """
-    # os.fork can't make namespaces, and unshare makes an ordinary user only one for PIDs.
+# os.fork can't make namespaces, and unshare makes an ordinary user only one for PIDs. What `work`
+# raises is told on the descriptor `errors`.
+def spawn(namespaces: int, work: Callable[[int], None], errors: int = 2) -> Child:
+    """Fork a process that does `work`, given our pidfd, and dies with us. Raises OSError."""
     parent = os.pidfd_open(os.getpid())
     ctypes.pythonapi.PyOS_BeforeFork()
-    pid = libc.syscall(SYS_CLONE, flags | signal.SIGCHLD, 0, 0, 0, 0)
+    pid = libc.syscall(SYS_CLONE, namespaces | signal.SIGCHLD, 0, 0, 0, 0)
     if pid != 0:
         ctypes.pythonapi.PyOS_AfterFork_Parent()
         os.close(parent)
@@ -98,41 +104,43 @@ def spawn(flags: int, work: Callable[[int], None], errors: int = 2) -> Child:
     try:
         ctypes.pythonapi.PyOS_AfterFork_Child()
         die_with_parent(parent)
+        # In a new user namespace we are nobody until somebody has given it ids.
+        while not Path("/proc/self/gid_map").read_text():
+            time.sleep(0.001)
         work(parent)
         status = 0
     except BaseException as error:
-        log(f"{error!r}", errors)
+        log(repr(error), errors)
     finally:
         os._exit(status)
 
 
-def serve(service: socket.socket, settings: JailSettings, machine: Machine, watch: Watch) -> None:
+def serve(service: socket.socket, house: House) -> None:
     """Fork a run keeper for each order of the service, until it closes its end of `service`."""
     runs: dict[int, RunKeeper] = {}
-    while True:
-        for fd in select.select([service.fileno(), *runs], [], [])[0]:
-            if fd in runs:
-                runs.pop(fd).bury()
-                continue
-            packet, fds = b"", list[int]()
-            with contextlib.suppress(ConnectionError):
-                packet, fds, _, _ = socket.recv_fds(
-                    service, orders.MAX_PACKET_BYTES + 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC
-                )
-            if not packet:
-                for run in runs.values():
-                    run.bury()
-                return
-            try:
-                order = orders.parse_order(packet)
-                others = [run.order for run in runs.values()]
-                with take_stream(order, fds, others, settings.max_concurrency) as stream:
-                    run = RunKeeper(settings, machine, order)
-                    runs[run.start(stream, watch).fd] = run
-            except (OrderError, OSError) as error:
-                log(f"refused: {error}")
-            for fd in fds:
-                os.close(fd)
+    try:
+        while True:
+            for fd in select.select([service.fileno(), *runs], [], [])[0]:
+                if fd in runs:
+                    runs.pop(fd).bury()
+                    continue
+                size, flags = orders.MAX_PACKET_BYTES + 1, socket.MSG_CMSG_CLOEXEC
+                packet, fds, _, _ = socket.recv_fds(service, size, MAX_FDS, flags)
+                if not packet:
+                    return
+                try:
+                    order = orders.parse_order(packet)
+                    others = [run.order for run in runs.values()]
+                    stream = take_stream(order, fds, others, house.settings.max_concurrency)
+                    run = RunKeeper(house, order, stream)
+                    runs[run.start().fd] = run
+                except (OrderError, OSError) as error:
+                    log(f"refused: {error}")
+                for left in fds:
+                    os.close(left)
+    finally:
+        for run in runs.values():
+            run.bury()
 
 
 # Harmless whoever sends the order: to start runs is what the service may do, no more at once than
@@ -147,53 +155,53 @@ def take_stream(order: Order, fds: list[int], others: list[Order], places: int) 
         raise OrderError(f"run {order.run_id} has no stream")
     if any(other.run_id == order.run_id for other in others):
         raise OrderError(f"run {order.run_id} is under way")
-    if [other.task for other in others].count(order.task) >= {"hosts": 1}.get(order.task, places):
+    if sum(other.task == order.task for other in others) >= (
+        places if order.task == "triage" else 1
+    ):
         raise OrderError(f"run {order.run_id} is one too many")
     return stream
 
 
-def try_jail(settings: JailSettings, machine: Machine, trial: Watch) -> str:
-    """Start a jail with `trial` for its watch, which sends TRIAL_PASSED: "", or what is wrong."""
-    order = Order("triage", os.urandom(16).hex(), "check", "0", "install")
-    run = RunKeeper(settings, machine, order)
+def try_jail(house: House) -> bytes:
+    """What the watch of a run says, or why there is none."""
     ours, theirs = socket.socketpair()
-    with ours:
-        try:
-            with theirs:
-                run.start(theirs, trial, theirs.fileno())
-            with ours.makefile("rb") as words:
-                said = words.read(MAX_LOG_CHARS)
-        except OSError as error:
-            said = str(error).encode()
-        finally:
-            run.bury()
-    return "" if said == orders.STARTED else said.decode(errors="replace") or "no word of why"
+    order = Order("triage", os.urandom(16).hex(), "self-check", "0", "install")
+    run = RunKeeper(house, order, theirs)
+    try:
+        run.start(theirs.fileno())
+        return ours.makefile("rb").read(orders.MAX_PACKET_BYTES)
+    except OSError as error:
+        return str(error).encode()
+    finally:
+        run.bury()
 
 
+# One run: its cgroups, namespaces, scratch, watch, and the jails that watch asks for. `start` and
+# `bury` are for keeper, what stands between them happens in the process of the run keeper.
 class RunKeeper:
-    """One run: its cgroups, namespaces, scratch, watch, and the jails that watch asks for."""
-
-    def __init__(self, settings: JailSettings, machine: Machine, order: Order) -> None:
-        self.settings, self.machine, self.order = settings, machine, order
+    def __init__(self, house: House, order: Order, stream: socket.socket) -> None:
+        self.settings, self.machine, self.watch = house
+        self.order, self.stream = order, stream
         # An ordinary user's namespace has one user, number 0, who is that user outside.
         self.is_root = os.geteuid() == 0
-        self.user = settings.nsjail_user if self.is_root else 0
-        self.group = settings.nsjail_group if self.is_root else 0
-        self.scratch = Path(settings.state_dir, "scratch")
+        self.user = self.settings.nsjail_user if self.is_root else 0
+        self.group = self.settings.nsjail_group if self.is_root else 0
+        self.scratch = Path(self.settings.state_dir, "scratch")
+        self.disk_bytes = self.settings.max_disk_bytes + orders.SPARE_BYTES
         # The name bears our pid: the next keeper removes what a dead one has left.
-        self.groups = [Path(parent, f"{os.getpid()}-{order.run_id}") for parent in machine.cgroups]
+        name = f"{os.getpid()}-{order.run_id}"
+        self.groups = [Path(parent, name) for parent in self.machine.cgroups]
         self.child: Child | None = None
         self.jail: Child | None = None
         self.number = -1  # of the last jail
         self.refusals = 0
 
-    def start(self, stream: socket.socket, watch: Watch, errors: int = 2) -> Child:
-        """Make the cgroups and fork the run keeper; `bury` ends both. Raises OSError."""
+    # Make the cgroups and fork the run keeper. Raises OSError.
+    def start(self, errors: int = 2) -> Child:
         # What the run writes to its scratch is memory, too.
-        disk_bytes = self.settings.max_disk_bytes + orders.SPARE_BYTES
-        memory_bytes = (self.settings.rlimit_as_mb << 20) + disk_bytes
-        limits = {"memory.limit_in_bytes": memory_bytes, "memory.max": memory_bytes}
-        limits["memory.swap.max"] = 0
+        memory_bytes = (self.settings.rlimit_as_mb << 20) + self.disk_bytes
+        limits: dict[str, object] = {"memory.swap.max": 0, "pids.max": "max"}
+        limits |= {"memory.limit_in_bytes": memory_bytes, "memory.max": memory_bytes}
         if self.settings.enable_cgroup_pids_limit:
             limits["pids.max"] = self.settings.cgroup_pids_max + OWN_PIDS
         for group in self.groups:
@@ -201,181 +209,172 @@ class RunKeeper:
             for name, value in limits.items():
                 if (group / name).exists():
                     (group / name).write_text(str(value))
-        namespaces = CLONE_NEWNS | CLONE_NEWIPC
-        if self.machine.own_user:
-            namespaces |= CLONE_NEWUSER
-        self.child = spawn(namespaces, lambda _: self.run(stream, watch), errors)
-        if self.machine.own_user:
-            map_ids(self.child.pid)
+        namespaces = CLONE_NEWNS | CLONE_NEWIPC | (0 if self.is_root else CLONE_NEWUSER)
+        self.child = spawn(namespaces, self.run, errors)
+        self.stream.close()
+        if not self.is_root:
+            Path(f"/proc/{self.child.pid}/setgroups").write_text("deny")
+            self.map_ids(self.child.pid)
         return self.child
 
+    # End the run keeper, if it has not ended, and remove the cgroups.
     def bury(self) -> None:
-        """End the run keeper, if it has not ended, and remove the cgroups."""
         status = self.child.end() if self.child else 0
         if status != 0:
             log(f"run {self.order.run_id} was ended, status {status}")
-        # The kernel may take a moment to see that the last process is dead.
-        for _ in range(200):
-            for group in self.groups:
+        for group in self.groups:
+            # The kernel may take a moment to see that the last process is dead.
+            end = time.monotonic() + BURY_SEC
+            while group.exists() and time.monotonic() < end:
                 with contextlib.suppress(OSError):
                     group.rmdir()
-            if not any(group.exists() for group in self.groups):
-                return
-            time.sleep(0.01)
-        log(f"{self.groups} can't be removed")
 
-    # 1. Wait for the ids of our user namespace, if we have one.
-    # 2. What we mount is not seen outside, and goes when we go. The top of the scratch is not
-    #    watch's: nobody puts a link in the place of a folder that the next jail mounts. The jail
-    #    can read the name of its source.
+    # Give a process, which waits for that, the ids of its user namespace: an ordinary user is
+    # number 0 there; for root those that are needed are as they are.
+    def map_ids(self, pid: int) -> None:
+        ids = (("uid_map", os.geteuid(), self.user), ("gid_map", os.getegid(), self.group))
+        for name, own, jail in ids:
+            more = f"\n{jail} {jail} 1" if self.is_root else ""
+            Path(f"/proc/{pid}/{name}").write_text(f"0 {own} 1{more}")
+
+    # 1. The deadline. What we mount is not seen outside. In a container parts of /proc may be
+    #    masked: then no user namespace can mount one, unless there is a whole one to see.
+    # 2. The scratch. Its top is not watch's: nobody can put a link in the place of a folder that
+    #    the next jail mounts. Its source has a name that the jail can read.
     # 3. Watch inherits all that, and nothing else.
-    # 4. Do as watch asks, until it ends, the service hangs up or the time is over.
-    # 5. Kill what is left.
-    def run(self, stream: socket.socket, watch: Watch) -> None:
-        """Be the run keeper until the run is over. Raises OSError."""
+    # 4. Do as watch asks, until it ends or the service hangs up. Then kill it.
+    def run(self, _: int) -> None:
         # 1.
-        while not Path("/proc/self/gid_map").read_text():
-            time.sleep(0.001)
-        # 2.
+        signal.alarm(self.settings.run_budget_sec + orders.GRACE_SEC)
         check(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "making mounts private")
-        size_bytes = self.settings.max_disk_bytes + orders.SPARE_BYTES
+        if self.is_root and self.machine.own_user:
+            mount_proc()
+        # 2.
         inodes = orders.MAX_INODES + orders.SPARE_INODES
-        options = f"size={size_bytes},nr_inodes={inodes},mode=0755".encode()
+        options = f"size={self.disk_bytes},nr_inodes={inodes},mode=0755".encode()
         place, flags = os.fsencode(self.scratch), MS_NOSUID | MS_NODEV | MS_STRICTATIME
         check(libc.mount(b"tmpfs", place, b"tmpfs", flags, options), "mounting the scratch")
         for name in orders.SCRATCH_FOLDERS:
             (self.scratch / name).mkdir()
             os.chown(self.scratch / name, self.user, self.group)
         # 3.
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            child = spawn(CLONE_NEWPID, lambda me: self.be_watch(watch, theirs, stream, me))
+        self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        child = spawn(CLONE_NEWPID, lambda parent: self.be_watch(control, parent))
+        control.close()
         # 4.
-        try:
-            self.attend(child, stream)
-        # 5.
-        finally:
-            for left in filter(None, (self.jail, child)):
+        self.attend(child)
+        for left in (self.jail, child):
+            if left:
                 left.end()
 
-    def be_watch(
-        self, watch: Watch, control: socket.socket, stream: socket.socket, parent: int
-    ) -> None:
-        """Be watch: without power, and with no descriptor but its own. Raises OSError."""
-        # It may not be allowed to walk to the scratch or to the cache: it stands in the one and has
-        # a descriptor of the other.
+    # Become watch: without power, and with no descriptor but its own. It may not be allowed to walk
+    # to the scratch and the cache: it stands in the one and has a descriptor of the other.
+    def be_watch(self, control: socket.socket, parent: int) -> None:
         os.chdir(self.scratch)
         cache = os.open(self.machine.cache, os.O_PATH | os.O_DIRECTORY)
-        null = os.open(os.devnull, os.O_RDWR)
         drop(self.user, self.group)
+        # A change of credentials clears the signal.
         die_with_parent(parent)
-        for fd in range(3):
-            os.dup2(null, fd)
-        own = {0, 1, 2, cache, control.fileno(), stream.fileno()}
+        os.dup2(0, 2)
+        own = {0, 1, 2, cache, control.fileno(), self.stream.fileno()}
         for fd in {int(name) for name in os.listdir("/proc/self/fd")} - own:
-            with contextlib.suppress(OSError):  # the listing itself is closed by now
+            with contextlib.suppress(OSError):  # the listing's own is closed by now
                 os.close(fd)
         machine = replace(self.machine, cache=f"/proc/self/fd/{cache}")
-        watch(self.settings, self.order, machine, Path(), control, stream)
+        self.watch(self.settings, self.order, machine, Path(), control, self.stream)
 
-    def attend(self, child: Child, stream: socket.socket) -> None:
-        """Do as the watch `child` asks, until there is a reason to end."""
-        end = time.monotonic() + self.settings.run_budget_sec + orders.GRACE_SEC
-        while time.monotonic() < end:
+    def attend(self, child: Child) -> None:
+        while True:
             poll = select.poll()
-            poll.register(stream, 0)  # only to hear that the service has hung up
+            poll.register(self.stream, 0)  # only to hear that the service has hung up
             for fd in (self.control.fileno(), child.fd, *([self.jail.fd] if self.jail else [])):
                 poll.register(fd, select.POLLIN)
-            ready = dict(poll.poll(max(0.0, end - time.monotonic()) * 1000))
+            ready = dict(poll.poll())
             has_hung_up = ready.get(self.control.fileno(), 0) & select.POLLHUP
-            if child.fd in ready or stream.fileno() in ready or has_hung_up:
+            if child.fd in ready or self.stream.fileno() in ready or has_hung_up:
                 return
             if self.jail and self.jail.fd in ready:
-                status = self.jail.end()
-                self.jail = None
+                status, self.jail = self.jail.end(), None
                 self.answer(Answer(self.number, True, status, self.oom_kills()))
             elif self.control.fileno() in ready:
-                self.take_request()
-        log(f"run {self.order.run_id}: its time is over")
+                self.take_request(self.control.recv(orders.MAX_PACKET_BYTES + 1))
 
+    # Processes that the kernel killed for want of memory: lines such as "oom_kill 1".
     def oom_kills(self) -> int:
-        """How many processes the kernel killed for want of memory: lines such as `oom_kill 1`."""
-        names = ("memory.oom_control", "memory.events")
-        files = [path for group in self.groups for path in map(group.joinpath, names)]
+        files = [group / "memory.oom_control" for group in self.groups]
+        files += [group / "memory.events" for group in self.groups]
         text = "\n".join(file.read_text() for file in files if file.exists())
         return sum(map(int, re.findall(r"^oom_kill (\d+)$", text, re.MULTILINE)))
 
-    def answer(self, answer: Answer, fds: Iterable[int] = ()) -> None:
-        """Tell watch. RuntimeError ends the run of a watch that does not read: nobody waits."""
-        try:
-            packet = json.dumps(vars(answer)).encode()
-            socket.send_fds(self.control, [packet], list(fds), socket.MSG_DONTWAIT)
-        except OSError as error:
-            raise RuntimeError(f"run {self.order.run_id}: watch takes no answer") from error
+    # Nobody waits until watch reads: the run of a watch that does not ends with OSError.
+    def answer(self, answer: Answer, fds: Sequence[int] = ()) -> None:
+        packet = json.dumps(vars(answer)).encode()
+        socket.send_fds(self.control, [packet], list(fds), socket.MSG_DONTWAIT)
 
-    def take_request(self) -> None:
-        """Do what watch asks, or refuse it. Raises RuntimeError, which ends the run."""
-        packet = self.control.recv(orders.MAX_PACKET_BYTES + 1)
+    # Do what watch asks, or refuse it. Where it goes on like that, OrderError ends the run.
+    def take_request(self, packet: bytes) -> None:
         try:
             request = orders.parse_request(packet)
             if isinstance(request, Kill):
-                self.kill_jail(request)
+                self.kill_jail(request.jail)
             else:
                 self.start_jail(request)
         except OrderError as error:
-            log(f"run {self.order.run_id}: refused: {error}")
+            log(f"run {self.order.run_id}: refused: {error.args[0]}")
             self.refusals += 1
             if self.refusals > MAX_REFUSALS:
-                raise RuntimeError(f"run {self.order.run_id}: watch talks nonsense") from error
-            if error.jail is not None:
-                self.answer(Answer(error.jail, True, error=f"refused: {error}"))
+                raise
+            for jail in error.args[1:]:
+                self.answer(Answer(jail, True, error=f"refused: {error.args[0]}"))
+        except OSError as error:
+            # The machine has no room for a jail, or watch does not read: then this answer ends it.
+            if self.jail:
+                self.jail.end()
+            self.jail = None
+            self.answer(Answer(self.number, True, error=str(error)))
 
     # Harmless whoever asks: it is a jail of this run. It may just have ended.
-    def kill_jail(self, request: Kill) -> None:
-        """Kill the jail that watch names. Raises OrderError for one that was never asked for."""
-        if request.jail > self.number:
-            raise OrderError("a jail that was not started", request.jail)
-        if self.jail and request.jail == self.number:
+    def kill_jail(self, jail: int) -> None:
+        if jail > self.number:
+            raise OrderError("a jail that was not started", jail)
+        if self.jail and jail == self.number:
             os.kill(self.jail.pid, signal.SIGKILL)
 
     # Harmless whoever asks: one jail at a time, orders.MAX_JAILS in all, within the run's cgroups
     # and scratch; words and variables are seen in the jail alone.
+    #
     # 1. A network of its own: a loopback, where nobody listens but the sockets that watch gets.
     # 2. What it can write to: pipes, and a FIFO which none of its processes can read, by its mode
     #    on a read-only mount. Watch's end can also write, or it would end with the first writer.
-    # 3. Its first process, in PID and mount namespaces of its own.
-    # 4. Watch gets the other ends, or is told why there is no jail. None stays open here.
+    # 3. Its first process, in PID and mount namespaces of its own; in a user namespace, too, where
+    #    strace could not look into processes otherwise.
+    # 4. Watch gets the other ends. None stays open here.
     def start_jail(self, request: Start) -> None:
-        """Start a jail for watch. Raises OrderError, and RuntimeError as `answer`."""
         if self.jail or request.jail <= self.number:
             raise OrderError("a second jail at a time, or a number that was used", request.jail)
         self.number = request.jail
-        near: list[int] = []
-        far: list[int] = []
-        try:
-            # 1.
-            check(libc.unshare(CLONE_NEWNET), "network namespace")
-            network = open_network(request.index)
-            # 2.
-            for _ in orders.JAIL_FDS[:-1]:
-                ends = os.pipe()
-                near.append(ends[0])
-                far.append(ends[1])
-            fifo = self.scratch / "audit"
-            fifo.unlink(missing_ok=True)
-            os.mkfifo(fifo)
-            fifo.chmod(0o222)
-            near += [os.open(fifo, os.O_RDWR | os.O_NONBLOCK), *network]
-            # 3.
-            namespaces = CLONE_NEWPID | CLONE_NEWNS
-            self.jail = spawn(namespaces, lambda _: self.be_jail(request, *far), far[2])
-            # 4.
-            self.answer(Answer(request.jail, False), near)
-        except OSError as error:
-            self.answer(Answer(request.jail, True, error=str(error)))
-        finally:
-            for fd in near + far:
-                os.close(fd)
+        # 1.
+        check(libc.unshare(CLONE_NEWNET), "network namespace")
+        network = open_network(request.index, False, None)
+        # 2.
+        fifo = self.scratch / "audit"
+        fifo.unlink(missing_ok=True)
+        os.mkfifo(fifo)
+        fifo.chmod(0o222)
+        pipes = [os.pipe() for _ in orders.JAIL_FDS[:-1]]
+        near, far = [ends[0] for ends in pipes], [ends[1] for ends in pipes]
+        near += [os.open(fifo, os.O_RDWR | os.O_NONBLOCK), *network]
+        # 3.
+        namespaces = CLONE_NEWPID | CLONE_NEWNS
+        if self.is_root and self.machine.own_user:
+            namespaces |= CLONE_NEWUSER
+        self.jail = spawn(namespaces, lambda _: self.be_jail(request, *far), far[2])
+        if namespaces & CLONE_NEWUSER:
+            self.map_ids(self.jail.pid)
+        # 4.
+        self.answer(Answer(request.jail, False), near)
+        for fd in near + far:
+            os.close(fd)
 
     # 1. See no processes but our own, be bounded by the run's cgroups, and have a session keyring
     #    of our own: an inherited one names the container in /proc/keys.
@@ -384,17 +383,14 @@ class RunKeeper:
     #    of core files only 1 keeps it out.
     # 4. The kernel witness, the sandbox, the launcher: strace ... nsjail ... launch.py ...
     def be_jail(self, request: Start, stdout: int, stderr: int, log_fd: int, trace: int) -> None:
-        """Become the first process of a jail. Raises OSError."""
         # 1.
-        os.chdir("/")
-        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
-        check(libc.mount(b"proc", b"/proc", b"proc", flags, None), "mounting /proc")
+        mount_proc()
         for group in self.groups:
             (group / "cgroup.procs").write_text("0")
         libc.syscall(SYS_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None)
         # 2.
-        for target, source in enumerate((os.open(os.devnull, os.O_RDONLY), stdout, stderr)):
-            os.dup2(source, target)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
         os.set_inheritable(log_fd, True)
         os.set_inheritable(trace, True)
         # 3.
@@ -405,67 +401,33 @@ class RunKeeper:
         if self.machine.strace:
             argv = [self.machine.strace, *STRACE_FLAGS, "-o", f"/proc/self/fd/{trace}", *argv]
         # For the mounts of nsjail.cfg; nsjail does not pass it on.
-        paths = {
-            "SNAKEHOOK_SCRATCH": str(self.scratch),
-            "SNAKEHOOK_INSIDE": str(orders.JAIL_DIR / "inside"),
-            "SNAKEHOOK_PYTHON": self.machine.python,
-            "SNAKEHOOK_BASE": self.machine.base,
-        }
-        os.execve(argv[0], argv, paths)
+        paths = {"SCRATCH": self.scratch, "INSIDE": orders.JAIL_DIR / "inside"}
+        paths |= {"PYTHON": Path(self.machine.python), "BASE": Path(self.machine.base)}
+        os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": str(path) for name, path in paths.items()})
 
+    # What varies from run to run; the rest is in nsjail.cfg.
     def jail_command(self, request: Start, log_fd: int) -> list[str]:
-        """The words of nsjail: what varies; the rest is in nsjail.cfg."""
-        settings = self.settings
+        settings, user, group = self.settings, f"{self.user}", f"{self.group}"
         options = [f"--config={settings.nsjail_config_path}", f"--log_fd={log_fd}"]
-        if settings.nsjail_chroot_path:
-            options.append(f"--chroot={settings.nsjail_chroot_path}")
         if self.is_root and settings.nsjail_disable_clone_newuser:
-            options += ["--disable_clone_newuser", f"--user={self.user}", f"--group={self.group}"]
+            options.append("--disable_clone_newuser")
         else:
-            options.append(f"--user={settings.nsjail_user}:{self.user}:1")
-            options.append(f"--group={settings.nsjail_group}:{self.group}:1")
-        limits: dict[str, int | str] = {"cpu": settings.rlimit_cpu_sec, "as": "inf"}
-        limits["nofile"] = settings.rlimit_nofile
-        # The disk is full first.
-        limits["fsize"] = (settings.max_disk_bytes + orders.SPARE_BYTES >> 20) + 1
+            user, group = f"{settings.nsjail_user}:{user}:1", f"{settings.nsjail_group}:{group}:1"
+        options += [f"--user={user}", f"--group={group}", f"--chroot={settings.nsjail_chroot_path}"]
+        limits: dict[str, object] = {"cpu": settings.rlimit_cpu_sec, "as": "inf"}
+        # The disk is full before a file is too large.
+        limits |= {"nofile": settings.rlimit_nofile, "fsize": (self.disk_bytes >> 20) + 1}
+        # Counted over all jails of the same user: a wider net than a cgroup, but a net.
+        pids = settings.cgroup_pids_max * (settings.max_concurrency if self.is_root else 1)
         if not self.groups:
             limits["as"] = settings.rlimit_as_mb
-        if not self.groups and settings.enable_cgroup_pids_limit:
-            # Counted over all jails of the same user: a wider net than a cgroup, but a net.
-            jails = settings.max_concurrency if self.is_root else 1
-            limits["nproc"] = settings.cgroup_pids_max * jails + OWN_PIDS
+            limits["nproc"] = pids + OWN_PIDS if settings.enable_cgroup_pids_limit else "soft"
         options += [f"--rlimit_{name}={value}" for name, value in limits.items()]
         options += [f"--env={name}={value}" for name, value in request.variables.items()]
-        python = [f"{orders.PYTHON_IN_JAIL}/bin/python", "-I", "-S"]
-        launch = [f"{orders.INSIDE_IN_JAIL}/launch.py", *request.launch]
-        return [self.machine.nsjail, *options, "--", *python, *launch]
+        launch = [f"{orders.PYTHON_IN_JAIL}/bin/python", "-I", "-S", LAUNCH, *request.launch]
+        return [self.machine.nsjail, *options, "--", *launch]
 
 
-def unmask_proc() -> None:
-    """Mount a whole /proc for us: where a container has masked parts of its own, no user namespace
-    can mount one. Raises OSError."""
+def mount_proc() -> None:
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
-    check(libc.unshare(CLONE_NEWNS), "mount namespace")
-    check(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "making mounts private")
     check(libc.mount(b"proc", b"/proc", b"proc", flags, None), "mounting /proc")
-
-
-def map_ids(pid: int) -> None:
-    """Give process `pid` the ids of its user namespace: for root as they are, else 0 for ours."""
-    if os.geteuid() != 0:
-        Path(f"/proc/{pid}/setgroups").write_text("deny")
-    for name, own in (("uid_map", os.geteuid()), ("gid_map", os.getegid())):
-        # Lines such as "0 100000 65536".
-        lines = Path("/proc/self", name).read_text().splitlines()
-        same = [f"{first} {first} {count}\n" for first, _, count in map(str.split, lines)]
-        Path(f"/proc/{pid}/{name}").write_text(f"0 {own} 1" if os.geteuid() else "".join(same))
-
-
-def open_network(index: bool) -> list[int]:
-    """Bring up the loopback and listen there: DNS by UDP and TCP, the index. Raises OSError."""
-    dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    fcntl.ioctl(dns, SIOCSIFFLAGS, b"lo".ljust(16, b"\0") + IFF_UP.to_bytes(16, "little"))
-    dns.bind(("127.0.0.1", orders.DNS_PORT))
-    ports = [orders.DNS_PORT, orders.INDEX_PORT] if index else [orders.DNS_PORT]
-    servers = [socket.create_server(("127.0.0.1", port), backlog=4096) for port in ports]
-    return [server.detach() for server in (dns, *servers)]

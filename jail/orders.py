@@ -1,10 +1,6 @@
-"""The vocabulary between the rooms, and every path, port and bound of the jail, each said once.
-
-OrderError is raised for whatever breaks a rule: who sent it may have been taken over.
-"""
+"""The vocabulary between the rooms, and every path, port and bound of the jail, each said once."""
 
 import json
-import os
 import re
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -21,33 +17,28 @@ WORK_IN_JAIL = f"{ROOT_IN_JAIL}/work"
 HOME_IN_JAIL = "/home/dev"
 # The folders of the scratch, and where else than below WORK_IN_JAIL the jail sees each.
 SCRATCH_FOLDERS = {"site": None, "home": HOME_IN_JAIL, "tmp": "/tmp", "shm": "/dev/shm"}  # noqa: S108
-INDEX_PORT = 3141
-DNS_PORT = 53
+INDEX_PORT, DNS_PORT = 3141, 53
 # launch.py's first line: from here on the package may have had its say.
 STARTED = b"jail ready\n"
 
 MAX_PACKET_BYTES = 96 << 10
-MAX_JAILS = 400  # of one run, one after the other
-MAX_WORDS = 600  # of a launch
-MAX_WORD_BYTES = 4096
-MAX_VARIABLES = 100
+MAX_JAILS = 400  # of a run, one after the other
 # After its own deadline a watch has this long to judge and draw before its run is ended.
-GRACE_SEC = 20.0
+GRACE_SEC = 20
 MAX_INODES = 150_000
 # The disk is larger than it may be filled: the watch sees the limit passed before the disk is full.
 SPARE_BYTES, SPARE_INODES = 64 << 20, 10_000
 
 MODES = ("install", "execute", "execute_module", "import", "detonate")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
 WORD = r"(?!-)[!-~]{1,200}"
+# What a program can be given as an argument: no zero byte, no character that is half of another.
+ARGUMENT = re.compile(r"[^\0\ud800-\udc7f\udd00-\udfff]{0,4096}")
 
 
+# A word that is not of the vocabulary: who sent it may have been taken over. Nothing was done. Its
+# arguments are a text, and the number of the jail that it was about, if any.
 class OrderError(Exception):
-    """A word that is not of the vocabulary, about jail number `jail` if any; nothing was done."""
-
-    def __init__(self, text: str, jail: int | None = None) -> None:
-        super().__init__(text)
-        self.jail = jail
+    pass
 
 
 # What the operator set that concerns the jail. The service sends it once, before it has met a
@@ -81,8 +72,8 @@ class JailSettings:
 
 
 # What the machine offers for a jail, found once at start, as paths. `cache`: of downloads, as watch
-# can open it. `own_user`: strace needs a user namespace to look into processes. `notes`: for the
-# report, of what is missing here.
+# can open it. `no_cgroups`: why there are none. `own_user`: where strace needs a user namespace to
+# look into processes.
 @dataclass(frozen=True)
 class Machine:
     nsjail: str
@@ -91,10 +82,10 @@ class Machine:
     base: str
     cache: str
     index_url: str
-    default_index: bool
+    default_index: bool = False
     cgroups: tuple[str, ...] = ()
+    no_cgroups: str = ""
     own_user: bool = False
-    notes: tuple[str, ...] = ()
 
 
 # One run, each field with what it may look like. The service has checked them by PEP 503 and
@@ -119,7 +110,7 @@ class Order:
 
 
 ORDER_FIELDS = {field.name: get_args(field.type)[1] for field in fields(Order)}
-OPTIONAL_FIELDS = {field.name for field in fields(Order) if field.default is not MISSING}
+REQUIRED_FIELDS = {field.name for field in fields(Order) if field.default is MISSING}
 
 
 # A request of watch: start jail number `jail` with these words for launch.py and this environment.
@@ -164,52 +155,36 @@ def read_packet(packet: bytes) -> dict[str, Any]:
 
 
 def parse_settings(packet: bytes) -> JailSettings:
-    """The settings, with exactly the fields that there are. Raises OrderError."""
+    """The settings, which the service sends while it is still to be believed."""
     said = read_packet(packet)
-    if said.keys() != {field.name for field in fields(JailSettings)}:
-        raise OrderError(f"settings with other fields: {sorted(said)!r:.200}")
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
-    return JailSettings(**given)
+    said |= {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
+    return JailSettings(**said)
 
 
 def parse_order(packet: bytes) -> Order:
     """An order of the service. Raises OrderError."""
     said = read_packet(packet)
-    said = {key: v for key, v in said.items() if v is not None or key not in OPTIONAL_FIELDS}
-    if not ORDER_FIELDS.keys() - OPTIONAL_FIELDS <= said.keys() <= ORDER_FIELDS.keys():
+    if not REQUIRED_FIELDS <= said.keys() <= ORDER_FIELDS.keys():
         raise OrderError(f"an order with other fields: {sorted(said)!r:.200}")
     for key, value in said.items():
-        if not isinstance(value, str) or not re.fullmatch(ORDER_FIELDS[key], value, re.ASCII):
+        is_fit = isinstance(value, str) and re.fullmatch(ORDER_FIELDS[key], value, re.ASCII)
+        if not is_fit and (value is not None or key in REQUIRED_FIELDS):
             raise OrderError(f"an order whose {key} is {value!r:.100}")
     return Order(**said)
 
 
 def parse_request(packet: bytes) -> Start | Kill:
-    """A request of watch. Raises OrderError, with the number of the jail where there is one."""
+    """A request of watch. Raises OrderError."""
     said = read_packet(packet)
     jail, launch, variables = said.get("jail"), said.get("launch"), said.get("variables")
     if type(jail) is not int or not 0 <= jail < MAX_JAILS:
         raise OrderError(f"no number of a jail: {jail!r:.100}")
     if said.keys() == {"jail"}:
         return Kill(jail)
-    if said.keys() != {"jail", "launch", "variables", "index"} or type(said["index"]) is not bool:
+    is_whole = said.keys() == Start.__annotations__.keys() and isinstance(said["index"], bool)
+    if not is_whole or not isinstance(launch, list) or not isinstance(variables, dict):
         raise OrderError(f"a request with other fields: {sorted(said)!r:.200}", jail)
-    if not isinstance(launch, list) or not 0 < len(launch) <= MAX_WORDS:
-        raise OrderError("a launch that is no list of words", jail)
-    if not isinstance(variables, dict) or len(variables) > MAX_VARIABLES:
-        raise OrderError("variables that are no object", jail)
-    for name in variables:
-        if not VARIABLE.fullmatch(name):
-            raise OrderError(f"a variable named {name!r:.100}", jail)
-    for word in [*launch, *variables.values()]:
-        if not is_word(word):
+    for word in [*launch, *variables, *variables.values()]:
+        if not isinstance(word, str) or not ARGUMENT.fullmatch(word):
             raise OrderError(f"a word that no program can be given: {word!r:.100}", jail)
     return Start(jail, tuple(launch), variables, said["index"])
-
-
-def is_word(value: Any) -> bool:
-    """Whether a program can be given it as an argument."""
-    try:
-        return b"\0" not in os.fsencode(value) and len(os.fsencode(value)) <= MAX_WORD_BYTES
-    except (TypeError, UnicodeEncodeError):
-        return False

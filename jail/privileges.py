@@ -1,4 +1,4 @@
-"""How a process gives up what it can do before it meets a hostile byte, and dies in time."""
+"""How a process gives up its power before it meets a hostile byte, and how it dies in time."""
 
 import ctypes
 import os
@@ -6,7 +6,6 @@ import re
 import resource
 import select
 import signal
-import struct
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_READ, PR_CAPBSET_DROP = 1, 4, 23, 24
@@ -30,16 +29,14 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+# 1. What is executed from here on gains nothing: the bounding set is emptied.
+# 2. Become `user` and `group`; 0 is the only user of a user namespace, who stays.
+# 3. Clear every set of capabilities.
+# 4. No program gives power back, and nobody of the same user looks into this process.
+# 5. Memory is bounded, and a crash does not start the host's helper.
+# 6. See in the kernel's own account that it is so.
 def drop(user: int, group: int) -> None:
-    """Give up all power for good. Raises OSError, after which the process must not go on.
-
-    1. What is executed from here on gains nothing: the bounding set is emptied.
-    2. Become `user` and `group`; 0 is the only user of a user namespace, who stays.
-    3. Clear every set of capabilities.
-    4. No program gives power back, and nobody of the same user looks into this process.
-    5. Memory is bounded, and a crash does not start the host's helper.
-    6. See in the kernel's own account that it is so.
-    """
+    """Give up all power for good. Raises OSError, after which the process must not go on."""
     # 1. In a container without SETPCAP this does nothing; step 4 is enough there.
     for capability in range(64):
         if libc.prctl(PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
@@ -49,13 +46,14 @@ def drop(user: int, group: int) -> None:
         os.setgroups([])
         os.setresgid(group, group, group)
         os.setresuid(user, user, user)
-    # 3.
+    # 3. A header (version, process), and two sets of each kind, all empty.
     check(libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "ambient capabilities")
-    check(libc.capset(struct.pack("Ii", CAPABILITY_VERSION, 0), bytes(24)), "capabilities")
+    header, sets = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION), (ctypes.c_uint32 * 6)()
+    check(libc.capset(header, sets), "capabilities")
     # 4.
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "not dumpable")
-    # 5. 1 is the one limit of core files with which not even a helper is started.
+    # 5. 1 is the one limit of core files with which not even the helper is started.
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     # 6. Lines such as "Uid:\t65534\t65534\t65534\t65534" and "CapEff:\t0000000000000000".

@@ -29,6 +29,7 @@ from jail.watch.record import Record
 from jail.watch.resources import Resources
 from jail.watch.scratch import Scratch
 from jail.watch.session import Session
+from jail.watch.trial import lacks
 from jail.watch.triggers import Trigger, installation, triggers, without_installation
 from jail.watch.upstream import PackageCache, Refused, Upstream, file_hosts
 
@@ -223,7 +224,7 @@ def triage(
         started_at_sec=begun_sec,
         finished_at_sec=resources.now_sec(),
         not_run=run.not_run,
-        notes=machine.notes,
+        notes=lacks(settings, machine),
         interrupted=run.is_interrupted,
     )
     send_report(report, evidence, machine, outlet)
