@@ -1142,7 +1142,8 @@ class Service:
         run_id, request = claim["run_id"], TriageRequest(**json.loads(claim["request"]))
         try:
             result = self.detonate(run_id, request, claim["starts"])
-            if self.stopping.is_set() and not result.told:
+            # A watch that fails may have ended with its keeper: that shows a moment later.
+            if not result.told and self.stopping.wait(ORDER_PAUSES_SEC[0]):
                 return  # `stop` puts it back
             if self.keeper.is_gone() and not result.told:
                 self.insist(run_id, self.store.requeue)
