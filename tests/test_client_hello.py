@@ -25,7 +25,7 @@ def in_records(hello: bytes, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["example.com", "A.Example.COM", "x" * 60 + ".example.com"])
-@pytest.mark.parametrize("size", [1, 5, 100, 16384])
+@pytest.mark.parametrize("size", [10, 100, 16384])
 def test_the_name_is_read_however_it_is_cut(name: str, size: int) -> None:
     data = in_records(real_hello(name), size)
     assert is_tls(data[:1])

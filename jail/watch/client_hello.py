@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass
 
 MAX_HELLO_BYTES = 32 << 10
+MAX_RECORDS = 64
 HANDSHAKE, CLIENT_HELLO, SERVER_NAME, HOST_NAME = 22, b"\x01", 0, 0
 
 
@@ -36,7 +37,11 @@ def read_client_hello(data: bytes | bytearray) -> ClientHello | None:
     message = bytearray()
     at = 0
     wanted = 4
+    records = 0
     while len(message) < wanted:
+        records += 1
+        if records > MAX_RECORDS:
+            return NO_HELLO
         if len(data) < at + 5:
             return None if len(data) < MAX_HELLO_BYTES else NO_HELLO
         kind, _, length = struct.unpack_from("!BHH", data, at)

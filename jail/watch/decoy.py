@@ -232,7 +232,7 @@ class Decoy:
         self.flows.move_to_end(key)
 
     def tell_flow(self, flow: Flow) -> None:
-        carried = self.traffic.look(bytes(flow.sink.start))
+        carried = self.traffic.look(flow.target.text, bytes(flow.sink.start))
         conversation = Conversation(
             Net.UDP,
             flow.target.text,

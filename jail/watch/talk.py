@@ -150,7 +150,11 @@ class Talk:
         else:
             self.raw.take(self.buffer + bytes(self.reader.buffer))
         is_told_elsewhere = self.stage == Speech.HTTP and not self.raw.size_bytes
-        carried = Carried() if is_told_elsewhere else self.traffic.look(bytes(self.raw.start))
+        carried = (
+            Carried()
+            if is_told_elsewhere
+            else self.traffic.look(self.target.text, bytes(self.raw.start))
+        )
         is_refused = self.requests > 0 and self.refusals == self.requests
         conversation = Conversation(
             Net.TCP,
@@ -229,8 +233,10 @@ class Talk:
         url = self.url(request)
         text = "\n".join([url, *(f"{name}: {value}" for name, value in request.headers)])
         # Values that come in pieces are found in each: the body is searched by itself, too.
-        headers = self.traffic.look(text.encode("latin-1", "replace"))
-        body = self.traffic.look(bytes(request.body.start)) if request.body.size_bytes else headers
+        headers = self.traffic.look(self.target.text, text.encode("latin-1", "replace"))
+        body = headers
+        if request.body.size_bytes:
+            body = self.traffic.look(self.target.text, bytes(request.body.start))
         told = Request(
             self.target.text,
             self.target.number,

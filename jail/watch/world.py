@@ -16,7 +16,8 @@ from jail.watch.stubs import Marks
 from jail.watch.world_events import Conversation, Payload, Request, WorldEvent
 
 MAX_TEXTS_CHARS = 24 << 20  # of all events of a run
-MAX_SEARCHED_BYTES = 16 << 20  # of a jail, with room as large for what comes after bait was found
+MAX_SEARCH_SEC = 5.0  # for bait, of a jail; what is first to its target has as much once more
+MAX_FIRST_BYTES = 64 << 10
 MAX_RECEIVED_BYTES = 300 << 20  # of a jail
 MAX_TARGETS = 20_000  # whose connections are counted
 MAX_FIRSTS = 500  # of events of one kind that are the first of their target
@@ -45,7 +46,8 @@ class Traffic:
         self.counts: Counter[tuple[str, bool]] = Counter()
         self.firsts: dict[str, set[str]] = {}
         self.numbers: Counter[str] = Counter()
-        self.searched_bytes = 0
+        self.search_sec = {True: 0.0, False: 0.0}
+        self.searched_bytes: Counter[str] = Counter()
         self.received_bytes = 0
 
     def number(self, target: str) -> int:
@@ -59,13 +61,21 @@ class Traffic:
         self.received_bytes += size_bytes
         return self.received_bytes <= MAX_RECEIVED_BYTES
 
-    def look(self, payload: bytes) -> Carried:
-        """What a payload carries; nothing, and counted as lost, where too much was searched."""
-        self.searched_bytes += len(payload)
-        if self.searched_bytes > MAX_SEARCHED_BYTES:
+    def look(self, target: str, payload: bytes) -> Carried:
+        """What a payload carries; nothing, and counted as lost, where searching took too long.
+
+        The first bytes to each target have time of their own: no flood keeps them from being seen.
+        """
+        if len(self.searched_bytes) < MAX_TARGETS:
+            self.searched_bytes[target] += len(payload)
+        is_first = 0 < self.searched_bytes[target] <= MAX_FIRST_BYTES
+        if self.search_sec[is_first] > MAX_SEARCH_SEC:
             self.lost["payload, searched for bait"] += 1
             return Carried()
-        return self.world.search.look(payload)
+        begun_sec = time.thread_time()
+        carried = self.world.search.look(payload)
+        self.search_sec[is_first] += time.thread_time() - begun_sec
+        return carried
 
     def tell(self, at_sec: float, event: WorldEvent) -> None:
         """Keep an event. What carries bait has room of its own, and so has the first of a target.

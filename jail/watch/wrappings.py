@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from urllib.parse import unquote_to_bytes
 
 MAX_LAYERS = 120
@@ -39,11 +40,11 @@ QUOTED = re.compile(rb"=(?:[0-9A-F]{2}|\r?\n)")
 # "QVdTX1NFQ1JFVA==", in lines as mail has it, in either alphabet.
 BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]+)*")
 # "4157535f534543524554", in either case.
-HEX_RUN = re.compile(rb"(?:[0-9a-fA-F]{2}){8,}")
+HEX_RUN = re.compile(rb"[0-9a-fA-F]{16,}")
 # "IFLVGX2TIVBVERKU", in either case.
-BASE32_RUN = re.compile(rb"[A-Z2-7]{16,}|[a-z2-7]{16,}")
+BASE32_RUNS = (re.compile(rb"[A-Z2-7]{16,}"), re.compile(rb"[a-z2-7]{16,}"))
 TO_USUAL_BASE64 = bytes.maketrans(b"-_", b"+/")
-CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+CONTROLS = bytes([*range(9), *range(14, 32), 127])
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Layer:
 def is_text(data: bytes) -> bool:
     """Whether it may be text in some encoding."""
     start = data[:START_BYTES]
-    return len(CONTROL.findall(start)) <= len(start) * MAX_CONTROLS_SHARE
+    controls = len(start) - len(start.translate(None, CONTROLS))
+    return controls <= len(start) * MAX_CONTROLS_SHARE
 
 
 def unquote(data: bytes) -> Iterator[bytes]:
@@ -102,13 +104,14 @@ def decode_base64(data: bytes) -> Iterator[bytes]:
 
 def decode_hex(data: bytes) -> Iterator[bytes]:
     for run in runs(HEX_RUN, data):
-        yield bytes.fromhex(run.decode())
+        yield bytes.fromhex(run[: len(run) // 2 * 2].decode())
 
 
 def decode_base32(data: bytes) -> Iterator[bytes]:
-    for run in runs(BASE32_RUN, data):
-        whole = run[: len(run) // 8 * 8]
-        yield base64.b32decode(whole.upper())
+    for pattern in BASE32_RUNS:
+        for run in runs(pattern, data):
+            whole = run[: len(run) // 8 * 8]
+            yield base64.b32decode(whole.upper())
 
 
 def unpack_bz2(data: bytes) -> bytes:
@@ -138,20 +141,22 @@ def unpack_deflate(data: bytes) -> bytes:
 
 # By the bytes that each begins with, wherever these stand: a form, a message, another archive may
 # be around it.
+END_OF_PART_HEAD = b"\r\n\r\n"
 STREAMS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], bytes]], ...] = (
     (re.compile(rb"\x1f\x8b\x08"), unpack_gzip),
     (re.compile(rb"BZh[1-9]1AY&SY"), unpack_bz2),
     (re.compile(rb"\xfd7zXZ\x00"), unpack_xz),
     # Two bytes are too few to search for: at the start of it all, or of a part of a form.
-    (re.compile(rb"(?:\A|(?<=\r\n\r\n))\x78[\x01\x5e\x9c\xda]"), unpack_zlib),
+    (re.compile(rb"\A\x78[\x01\x5e\x9c\xda]"), unpack_zlib),
+    (re.compile(rb"\r\n\r\n(?=\x78[\x01\x5e\x9c\xda])"), unpack_zlib),
 )
 
 
 def unpack_streams(data: bytes) -> Iterator[bytes]:
     found = False
     for mark, unpack in STREAMS:
-        starts = [match.start() for match in mark.finditer(data)]
-        for start in starts[:MAX_STREAMS]:
+        for match in islice(mark.finditer(data), MAX_STREAMS):
+            start = match.end() if match[0] == END_OF_PART_HEAD else match.start()
             with contextlib.suppress(zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
                 yield unpack(data[start:])
                 found = True
