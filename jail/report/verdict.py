@@ -274,6 +274,9 @@ def all_notes(facts: Facts, cut: Counter[str], notes: Sequence[str]) -> Iterator
     for item in facts.not_run:
         if item.why == Omission.NOTHING_THERE:
             yield sentence(item)
+    for (title, kind), count in facts.record.lost.items():
+        what = f"{title}: {count} were not kept or looked at: {EVENT_WORDS.get(kind, kind)}"
+        yield plain(what, MAX_NOTE_CHARS)
     for name, count in cut.items():
         yield f"{count} entries had no room in the list {name}; all were judged"
 
