@@ -1,0 +1,203 @@
+"""A worker that calls the public functions, classes and methods of a package with made-up
+arguments: code that only runs when somebody calls it.
+
+Arguments, after those of Jobs: the file for what is told, the site-packages of the installation,
+a folder for samples, seconds for each call, then names of modules as for imports.py.
+"""
+
+import enum
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType, FunctionType, ModuleType
+from typing import Any, NoReturn
+
+from jail.inside.ending import Teller, hide
+from jail.inside.imports import import_module, read_names
+from jail.inside.jobs import Jobs
+from jail.inside.made_up import Mock, Samples, arguments
+from jail.inside.patches import Originals, own_files
+
+MAX_CALLS = 400
+MAX_METHODS = 40  # of one class
+# Of a class that cannot be made with made-up arguments, methods are called on a mock.
+NEVER_MADE = (BaseException, enum.Enum, ModuleType)
+
+
+class Overdue(BaseException):
+    """A call took too long. Not an Exception, which many catch."""
+
+
+@dataclass(frozen=True)
+class PublicCall:
+    """What is called: a function, a class, or the method `method` of what a class makes."""
+
+    name: str
+    target: Callable[..., Any]
+    method: str | None = None
+
+
+def is_plain_function(value: object) -> bool:
+    """A function written in Python, however it is wrapped by the library."""
+    if type(value) is FunctionType:
+        return True
+    return callable(value) and not isinstance(value, type) and hasattr(value, "__wrapped__")
+
+
+def public_names(module: ModuleType) -> list[str]:
+    """What others may use: `__all__`, and what has no underscore."""
+    listed = module.__dict__.get("__all__", ())
+    names = [name for name in listed if isinstance(name, str)] if listed else []
+    return [*dict.fromkeys([*names, *(name for name in vars(module) if name[:1] != "_")])]
+
+
+def methods(kind: type, mine: set[str]) -> list[str]:
+    """The public methods and properties that the package's own classes give to what it makes."""
+    found: dict[str, None] = {}
+    for base in kind.__mro__:
+        if base.__module__ not in mine:
+            continue
+        for name, value in [*vars(base).items()]:
+            plain = getattr(value, "__func__", value)
+            is_called = is_plain_function(plain) or isinstance(value, property)
+            if is_called and (name[:1] != "_" or name == "__call__"):
+                found[name] = None
+    return [*found][:MAX_METHODS]
+
+
+def find_calls(modules: Sequence[ModuleType]) -> Iterator[PublicCall]:
+    """All that can be called of these modules, each once, functions and classes first."""
+    mine = {module.__name__ for module in modules}
+    seen: set[int] = set()
+    kinds: list[tuple[str, type]] = []
+    for module in modules:
+        for name in public_names(module):
+            value: Any = module.__dict__.get(name)
+            if getattr(value, "__module__", None) not in mine or id(value) in seen:
+                continue
+            seen.add(id(value))
+            title = f"{module.__name__}.{name}"
+            if isinstance(value, type):
+                kinds.append((title, value))
+                if not issubclass(value, NEVER_MADE):
+                    yield PublicCall(title, value)
+            elif is_plain_function(value):
+                yield PublicCall(title, value)
+    for title, kind in kinds:
+        for method in methods(kind, mine):
+            yield PublicCall(f"{title}.{method}", kind, method)
+
+
+class Caller:
+    """Calls, each within `each_sec`."""
+
+    def __init__(self, samples: Samples, each_sec: float) -> None:
+        self.samples = samples
+        self.each_sec = each_sec
+        self.calls: dict[str, PublicCall] = {}
+        self.made: dict[type, Any] = {}
+
+    def call(self, name: str) -> None:
+        """Do one of `calls`. Raises whatever it raises, Overdue when it takes too long."""
+        call = self.calls[name]
+        signal.signal(signal.SIGALRM, overdue)
+        # Again and again: the first one may be caught.
+        signal.setitimer(signal.ITIMER_REAL, self.each_sec, self.each_sec / 4)
+        try:
+            if call.method is None:
+                self.finish(self.with_arguments(call.target))
+            else:
+                self.call_method(call.target, call.method)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def with_arguments(self, target: Callable[..., Any], *given: Any) -> Any:
+        """PublicCall with what is given, and what else it takes."""
+        positional, keywords = arguments(target, self.samples, len(given))
+        return target(*given, *positional, **keywords)
+
+    def call_method(self, kind: Any, method: str) -> None:
+        """PublicCall a method of an instance, or of a mock where none can be made."""
+        static = inspect.getattr_static(kind, method)
+        if isinstance(static, staticmethod | classmethod):
+            self.finish(self.with_arguments(getattr(kind, method)))
+            return
+        if kind not in self.made:
+            self.made[kind] = self.instance(kind)
+        instance = self.made[kind]
+        if isinstance(static, property):
+            self.finish(static.fget(instance) if static.fget else None)
+        else:
+            self.finish(self.with_arguments(static, instance))
+
+    def instance(self, kind: Any) -> Any:
+        """One of `kind`, or a mock."""
+        try:
+            return self.with_arguments(kind)
+        except Exception:
+            return Mock(kind.__name__)
+
+    def finish(self, result: Any) -> None:
+        """Run what was only prepared: a coroutine, the first step of a generator."""
+        if inspect.isgenerator(result):
+            next(result, None)
+        elif inspect.iscoroutine(result) or inspect.isasyncgen(result):
+            import asyncio
+
+            step = result if inspect.iscoroutine(result) else anext(result, None)
+            asyncio.run(awaited(step, self.each_sec))
+
+
+async def awaited(step: Any, limit_sec: float) -> Any:
+    """What `step` gives, within the limit."""
+    import asyncio
+
+    return await asyncio.wait_for(step, limit_sec)
+
+
+def overdue(_number: int, _frame: FrameType | None) -> NoReturn:
+    """The handler of the alarm."""
+    raise Overdue
+
+
+def import_all(names: Sequence[str]) -> list[ModuleType]:
+    """Those of the modules that can be imported."""
+    modules = []
+    for name in names:
+        try:
+            modules.append(import_module(name.partition(":")[0]))
+        except BaseException:  # noqa: S112 - the import phase has told of it
+            continue
+    return modules
+
+
+def patched(originals: Originals, names: Sequence[str], site: str) -> Iterator[PublicCall]:
+    """The functions of others that are the package's now."""
+    files = own_files(names, site)
+    for name, function in originals.replaced(files):
+        if callable(function):
+            yield PublicCall(name, function)
+
+
+def main() -> NoReturn:
+    """Import, call all that is found, and end."""
+    path, site, folder, each_sec, *words = sys.argv[4:]
+    teller = Teller(path)
+    jobs = Jobs(teller)
+    hide()
+    sys.argv[1:] = []
+    # A prompt gets an end of file.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    names = read_names(words)
+    originals = Originals(site)
+    modules = import_all(names)
+    caller = Caller(Samples(folder), float(each_sec))
+    found = [*patched(originals, names, site), *find_calls(modules)]
+    for call in found[MAX_CALLS:]:
+        teller.tell("ended", call.name, how="not run", text=f"one of more than {MAX_CALLS}")
+    caller.calls = {call.name: call for call in found[:MAX_CALLS]}
+    jobs.run([*caller.calls], caller.call)
+    jobs.end("call")

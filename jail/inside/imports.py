@@ -1,0 +1,180 @@
+"""A worker that imports modules, loads entry points, and runs by their path the files that the
+standard library or the interpreter's own modules hide.
+
+Arguments, after those of Jobs: the file for what is told, the site-packages of the installation,
+as whom (see victims.py), then names, several to a word with commas between, or a word `@FILE` for
+a file of them, a name a line: `pkg.module`, or `pkg.module:attribute` for an entry point.
+"""
+
+import importlib
+import importlib.machinery
+import importlib.util
+import opcode
+import os
+import sys
+from collections.abc import Sequence
+from types import FrameType, ModuleType
+from typing import Any, NoReturn
+
+from jail.inside.ending import Teller, hide
+from jail.inside.jobs import Jobs
+from jail.inside.patches import Originals
+from jail.inside.victims import become
+
+SUFFIXES = importlib.machinery.all_suffixes()
+TOP_FINDERS = (
+    importlib.machinery.BuiltinImporter,
+    importlib.machinery.FrozenImporter,
+    importlib.machinery.PathFinder,
+)
+IMPORT_NAME = opcode.opmap["IMPORT_NAME"]
+# Our own names for them: a package may replace those of the modules.
+import_module = importlib.import_module
+
+
+def read_names(words: Sequence[str]) -> list[str]:
+    """The names that `words` stand for, each once. Raises OSError for a file not to be read."""
+    names: list[str] = []
+    for word in words:
+        if word.startswith("@"):
+            with open(word[1:], encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+                names += file.read().splitlines()
+        else:
+            names += word.split(",")
+    return [name for name in dict.fromkeys(names) if name]
+
+
+def module_file(folder: str, name: str) -> str | None:
+    """The file of a top-level module in `folder`; None of a folder without code of its own."""
+    for suffix in SUFFIXES:
+        for path in (f"{folder}/{name}/__init__{suffix}", f"{folder}/{name}{suffix}"):
+            if os.path.isfile(path):  # noqa: PTH113
+                return path
+    return None
+
+
+def found_first(name: str) -> str | None:
+    """Where Python finds a top-level module: a path, or the word of its loader."""
+    for finder in TOP_FINDERS:
+        try:
+            spec = finder.find_spec(name)
+        except (ImportError, ValueError):
+            continue
+        if spec:
+            return spec.origin or next(iter(spec.submodule_search_locations or ()), None)
+    return None
+
+
+class Importer:
+    """Imports names from `site`, also those that are hidden there."""
+
+    def __init__(self, site: str, teller: Teller) -> None:
+        self.site = site
+        self.teller = teller
+        self.hidden: dict[str, str] = {}  # file by top-level name
+        self.shelves: dict[str, dict[str, ModuleType]] = {}
+
+    def look(self, names: Sequence[str]) -> list[str]:
+        """`names` with the hidden ones last: what they do to the library's harms no other."""
+        for top in dict.fromkeys(name.partition(":")[0].partition(".")[0] for name in names):
+            path = module_file(self.site, top)
+            first = found_first(top) if path else None
+            if path and first and not first.startswith(f"{self.site}/"):
+                self.hidden[top] = path
+                self.teller.tell("shadowed", top, text=first, at=path)
+        return sorted(names, key=self.is_hidden)
+
+    def is_hidden(self, name: str) -> bool:
+        """Whether `import` of it finds another."""
+        return name.partition(":")[0].partition(".")[0] in self.hidden
+
+    def load(self, name: str) -> None:
+        """Import a module, or load an entry point. Raises whatever it raises."""
+        module_name, _, attributes = name.partition(":")
+        if self.is_hidden(name):
+            loaded: Any = self.load_hidden(module_name)
+        else:
+            loaded = import_module(module_name)
+        for attribute in attributes.split(".") if attributes else ():
+            loaded = getattr(loaded, attribute)
+
+    def load_hidden(self, name: str) -> ModuleType:
+        """Run the file under its name while the module that hides it is set aside."""
+        top = name.partition(".")[0]
+        shelf = self.shelves.setdefault(top, {})
+        set_aside = self.swap(top, shelf)
+        try:
+            if top not in sys.modules:
+                self.run_by_path(top, self.hidden[top])
+            return import_module(name)
+        finally:
+            shelf.update(self.swap(top, set_aside))
+
+    def swap(self, top: str, modules: dict[str, ModuleType]) -> dict[str, ModuleType]:
+        """Put `modules` in the place of what is loaded of `top`, which is returned."""
+        taken = {
+            name: module
+            for name, module in [*sys.modules.items()]
+            if name == top or name.startswith(f"{top}.")
+        }
+        for name in taken:
+            del sys.modules[name]
+        sys.modules.update(modules)
+        return taken
+
+    def run_by_path(self, name: str, path: str) -> None:
+        """Make a module of the file, in sys.modules, and run it."""
+        folder, _, file = path.rpartition("/")
+        places = [folder] if file.startswith("__init__.") else None
+        spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=places)
+        if not spec or not spec.loader:
+            raise ImportError(f"no loader for {path}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            sys.modules.pop(name, None)
+            raise
+
+
+class Missing:
+    """The last finder of sys.meta_path: asked for what no other has found, it tells of it, if an
+    import statement asked: names that are made up at run time mean something else.
+    """
+
+    def __init__(self, site: str, teller: Teller) -> None:
+        self.site = site
+        self.teller = teller
+        self.told: set[tuple[str, str]] = set()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Tell which file asked for a module that is not there, each once."""
+        if "." in name:
+            return
+        frame: FrameType | None = sys._getframe(1)
+        while frame and frame.f_code.co_filename.startswith("<frozen importlib"):
+            frame = frame.f_back
+        if not frame or frame.f_code.co_code[frame.f_lasti] != IMPORT_NAME:
+            return
+        file = frame.f_code.co_filename
+        if file.startswith(f"{self.site}/") and (name, file) not in self.told:
+            self.told.add((name, file))
+            self.teller.tell("missed", name, at=f"{file}:{frame.f_lineno}")
+
+
+def main() -> NoReturn:
+    """Import all, tell what is odd, and end."""
+    path, site, victim, *words = sys.argv[4:]
+    teller = Teller(path)
+    jobs = Jobs(teller)
+    sys.argv[1:] = []
+    importer = Importer(site, teller)
+    names = importer.look(read_names(words))
+    become(victim)
+    hide()
+    sys.meta_path.append(Missing(site, teller))
+    originals = Originals(site)
+    jobs.run(names, importer.load)
+    originals.tell_changes(names, teller)
+    jobs.end("imports")

@@ -1,0 +1,108 @@
+"""The side of a worker: does job after job and says to the launcher how far it is.
+
+See supervise.py for what is said on the pipe. Everything here shares an interpreter with the
+package.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from jail.inside.ending import (
+    MAX_LINGER_SEC,
+    How,
+    Teller,
+    at_work,
+    end,
+    linger,
+    now_sec,
+    own_frames_cut,
+    said_of,
+    tell_left,
+)
+
+MAX_BETWEEN_SEC = 6.0  # waited for threads between the jobs
+MAX_JOB_CHARS = 70  # 300 bytes at most
+QUIT_CODE = 82
+
+write_pipe, fstat, quit_now = os.write, os.fstat, os._exit
+
+
+class Pipe:
+    """The pipe to the launcher. A package that closes all descriptors closes this, too: what has
+    its number then is not ours to write to.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        os.set_inheritable(fd, False)
+        self.inode = fstat(fd).st_ino
+
+    def say(self, line: str) -> None:
+        """Say a line; without the pipe this interpreter ends, and the next one goes on."""
+        try:
+            if fstat(self.fd).st_ino == self.inode:
+                write_pipe(self.fd, f"{line}\n".encode(errors="replace"))
+                return
+        except OSError:
+            pass
+        quit_now(QUIT_CODE)
+
+
+class Jobs:
+    """What a worker was asked for: its first arguments, which are cut out of sys.argv."""
+
+    def __init__(self, teller: Teller) -> None:
+        pipe, start, skipped = sys.argv[1:4]
+        del sys.argv[1:4]
+        self.pipe = Pipe(int(pipe))
+        self.start = int(start)
+        self.skips = {int(number) for number in skipped.split(",") if number}
+        self.teller = teller
+        self.counts: dict[str, int] = {}
+        self.between_sec = 0.0
+        self.known: set[str] = set()  # at work since an earlier job
+
+    def run(self, names: Sequence[str], do: Callable[[str], None]) -> None:
+        """Do each job; whatever it raises is told, and the next one follows."""
+        self.pipe.say(f"total {len(names)}")
+        for number in range(self.start, len(names)):
+            if number in self.skips:
+                continue
+            self.pipe.say(f"begin {number} {names[number][:MAX_JOB_CHARS]}")
+            how, text = self.outcome(names[number], do)
+            self.counts[how] = self.counts.get(how, 0) + 1
+            if how is not How.RAN:
+                self.teller.tell("ended", names[number], how=how, text=text)
+            self.let_threads_act()
+
+    def outcome(self, name: str, do: Callable[[str], None]) -> tuple[How, str]:
+        """Do one job: how it ended, and a line on that."""
+        try:
+            do(name)
+        except SystemExit as error:
+            return How.EXITED, str(error.code)
+        except BaseException as error:
+            return How.RAISED, said_of(own_frames_cut(error))
+        return How.RAN, ""
+
+    def let_threads_act(self) -> None:
+        """A later job may end this interpreter: what a job left at work gets its time before."""
+        busy = set(at_work())
+        if busy <= self.known or self.between_sec >= MAX_BETWEEN_SEC:
+            return
+        self.pipe.say("linger")
+        begun_sec = now_sec()
+        self.known = set(linger(min(MAX_LINGER_SEC, MAX_BETWEEN_SEC - self.between_sec)))
+        self.between_sec += now_sec() - begun_sec
+
+    def end(self, what: str) -> NoReturn:
+        """Say that all is done, give the threads their time, and end as Python does."""
+        self.pipe.say("done")
+        left = linger(0.0 if self.known and set(at_work()) <= self.known else MAX_LINGER_SEC)
+        self.pipe.say(f"left {len(left)}")
+        tell_left(self.teller, what, left)
+        counts = ", ".join(f"{count} {how}" for how, count in sorted(self.counts.items()))
+        self.teller.write({"event": "jobs", "pid": os.getpid(), "what": what, "text": counts})
+        end(0, left)

@@ -1,0 +1,213 @@
+"""Made-up values: what a function is called with that nobody told us how to call."""
+
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+URL = "https://api.build-7c9d.com/v1/items"
+HEX_KEY = "0x4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
+TOKEN = "tk_live_51Jd8sQkR2v7YpWm3"  # noqa: S105 - made up, worthless
+# By the name of a parameter, the first that fits.
+BY_NAME: tuple[tuple[str, Any], ...] = (
+    (r"url|uri|endpoint|webhook|link|href|origin|proxy", URL),
+    (r"host|domain|server|fqdn", "api.build-7c9d.com"),
+    (r"ip|ip_?addr(ess)?", "203.0.113.7"),
+    (r"port", 8080),
+    (r"priv(ate)?_?key|secret_?key|mnemonic|seed|pk|wallet", HEX_KEY),
+    (r"token|api_?key|secret|password|passwd|pass_?word|auth|credentials?|key|license", TOKEN),
+    (r"user(_?name)?|login|account|owner|author", "dev"),
+    (r"e?mail|recipient|sender", "dev@build-7c9d.com"),
+    (r"dir|directory|folder|root|prefix|cwd|workdir|dest(ination)?|target_?dir", "FOLDER"),
+    (r"(in|out)?(put)?_?(path|file|filename|file_?name|filepath|fname|src|source)s?", "FILE"),
+    (r"count|n|num|number|size|length|limit|index|idx|i|id|timeout|seconds|width|height", 1),
+    (r"verbose|debug|force|flag|is_\w+|has_\w+|enabled?", True),
+    (r"json|payload_?json", '{"name": "sample"}'),
+    (r"code|source_?code|script|expr(ession)?", "1 + 1"),
+    (r"cmd|command", "true"),
+    (r"args|argv|items|values|list|lines|rows|words", ["sample"]),
+    (r"kwargs|options|opts|config|settings|params|headers|env|mapping|meta(data)?", {}),
+    (r"callback|func(tion)?|fn|handler|predicate|factory|hook", "CALLABLE"),
+    (r"bytes|buf(fer)?|blob|raw", b"sample"),
+    (r"text|msg|message|string|s|data|content|body|name|title|label|value|query|line", "sample"),
+)
+# By what an annotation says, the first that fits.
+BY_ANNOTATION: tuple[tuple[str, Any], ...] = (
+    (r"Callable", "CALLABLE"),
+    (r"dict|Dict|Mapping|MutableMapping", {}),
+    (r"list|List|Sequence|Iterable|Collection|tuple|Tuple|Iterator", ["sample"]),
+    (r"set|Set|frozenset", {"sample"}),
+    (r"str|AnyStr|Text", None),  # a text: its name says which
+    (r"Path(Like)?", "PATH"),
+    (r"bytes|bytearray|Buffer", b"sample"),
+    (r"datetime", "NOW"),
+    (r"bool", True),
+    (r"int|Integral", 1),
+    (r"float|Real|Decimal", 1.0),
+)
+MAX_PARAMETERS = 30
+
+
+class Mock:
+    """Has every attribute, can be called, compared, counted, awaited, and does nothing."""
+
+    def __init__(self, name: str = "mock") -> None:
+        self.__dict__["_name"] = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        made = self.__dict__[name] = Mock(f"{self._name}.{name}")
+        return made
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self.__dict__[name] = value
+
+    def __call__(self, *_args: Any, **_keywords: Any) -> Any:
+        return Mock(f"{self._name}()")
+
+    def __repr__(self) -> str:
+        return f"<{self._name}>"
+
+    def __str__(self) -> str:
+        return "sample"
+
+    def __fspath__(self) -> str:
+        return "sample"
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __int__(self) -> int:
+        return 1
+
+    __index__ = __int__
+
+    def __float__(self) -> float:
+        return 1.0
+
+    def __contains__(self, _item: object) -> bool:
+        return False
+
+    def __getitem__(self, key: object) -> Any:
+        # An end, for who counts until there is none.
+        if isinstance(key, int) and key > 0:
+            raise IndexError(key)
+        return Mock(f"{self._name}[]")
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        return None
+
+    def __await__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __lt__(self, _other: object) -> bool:
+        return False
+
+    __le__ = __gt__ = __ge__ = __lt__
+
+    def _other(self, *_args: object) -> Any:
+        return Mock(self._name)
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _other
+    __truediv__ = __floordiv__ = __mod__ = __and__ = __or__ = __xor__ = __neg__ = __invert__ = (
+        __lshift__
+    ) = __rshift__ = _other
+
+
+class Samples:
+    """A folder with a file in it for whoever asks for one: nothing in it is bait."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.file = f"{folder}/notes.txt"
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib may be unwanted here
+        with open(self.file, "w") as file:  # noqa: PTH123
+            file.write("sample\n")
+
+    def value(self, said: Any) -> Any:
+        """What a word of the tables stands for."""
+        if said == "FOLDER":
+            return self.folder
+        if said == "FILE":
+            return self.file
+        if said == "CALLABLE":
+            return Mock("callback")
+        if said == "PATH":
+            import pathlib
+
+            return pathlib.Path(self.file)
+        if said == "NOW":
+            import datetime
+
+            return datetime.datetime.now()
+        return type(said)(said) if isinstance(said, list | dict | set) else said
+
+    def for_parameter(self, name: str, annotation: Any) -> Any:
+        """A value by annotation and name, a mock where neither says anything."""
+        told = "" if annotation is inspect.Parameter.empty else annotation_text(annotation)
+        words = set(re.findall(r"\w+", told))
+        for pattern, said in BY_ANNOTATION:
+            if any(re.fullmatch(pattern, word) for word in words):
+                if said is None:
+                    break
+                return self.value(said)
+        by_name = self.by_name(name.lower().strip("_"))
+        if told and isinstance(by_name, str) != ("str" in words):
+            return "sample" if "str" in words else Mock(name)
+        return Mock(name) if by_name is None else by_name
+
+    def by_name(self, name: str) -> Any:
+        """A value by the whole name, or by its last word; None if it says nothing."""
+        for wanted in (name, name.rpartition("_")[2]):
+            for pattern, said in BY_NAME:
+                if re.fullmatch(pattern, wanted):
+                    return self.value(said)
+        return None
+
+
+def annotation_text(annotation: Any) -> str:
+    """An annotation as it is written."""
+    if isinstance(annotation, str):
+        return annotation
+    return annotation.__name__ if type(annotation) is type else repr(annotation)
+
+
+def arguments(
+    function: Callable[..., Any], samples: Samples, skip: int = 0
+) -> tuple[list[Any], dict[str, Any]]:
+    """What to call `function` with: only what has no default is given.
+
+    Args:
+        skip: parameters at the start that the caller gives.
+
+    Raises:
+        ValueError, TypeError: it does not say what it takes.
+    """
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    parameters = [*inspect.signature(function).parameters.values()][skip:]
+    for parameter in parameters[:MAX_PARAMETERS]:
+        if parameter.default is not parameter.empty:
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        value = samples.for_parameter(parameter.name, parameter.annotation)
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            keywords[parameter.name] = value
+        else:
+            positional.append(value)
+    return positional, keywords

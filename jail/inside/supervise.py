@@ -1,0 +1,231 @@
+"""Does many jobs in one interpreter, and goes on in a new one where a job takes it along.
+
+The launcher calls `supervise`: it is the first process of the jail and runs no foreign code, so
+that nothing in the jail can end it, and its exit code is the proof that no job was left out. A
+worker is a Python like any other, with all .pth files. It tells on a pipe where it is:
+
+    total 120      it has found so many jobs
+    begin 7 s.api  it is about to do number 7, which is called so; all before were done
+    linger         that one is done, but what it left at work gets its time
+    done           it has done the last one, and lingers
+    left 2         and this many threads were still at work then
+
+What it says may be forged by what it runs; a package that does so has run.
+"""
+
+import os
+import re
+import select
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jail.inside.ending import MAX_LINGER_SEC, OWN_FOLDER, How, Teller
+
+STARTUP_SEC = 15.0  # until the first word of a worker: the .pth files act before
+END_SEC = MAX_LINGER_SEC + 5.0  # for threads, atexit and finalizers
+MAX_WORKERS = 60
+MAX_JOBS = 20_000
+REDONE_IMPORTS, MAX_REDONE_SEC = 3, 2.0
+LISTEN_SEC = 0.25
+WORDS_BYTES = 1 << 14
+# Exit codes of the launcher. None of what a package can make its own interpreter end with counts.
+ALL_RAN, SOME_LEFT, SOME_NOT_RUN = 0, 80, 81
+
+# `begin 7 s.api`
+WORKER_LINE = re.compile(
+    rb"(total|begin|linger|done|left)(?: (\d{1,6}))?(?: (.{1,300}))?", re.DOTALL
+)
+
+
+@dataclass
+class Limits:
+    """Seconds: for all jobs together, and for each. After so many of the workers that ended too
+    early all is done again, if it does not take long: threads and atexit of the others get their
+    time, too.
+    """
+
+    total_sec: float
+    each_sec: float
+    redone: int = 0
+
+
+@dataclass
+class JobsDone:
+    """How far a worker is. `at` is the job that it is at, or the next."""
+
+    at: int
+    name: str = ""
+    total: int | None = None
+    is_lingering: bool = False
+    is_done: bool = False
+    left: int = 0
+
+    def take(self, line: bytes) -> None:
+        """Read a line of a worker; what it cannot mean is passed over."""
+        match = WORKER_LINE.fullmatch(line)
+        if not match:
+            return
+        number = int(match[2] or 0)
+        self.is_lingering = match[1] in (b"linger", b"done", b"left")
+        if match[1] == b"total":
+            self.total = min(number, MAX_JOBS)
+        elif match[1] == b"begin" and self.total is not None and number < self.total:
+            self.at = max(self.at, number)
+            self.name = (match[3] or b"").decode("utf-8", "replace")
+        elif match[1] == b"done":
+            self.is_done = True
+        elif match[1] == b"left":
+            self.left = number
+
+
+class Worker:
+    """One interpreter, and what it says. Its first arguments are the number of its pipe, that of
+    its first job, and those that it leaves out.
+    """
+
+    def __init__(
+        self, command: Sequence[str], words: Sequence[str], start: int, skips: list[int]
+    ) -> None:
+        self.pipe, far = os.pipe()
+        os.set_inheritable(far, True)
+        skipped = ",".join(str(number) for number in skips)
+        argv = [*command, str(far), str(start), skipped, *words]
+        self.pid = os.fork()
+        if self.pid == 0:
+            # A signal to its whole group must not reach others.
+            os.setpgid(0, 0)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.close(self.pipe)
+            os.execv(argv[0], argv)
+        os.close(far)
+        self.ended = os.pidfd_open(self.pid)
+        self.sources = [self.pipe, self.ended]
+        self.rest = b""
+
+    def read(self) -> tuple[list[bytes], bool]:
+        """The lines that it says within LISTEN_SEC, and whether it has ended.
+
+        Its pipe may stay open in its children, or be closed by it: that it has ended is what
+        counts, once all is read.
+        """
+        ready, _, _ = select.select(self.sources, [], [], LISTEN_SEC)
+        data = b""
+        if self.pipe in ready:
+            data = os.read(self.pipe, WORDS_BYTES)
+            if not data:
+                self.sources.remove(self.pipe)
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        self.rest = self.rest[:WORDS_BYTES]
+        return lines, self.ended in ready and not data
+
+    def bury(self, *, kill: bool) -> int:
+        """Its exit code as a shell tells it."""
+        if kill:
+            signal.pidfd_send_signal(self.ended, signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.pipe)
+        os.close(self.ended)
+        code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else 128 - code
+
+
+def bury_orphans(pid: int) -> None:
+    """As the first process here we inherit them: they count against the limit of processes until
+    somebody looks at them. `pid` is nobody's orphan.
+    """
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid == pid:
+            return
+        os.waitpid(ended.si_pid, 0)
+
+
+def follow(worker: Worker, progress: JobsDone, limits: Limits, deadline_sec: float) -> bool:
+    """Read what a worker says to its end. Returns whether it must be stopped."""
+    since_sec = time.monotonic()
+    allowed_sec = STARTUP_SEC
+    while True:
+        lines, has_ended = worker.read()
+        for line in lines:
+            progress.take(line)
+        if lines:
+            since_sec = time.monotonic()
+            allowed_sec = END_SEC if progress.is_lingering else limits.each_sec
+        if has_ended:
+            return False
+        bury_orphans(worker.pid)
+        now_sec = time.monotonic()
+        # An end that was begun is let come to its end.
+        is_out_of_time = now_sec > deadline_sec and not progress.is_done
+        if now_sec > since_sec + allowed_sec or is_out_of_time:
+            return True
+
+
+def supervise(command: Sequence[str], words: Sequence[str], teller: Teller, limits: Limits) -> int:
+    """Run workers until all jobs are done, or time or workers run out.
+
+    Args:
+        command: a worker's program; see Worker for its arguments.
+        words: its other arguments.
+
+    Returns:
+        ALL_RAN, SOME_LEFT or SOME_NOT_RUN; or what the first worker ended with where it ended
+        before any job.
+    """
+    deadline_sec = time.monotonic() + limits.total_sec
+    start, furthest, total = 0, 0, 0
+    skips: list[int] = []
+    is_any_left = False
+    for _ in range(MAX_WORKERS):
+        begun_sec = time.monotonic()
+        worker = Worker(command, words, start, skips)
+        progress = JobsDone(start)
+        was_stopped = follow(worker, progress, limits, deadline_sec)
+        code = worker.bury(kill=was_stopped)
+        if progress.total is None:
+            return code or SOME_NOT_RUN
+        total = progress.total
+        is_any_left |= was_stopped or progress.left > 0
+        furthest = max(furthest, total if progress.is_done else progress.at + 1)
+        if progress.is_done:
+            break
+        how = How.STOPPED if was_stopped else How.DIED
+        text = f"after {limits.each_sec:g} s" if was_stopped else f"exit code {code}"
+        teller.tell("ended", progress.name, how=how, text=text)
+        skips.append(progress.at)
+        was_long = time.monotonic() - begun_sec - limits.each_sec > MAX_REDONE_SEC
+        if len(skips) > limits.redone or was_long:
+            start = progress.at + 1
+        if start >= total or time.monotonic() > deadline_sec:
+            break
+    if furthest < total:
+        teller.tell("ended", "", how=How.NOT_RUN, text=f"{total - furthest} of {total} jobs")
+        return SOME_NOT_RUN
+    return SOME_LEFT if is_any_left else ALL_RAN
+
+
+def loader(room: str) -> list[str]:
+    """The start of a command that runs `main` of a room of this folder in a Python as any other."""
+    path = f"{OWN_FOLDER}/enter.py"
+    names = f"{{'__name__': 'enter', '__file__': {path!r}}}"
+    code = f"exec(compile(open({path!r}).read(), {path!r}, 'exec'), {names})"
+    return [sys.executable, "-c", code, room]
+
+
+def launch(room: str, words: Sequence[str]) -> int:
+    """What the launcher does for the rooms `imports` and `call`: returns its exit code.
+
+    Args:
+        words: the file for what is told, seconds for all jobs together, seconds for each, then
+            what the room itself takes.
+    """
+    path, total_sec, each_sec, *rest = words
+    redone = REDONE_IMPORTS if room == "imports" else 0
+    limits = Limits(float(total_sec), float(each_sec), redone)
+    return supervise(loader(room), [path, *rest], Teller(path), limits)

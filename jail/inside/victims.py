@@ -1,0 +1,262 @@
+"""Makes the interpreter look like that of another victim: on Windows, on macOS, in CI, at a later
+date. The library itself goes on as it must on the system that is there.
+
+How: modules of the library get another `os` and `sys`, which say the truth; all others get the
+changed ones. What Windows has and this system has not is there as a stand-in that does nothing.
+"""
+
+import builtins
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+LIBRARY_FOLDER = os.__file__.removesuffix("os.py")
+# Years are what time bombs count in; another hour and day of the week come with it.
+LATER_SEC = 5 * 365 * 86400 + 97 * 86400 + 11 * 3600
+
+HOME_FOLDER = os.environ.get("HOME", "/")
+WINDOWS_VARIABLES = {
+    "OS": "Windows_NT",
+    "COMPUTERNAME": "DESKTOP-4Q7T2M1",
+    "USERNAME": os.environ.get("USER", "dev"),
+    "USERDOMAIN": "DESKTOP-4Q7T2M1",
+    "PROCESSOR_ARCHITECTURE": "AMD64",
+    "PROCESSOR_IDENTIFIER": "Intel64 Family 6 Model 151 Stepping 2, GenuineIntel",
+    "NUMBER_OF_PROCESSORS": "8",
+    "PATHEXT": ".COM;.EXE;.BAT;.CMD",
+    "COMSPEC": "C:\\Windows\\system32\\cmd.exe",
+    "SystemDrive": "C:",
+    "HOMEDRIVE": "C:",
+}
+# These exist, so that what is looked for or dropped there has a place.
+WINDOWS_FOLDERS = {
+    "USERPROFILE": HOME_FOLDER,
+    "APPDATA": f"{HOME_FOLDER}/AppData/Roaming",
+    "LOCALAPPDATA": f"{HOME_FOLDER}/AppData/Local",
+    "TEMP": f"{HOME_FOLDER}/AppData/Local/Temp",
+    "TMP": f"{HOME_FOLDER}/AppData/Local/Temp",
+    "PUBLIC": f"{HOME_FOLDER}/Public",
+    "ProgramData": f"{HOME_FOLDER}/ProgramData",
+    "ALLUSERSPROFILE": f"{HOME_FOLDER}/ProgramData",
+    "ProgramFiles": f"{HOME_FOLDER}/Program Files",
+    "ProgramFiles(x86)": f"{HOME_FOLDER}/Program Files (x86)",
+    "SystemRoot": f"{HOME_FOLDER}/Windows",
+    "windir": f"{HOME_FOLDER}/Windows",
+}
+MACOS_FOLDERS = (
+    f"{HOME_FOLDER}/Library/Application Support",
+    f"{HOME_FOLDER}/Library/LaunchAgents",
+)
+# What is secret of these is bait, and comes with the environment of the jail.
+CI_VARIABLES = {
+    "CI": "true",
+    "GITHUB_ACTIONS": "true",
+    "GITHUB_ACTOR": "dev",
+    "GITHUB_EVENT_NAME": "push",
+    "GITHUB_JOB": "build",
+    "GITHUB_REF": "refs/heads/main",
+    "GITHUB_REPOSITORY": "dev/app",
+    "GITHUB_REPOSITORY_OWNER": "dev",
+    "GITHUB_RUN_ID": "11873524417",
+    "GITHUB_SERVER_URL": "https://github.com",
+    "GITHUB_API_URL": "https://api.github.com",
+    "GITHUB_WORKFLOW": "ci",
+    "GITHUB_WORKSPACE": HOME_FOLDER,
+    "RUNNER_OS": "Linux",
+    "RUNNER_ARCH": "X64",
+    "RUNNER_NAME": "GitHub Actions 4",
+    "RUNNER_ENVIRONMENT": "github-hosted",
+    "RUNNER_TEMP": os.environ.get("TMPDIR", "/tmp"),  # noqa: S108
+}
+
+
+class View(ModuleType):
+    """A module as the library sees it: some of it as it was, all else of the real one, which is
+    changed through it, too. Who takes its type for that of all modules can make more of them.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        real = self.__dict__.get("_real")
+        if real is None:
+            raise AttributeError(name)
+        return getattr(real, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        real = self.__dict__.get("_real")
+        if real is None:
+            super().__setattr__(name, value)
+        else:
+            setattr(real, name, value)
+
+
+def view_of(name: str, said: Mapping[str, object]) -> ModuleType:
+    """The module of that name, but for what is `said`."""
+    view = View(name)
+    view.__dict__.update(said, _real=sys.modules[name])
+    return view
+
+
+def is_library(names: Mapping[str, object]) -> bool:
+    """Whether these are the globals of a module of the standard library."""
+    file = names.get("__file__")
+    if not isinstance(file, str) or not file.startswith(LIBRARY_FOLDER):
+        return False
+    # The import system makes modules of the type of `sys`.
+    return not file.startswith((f"{LIBRARY_FOLDER}importlib/", f"{LIBRARY_FOLDER}site-packages/"))
+
+
+def is_being_loaded(name: str) -> bool:
+    """Whether a module is in the middle of its import."""
+    return bool(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False))
+
+
+def keep_for_library(
+    truths: Mapping[str, Mapping[str, object]],
+    late: dict[str, Callable[[], None]],
+    not_there: Collection[str] = (),
+) -> None:
+    """Let modules of the library see the truth: those that are loaded, and those to come.
+
+    Args:
+        late: what to do when somebody else imports a module, once.
+        not_there: modules that the library does not find.
+    """
+    views = {name: view_of(name, said) for name, said in truths.items()}
+    if "os" in views:
+        views["os.path"] = views["os"]
+    for module in [*sys.modules.values()]:
+        names = getattr(module, "__dict__", {})
+        if not is_library(names) or names.get("__name__") in views:
+            continue
+        for variable, value in [*names.items()]:
+            for name in truths:
+                if value is sys.modules[name]:
+                    names[variable] = views[name]
+    real_import = builtins.__import__
+
+    def import_for(
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        for_library = bool(globals) and is_library(globals or {})
+        if name in views and level == 0 and for_library and not (fromlist and "." in name):
+            return views[name]
+        if name in not_there and for_library:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        imported = real_import(name, globals, locals, fromlist or (), level)
+        if name in late and not for_library and not is_being_loaded(name):
+            late.pop(name)()
+        return imported
+
+    builtins.__import__ = import_for
+
+
+def set_platform(answers: Mapping[str, object]) -> None:
+    """Let everybody see what `answers` says of `platform`, which may have to be asked first."""
+    import platform
+
+    platform.uname()
+    for name, answer in answers.items():
+        setattr(platform, name, answering(answer))
+
+
+def answering(answer: object) -> Callable[..., object]:
+    """A function that always says the same."""
+    return lambda *_args, **_keywords: answer
+
+
+def uname(system: str, release: str, version: str, machine: str) -> Any:
+    """What platform.uname() says there."""
+    import platform
+
+    return platform.uname_result(system, "DESKTOP-4Q7T2M1", release, version, machine)
+
+
+def make_folders(folders: Sequence[str]) -> None:
+    """Make them, where that is allowed."""
+    for folder in folders:
+        try:
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib asks os.name what it is
+        except OSError:
+            continue
+
+
+def be_on_windows() -> None:
+    """Windows 10, 64 bits."""
+    from jail.inside.windows import ONLY_FOR_OTHERS, add_stand_ins, add_to_asyncio
+
+    make_folders([*WINDOWS_FOLDERS.values()])
+    os.environ.update(WINDOWS_VARIABLES | WINDOWS_FOLDERS)
+    version = "10.0.19045"
+    set_platform(
+        {
+            "system": "Windows",
+            "release": "10",
+            "version": version,
+            "machine": "AMD64",
+            "node": "DESKTOP-4Q7T2M1",
+            "processor": WINDOWS_VARIABLES["PROCESSOR_IDENTIFIER"],
+            "platform": f"Windows-10-{version}-SP0",
+            "architecture": ("64bit", "WindowsPE"),
+            "win32_ver": ("10", version, "SP0", "Multiprocessor Free"),
+            "win32_edition": "Professional",
+            "uname": uname("Windows", "10", version, "AMD64"),
+        }
+    )
+    add_stand_ins()
+    truths = {"os": {"name": os.name}, "sys": {"platform": sys.platform}}
+    keep_for_library(truths, {"asyncio": add_to_asyncio}, ONLY_FOR_OTHERS)
+    os.name, sys.platform = "nt", "win32"
+
+
+def be_on_macos() -> None:
+    """macOS 14 on Apple's own processor."""
+    make_folders(MACOS_FOLDERS)
+    os.environ["__CF_USER_TEXT_ENCODING"] = "0x1F5:0x0:0x0"
+    version = "Darwin Kernel Version 23.5.0: root:xnu-10063.121.3~5/RELEASE_ARM64_T6000"
+    set_platform(
+        {
+            "system": "Darwin",
+            "release": "23.5.0",
+            "version": version,
+            "machine": "arm64",
+            "processor": "arm",
+            "platform": "macOS-14.5-arm64-arm-64bit",
+            "mac_ver": ("14.5", ("", "", ""), "arm64"),
+            "libc_ver": ("", ""),
+            "uname": uname("Darwin", "23.5.0", version, "arm64"),
+        }
+    )
+    keep_for_library({"sys": {"platform": sys.platform}}, {})
+    sys.platform = "darwin"
+
+
+def be_in_ci() -> None:
+    """GitHub Actions, which most others are modelled on."""
+    os.environ.update(CI_VARIABLES)
+
+
+def be_later() -> None:
+    """A later date, as `time` and `datetime` tell it; clocks that only run are left alone."""
+    from jail.inside.later import move_clocks
+
+    move_clocks(LATER_SEC)
+
+
+VICTIMS: dict[str, Callable[[], None]] = {
+    "self": lambda: None,
+    "windows": be_on_windows,
+    "macos": be_on_macos,
+    "ci": be_in_ci,
+    "later": be_later,
+}
+
+
+def become(victim: str) -> None:
+    """Become one of VICTIMS. Raises KeyError for another."""
+    VICTIMS[victim]()

@@ -1,0 +1,128 @@
+"""The worker that calls what is public with made-up arguments."""
+
+from pathlib import Path
+
+import pytest
+from inside import Stand, make_python
+
+SOME_LEFT = 80
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_python(tmp_path_factory.mktemp("python"))
+
+
+@pytest.fixture
+def stand(tmp_path: Path, python: Path) -> Stand:
+    return Stand(tmp_path / "stand", python)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(): print('acted')",
+        "def f(url: str, *, token): print('acted')",
+        "class C:\n    def __init__(self, path): print('acted')",
+        "class C:\n    def go(self, n: int): print('acted')",
+        "class C:\n    def __init__(self): raise ValueError\n    def go(self): print('acted')",
+        "class C:\n    @staticmethod\n    def go(x): print('acted')",
+        "class C:\n    @classmethod\n    def go(cls, x): print('acted')",
+        "class C:\n    @property\n    def go(self): print('acted')",
+        "class C:\n    def __call__(self): print('acted')",
+        "class B:\n    def go(self): print('acted')\nclass C(B): pass",
+        "async def f(host): print('acted')",
+        "def f():\n    print('acted')\n    yield 1\n    raise ValueError",
+        "async def f():\n    print('acted')\n    yield 1",
+        "import functools\n@functools.lru_cache\ndef f(): print('acted')",
+        "import functools\ndef d(f):\n    @functools.wraps(f)\n    def g(*a): return f(*a)\n"
+        "    return g\n@d\ndef f(x): print('acted')",
+        "__all__ = ['_f']\ndef _f(): print('acted')",
+        "import json\ndef mine(*a): print('acted')\njson.dumps = mine",
+        "import threading\ndef f():\n    threading.Timer(0.3, print, ['acted']).start()",
+    ],
+)
+def test_what_is_public_is_called(stand: Stand, text: str) -> None:
+    stand.write({"s/__init__.py": "", "s/a.py": text})
+    ended = stand.call("s,s.a")
+    assert "acted" in ended.stdout
+    assert ended.code == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def _f(): print('called')",
+        "from shutil import rmtree, move\nfrom subprocess import run",
+        "class Odd(Exception):\n    def __init__(self): print('called')",
+        "from other import f",
+        "def main():\n    if __name__ == '__main__': print('called')",
+    ],
+)
+def test_what_is_private_or_anothers_is_not(stand: Stand, text: str) -> None:
+    stand.write({"a.py": text, "other.py": "def f(): print('called')"})
+    assert "called" not in stand.call("a").stdout
+
+
+@pytest.mark.parametrize(
+    ("ends", "how"),
+    [
+        ("raise RuntimeError", "raised"),
+        ("raise SystemExit(2)", "exited"),
+        ("import time; time.sleep(60)", "raised"),
+        ("[0 for _ in iter(int, 1)]", "raised"),
+        ("input('who? ')", "raised"),
+        ("import os; os._exit(3)", "died"),
+        ("import os, signal; os.kill(0, 9)", "died"),
+    ],
+)
+def test_a_call_that_ends_badly_ends_no_other(stand: Stand, ends: str, how: str) -> None:
+    text = f"def a(): print('first')\ndef b(): {ends}\ndef c(): print('last')"
+    stand.write({"m.py": text})
+    ended = stand.call("m")
+    assert ended.how() == {"m.b": how}
+    assert ended.code == 0
+    assert {"first", "last"} <= set(ended.stdout.split())
+
+
+def test_a_call_that_cannot_be_interrupted_is_stopped(stand: Stand) -> None:
+    text = (
+        "def b():\n    import signal\n    signal.signal(signal.SIGALRM, signal.SIG_IGN)\n"
+        "    while True: pass\ndef c(): print('last')"
+    )
+    stand.write({"m.py": text})
+    ended = stand.call("m")
+    assert ended.how() == {"m.b": "stopped"}
+    assert (ended.code, ended.stdout) == (SOME_LEFT, "last\n")
+
+
+def test_arguments_fit_annotations_and_names(stand: Stand) -> None:
+    text = """
+from pathlib import Path
+from typing import Callable, Optional
+def f(url, token, filename, port, private_key, items: list, options: "dict[str, int]", n: int,
+      data: bytes, when_done: Callable[[], None], name: Optional[str], where: Path, thing,
+      path: "str | Path", ratio: float, flag: bool, kept=5, *more, key: str, other=6, **rest):
+    assert url.startswith("https://"), url
+    assert len(token) > 8 and len(private_key) == 66
+    assert open(filename).read() and where.exists()
+    assert (port, items, options, n, data) == (8080, ["sample"], {}, 1, b"sample")
+    when_done(); assert isinstance(name, str)
+    for part in thing.parts: thing[0] + 1
+    with thing as opened: opened.read(int(thing))
+    assert Path(path).exists() and (ratio, flag) == (1.0, True)
+    assert (kept, more, other, rest) == (5, (), 6, {}) and isinstance(key, str)
+    print("fits")
+"""
+    stand.write({"m.py": text})
+    ended = stand.call("m")
+    assert (ended.stdout, ended.how()) == ("fits\n", {})
+
+
+def test_no_more_is_called_than_is_told(stand: Stand) -> None:
+    text = "\n".join(f"def f{number}(): print({number})" for number in range(450))
+    stand.write({"m.py": text})
+    ended = stand.call("m")
+    assert len(ended.stdout.split()) == 400
+    assert [*ended.how().values()] == ["not run"] * 50
+    assert [said["text"] for said in ended.of("jobs")] == ["400 ran"]

@@ -1,0 +1,235 @@
+"""The worker that imports all modules, and the launcher's side of it: what one module does ends no
+other, and what is odd is told.
+"""
+
+from pathlib import Path
+
+import pytest
+from inside import Stand, make_python
+
+ALL_RAN, SOME_LEFT, SOME_NOT_RUN = 0, 80, 81
+# Threads act after a while, as those of thieves do.
+LATE = "import threading, time, os\ndef act():\n    time.sleep(0.4)\n    os.write(1, b'acted\\n')\n"
+LOOPS = "import threading, time\ndef loop():\n    while True:\n        time.sleep(0.2)\n"
+PRINTS = "print(__name__)\n"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_python(tmp_path_factory.mktemp("python"))
+
+
+@pytest.fixture
+def stand(tmp_path: Path, python: Path) -> Stand:
+    return Stand(tmp_path / "stand", python)
+
+
+@pytest.mark.parametrize(
+    ("ends", "how"),
+    [
+        ("raise RuntimeError('no')", "raised"),
+        ("import nothing_there", "raised"),
+        ("raise SystemExit(3)", "exited"),
+        ("raise KeyboardInterrupt", "raised"),
+        ("import os; os._exit(0)", "died"),
+        ("import os, signal; os.kill(0, signal.SIGKILL)", "died"),
+        ("import os; os.abort()", "died"),
+        ("import os; os.closerange(3, 1000)", "died"),
+        ("while True: pass", "stopped"),
+    ],
+)
+def test_a_module_that_ends_badly_ends_no_other(stand: Stand, ends: str, how: str) -> None:
+    stand.write({"a.py": PRINTS, "b.py": ends, "c.py": PRINTS})
+    ended = stand.imports("a,b,c", each_sec="1")
+    assert ended.how() == {"b": how}
+    assert {"a", "c"} <= set(ended.stdout.split())
+    assert ended.code == (SOME_LEFT if how == "stopped" else ALL_RAN)
+
+
+def test_one_worker_does_for_all_that_end_well(stand: Stand) -> None:
+    stand.write({f"m{number}.py": "import os; print(os.getpid())" for number in range(300)})
+    ended = stand.imports(*(f"m{number}" for number in range(300)))
+    assert ended.code == ALL_RAN
+    assert len(ended.stdout.split()) == 300
+    assert len(set(ended.stdout.split())) == 1
+    assert [said["text"] for said in ended.of("jobs")] == ["300 ran"]
+
+
+def test_names_may_come_in_a_file(stand: Stand) -> None:
+    stand.write({"a.py": PRINTS, "b/c.py": PRINTS})
+    names = stand.folder / "names"
+    names.write_text("a\nb.c\n")
+    assert stand.imports(f"@{names}").stdout.split() == ["a", "b.c"]
+
+
+def test_what_there_was_no_time_for_is_told(stand: Stand) -> None:
+    stand.write({f"m{number}.py": "while True: pass" for number in range(70)})
+    ended = stand.imports(*(f"m{number}" for number in range(70)), total_sec="2")
+    assert ended.code == SOME_NOT_RUN
+    assert ended.how()[""] == "not run"
+
+
+def test_a_pth_file_that_ends_the_interpreter_is_no_success(stand: Stand) -> None:
+    stand.write({"a.py": PRINTS, "x.pth": "import os; os._exit(0)\n"})
+    ended = stand.imports("a")
+    assert (ended.code, ended.stdout) == (SOME_NOT_RUN, "")
+
+
+@pytest.mark.parametrize(
+    "starts",
+    [
+        LATE + "threading.Thread(target=act, daemon=True).start()",
+        LATE + "threading.Timer(0.3, act).start()",
+        LATE + "from concurrent.futures import ThreadPoolExecutor as E\nE().submit(act)",
+        LATE + "import _thread; _thread.start_new_thread(act, ())",
+        "import atexit, os; atexit.register(os.write, 1, b'acted\\n')",
+        "import os, signal\nsignal.signal(14, lambda *_: os.write(1, b'acted\\n'))\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.4)",
+        "import os\nclass Last:\n    def __del__(self, w=os.write):\n"
+        "        w(1, b'acted\\n')\nlast = Last()",
+    ],
+    ids=["thread", "timer", "executor", "bare thread", "atexit", "alarm", "finalizer"],
+)
+@pytest.mark.parametrize("after", ["", "import os; os._exit(0)"], ids=["last", "then one dies"])
+def test_background_work_gets_its_time(stand: Stand, starts: str, after: str) -> None:
+    stand.write({"a.py": starts, "b.py": after})
+    ended = stand.imports("a,b")
+    assert "acted" in ended.stdout
+    assert ended.code == ALL_RAN
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_a_thread_that_never_ends_is_told(stand: Stand, daemon: bool) -> None:
+    text = f"{LOOPS}threading.Thread(target=loop, daemon={daemon}).start()"
+    stand.write({"a.py": text, "b.py": "import atexit; atexit.register(print, 'at the end')"})
+    ended = stand.imports("a,b")
+    assert ended.code == SOME_LEFT
+    assert ended.how() == {"imports": "left"}
+    assert "at the end" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "pool = ThreadPoolExecutor()\npool.submit(print, 'done').result()",
+        "import threading, queue\nthreading.Thread(target=queue.Queue().get, daemon=True).start()",
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()",
+    ],
+    ids=["executor", "queue", "event"],
+)
+def test_a_thread_that_waits_for_work_is_none_that_is_left(stand: Stand, waits: str) -> None:
+    stand.write({"a.py": waits})
+    ended = stand.imports("a")
+    assert (ended.code, ended.how()) == (ALL_RAN, {})
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ({"wave.py": PRINTS}, "wave"),
+        ({"time.py": PRINTS}, "time"),
+        ({"typing.py": PRINTS + "import os"}, "typing"),
+        ({"enum/__init__.py": "from .x import y\n" + PRINTS, "enum/x.py": "y = 1"}, "enum,enum.x"),
+        ({"json/__init__.py": PRINTS, "json/decoder.py": PRINTS}, "json.decoder,json"),
+    ],
+)
+def test_what_the_library_hides_is_run_by_its_path(
+    stand: Stand, files: dict[str, str], names: str
+) -> None:
+    stand.write({**files, "zz.py": "import wave, time, typing, enum, json; json.dumps(1)"})
+    ended = stand.imports(f"{names},zz")
+    assert ended.stdout.split() and set(ended.stdout.split()) <= set(names.split(","))
+    assert [said["what"] for said in ended.of("shadowed")] == [
+        names.partition(".")[0].split(",")[0]
+    ]
+    assert (ended.code, ended.how()) == (ALL_RAN, {})
+
+
+def test_what_nothing_hides_is_not_told_as_hidden(stand: Stand) -> None:
+    stand.write({"waves.py": PRINTS, "winreg.py": PRINTS, "ns/deep/code.py": PRINTS})
+    ended = stand.imports("waves,winreg,ns.deep.code")
+    assert ended.stdout.split() == ["waves", "winreg", "ns.deep.code"]
+    assert ended.of("shadowed") == []
+
+
+def test_a_package_may_have_modules_of_our_names(stand: Stand) -> None:
+    rooms = ("imports", "jobs", "ending", "jail", "victims", "enter")
+    stand.write({f"{room}.py": PRINTS for room in rooms})
+    ended = stand.imports(",".join(rooms))
+    assert ended.stdout.split() == list(rooms)
+
+
+def test_what_a_module_asks_for_and_misses_is_told(stand: Stand) -> None:
+    stand.write(
+        {
+            "a.py": "try:\n    import not_declared\nexcept ImportError: pass",
+            "b.py": "import importlib.util; importlib.util.find_spec('made_up_at_run_time')",
+            "c.py": "import json",
+        }
+    )
+    missed = stand.imports("a,b,c").of("missed")
+    assert [(said["what"], said["at"]) for said in missed] == [
+        ("not_declared", f"{stand.site}/a.py:2")
+    ]
+
+
+def test_an_entry_point_is_loaded(stand: Stand) -> None:
+    stand.write({"a/b.py": "print('loaded')\nclass Plug:\n    part = 1\n"})
+    ended = stand.imports("a.b:Plug.part", "a.b:Gone")
+    assert ended.stdout.split() == ["loaded"]
+    assert ended.how() == {"a.b:Gone": "raised"}
+
+
+@pytest.mark.parametrize(
+    ("what", "patch"),
+    [
+        ("json.dumps", "import json\ndef dumps(*a): pass\njson.dumps = dumps"),
+        (
+            "json.decoder.JSONDecoder.decode",
+            "import json\njson.JSONDecoder.decode = lambda s, t: 1",
+        ),
+        ("builtins.open", "import builtins\ndef mine(*a): pass\nbuiltins.open = mine"),
+        ("other.get", "import other\nclass W:\n    def __call__(self): pass\nother.get = W()"),
+        ("time.sleep", "import time\ntime.sleep = lambda s: None"),
+    ],
+)
+def test_a_function_of_another_that_is_replaced_is_told(
+    stand: Stand, what: str, patch: str
+) -> None:
+    stand.write({"a.py": patch, "other.py": "def get(): pass"})
+    patched = stand.imports("a").of("patched")
+    assert [said["what"] for said in patched] == [what]
+    assert patched[0]["at"].startswith(f"{stand.site}/a.py:")
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "import json\njson.extra = lambda: 1",
+        "import functools\n@functools.wraps(print)\ndef shout(*a): pass\nprint = shout",
+        "import logging\nlogging.Logger.trace = lambda self, *a: None",
+        "import other\n@other.decorated\ndef f(): pass",
+    ],
+)
+def test_what_is_added_or_its_own_is_not_told_as_replaced(stand: Stand, own: str) -> None:
+    stand.write({"a.py": own, "other.py": "def decorated(f):\n    return lambda: f()"})
+    assert stand.imports("a").of("patched") == []
+
+
+def test_an_import_hook_is_told_with_what_it_answers_to(stand: Stand) -> None:
+    finder = (
+        "import sys, importlib.machinery as m\nclass F:\n    def find_spec(self, name, *_):\n"
+        "        return m.ModuleSpec(name, None) if name in {} else None\nsys.meta_path.{}\n"
+    )
+    stand.write(
+        {
+            "a.py": finder.format("('requests', 'json')", "insert(0, F())"),
+            "b.py": finder.format("('b.moves',)", "append(F())"),
+        }
+    )
+    hooks = stand.imports("a,b").of("import hook")
+    assert [(said["what"], said["text"]) for said in hooks] == [
+        ("a.F", "json,requests"),
+        ("b.F", ""),
+    ]

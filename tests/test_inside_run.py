@@ -1,0 +1,77 @@
+"""One trigger at a time, as a person would type it: background work gets its time, and the
+interpreter ends as it always does.
+"""
+
+from pathlib import Path
+
+import pytest
+from inside import Stand, make_python
+from test_inside_imports import LATE, LOOPS
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_python(tmp_path_factory.mktemp("python"))
+
+
+@pytest.fixture
+def stand(tmp_path: Path, python: Path) -> Stand:
+    return Stand(tmp_path / "stand", python)
+
+
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        (("start",), ""),
+        (("import", "a"), "a ['-c']"),
+        (("script", "go", "a:go"), "a ['go']\nwent"),
+        (("file", "bin/go"), "__main__ ['bin/go']"),
+        (("module", "a"), "__main__ ['a.py']"),
+    ],
+)
+def test_each_kind_runs_as_it_is_typed(stand: Stand, words: tuple[str, ...], printed: str) -> None:
+    text = "import sys\nprint(__name__, [w.replace(SITE, '') for w in sys.argv])\n"
+    text = text.replace("SITE", repr(f"{stand.site}/"))
+    stand.write({"a.py": f"{text}def go(): print('went')\n", "bin/go": text})
+    ended = stand.run(*words)
+    assert (ended.code, ended.stdout.strip()) == (0, printed)
+    assert ended.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "printed"),
+    [
+        ("raise SystemExit(7)", 7, ""),
+        ("raise SystemExit('sorry')", 1, "sorry"),
+        ("raise ValueError('odd')", 1, "ValueError: odd"),
+        ("import os; os._exit(9)", 9, ""),
+    ],
+)
+def test_the_exit_code_is_the_triggers_own(
+    stand: Stand, text: str, code: int, printed: str
+) -> None:
+    stand.write({"a.py": text})
+    ended = stand.run("import", "a")
+    assert ended.code == code
+    assert printed in ended.stderr
+    assert "jail/inside" not in ended.stderr
+
+
+@pytest.mark.parametrize("kind", ["import", "module"])
+def test_a_daemon_thread_acts(stand: Stand, kind: str) -> None:
+    stand.write({"a.py": f"{LATE}threading.Thread(target=act, daemon=True).start()"})
+    assert "acted" in stand.run(kind, "a").stdout
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_a_thread_that_never_ends_is_told_and_ended(stand: Stand, daemon: bool) -> None:
+    stand.write({"a.py": f"{LOOPS}threading.Thread(target=loop, daemon={daemon}).start()"})
+    ended = stand.run("import", "a")
+    assert ended.code == 0
+    assert ended.how() == {"import a": "left"}
+
+
+def test_nothing_is_told_of_a_package_that_just_ends(stand: Stand) -> None:
+    stand.write({"a.py": "import threading\nthreading.Thread(target=print).start()"})
+    ended = stand.run("import", "a")
+    assert (ended.code, ended.told) == (0, [])
