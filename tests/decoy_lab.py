@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -16,12 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from jail.orders import DNS_PORT
-from jail.watch.certificates import Authority
 from jail.watch.decoy import Decoy
-from jail.watch.names import DNS_HEADER_BYTES, Names, reply
-from jail.watch.payload import Search
-from jail.watch.stubs import Marks
-from jail.watch.world import World
+from jail.watch.names import DNS_HEADER_BYTES, reply
+from jail.watch.world import TRUST_VARIABLES, World, make_world
 from jail.watch.world_events import Conversation, Request, WorldEvent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,17 +99,6 @@ def conversations_of(events: list[WorldEvent]) -> list[Conversation]:
     return [event for event in events if isinstance(event, Conversation)]
 
 
-def make_world(openssl: str | None) -> World:
-    marks = Marks()
-    return World(
-        names=Names(secrets.token_bytes(16), marks.mark),
-        authority=Authority(openssl, "Meadow Trust") if openssl else None,
-        marks=marks,
-        search=Search({"AWS_SECRET_ACCESS_KEY": SECRET}, ENVIRONMENT),
-        public_address="71.4.3.2",
-    )
-
-
 def answer_questions(server: socket.socket, world: World, asked: list[str]) -> None:
     """A small resolver: tells every name, and answers from the address that was asked."""
     while True:
@@ -152,13 +137,13 @@ def open_lab(ordinary: bool = False, nft: str | None = NFT, openssl: bool = True
     """Make the namespace, as root or as an ordinary user, and answer it."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o777)
-    world = make_world(shutil.which("openssl") if openssl else None)
+    values = {"AWS_SECRET_ACCESS_KEY": SECRET}
+    world = make_world(shutil.which("openssl") if openssl else None, values, ENVIRONMENT)
     (folder / "resolv.conf").write_text("nameserver 9.9.9.9\n")
     certs = folder / "certs"
     certs.mkdir()
-    if world.authority:
-        (certs / "ca-certificates.crt").write_bytes(world.authority.certificate)
-        (certs / world.authority.link_name).write_bytes(world.authority.certificate)
+    for name, data in world.trust_files().items():
+        (certs / name).write_bytes(data)
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     words = [*(ORDINARY if ordinary else ()), "/usr/bin/python3" if ordinary else sys.executable]
     holder = subprocess.Popen(
@@ -181,9 +166,8 @@ def open_lab(ordinary: bool = False, nft: str | None = NFT, openssl: bool = True
     # Entering a mount namespace leads to its root, unless a folder is named.
     spaces = (*user, "--net", "--mount", f"--wd={folder}")
     prefix = (str(NSENTER), f"--target={holder.pid}", *spaces, "--")
-    bundle = "/etc/ssl/certs/ca-certificates.crt"
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8"}
-    environment |= dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), bundle)
+    environment |= TRUST_VARIABLES
     try:
         yield Lab(holder, world, decoy, folder, asked, prefix, environment)
     finally:

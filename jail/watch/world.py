@@ -4,11 +4,15 @@ The world is made once: names, certificates, marks, bait stay the same in all ja
 traffic is one jail's: it takes the events, and bounds what they and the search for bait cost.
 """
 
+import contextlib
+import secrets
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from jail.watch.certificates import Authority
+from jail.watch.certificates import Authority, CertificateError
 from jail.watch.events import MAX_EVENTS, MAX_TEXT_CHARS
 from jail.watch.names import Names
 from jail.watch.payload import Carried, Search
@@ -22,6 +26,14 @@ MAX_RECEIVED_BYTES = 300 << 20  # of a jail
 MAX_TARGETS = 20_000  # whose connections are counted
 MAX_FIRSTS = 500  # of events of one kind that are the first of their target
 NO_TEXT_CHARS = 200  # of a text where there is no room left
+# What the run's authority is called, and from where the jail seems to come.
+TITLES = ("Meadow", "Granite", "Harbor", "Juniper", "Lakeside", "Orchard", "Summit", "Willow")
+HOME_NETWORKS = (24, 50, 67, 68, 71, 73, 76, 96, 98, 107, 174)
+# The files in the jail's /etc/ssl/certs, and the usual variables that point there.
+BUNDLE = "ca-certificates.crt"
+BUNDLE_IN_JAIL = f"/etc/ssl/certs/{BUNDLE}"
+TRUST_NAMES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+TRUST_VARIABLES = dict.fromkeys(TRUST_NAMES, BUNDLE_IN_JAIL)
 
 
 @dataclass
@@ -34,6 +46,36 @@ class World:
     search: Search
     public_address: str
     left_chars: int = MAX_TEXTS_CHARS
+
+    def trust_files(self) -> dict[str, bytes]:
+        """What /etc/ssl/certs of the jail holds, by name: the machine's authorities and ours."""
+        if self.authority is None:
+            return {}
+        machine = Path(BUNDLE_IN_JAIL)
+        known = machine.read_bytes() if machine.exists() else b""
+        own = self.authority.certificate
+        return {BUNDLE: known + own, self.authority.link_name: own}
+
+
+def make_world(
+    openssl: str | None, values: Mapping[str, str], environment: Mapping[str, str]
+) -> World:
+    """The decoy internet of a run.
+
+    Args:
+        openssl: the program's path, None where there is none: then no TLS is spoken.
+        values: the bait's values by name; `environment`: the jail's variables. See payload.Search.
+    """
+    marks = Marks()
+    authority = None
+    if openssl:
+        # Without it all is as where there is no openssl.
+        with contextlib.suppress(CertificateError):
+            authority = Authority(openssl, f"{secrets.choice(TITLES)} Trust Services")
+    parts = [secrets.choice(HOME_NETWORKS), *(1 + secrets.randbelow(254) for _ in range(3))]
+    address = ".".join(str(part) for part in parts)
+    names = Names(secrets.token_bytes(16), marks.mark)
+    return World(names, authority, marks, Search(values, environment), address)
 
 
 class Traffic:
