@@ -14,7 +14,7 @@ import pytest
 from jail.orders import JAIL_DIR
 from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, Code, Event
 from jail.watch.python_witness import (
-    MAX_LINE_BYTES,
+    MAX_AUDIT_LINE_BYTES,
     MAX_SAYINGS,
     MAX_SAYINGS_BYTES,
     Head,
@@ -125,7 +125,8 @@ MALFORMED = {
     "an endless size": b'{"event": "code", "pid": 1, "id": 1, "text": "", "at": "", "bytes": 1e999,'
     b' "decoded": true}',
     "deep": b"[" * 4000 + b"]" * 4000,
-    "too long": b'{"event": "open", "pid": 1, "what": "%s", "at": ""}' % (b"x" * MAX_LINE_BYTES),
+    "too long": b'{"event": "open", "pid": 1, "what": "%s", "at": ""}'
+    % (b"x" * MAX_AUDIT_LINE_BYTES),
     "not text": b"\xff\xfe",
 }
 
@@ -176,7 +177,7 @@ def test_lines_may_come_in_any_pieces(telling: Telling) -> None:
 def test_a_line_without_an_end_takes_a_bounded_memory(telling: Telling) -> None:
     for _ in range(100):
         telling.witness.take(b"x" * 65536)
-    assert len(telling.witness.rest) <= MAX_LINE_BYTES + 1
+    assert len(telling.witness.rest) <= MAX_AUDIT_LINE_BYTES + 1
     telling.witness.take(b"\n" + line("start"))
     assert (telling.witness.malformed, telling.witness.started) == (1, {7})
 

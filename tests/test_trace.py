@@ -22,7 +22,7 @@ from jail.watch.calls import (
     Reach,
     Socket,
 )
-from jail.watch.trace import MAX_LINE_BYTES, MAX_UNFINISHED_BYTES, TraceReader
+from jail.watch.trace import MAX_TRACE_LINE_BYTES, MAX_UNFINISHED_BYTES, TraceReader
 
 SOCKET_15989 = r"\x73\x6f\x63\x6b\x65\x74\x3a\x5b\x31\x35\x39\x38\x39\x5d"
 INODE = SOCKET_15989.encode()
@@ -326,7 +326,7 @@ def test_a_line_that_is_too_long_is_cut_and_marked() -> None:
     message = (
         f'{{msg_hdr={{msg_name={LOCALHOST_53}, msg_iov=[{{iov_base="{hexed(b"y" * 400)}"}}]}}}}'
     )
-    middle = ", ".join([message] * (2 * MAX_LINE_BYTES // len(message)))
+    middle = ", ".join([message] * (2 * MAX_TRACE_LINE_BYTES // len(message)))
     (call,) = feed(reader, f"11520 sendmmsg({FD}, [{middle}], 900, 0) = 900")
     assert isinstance(call, Reach) and call.is_cut and NEAR in call.addresses
     assert read(f"11520 connect({FD}, {FAR_9}, 16) = 0") == [reach(Act.CONNECT, FAR)]

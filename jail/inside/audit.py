@@ -16,82 +16,57 @@ import sys
 FIFO: str = globals()["FIFO"]
 HOME: str = globals()["HOME"]
 
-LIBRARY = os.__file__.removesuffix("os.py")
-# What a package put first on the path, by PYTHONPATH say, must not stand for the library that
-# this is made of.
-whole_path = sys.path[:]
-sys.path[:] = [LIBRARY.rstrip("/"), f"{LIBRARY}lib-dynload"]
+# What a package put first on the path, by PYTHONPATH say, must not stand for the library that this
+# is made of; and what this is made of must not stand for modules of a package.
+whole_path, library = sys.path[:], os.__file__.removesuffix("/os.py")
+sys.path[:] = [library, f"{library}/lib-dynload"]
 import json  # noqa: E402
-import re  # noqa: E402
-from types import (  # noqa: E402
-    BuiltinFunctionType,
-    CodeType,
-    FrameType,
-    FunctionType,
-    MethodType,
-    ModuleType,
-)
+from types import CodeType, FrameType, ModuleType  # noqa: E402
 from typing import Any  # noqa: E402
 
+for package in ("jail", "jail.inside"):
+    sys.modules[package] = ModuleType(package)
+    sys.modules[package].__path__ = [sys._getframe().f_code.co_filename.rpartition("/")[0]]
+from jail.inside.origins import (  # noqa: E402
+    called_by_nobody,
+    is_decoded,
+    nearest_foreign,
+    place,
+    who_compiles,
+)
+
+for package in ("jail", "jail.inside", "jail.inside.origins"):
+    del sys.modules[package]
 sys.path[:] = whole_path
 
-OWN_FILE = sys._getframe().f_code.co_filename
-# Nobody's doing but the machinery's: the standard library and pip, the import system, the
-# launcher and this.
-TRUSTED = (LIBRARY, f"{sys.prefix}/", "<frozen", f"{OWN_FILE.rpartition('/')[0]}/")
-MAX_LINE_BYTES = 4000  # below PIPE_BUF, so that the lines of many processes don't mix
-MAX_TWIN_CHARS = 500  # of a command: as many as the watch compares
-MAX_CODE_BYTES = 64 << 10
-CHUNK_BYTES = 1600
+LINE_BYTES = 4000  # below PIPE_BUF, so that the lines of many processes don't mix
+SPAWN_CHARS = 500  # of a command: as many as the watch compares
+SOURCE_BYTES = 64 << 10
+PIECE_BYTES = 1600
 
 # Audit events by what a reader calls them, each with the place of the argument that a reader wants
 # (Python's "Audit events table").
-COMMANDS = {
+SPAWNS = {
     "subprocess.Popen": 1,
     "os.system": 0,
     "os.exec": 1,
     "os.posix_spawn": 1,
     "pty.spawn": 0,
 }
-ADDRESSES = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.bind": 1}
-NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethostbyaddr": 0}
-PATHS = {"os.remove": 0, "os.rename": 1, "open": 0}
-CODES = {"compile": 0, "marshal.loads": 0}
+PEERS = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.bind": 1}
+HOST_NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethostbyaddr": 0}
+OPENED = {"os.remove": 0, "os.rename": 1, "open": 0}
+COMPILED = {"compile": 0, "marshal.loads": 0}
 WATCHED = {
     event: (kind, position)
     for kind, events in (
-        ("spawn", COMMANDS),
-        ("address", ADDRESSES),
-        ("name", NAMES),
-        ("open", PATHS),
-        ("code", CODES),
+        ("spawn", SPAWNS),
+        ("address", PEERS),
+        ("name", HOST_NAMES),
+        ("open", OPENED),
+        ("code", COMPILED),
     )
     for event, position in events.items()
-}
-
-# What turns text that nobody can read into code, by the names that code has for it.
-DECODERS = {
-    *("b64decode", "b32decode", "b16decode", "b85decode", "a85decode", "urlsafe_b64decode"),
-    *(
-        "decodebytes",
-        "decompress",
-        "unhexlify",
-        "fromhex",
-        "a2b_base64",
-        "rot13",
-        "rot_13",
-        "marshal",
-    ),
-}
-FORMAT_FIELD = re.compile(r"\{\w+\}")  # "def inner(_it, _timer{init}):"
-MAX_DEPTH, MAX_CODES_READ = 3, 300  # of functions that call functions, in search of a decoder
-# These execute what they are given; what the rest of the library compiles, it has written itself.
-RUNNERS = {
-    f"{LIBRARY}{name}.py"
-    for name in (
-        *("ast", "bdb", "code", "codeop", "cProfile"),
-        *("doctest", "pdb", "profile", "timeit", "trace"),
-    )
 }
 
 # Our own names for them: a package may replace those of the modules, as gevent does.
@@ -102,167 +77,6 @@ absolute = os.path.abspath
 fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
 busy: set[int] = set()  # threads: what we do ourselves is not told
 codes_told = 0
-
-
-def is_foreign_file(name: str) -> bool:
-    return not name.startswith(TRUSTED)
-
-
-def is_foreign(frame: FrameType) -> bool:
-    return is_foreign_file(frame.f_code.co_filename)
-
-
-def nearest_foreign(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame of code that is none of the machinery's."""
-    while frame and not is_foreign(frame):
-        frame = frame.f_back
-    return frame
-
-
-def called_by_nobody(frame: FrameType) -> FrameType | None:
-    """The function of the library that began all this, in a thread, for a signal, or at the end.
-
-    A package may have asked for it long ago.
-    """
-    while frame.f_back:
-        frame = frame.f_back
-    is_program = frame.f_code.co_name == "<module>"
-    is_import_system = frame.f_code.co_filename.startswith("<frozen")
-    return None if is_program or is_import_system else frame
-
-
-def place(frame: FrameType) -> str:
-    """File and line; for code that has no file those of the code that it came from, too."""
-    inner = ""
-    while True:
-        name, caller = frame.f_code.co_filename, frame.f_back
-        if not name.startswith("<") or not caller:
-            break
-        # A line of a .pth file, which site executes.
-        if caller.f_code.co_name == "addpackage":
-            name = str(caller.f_locals.get("fullname"))
-            break
-        # setup.py, which setuptools executes as a string.
-        is_module = frame.f_code.co_name == "<module>"
-        by_setuptools = "/setuptools/" in caller.f_code.co_filename
-        in_setup = str(frame.f_globals.get("__file__")).endswith("/setup.py")
-        if in_setup and (by_setuptools or not is_module):
-            name = "setup.py"
-            break
-        inner = inner or f"{name}:{frame.f_lineno} from "
-        outer = nearest_foreign(caller)
-        if not outer:
-            return inner.removesuffix(" from ")
-        frame = outer
-    return f"{inner}{name}:{frame.f_lineno}"
-
-
-def who_compiles(direct: FrameType) -> tuple[FrameType | None, list[FrameType]]:
-    """Whose text is compiled: that of who called, or gave it to runners, which come second.
-
-    None if the library has written it.
-    """
-    frame: FrameType | None = direct
-    runners = []
-    while frame and frame.f_code.co_filename in RUNNERS:
-        if frame.f_code.co_name == "literal_eval":  # it executes nothing
-            return None, []
-        runners.append(frame)
-        frame = frame.f_back
-    return (frame, runners) if frame and is_foreign(frame) else (None, [])
-
-
-def words(code: CodeType) -> set[str]:
-    return {*code.co_names, *(const for const in code.co_consts if isinstance(const, str))}
-
-
-def nameless(code: CodeType) -> list[CodeType]:
-    """The lambdas and comprehensions in it."""
-    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
-    return [item for item in inner if item.co_name.startswith("<")]
-
-
-def is_function(value: Any) -> bool:
-    return type(value) is FunctionType
-
-
-def functions(value: Any, names: tuple[str, ...]) -> list[Any]:
-    """What of a variable's value may decode: of a class or a module what is called by one of
-    `names`.
-
-    No code of the package runs when it is looked at.
-    """
-    kind = type(value)
-    if kind in (FunctionType, BuiltinFunctionType):
-        return [value]
-    if kind is MethodType:
-        return [value.__func__]
-    members: Any = {}
-    if isinstance(value, type):
-        members = type.__dict__["__dict__"].__get__(value)
-    elif kind is ModuleType:
-        members = value.__dict__
-    return [members[name] for name in names if is_function(members.get(name))]
-
-
-def reaches_decoder(frame: FrameType) -> bool:
-    """Whether the code of `frame` names a decoder, or a function that does, and so on."""
-    known = {**frame.f_globals, **frame.f_locals}
-    level: list[tuple[CodeType, dict[str, Any]]] = [(frame.f_code, known)]
-    seen: set[CodeType] = set()
-    for _ in range(MAX_DEPTH):
-        callees: list[tuple[CodeType, dict[str, Any]]] = []
-        for code, variables in level:
-            if code in seen or len(seen) > MAX_CODES_READ:
-                continue
-            seen.add(code)
-            if not DECODERS.isdisjoint(words(code)):
-                return True
-            callees += [(inner, variables) for inner in nameless(code)]
-            for name in (*code.co_names, *code.co_varnames, *code.co_freevars):
-                for function in functions(variables.get(name), code.co_names):
-                    if function.__name__ in DECODERS:
-                        return True
-                    if is_function(function) and is_foreign_file(function.__code__.co_filename):
-                        callees.append((function.__code__, function.__globals__))
-        level = callees
-    return False
-
-
-def lines(text: Any) -> set[str]:
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    return {line.strip() for line in text.split("\n")} if isinstance(text, str) else set()
-
-
-def is_literal(frame: FrameType, runners: list[FrameType], source: bytes) -> bool:
-    """Whether a person can read each line of `source` in the code that executes it, or in what the
-    runners put around it.
-    """
-    known = {"", "pass"}
-    for const in frame.f_code.co_consts:
-        known |= lines(const)
-    for runner in runners:
-        for value in runner.f_globals.values():
-            if isinstance(value, str):
-                known |= lines(FORMAT_FIELD.sub("", value))
-    return lines(source) <= known
-
-
-def is_decoded(frame: FrameType, runners: list[FrameType], source: bytes) -> bool:
-    """Whether who executes `source`, or the generated code that does so itself, decodes: and not
-    only what is there to be read.
-    """
-    if is_literal(frame, runners, source):
-        return False
-    asker: FrameType | None = frame
-    # The machinery that executes a .pth file ends in this file, which has the words of all
-    # decoders.
-    while asker and asker.f_code.co_filename != OWN_FILE:
-        if reaches_decoder(asker):
-            return True
-        asker = asker.f_back if asker.f_code.co_filename.startswith("<") else None
-    return False
 
 
 def listing(code: CodeType) -> bytes:
@@ -283,8 +97,8 @@ def send(event: str, **fields: Any) -> None:
     """Write a line, with shorter fields if it would be too long."""
     global fifo
     line = dumps({"event": event, "pid": getpid(), **fields}, default=readable) + "\n"
-    if len(line) > MAX_LINE_BYTES:
-        short = {key: str(value)[:MAX_TWIN_CHARS] for key, value in fields.items()}
+    if len(line) > LINE_BYTES:
+        short = {key: str(value)[:SPAWN_CHARS] for key, value in fields.items()}
         line = dumps({"event": event, "pid": getpid(), **short}) + "\n"
     try:
         write(fifo, line.encode())
@@ -298,8 +112,8 @@ def send_code(source: bytes, frame: FrameType, decoded: bool) -> None:
     global codes_told
     codes_told += 1
     about: dict[str, Any] = {"at": place(frame), "bytes": len(source), "decoded": decoded}
-    for start in range(0, min(len(source), MAX_CODE_BYTES), CHUNK_BYTES):
-        send("code", id=codes_told, text=source[start : start + CHUNK_BYTES].hex(), **about)
+    for start in range(0, min(len(source), SOURCE_BYTES), PIECE_BYTES):
+        send("code", id=codes_told, text=source[start : start + PIECE_BYTES].hex(), **about)
         about = {}
 
 
@@ -316,7 +130,7 @@ def tell_open(event: str, path: Any, mode: Any, frame: FrameType) -> None:
 def tell_spawn(command: Any, frame: FrameType) -> None:
     """As the bytes that the kernel gets."""
     arguments = [command] if isinstance(command, str | bytes | os.PathLike) else command
-    line = b" ".join(fsencode(word) for word in arguments)[:MAX_TWIN_CHARS]
+    line = b" ".join(fsencode(word) for word in arguments)[:SPAWN_CHARS]
     send("spawn", what=line.decode("latin-1"), at=place(frame))
 
 

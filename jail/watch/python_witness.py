@@ -16,7 +16,7 @@ from typing import Any
 
 from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, MAX_TEXT_CHARS, Code, Event, printable
 
-MAX_LINE_BYTES = 8 << 10  # the hook keeps to half of it
+MAX_AUDIT_LINE_BYTES = 8 << 10  # the hook keeps to half of it
 MAX_PID = 1 << 22  # the kernel's own limit
 MAX_PIDS = 200_000
 MAX_SOURCE_BYTES = 1 << 40  # that a piece of source may say it has
@@ -86,7 +86,7 @@ def parse_event(line: bytes) -> Started | Saying | Piece:
      "decoded": true}
     {"event": "code", "pid": 7, "id": 1, "text": "2829"}
     """
-    if len(line) > MAX_LINE_BYTES:
+    if len(line) > MAX_AUDIT_LINE_BYTES:
         raise Malformed
     try:
         said = json.loads(line)
@@ -117,7 +117,7 @@ def parse_place(said: dict[str, Any]) -> str:
     return printable(str(said["at"]).encode(errors="replace"))[:MAX_TEXT_CHARS]
 
 
-def parse_address(what: Any) -> str:
+def parse_peer(what: Any) -> str:
     """A Python socket address as the kernel witness writes it; of a host by name only the port."""
     if not isinstance(what, list) or len(what) < 2:
         path = str(what)
@@ -145,7 +145,7 @@ def plain_name(name: str) -> str:
 
 SUBJECTS: dict[Said, Callable[[Any], str]] = {
     Said.SPAWN: lambda what: str(what)[:MAX_TWIN_CHARS],
-    Said.ADDRESS: parse_address,
+    Said.ADDRESS: parse_peer,
     Said.NAME: parse_name,
     Said.OPEN: lambda what: printable(str(what).encode(errors="surrogateescape")),
 }
@@ -188,7 +188,7 @@ class PythonWitness:
         """
         *lines, self.rest = (self.rest + data).split(b"\n")
         # Enough to be seen to be too long.
-        self.rest = self.rest[: MAX_LINE_BYTES + 1]
+        self.rest = self.rest[: MAX_AUDIT_LINE_BYTES + 1]
         for line in lines:
             try:
                 self.take_event(parse_event(line))
@@ -248,7 +248,7 @@ class PythonWitness:
         self.sources.clear()
 
     def place(self, kind: Said, pids: Iterable[int], subjects: Iterable[str]) -> str | None:
-        """File and line where one of `pids` (0: any) says that it did `kind` to one of `subjects`."""
+        """File and line where one of `pids` (0: any) says it did `kind` to one of `subjects`."""
         wanted = [*subjects]
         for pid in pids:
             for subject in wanted:

@@ -29,7 +29,7 @@ from jail.watch.calls import (
 )
 from jail.watch.events import printable
 
-MAX_LINE_BYTES = 1 << 20
+MAX_TRACE_LINE_BYTES = 1 << 20
 # Kept of a longer line: its start and, since there stand address and result, its end.
 HEAD_BYTES, TAIL_BYTES = 64 << 10, 4 << 10
 # Of the lines of all calls that have not returned; beyond it only their heads are kept.
@@ -159,7 +159,7 @@ class TraceReader:
             match = LINE.match(line)
             if match:
                 calls += self.read(match, line[match.end() :], is_cut)
-        if len(self.rest) > MAX_LINE_BYTES:
+        if len(self.rest) > MAX_TRACE_LINE_BYTES:
             self.rest = self.rest[:HEAD_BYTES] + self.rest[-TAIL_BYTES:]
             self.is_rest_cut = True
         return calls
