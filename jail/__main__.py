@@ -30,20 +30,13 @@ def main() -> None:
                 settings, lambda found: try_jail(House(settings, found, trial))
             )
         except (machine.MachineError, OSError) as error:
-            service.send(lack(error))
+            name, _, detail = str(error).partition(": ")
+            check = {"name": name, "passed": False, "required": True, "detail": detail}
+            lack = {"works": False, "checks": [check], "index_url": "", "default_index": False}
+            service.send(json.dumps(lack).encode())
             return
         service.send(told)
         serve(service, House(settings, found, watch))
-
-
-def lack(error: Exception) -> bytes:
-    """What the service is told where no jail can be made, as `trial` tells the rest."""
-    name, detail = (
-        error.args if isinstance(error, machine.MachineError) else ("sandbox", str(error))
-    )
-    check = {"name": name, "passed": False, "required": True, "detail": detail}
-    told = {"works": False, "checks": [check], "index_url": "", "default_index": False}
-    return json.dumps(told).encode()
 
 
 if __name__ == "__main__":

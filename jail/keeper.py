@@ -40,7 +40,7 @@ from typing import NamedTuple
 
 from jail import orders
 from jail.network import open_network
-from jail.orders import Answer, JailSettings, Kill, Machine, Order, OrderError, Start
+from jail.orders import Answer, JailSettings, Machine, Order, OrderError, Start
 from jail.privileges import check, die_with_parent, drop, libc
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
@@ -48,11 +48,13 @@ CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
 MS_STRICTATIME, KEYCTL_JOIN_SESSION_KEYRING = 1 << 24, 1
 SYS_CLONE, SYS_KEYCTL = (220, 219) if os.uname().machine == "aarch64" else (56, 250)
-MAX_LOG_CHARS = 500  # of a line
-BURY_SEC = 2.0  # until a cgroup is given up
-MAX_REFUSALS = 50  # of a run; then it ends
-MAX_FDS = 8  # of a packet; the kernel closes the others
-OWN_PIDS = 4  # strace, nsjail and launch.py count, but are not the package's
+# A line of the log; refused requests until a run ends; descriptors with a packet, where the kernel
+# closes what is more.
+MAX_LOG_CHARS, MAX_REFUSALS, MAX_FDS = 500, 50, 8
+# Until the kernel has seen that the processes of a cgroup are dead.
+BURY_SEC, TICK_SEC = 2.0, 0.001
+# strace, nsjail and launch.py count, but are not the package's.
+OWN_PIDS = 4
 # The kernel witness. The reader of its output expects exactly this.
 STRACE_CALLS = "execve,execveat,fork,vfork,clone,clone3,connect,sendto,sendmsg,sendmmsg,bind,socket"
 STRACE_FLAGS = ["-f", "-q", "-y", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s", "4096"]
@@ -100,19 +102,18 @@ def spawn(namespaces: int, work: Callable[[int], None], errors: int = 2) -> Chil
         os.close(parent)
         check(pid < 0, "fork")
         return Child(pid, os.pidfd_open(pid))
-    status = 1
     try:
         ctypes.pythonapi.PyOS_AfterFork_Child()
         die_with_parent(parent)
         # In a new user namespace we are nobody until somebody has given it ids.
         while not Path("/proc/self/gid_map").read_text():
-            time.sleep(0.001)
+            time.sleep(TICK_SEC)
         work(parent)
-        status = 0
+        os._exit(0)
     except BaseException as error:
         log(repr(error), errors)
     finally:
-        os._exit(status)
+        os._exit(1)
 
 
 def serve(service: socket.socket, house: House) -> None:
@@ -131,8 +132,8 @@ def serve(service: socket.socket, house: House) -> None:
                 try:
                     order = orders.parse_order(packet)
                     others = [run.order for run in runs.values()]
-                    stream = take_stream(order, fds, others, house.settings.max_concurrency)
-                    run = RunKeeper(house, order, stream)
+                    places = house.settings.max_concurrency if order.task == "triage" else 1
+                    run = RunKeeper(house, order, take_stream(order, fds, others, places))
                     runs[run.start().fd] = run
                 except (OrderError, OSError) as error:
                     log(f"refused: {error}")
@@ -144,9 +145,9 @@ def serve(service: socket.socket, house: House) -> None:
 
 
 # Harmless whoever sends the order: to start runs is what the service may do, no more at once than
-# it was allowed at its start. Of the stream we only ask whether the service has hung up.
+# it was allowed at its start. Of the stream, which is taken out of `fds`, we only ask whether the
+# service has hung up. Raises OrderError, OSError for a refusal.
 def take_stream(order: Order, fds: list[int], others: list[Order], places: int) -> socket.socket:
-    """Take the stream of a new run out of `fds`. Raises OrderError, OSError for a refusal."""
     if len(fds) != 1:
         raise OrderError(f"an order with {len(fds)} descriptors")
     stream = socket.socket(fileno=fds[0])
@@ -155,25 +156,23 @@ def take_stream(order: Order, fds: list[int], others: list[Order], places: int) 
         raise OrderError(f"run {order.run_id} has no stream")
     if any(other.run_id == order.run_id for other in others):
         raise OrderError(f"run {order.run_id} is under way")
-    if sum(other.task == order.task for other in others) >= (
-        places if order.task == "triage" else 1
-    ):
+    if sum(other.task == order.task for other in others) >= places:
         raise OrderError(f"run {order.run_id} is one too many")
     return stream
 
 
+# What the watch of a run says, or why there is none.
 def try_jail(house: House) -> bytes:
-    """What the watch of a run says, or why there is none."""
     ours, theirs = socket.socketpair()
     order = Order("triage", os.urandom(16).hex(), "self-check", "0", "install")
     run = RunKeeper(house, order, theirs)
     try:
         run.start(theirs.fileno())
-        return ours.makefile("rb").read(orders.MAX_PACKET_BYTES)
     except OSError as error:
         return str(error).encode()
-    finally:
-        run.bury()
+    said = ours.makefile("rb").read(orders.MAX_PACKET_BYTES)
+    run.bury()
+    return said
 
 
 # One run: its cgroups, namespaces, scratch, watch, and the jails that watch asks for. `start` and
@@ -191,12 +190,14 @@ class RunKeeper:
         # The name bears our pid: the next keeper removes what a dead one has left.
         name = f"{os.getpid()}-{order.run_id}"
         self.groups = [Path(parent, name) for parent in self.machine.cgroups]
+        # Where strace could not look into processes otherwise.
+        self.user_namespace = CLONE_NEWUSER if self.is_root and self.machine.own_user else 0
         self.child: Child | None = None
         self.jail: Child | None = None
         self.number = -1  # of the last jail
         self.refusals = 0
 
-    # Make the cgroups and fork the run keeper. Raises OSError.
+    # Make the cgroups and fork the run keeper, or leave nothing. Raises OSError.
     def start(self, errors: int = 2) -> Child:
         # What the run writes to its scratch is memory, too.
         memory_bytes = (self.settings.rlimit_as_mb << 20) + self.disk_bytes
@@ -204,17 +205,20 @@ class RunKeeper:
         limits |= {"memory.limit_in_bytes": memory_bytes, "memory.max": memory_bytes}
         if self.settings.enable_cgroup_pids_limit:
             limits["pids.max"] = self.settings.cgroup_pids_max + OWN_PIDS
-        for group in self.groups:
-            group.mkdir()
-            for name, value in limits.items():
-                if (group / name).exists():
-                    (group / name).write_text(str(value))
-        namespaces = CLONE_NEWNS | CLONE_NEWIPC | (0 if self.is_root else CLONE_NEWUSER)
-        self.child = spawn(namespaces, self.run, errors)
-        self.stream.close()
-        if not self.is_root:
-            Path(f"/proc/{self.child.pid}/setgroups").write_text("deny")
-            self.map_ids(self.child.pid)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.bury)
+            for group in self.groups:
+                group.mkdir()
+                for name, value in limits.items():
+                    if (group / name).exists():
+                        (group / name).write_text(str(value))
+            namespaces = CLONE_NEWNS | CLONE_NEWIPC | (0 if self.is_root else CLONE_NEWUSER)
+            self.child = spawn(namespaces, self.run, errors)
+            self.stream.close()
+            if not self.is_root:
+                Path(f"/proc/{self.child.pid}/setgroups").write_text("deny")
+                self.map_ids(self.child.pid)
+            undo.pop_all()
         return self.child
 
     # End the run keeper, if it has not ended, and remove the cgroups.
@@ -228,6 +232,7 @@ class RunKeeper:
             while group.exists() and time.monotonic() < end:
                 with contextlib.suppress(OSError):
                     group.rmdir()
+                time.sleep(TICK_SEC)
 
     # Give a process, which waits for that, the ids of its user namespace: an ordinary user is
     # number 0 there; for root those that are needed are as they are.
@@ -247,7 +252,7 @@ class RunKeeper:
         # 1.
         signal.alarm(self.settings.run_budget_sec + orders.GRACE_SEC)
         check(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "making mounts private")
-        if self.is_root and self.machine.own_user:
+        if self.user_namespace:
             mount_proc()
         # 2.
         inodes = orders.MAX_INODES + orders.SPARE_INODES
@@ -263,9 +268,8 @@ class RunKeeper:
         control.close()
         # 4.
         self.attend(child)
-        for left in (self.jail, child):
-            if left:
-                left.end()
+        for left in filter(None, (self.jail, child)):
+            left.end()
 
     # Become watch: without power, and with no descriptor but its own. It may not be allowed to walk
     # to the scratch and the cache: it stands in the one and has a descriptor of the other.
@@ -315,10 +319,13 @@ class RunKeeper:
     def take_request(self, packet: bytes) -> None:
         try:
             request = orders.parse_request(packet)
-            if isinstance(request, Kill):
-                self.kill_jail(request.jail)
-            else:
+            if isinstance(request, Start):
                 self.start_jail(request)
+            elif request.jail > self.number:
+                raise OrderError("a jail that was not started", request.jail)
+            # To kill is harmless whoever asks: it is a jail of this run. It may just have ended.
+            elif self.jail and request.jail == self.number:
+                os.kill(self.jail.pid, signal.SIGKILL)
         except OrderError as error:
             log(f"run {self.order.run_id}: refused: {error.args[0]}")
             self.refusals += 1
@@ -332,13 +339,6 @@ class RunKeeper:
                 self.jail.end()
             self.jail = None
             self.answer(Answer(self.number, True, error=str(error)))
-
-    # Harmless whoever asks: it is a jail of this run. It may just have ended.
-    def kill_jail(self, jail: int) -> None:
-        if jail > self.number:
-            raise OrderError("a jail that was not started", jail)
-        if self.jail and jail == self.number:
-            os.kill(self.jail.pid, signal.SIGKILL)
 
     # Harmless whoever asks: one jail at a time, orders.MAX_JAILS in all, within the run's cgroups
     # and scratch; words and variables are seen in the jail alone.
@@ -365,11 +365,9 @@ class RunKeeper:
         near, far = [ends[0] for ends in pipes], [ends[1] for ends in pipes]
         near += [os.open(fifo, os.O_RDWR | os.O_NONBLOCK), *network]
         # 3.
-        namespaces = CLONE_NEWPID | CLONE_NEWNS
-        if self.is_root and self.machine.own_user:
-            namespaces |= CLONE_NEWUSER
+        namespaces = CLONE_NEWPID | CLONE_NEWNS | self.user_namespace
         self.jail = spawn(namespaces, lambda _: self.be_jail(request, *far), far[2])
-        if namespaces & CLONE_NEWUSER:
+        if self.user_namespace:
             self.map_ids(self.jail.pid)
         # 4.
         self.answer(Answer(request.jail, False), near)

