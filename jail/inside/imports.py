@@ -2,8 +2,9 @@
 standard library or the interpreter's own modules hide.
 
 Arguments, after those of Jobs: the file for what is told, the site-packages of the installation,
-as whom (see victims.py), then names, several to a word with commas between, or a word `@FILE` for
-a file of them, a name a line: `pkg.module`, or `pkg.module:attribute` for an entry point.
+as whom (see victims.py), then names: `pkg.module`, or `pkg.module:attribute` for an entry point.
+Several share a word as `a,b`, or as `pkg.>a,b` for pkg.a and pkg.b; `@FILE` is a file of names, one
+a line.
 """
 
 import importlib
@@ -40,7 +41,8 @@ def read_names(words: Sequence[str]) -> list[str]:
             with open(word[1:], encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
                 names += file.read().splitlines()
         else:
-            names += word.split(",")
+            head, mark, rest = word.rpartition(">")
+            names += [f"{head}{name}" for name in (rest if mark else word).split(",")]
     return [name for name in dict.fromkeys(names) if name]
 
 

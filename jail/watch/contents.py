@@ -1,0 +1,283 @@
+"""What an installed distribution has that can be run: modules, scripts, programs, entry points.
+
+Pure functions on hostile text: METADATA, RECORD and entry_points.txt. Paths are relative to the
+prefix of the installation, `lib/python3.11/site-packages/six.py` say.
+"""
+
+import csv
+import posixpath
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+MAX_RECORD_PATHS = 200_000
+MAX_MODULES = 20_000  # as many as the worker in the jail takes
+MAX_MODULE_CHARS = 300
+MAX_ENTRY_POINTS = 2_000
+MAX_PACKED_BYTES = 80 << 10  # of a packet of at most orders.MAX_PACKET_BYTES
+MAX_PACKED_WORD_BYTES = 4000
+MAX_PACKED_WORDS = 550
+
+# `lib/python3.11/site-packages/s06-evil-1.0.dist-info/METADATA`; the folder may be spelled as it
+# likes.
+METADATA_PATH = re.compile(r"(lib(?:64)?/python3\.\d+/site-packages)/([^/]+)\.dist-info/METADATA")
+# `Name: s06_evil`, a line of METADATA before the first blank one.
+NAME_LINE = re.compile(r"Name:\s*([A-Za-z0-9._-]{1,200})\s*", re.ASCII | re.IGNORECASE)
+# The folder of the metadata without its ending: `s06-evil-1.0`, a name and a version.
+FOLDER_NAME = re.compile(r"(.+?)-\d[^-]*")
+# `pkg/sub/__init__.py`, `pkg/fast.cpython-311-x86_64-linux-gnu.so`, `pkg/fast.abi3.so`
+MODULE_PATH = re.compile(
+    r"((?:[^/.]+/)*[^/.]+)(?:\.pyc?|(?:\.cpython-3\d+[a-z0-9_-]*|\.abi3)?\.so)", re.ASCII
+)
+# `[console_scripts]`
+GROUP_LINE = re.compile(r"\s*\[([^\]]{1,200})\]\s*")
+# `black = black:patched_main [extra]`; of a plug-in the attribute may be missing.
+ENTRY_LINE = re.compile(
+    r"\s*([^=\s][^=]{0,200}?)\s*=\s*([^\W\d][\w.]{0,200}(?:\s*:\s*[^\W\d][\w.]{0,200})?)\s*(?:\[.*)?"
+)
+SCRIPT_GROUPS = ("console_scripts", "gui_scripts")
+TEST_PARTS = {"test", "tests", "testing", "conftest", "benchmarks", "examples"}
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """`target` is module:attribute, or a module."""
+
+    group: str
+    name: str
+    target: str
+
+
+@dataclass
+class Contents:
+    """What a distribution has.
+
+    `first` are the shallowest modules with code, which people import; `others` all that are left,
+    tests last. `mains` can be run by `python -m`. `programs` are files below bin/ that no entry
+    point stands for. `missing` is in RECORD and not there.
+    """
+
+    listed: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    first: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    mains: list[str] = field(default_factory=list)
+    scripts: list[EntryPoint] = field(default_factory=list)
+    plugins: list[EntryPoint] = field(default_factory=list)
+    programs: list[str] = field(default_factory=list)
+    left_out: int = 0  # modules beyond the bounds
+
+
+def plain_project(name: str) -> str:
+    """A project's name in its one form (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def parse_name(metadata: str) -> str | None:
+    """The project's name that METADATA has, in its one form.
+
+    >>> parse_name("Metadata-Version: 2.1\\nName: s06_evil\\nVersion: 1.0\\n\\nName: other")
+    's06-evil'
+    """
+    for line in metadata.splitlines():
+        if not line:
+            break
+        match = NAME_LINE.fullmatch(line)
+        if match:
+            return plain_project(match[1])
+    return None
+
+
+def metadata_folders(
+    files: Iterable[str], read: Callable[[str], str], project: str
+) -> list[tuple[str, str]]:
+    """The folders that say they are the metadata of `project`, by METADATA or by their own name.
+
+    Args:
+        files: all that there are below the prefix.
+        read: the text of one of them.
+
+    Returns:
+        for each the site-packages that it lies in, and its own path.
+    """
+    found = []
+    for path in files:
+        match = METADATA_PATH.fullmatch(path)
+        if not match:
+            continue
+        named = FOLDER_NAME.fullmatch(match[2])
+        names = {parse_name(read(path)), plain_project(named[1] if named else match[2])}
+        if project in names:
+            found.append((match[1], posixpath.dirname(path)))
+    return found
+
+
+def parse_record(text: str, site: str) -> list[str]:
+    """The paths that a RECORD lists, in order; what leads out of the prefix is left out.
+
+    >>> parse_record("six.py,sha256=x,1\\n../../../bin/six,,\\n../../../../etc/x,,", "lib/py/site")
+    ['lib/py/site/six.py', 'bin/six']
+    """
+    paths: dict[str, None] = {}
+    try:
+        for row in csv.reader(text.splitlines()):
+            path = posixpath.normpath(posixpath.join(site, row[0])) if row and row[0] else ""
+            if path and not path.startswith(("/", "../")) and path not in (".", ".."):
+                paths[path] = None
+            if len(paths) >= MAX_RECORD_PATHS:
+                break
+    except csv.Error:  # a field of more than 128 KiB, say: what came before it counts
+        pass
+    return [*paths]
+
+
+def module_name(path: str) -> str | None:
+    """The module that a path below site-packages is, None if nobody can import it.
+
+    >>> [module_name(path) for path in ("a/__init__.py", "a/b.abi3.so", "a/x-y.py")]
+    ['a', 'a.b', None]
+    """
+    match = MODULE_PATH.fullmatch(path) if len(path) <= MAX_MODULE_CHARS else None
+    parts = match[1].split("/") if match else []
+    if len(parts) > 1 and parts[-1] == "__init__":
+        parts.pop()
+    if not parts or "__pycache__" in parts or not all(part.isidentifier() for part in parts):
+        return None
+    return ".".join(parts)
+
+
+def is_test(module: str) -> bool:
+    """Whether a module is part of what a package brings to be tested or shown with."""
+    parts = module.split(".")
+    return not TEST_PARTS.isdisjoint(parts) or parts[-1].startswith("test_")
+
+
+def shallowest(modules: Collection[str]) -> list[str]:
+    """Those with no package above them that has code of its own: of a namespace package each part.
+
+    >>> shallowest(["six", "s.client", "s.client.api"])
+    ['six', 's.client']
+    """
+    there = set(modules)
+    found = []
+    for module in modules:
+        parts = module.split(".")
+        above = (".".join(parts[:depth]) for depth in range(1, len(parts)))
+        if there.isdisjoint(above):
+            found.append(module)
+    return found
+
+
+def parse_entry_points(text: str) -> list[EntryPoint]:
+    """All entry points, of all groups.
+
+    >>> parse_entry_points("[console_scripts]\\ngo = a.b:main [x]\\n[pytest11]\\np = a.plug\\n")[1]
+    EntryPoint(group='pytest11', name='p', target='a.plug')
+    """
+    found: dict[tuple[str, str], EntryPoint] = {}
+    group = ""
+    for line in text.splitlines():
+        heading = GROUP_LINE.fullmatch(line)
+        if heading:
+            group = heading[1].strip()
+            continue
+        match = None if line.lstrip().startswith(("#", ";")) else ENTRY_LINE.fullmatch(line)
+        if match and group and len(found) < MAX_ENTRY_POINTS:
+            target = re.sub(r"\s", "", match[2])
+            found[group, match[1]] = EntryPoint(group, match[1], target)
+    return [*found.values()]
+
+
+def read_contents(files: Collection[str], read: Callable[[str], str], project: str) -> Contents:
+    """What `project` has of the files that are there.
+
+    Args:
+        files: all paths below the prefix.
+        read: the text of one of them, "" if it cannot be read.
+        project: its name in its one form.
+    """
+    there = set(files)
+    contents = Contents()
+    modules: set[str] = set()
+    entries: list[EntryPoint] = []
+    for site, folder in metadata_folders(files, read, project):
+        listed = parse_record(read(f"{folder}/RECORD"), site)
+        contents.listed += [path for path in listed if path in there]
+        contents.missing += [path for path in listed if path not in there]
+        entries += parse_entry_points(read(f"{folder}/entry_points.txt"))
+        named = (
+            module_name(path.removeprefix(f"{site}/"))
+            for path in contents.listed
+            if path.startswith(f"{site}/")
+        )
+        modules |= {name for name in named if name}
+    sort_modules(contents, modules, project)
+    contents.scripts = [entry for entry in entries if entry.group in SCRIPT_GROUPS]
+    contents.plugins = [entry for entry in entries if entry.group not in SCRIPT_GROUPS]
+    contents.scripts.sort(key=lambda entry: (plain_project(entry.name) != project, entry.name))
+    made_by_pip = {f"bin/{entry.name}" for entry in contents.scripts}
+    contents.programs = [
+        path
+        for path in contents.listed
+        if posixpath.dirname(path) == "bin" and path not in made_by_pip
+    ]
+    return contents
+
+
+def sort_modules(contents: Contents, modules: set[str], project: str) -> None:
+    """Those that people import, those that are run by `python -m`, and the rest, tests last."""
+
+    def rank(module: str) -> tuple[bool, bool, int, str]:
+        unlike = plain_project(module.replace(".", "-")) != project
+        return is_test(module), unlike, module.count("."), module
+
+    is_main = {module for module in modules if module.rpartition(".")[2] == "__main__"}
+    ranked = sorted(modules - is_main, key=rank)
+    contents.first = shallowest(ranked)
+    first = set(contents.first)
+    others = [module for module in ranked if module not in first]
+    contents.others = others[:MAX_MODULES]
+    contents.left_out = len(others) - len(contents.others)
+    packages = {module.removesuffix("__main__").rstrip(".") for module in is_main}
+    contents.mains = sorted(packages - {""}, key=rank)
+
+
+def pack_names(names: Iterable[str]) -> tuple[list[str], int]:
+    """Words for the worker in the jail: names with what they have in common said once.
+
+    >>> pack_names(["s.api", "s.web", "six", "s.plug:Plug"])
+    (['s.>api,web', 'six,s.plug:Plug'], 0)
+
+    Returns:
+        the words, and how many names there was no room for.
+    """
+    words: list[str] = []
+    word_start, size_bytes, left_out = None, 0, 0
+    for start, text in cut_names([*names]):
+        grown = f"{words[-1]},{text}" if words and start == word_start else ""
+        has_room = bool(grown) and len(grown.encode()) <= MAX_PACKED_WORD_BYTES
+        more_bytes = len(text.encode()) + (1 if has_room else len(start.encode()))
+        is_one_too_many = not has_room and len(words) >= MAX_PACKED_WORDS
+        if size_bytes + more_bytes > MAX_PACKED_BYTES or is_one_too_many:
+            left_out += 1
+            continue
+        size_bytes += more_bytes
+        if has_room:
+            words[-1] = grown
+        else:
+            words.append(start + text)
+            word_start = start
+    return words, left_out
+
+
+def cut_names(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each name as a start, `pkg.>`, which it shares with the one before or after it, and the rest;
+    what shares nothing has an empty start.
+    """
+    starts = ["" if ":" in name else name.rpartition(".")[0] for name in names]
+    for number, name in enumerate(names):
+        start = starts[number]
+        if start and start in starts[max(number - 1, 0) : number] + starts[number + 1 : number + 2]:
+            yield f"{start}.>", name[len(start) + 1 :]
+        else:
+            yield "", name
