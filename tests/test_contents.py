@@ -6,15 +6,15 @@ import pytest
 
 from jail.watch import contents
 from jail.watch.contents import (
-    MAX_PACKED_BYTES,
-    MAX_PACKED_WORD_BYTES,
-    MAX_PACKED_WORDS,
+    MAX_NAMES_BYTES,
+    MAX_NAMES_WORD_BYTES,
+    MAX_NAMES_WORDS,
     Contents,
     EntryPoint,
     module_name,
     pack_names,
     parse_entry_points,
-    parse_name,
+    parse_project,
     parse_record,
     read_contents,
 )
@@ -83,7 +83,7 @@ def test_the_metadata_is_found_however_its_folder_is_spelled(folder: str, name: 
 
 
 def test_a_name_in_the_description_is_no_name() -> None:
-    assert parse_name("Version: 1\n\nName: evil\n") is None
+    assert parse_project("Version: 1\n\nName: evil\n") is None
 
 
 def test_what_record_lists_and_is_not_there_is_found() -> None:
@@ -173,14 +173,14 @@ def unpacked(words: list[str]) -> list[str]:
 def test_packed_names_are_the_same_when_they_are_read(names: list[str]) -> None:
     words, left_out = pack_names(names)
     assert (unpacked(words), left_out) == (names, 0)
-    assert all(len(word.encode()) <= MAX_PACKED_WORD_BYTES for word in words)
-    assert len(words) <= MAX_PACKED_WORDS
+    assert all(len(word.encode()) <= MAX_NAMES_WORD_BYTES for word in words)
+    assert len(words) <= MAX_NAMES_WORDS
 
 
 def test_names_that_do_not_fit_are_counted() -> None:
     names = [f"package{number}.with.a.long.name.{'x' * 200}" for number in range(3000)]
     words, left_out = pack_names(names)
-    assert sum(len(word) for word in words) <= MAX_PACKED_BYTES
+    assert sum(len(word) for word in words) <= MAX_NAMES_BYTES
     assert len(unpacked(words)) + left_out == 3000 and left_out > 0
 
 

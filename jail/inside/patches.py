@@ -15,7 +15,7 @@ from jail.inside.ending import Teller
 # Asked of a new import hook: one that answers to these, and not only to names of its own, may
 # change what others import.
 KNOWN_NAMES = ("json", "ssl", "subprocess", "requests", "urllib3", "eth_account", "solana", "boto3")
-MAX_TOLD = 50
+MAX_TOLD_PATCHES = 50
 
 
 def own_files(names: Collection[str], site: str) -> set[str]:
@@ -84,7 +84,7 @@ class Originals:
         for hook in [*sys.meta_path, *sys.path_hooks]:
             if not any(hook is known for known in self.hooks):
                 self.tell_hook(hook, teller)
-        for what, value in [*self.replaced(mine)][:MAX_TOLD]:
+        for what, value in [*self.replaced(mine)][:MAX_TOLD_PATCHES]:
             code = code_of(value)
             if code:
                 teller.tell("patched", what, at=f"{code.co_filename}:{code.co_firstlineno}")

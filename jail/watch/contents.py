@@ -14,9 +14,9 @@ MAX_RECORD_PATHS = 200_000
 MAX_MODULES = 20_000  # as many as the worker in the jail takes
 MAX_MODULE_CHARS = 300
 MAX_ENTRY_POINTS = 2_000
-MAX_PACKED_BYTES = 80 << 10  # of a packet of at most orders.MAX_PACKET_BYTES
-MAX_PACKED_WORD_BYTES = 4000
-MAX_PACKED_WORDS = 550
+MAX_NAMES_BYTES = 80 << 10  # of a packet of at most orders.MAX_PACKET_BYTES
+MAX_NAMES_WORD_BYTES = 4000
+MAX_NAMES_WORDS = 550
 
 # `lib/python3.11/site-packages/s06-evil-1.0.dist-info/METADATA`; the folder may be spelled as it
 # likes.
@@ -73,10 +73,10 @@ def plain_project(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def parse_name(metadata: str) -> str | None:
+def parse_project(metadata: str) -> str | None:
     """The project's name that METADATA has, in its one form.
 
-    >>> parse_name("Metadata-Version: 2.1\\nName: s06_evil\\nVersion: 1.0\\n\\nName: other")
+    >>> parse_project("Metadata-Version: 2.1\\nName: s06_evil\\nVersion: 1.0\\n\\nName: other")
     's06-evil'
     """
     for line in metadata.splitlines():
@@ -106,7 +106,7 @@ def metadata_folders(
         if not match:
             continue
         named = FOLDER_NAME.fullmatch(match[2])
-        names = {parse_name(read(path)), plain_project(named[1] if named else match[2])}
+        names = {parse_project(read(path)), plain_project(named[1] if named else match[2])}
         if project in names:
             found.append((match[1], posixpath.dirname(path)))
     return found
@@ -255,10 +255,10 @@ def pack_names(names: Iterable[str]) -> tuple[list[str], int]:
     word_start, size_bytes, left_out = None, 0, 0
     for start, text in cut_names([*names]):
         grown = f"{words[-1]},{text}" if words and start == word_start else ""
-        has_room = bool(grown) and len(grown.encode()) <= MAX_PACKED_WORD_BYTES
+        has_room = bool(grown) and len(grown.encode()) <= MAX_NAMES_WORD_BYTES
         more_bytes = len(text.encode()) + (1 if has_room else len(start.encode()))
-        is_one_too_many = not has_room and len(words) >= MAX_PACKED_WORDS
-        if size_bytes + more_bytes > MAX_PACKED_BYTES or is_one_too_many:
+        is_one_too_many = not has_room and len(words) >= MAX_NAMES_WORDS
+        if size_bytes + more_bytes > MAX_NAMES_BYTES or is_one_too_many:
             left_out += 1
             continue
         size_bytes += more_bytes
