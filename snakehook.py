@@ -527,8 +527,9 @@ def fit_state_dir(folder: Path, user: int, group: int) -> None:
     Raises OSError.
     """
     os.chown(folder, 0, group)
-    # Sticky: only its owner may rename or remove a file.
-    folder.chmod(0o1770)
+    # Sticky: only its owner may rename or remove a file. All may pass through: the root of a jail's
+    # user namespace is nobody here.
+    folder.chmod(0o1771)
     # The service's own files are handed to it. Who could write here before may have put something
     # else in their place, or a second name of a file of root's.
     for path in (*folder.glob(LOCK_NAME), *folder.glob(f"{STORE_NAME}*")):

@@ -146,7 +146,7 @@ def test_state_dir_is_made_to_fit(played: Snakehook, home: Path) -> None:
     with playing(played) as service:
         service.finished(service.accept("tiny"))
         found = state.stat()
-        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 65533, 0o1770)
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 65533, 0o1771)
         for path in (state / "lock", *state.glob("snakehook.sqlite*")):
             assert path.stat().st_uid == 65533
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
