@@ -25,10 +25,11 @@ from jail.watch.events import (
     WitnessTampered,
     plain_path,
 )
-from jail.watch.ledger import MANY_FAILURES
+from jail.watch.ledger import MANY_FAILURES, MAX_FAILURES
 from jail.watch.processes import MAX_QUIET, MAX_WAITING_BYTES
 from jail.watch.programs import JAIL_PYTHON, NAMELESS, is_pool_helper
 from jail.watch.python_witness import PythonWitness
+from jail.watch.reaches import MAX_ASKED
 from jail.watch.story import Story
 
 MAIN, CHILD = 101, 102  # the launcher is 100
@@ -650,6 +651,15 @@ def test_hundreds_of_failures_are_told_once(tape: Tape, count: int, told: list[i
         }
 
 
+def test_a_flood_of_other_failures_hides_no_many(tape: Tape) -> None:
+    for port in range(3 * MAX_FAILURES):
+        tape.connect(MAIN, inet("203.0.113.1", port))
+        tape.connect(MAIN, NSCD, MISSING)
+    tape.end(MAIN)
+    (event,) = tape.of(FailedOften)
+    assert event.count == 3 * MAX_FAILURES
+
+
 # --- names and packets ----------------------------------------------------------------------------
 
 
@@ -693,6 +703,15 @@ def test_a_name_that_is_asked_for_elsewhere_is_told_too(tape: Tape) -> None:
     ]
     tape.finish()
     assert [event.name for event in tape.of(NameAsked)] == ["a.exfil.example"]
+
+
+def test_senders_of_questions_are_bounded(tape: Tape) -> None:
+    for number in range(MAX_ASKED + 10):
+        tape.send(MAIN, question(f"n{number}.example"), inet("8.8.8.8", 53), UNREACHABLE)
+    reaches = tape.story.reaches
+    assert len(reaches.asked) == len(reaches.asked_elsewhere) == MAX_ASKED
+    tape.story.finish({"late.example": 1.0})
+    assert tape.of(NameAsked)[-1].name == "late.example"
 
 
 def test_what_is_sent_is_searched_for_bait(tape: Tape) -> None:

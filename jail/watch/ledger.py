@@ -1,4 +1,4 @@
-"""The ledger of one jail: tells each act once, with who did it and whether Python was silent of it."""
+"""The ledger of one jail: tells each act once, with who did it and whether Python was silent."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +21,9 @@ from jail.watch.python_witness import PythonWitness, Said
 Tell = Callable[[Event, float | None], bool]
 
 MANY_FAILURES = 200  # of the same act of one process
-MAX_FAILURES = 1000  # different acts of one process that are counted
+# Different acts of one process that are counted; when they are more, those that happened once give
+# way.
+MAX_FAILURES, MAX_FAILURE_CHARS = 200, 300
 # No failures: it is under way, or will be tried again.
 UNDER_WAY = {"EINPROGRESS", "EAGAIN", "EALREADY", "EINTR", UNFINISHED}
 
@@ -82,8 +84,13 @@ class Ledger:
         """
         if not error or error in UNDER_WAY:
             return
-        if (what, error) in process.failures or len(process.failures) < MAX_FAILURES:
-            process.failures[what, error] += 1
+        key = (what[:MAX_FAILURE_CHARS], error)
+        if key not in process.failures and len(process.failures) >= MAX_FAILURES:
+            rare = [other for other, count in process.failures.items() if count == 1]
+            for other in rare:
+                del process.failures[other]
+        if key in process.failures or len(process.failures) < MAX_FAILURES:
+            process.failures[key] += 1
 
     def tell_failures(self, process: Process) -> None:
         """At a process's end: what it did in vain hundreds of times."""
@@ -91,6 +98,7 @@ class Ledger:
             if count >= MANY_FAILURES:
                 event = FailedOften(what, error, count, self.actor(process))
                 self.tell_once((FailedOften, process.number, what, error), process, event)
+        process.failures.clear()
 
     def tell_file(self, event: FileChanged) -> None:
         """Tell a change of a file, with the place where Python says it opened it."""

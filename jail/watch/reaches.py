@@ -17,7 +17,7 @@ from jail.watch.python_witness import Said, plain_name
 from jail.watch.resolver import MALFORMED, parse_question
 
 MAX_SOCKETS = 200_000
-MAX_ASKED = 10_000  # questions whose sender is known
+MAX_ASKED = 10_000  # senders of questions that are known
 
 RESOLVER = f"127.0.0.1:{DNS_PORT}"
 INDEX = f"127.0.0.1:{INDEX_PORT}"
@@ -38,6 +38,7 @@ class Reaches:
         self.plumbing = {RESOLVER, INDEX} if index else {RESOLVER}
         self.sockets: dict[bytes, Socket] = {}
         self.asked: dict[str, dict[Process, None]] = {}  # names, and who sent them to a resolver
+        self.askers = 0  # among them
         self.asked_elsewhere: dict[str, None] = {}  # names, in questions to another machine
         self.last_asker = STRANGER  # who turned to the resolver last
 
@@ -108,11 +109,13 @@ class Reaches:
 
     def ask(self, process: Process, name: str, elsewhere: bool) -> None:
         """A name was sent to our resolver, which tells it, too, or `elsewhere`."""
-        if name not in self.asked and len(self.asked) >= MAX_ASKED:
-            return
-        self.asked.setdefault(name, {})[process] = None
+        senders = self.asked.setdefault(name, {}) if self.askers < MAX_ASKED else {}
+        if process not in senders:
+            senders[process] = None
+            self.askers += 1
         if elsewhere:
-            self.asked_elsewhere[name] = None
+            if len(self.asked_elsewhere) < MAX_ASKED:
+                self.asked_elsewhere[name] = None
             plain = name.replace(".", "").encode()
             self.bait.search("DNS name", name[:200], plain, self.ledger.actor(process))
 
