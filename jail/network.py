@@ -1,8 +1,8 @@
-"""The network of a jail: a loopback that leads nowhere, and the sockets at which watch answers.
+"""The network of a jail: a loopback that leads nowhere, and the sockets at which watch answers."""
 
-The run keeper calls it in a new network namespace, with the power over that one alone. It takes no
-word from anybody but two choices: no byte of a package, of watch or of the service gets here.
-"""
+# The run keeper calls open_network in a new network namespace, with the power over that one alone.
+# It takes no word from anybody but two choices: no byte of a package, of watch or of the service
+# gets here. OSError is raised where the kernel refuses.
 
 import fcntl
 import os
@@ -41,31 +41,20 @@ KINDS = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
 BACKLOG = 4096
 
 
+# The sockets of DNS; of the index, if the jail may see it; of the decoy internet, if there is one:
+# then the network answers for the whole world, without nft (the program's path) on a few ports.
 def open_network(index: bool, decoy: bool, nft: str | None) -> list[int]:
-    """Make the network, and return its sockets for watch: DNS, the index, the decoy internet.
-
-    Args:
-        index: whether the jail may see the index.
-        decoy: whether the network answers for the whole world.
-        nft: the program's path; without it a few ports stand for all.
-
-    Raises:
-        OSError: the kernel refuses.
-    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         up = b"lo".ljust(16, b"\0") + IFF_UP.to_bytes(16, "little")
         fcntl.ioctl(control, SIOCSIFFLAGS, up)
-    if decoy:
-        sockets = open_world(nft)
-    else:
-        sockets = [stand_at(socket.AF_INET, kind, "127.0.0.1", DNS_PORT) for kind in KINDS]
-    if index:
-        sockets.append(stand_at(socket.AF_INET, socket.SOCK_STREAM, "127.0.0.1", INDEX_PORT))
+    near = [(kind, DNS_PORT) for kind in KINDS if not decoy]
+    near += [(socket.SOCK_STREAM, INDEX_PORT)] if index else []
+    sockets = open_world(nft) if decoy else []
+    sockets += [stand_at(socket.AF_INET, kind, "127.0.0.1", port) for kind, port in near]
     return [held.detach() for held in sockets]
 
 
 def open_world(nft: str | None) -> list[socket.socket]:
-    """Let this namespace answer for the whole world. Raises OSError."""
     address = socket.inet_pton(socket.AF_INET, JAIL_ADDRESS)
     about = struct.pack("=BBBBI", socket.AF_INET, 24, 0, 0, LOOPBACK)
     rtnetlink(RTM_NEWADDR, about, {IFA_LOCAL: address})
@@ -86,8 +75,8 @@ def open_world(nft: str | None) -> list[socket.socket]:
     return sockets + [stand_at(*kind, "", port) for kind in kinds for port in DECOY_PORTS]
 
 
+# A socket for what the jail sends to `host`, "" being every address.
 def stand_at(family: int, kind: int, host: str, port: int) -> socket.socket:
-    """A socket for what the jail sends to `host`, "" being every address. Raises OSError."""
     listener = socket.socket(family, kind)
     level, options = OPTIONS[family]
     for option in options:
@@ -98,8 +87,8 @@ def stand_at(family: int, kind: int, host: str, port: int) -> socket.socket:
     return listener
 
 
+# Have the kernel add an address or a route.
 def rtnetlink(kind: int, body: bytes, attributes: dict[int, bytes]) -> None:
-    """Have the kernel add an address or a route. Raises OSError."""
     for number, value in attributes.items():
         body += struct.pack("=HH", 4 + len(value), number) + value
     head = struct.pack("=IHHII", 16 + len(body), kind, ACK_AND_CREATE, 1, 0)

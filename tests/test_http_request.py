@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from jail.watch.http_request import MAX_HEAD_BYTES, HttpError, HttpRequest, RequestReader
+from jail.watch.http_request import MAX_REQUEST_HEAD_BYTES, HttpError, HttpRequest, RequestReader
 
 POST = b"POST /up?a=1 HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = (
@@ -92,7 +92,7 @@ HEADERS = {
     "NUL": b"X: a\0b",
     "other expectation": b"Expect: magic",
     "too many": b"\r\n".join(b"X: %d" % number for number in range(101)),
-    "too long": b"X: " + b"a" * MAX_HEAD_BYTES,
+    "too long": b"X: " + b"a" * MAX_REQUEST_HEAD_BYTES,
 }
 
 
@@ -151,7 +151,7 @@ def test_a_head_that_drips_takes_bounded_time() -> None:
     reader = RequestReader()
     start = time.process_time()
     with pytest.raises(HttpError):
-        for _ in range(MAX_HEAD_BYTES + 1):
+        for _ in range(MAX_REQUEST_HEAD_BYTES + 1):
             reader.take(b"a")
             reader.next_request()
     assert time.process_time() - start < 2

@@ -42,7 +42,9 @@ def test_what_was_served_is_found_where_it_runs_or_is_kept() -> None:
     script = text(SHELL_OR_PYTHON, mark).decode()
     ran = stages.of_event(Exec("/bin/true", ("/bin/true", mark), None, Actor(9, "sh", "x.py:1")))
     given = stages.of_event(Exec("/bin/sh", ("sh", "-c", script), None, CURL))
-    code = stages.of_event(Code("0" * 64, len(script), "x.py:2", False, script))
+    source = Code("0" * 64, len(script), "x.py:2", False, script)
+    code = SecondStages(marks).of_event(source)
+    assert stages.of_event(source) is None
     file = FileChanged("/home/dev/x", Change.CREATED, 9, "x.py:3")
     kept = stages.of_file(file, script.encode())
     found = [ran, given, code, kept]

@@ -173,7 +173,7 @@ def package_page(asked: Asked) -> Given:
 
 
 @dataclass(frozen=True)
-class Service:
+class WellKnown:
     """Requests to hosts and paths that match are answered by `make`."""
 
     host: str
@@ -193,20 +193,20 @@ LINES = r"(?:.*\.)?(?:transfer\.sh|0x0\.st|bashupload\.com|catbox\.moe|temp\.sh|
 STORES = r"(?:.*\.)?(?:file\.io|gofile\.io|anonfiles\.com|tmpfiles\.org|pixeldrain\.com)"
 METADATA = r"169\.254\.[0-9.]+|100\.100\.100\.200|fd00:ec2::254|metadata(?:\..*)?"
 ROWS = (
-    Service(METADATA, ".*", refuse),
-    Service(".*", r"/(?:latest/(?:meta-data|api/token|user-data)|computemetadata/).*", refuse),
-    Service(WHEREABOUTS, ".*", whereabouts),
-    Service(r"httpbin\.org", "/ip", whereabouts),
-    Service(ADDRESS_HOSTS, ".*", public_address),
-    Service(r"(?:.*\.)?discord(?:app)?\.com", r"/api(?:/v[0-9]+)?/webhooks/.*", discord_webhook),
-    Service(r"(?:.*\.)?discord(?:app)?\.com", "/api/.*", discord),
-    Service(r"api\.telegram\.org", "/bot.*", telegram),
-    Service(r"hooks\.slack\.com", ".*", lambda asked: Given(200, PLAIN_TYPE, b"ok")),
-    Service(r"api\.github\.com", ".*", github),
-    Service(".*", r".*/info/refs", refuse),
-    Service(LINES, ".*", uploaded),
-    Service(STORES, ".*", stored),
-    Service(".*", r"/pypi/[^/]+/(?:[^/]+/)?json", package_page),
+    WellKnown(METADATA, ".*", refuse),
+    WellKnown(".*", r"/(?:latest/(?:meta-data|api/token|user-data)|computemetadata/).*", refuse),
+    WellKnown(WHEREABOUTS, ".*", whereabouts),
+    WellKnown(r"httpbin\.org", "/ip", whereabouts),
+    WellKnown(ADDRESS_HOSTS, ".*", public_address),
+    WellKnown(r"(?:.*\.)?discord(?:app)?\.com", r"/api(?:/v[0-9]+)?/webhooks/.*", discord_webhook),
+    WellKnown(r"(?:.*\.)?discord(?:app)?\.com", "/api/.*", discord),
+    WellKnown(r"api\.telegram\.org", "/bot.*", telegram),
+    WellKnown(r"hooks\.slack\.com", ".*", lambda asked: Given(200, PLAIN_TYPE, b"ok")),
+    WellKnown(r"api\.github\.com", ".*", github),
+    WellKnown(".*", r".*/info/refs", refuse),
+    WellKnown(LINES, ".*", uploaded),
+    WellKnown(STORES, ".*", stored),
+    WellKnown(".*", r"/pypi/[^/]+/(?:[^/]+/)?json", package_page),
 )
 
 

@@ -22,12 +22,14 @@ from jail.watch.world import Traffic, World, unix_sec
 from jail.watch.world_events import Conversation, Reply, Speaker, WorldEvent
 
 MAX_OPEN = 128  # connections; the one that was silent for longest makes room for a new one
+MAX_WAITING = 1024  # connections that nobody has accepted yet
+WAITING_BYTES = 64 << 10  # of a connection, until they are read
 MAX_FLOWS = 500  # of datagrams
 MAX_ACCEPTED = 64  # before others have their turn
 MAX_DATAGRAMS = 64
 MAX_DATAGRAM_BYTES = 64 << 10
 MAX_LAST_ROUNDS = 64  # at the end, for what still lies in a socket
-TICK_SEC = 0.25
+ROUND_SEC = 0.25
 # Levels and types of the control messages that say where a datagram was sent to, and at which byte
 # of `02 00  00 35  08 08 08 08` and `0a 00  01 bb  <flow>  <16 bytes>` the address begins.
 ORIGINAL_TARGET = {(socket.SOL_IP, 20): (4, 4), (socket.IPPROTO_IPV6, 74): (8, 16)}
@@ -78,12 +80,16 @@ class Decoy:
         """The loop."""
         for listener in self.sockets:
             listener.setblocking(False)
+            if listener.type == socket.SOCK_STREAM:
+                # What waits in the kernel takes memory, too; each connection has this from here.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WAITING_BYTES)
+                listener.listen(MAX_WAITING)
             self.selector.register(listener, selectors.EVENT_READ)
         self.selector.register(self.near, selectors.EVENT_READ)
         ticked_sec = time.monotonic()
         is_open = True
         while is_open:
-            for key, mask in self.selector.select(TICK_SEC):
+            for key, mask in self.selector.select(ROUND_SEC):
                 source = key.fileobj
                 if source is self.near:
                     is_open = False
@@ -93,7 +99,7 @@ class Decoy:
                     self.accept(source)
                 elif isinstance(source, socket.socket):
                     self.receive(source)
-            if time.monotonic() - ticked_sec >= TICK_SEC:
+            if time.monotonic() - ticked_sec >= ROUND_SEC:
                 ticked_sec = time.monotonic()
                 self.tick(ticked_sec)
         self.end()
@@ -125,7 +131,7 @@ class Decoy:
                 if self.connections:
                     self.make_room()
                     continue
-                time.sleep(TICK_SEC)
+                time.sleep(ROUND_SEC)
                 return False
             self.welcome(accepted)
         return True

@@ -18,7 +18,7 @@ SOCKET_READ_BYTES = 64 << 10
 MAX_ENDPOINT_BYTES = 100 << 20
 MAX_UNSENT_BYTES = 256 << 10  # beyond it nothing more is read
 SILENCE_SEC = 1.0  # then we speak first
-IDLE_SEC = 5.0
+MAX_SILENT_SEC = 5.0
 MAX_AGE_SEC = 120.0
 DRAIN_SEC = 1.0  # for the rest of what is refused, so that the refusal arrives
 NO_CERTIFICATE_ALERT = b"\x15\x03\x03\x00\x02\x02\x70"  # alert: fatal, unrecognized_name
@@ -211,7 +211,7 @@ class Endpoint:
     def wake(self, now: float) -> None:
         """Greet, or give up."""
         is_drained = self.drained is not None and now >= self.drained
-        if is_drained or now - self.used >= IDLE_SEC or now - self.begun >= MAX_AGE_SEC:
+        if is_drained or now - self.used >= MAX_SILENT_SEC or now - self.begun >= MAX_AGE_SEC:
             self.is_done = True
         elif not self.is_ending and (self.secret is None or self.secret.is_agreed):
             greeting = b"" if self.hello else self.talk.greet()

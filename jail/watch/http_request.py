@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 from jail.watch.sink import Sink
 
-MAX_HEAD_BYTES = 64 << 10
+MAX_REQUEST_HEAD_BYTES = 64 << 10
 MAX_HEADERS = 100
 MAX_CHUNKS = 100_000
 MAX_CHUNK_LINE_BYTES = 256
@@ -137,7 +137,7 @@ class RequestReader:
         size_bytes = end if end >= 0 else len(self.buffer)
         if LONE_LINE_END.search(self.buffer, max(0, start - 1), size_bytes):
             raise HttpError(400, "a line that ends in an unusual way")
-        if size_bytes > MAX_HEAD_BYTES:
+        if size_bytes > MAX_REQUEST_HEAD_BYTES:
             raise HttpError(431, "a head that is too large")
         if end < 0:
             self.searched_bytes = len(self.buffer)

@@ -23,7 +23,6 @@ from jail.watch.world_events import (
 
 MAX_SUBJECT_CHARS = 300
 MAX_TOLD = 500  # of a run: one for each URL, way and subject
-MAX_FILE_BYTES_SEARCHED = 1 << 20  # of a file, for a mark
 Told = tuple[float, WorldEvent]
 
 
@@ -77,7 +76,7 @@ class SecondStages:
         """What a changed file says of it.
 
         Args:
-            start: the first MAX_FILE_BYTES_SEARCHED bytes of the file.
+            start: the first bytes of the file.
         """
         url = self.marks.find(start)
         return self.tell(url, Kept.FILE, event.path, event.place, event.actor)
@@ -91,7 +90,8 @@ class SecondStages:
     ) -> RemoteCode | None:
         if url is None or len(self.known) >= MAX_TOLD:
             return None
-        key = (url, kept, subject[:MAX_SUBJECT_CHARS])
+        # That it ran is one fact, whichever witness saw it first.
+        key = (url, kept, "" if kept == Kept.EXECUTED else subject[:MAX_SUBJECT_CHARS])
         if key in self.known:
             return None
         self.known.add(key)

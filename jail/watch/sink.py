@@ -5,7 +5,7 @@ import hashlib
 from jail.watch.world_events import Payload
 from jail.watch.wrappings import is_text
 
-MAX_SEARCHED_BYTES = 1 << 20  # kept to be searched
+MAX_START_BYTES = 1 << 20  # kept to be searched
 # Shown of what is not text: every byte takes four characters.
 MAX_BINARY_TEXT_BYTES = 4 << 10
 
@@ -21,7 +21,7 @@ class Sink:
     def take(self, data: bytes | bytearray | memoryview) -> None:
         self.size_bytes += len(data)
         self.digest.update(data)
-        room_bytes = MAX_SEARCHED_BYTES - len(self.start)
+        room_bytes = MAX_START_BYTES - len(self.start)
         if room_bytes > 0:
             self.start += data[:room_bytes]
 

@@ -17,7 +17,7 @@ from jail.watch.dialogs import Dialog, Protocol, protocol_of
 from jail.watch.events import MAX_TEXT_CHARS, Net
 from jail.watch.http_request import HttpError, HttpRequest, RequestReader
 from jail.watch.payload import Carried
-from jail.watch.sink import MAX_SEARCHED_BYTES, Sink
+from jail.watch.sink import MAX_START_BYTES, Sink
 from jail.watch.world import Traffic, unix_sec
 from jail.watch.world_events import Conversation, Reply, Request, Speaker, Tls
 from jail.watch.wrappings import unpack_deflate, unpack_gzip, unpack_zlib
@@ -267,7 +267,7 @@ def decoded_body(request: HttpRequest) -> bytes | None:
     unpackers = {"gzip": [unpack_gzip], "deflate": [unpack_zlib, unpack_deflate]}
     for unpack in unpackers.get(coding.removeprefix("x-"), []):
         try:
-            return unpack(bytes(request.body.start))[:MAX_SEARCHED_BYTES]
+            return unpack(bytes(request.body.start))[:MAX_START_BYTES]
         except zlib.error:
             continue
     return None

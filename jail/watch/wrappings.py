@@ -21,7 +21,7 @@ MAX_LAYERS = 120
 MAX_LAYER_BYTES = 1 << 20  # of any one layer; what it has beyond is not looked at
 MAX_ALL_BYTES = 4 << 20  # of all layers of a payload
 MIN_LAYER_BYTES = 8
-MAX_DEPTH = 6
+MAX_LAYERS_DEEP = 6
 MAX_RUNS = 40  # of text that looks encoded, in one layer
 MAX_MEMBERS = 40  # of archives, in one layer
 MAX_STREAMS = 4  # compressed, of each kind, in one layer
@@ -226,7 +226,7 @@ def unwrap(payload: bytes) -> Iterator[Layer]:
     # The list grows while it is walked through.
     for data, depth in waiting:
         is_last = True
-        for found in unwrap_once(data) if depth < MAX_DEPTH else ():
+        for found in unwrap_once(data) if depth < MAX_LAYERS_DEEP else ():
             layer = found[: min(MAX_LAYER_BYTES, left_bytes)]
             if len(layer) < MIN_LAYER_BYTES or layer in seen:
                 continue
