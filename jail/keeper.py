@@ -50,7 +50,7 @@ MS_STRICTATIME, KEYCTL_JOIN_SESSION_KEYRING = 1 << 24, 1
 SYS_CLONE, SYS_KEYCTL = (220, 219) if os.uname().machine == "aarch64" else (56, 250)
 # A line of the log; refused requests until a run ends; descriptors with a packet, where the kernel
 # closes what is more.
-MAX_LOG_CHARS, MAX_REFUSALS, MAX_FDS = 500, 50, 8
+MAX_LOG_LINE_CHARS, MAX_REFUSALS, MAX_FDS = 500, 50, 8
 # Until the kernel has seen that the processes of a cgroup are dead.
 BURY_SEC, TICK_SEC = 2.0, 0.001
 # strace, nsjail and launch.py count, but are not the package's.
@@ -75,7 +75,7 @@ class House(NamedTuple):
 
 # One bounded line, whatever somebody made us quote.
 def log(text: object, fd: int = 2) -> None:
-    os.write(fd, re.sub(r"[^ -~]", "?", f"keeper: {text}")[:MAX_LOG_CHARS].encode() + b"\n")
+    os.write(fd, re.sub(r"[^ -~]", "?", f"keeper: {text}")[:MAX_LOG_LINE_CHARS].encode() + b"\n")
 
 
 # A process that we forked; `fd` is its pidfd.
