@@ -197,7 +197,7 @@ def test_the_denylist_is_not_given_out(jail: Jail, index: Index) -> None:
 def test_a_flood_of_connections_is_bounded(jail: Jail, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway_room, "IDLE_SEC", 60.0)
     with contextlib.ExitStack() as clients:
-        for _ in range(gateway_room.MAX_CONNECTIONS):
+        for _ in range(gateway_room.MAX_CLIENTS):
             clients.enter_context(socket.create_connection(jail.address))
         with socket.create_connection(jail.address, timeout=20) as one_more:
             assert one_more.recv(1) == b""

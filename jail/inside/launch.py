@@ -11,32 +11,32 @@ import sys
 import time
 
 LINGER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
-POLL_SEC = 0.02
+REAP_SEC = 0.02
 # As orders.STARTED: only this folder can be imported from here.
 READY_LINE = b"jail ready\n"
 
 # What a person would type; sys.argv is [name, target, argument ...] when a snippet starts.
 # audit.py has made the target a site directory.
 ENTER = "import sys; target = sys.argv.pop(1); "
-SCRIPT = (
+RUN_SCRIPT = (
     "import importlib, operator; sys.argv.pop(0); "
     "module, _, attr = sys.argv.pop(1).partition(':'); "
     "sys.exit(operator.attrgetter(attr)(importlib.import_module(module))())"
 )
-FILE = (
+RUN_FILE = (
     "import os, runpy; sys.argv.pop(0); sys.argv[0] = os.path.join(target, sys.argv[0]); "
     "sys.path[0] = os.path.dirname(sys.argv[0]); runpy.run_path(sys.argv[0], run_name='__main__')"
 )
-MODULE = (
+RUN_MODULE = (
     "import runpy; sys.argv.pop(0); "
     "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 )
 SNIPPETS = {
     "start": ENTER,
     "import": f"{ENTER}import importlib; importlib.import_module(sys.argv.pop(1))",
-    "script": ENTER + SCRIPT,
-    "file": ENTER + FILE,
-    "module": ENTER + MODULE,
+    "script": ENTER + RUN_SCRIPT,
+    "file": ENTER + RUN_FILE,
+    "module": ENTER + RUN_MODULE,
 }
 
 
@@ -65,7 +65,7 @@ def main() -> int:
         except ChildProcessError:
             break
         if pid == 0:
-            time.sleep(POLL_SEC)
+            time.sleep(REAP_SEC)
     return code if code >= 0 else 128 - code
 
 

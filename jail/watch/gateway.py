@@ -23,7 +23,7 @@ from jail.watch.resolver import close_listener
 from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, PackageCache, Refused, Upstream
 
 MAX_REQUEST_BYTES = 16 << 10  # request line and headers
-MAX_CONNECTIONS = 32  # served at once; more are closed at once
+MAX_CLIENTS = 32  # served at once; more are closed at once
 MAX_KNOWN = 400_000  # files that the pages of a run name
 IDLE_SEC = 60.0
 # Fields of a page's entry that pip looks at, passed on as they are.
@@ -66,7 +66,7 @@ class Gateway:
         self.cache = cache
         self.search = search
         self.tell = tell
-        self.places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self.places = threading.BoundedSemaphore(MAX_CLIENTS)
         self.known: dict[
             tuple[str, str], tuple[str, str]
         ] = {}  # (sha256 in link, name): (URL, sha256)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from jail.orders import Order
 from jail.watch.scratch import Scratch
 
-MAX_NAMES = 10_000  # scripts, modules
+MAX_ENTRIES = 10_000  # scripts, modules
 
 # `site/six-1.17.0/six-1.17.0.dist-info/RECORD`: the folder of the metadata, and the project's name
 # in it.
@@ -60,7 +60,7 @@ def read_installed(scratch: Scratch, files: Collection[str], order: Order) -> In
             theirs = f"{order.site}/" + line.rsplit(",", 2)[0].strip('"').removeprefix("../../")
             if theirs in files:
                 installed.owners.setdefault(theirs, canonical(match[2]))
-            module = MODULE.fullmatch(line) if is_target and len(modules) < MAX_NAMES else None
+            module = MODULE.fullmatch(line) if is_target and len(modules) < MAX_ENTRIES else None
             if module:
                 modules.add(module[1])
         if is_target:
@@ -88,7 +88,7 @@ def parse_scripts(lines: list[str]) -> dict[str, str]:
             continue
         script = (
             SCRIPT.fullmatch(line)
-            if section in SCRIPT_SECTIONS and len(scripts) < MAX_NAMES
+            if section in SCRIPT_SECTIONS and len(scripts) < MAX_ENTRIES
             else None
         )
         if script:
