@@ -118,9 +118,8 @@ class Upstream:
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 if not self.allowed(url):
-                    raise Refused(
-                        403, f"a redirect to another host: {printable(url.encode(errors='replace'))}"
-                    )
+                    where = printable(url.encode(errors="replace"))
+                    raise Refused(403, f"a redirect to another host: {where}")
                 response = self.ask(url, accept)
                 if response.status == 200:
                     self.copy(response, into, limit_bytes)
