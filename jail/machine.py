@@ -42,11 +42,11 @@ class MachineError(Exception):
 def run_tool(*argv: str | Path) -> str:
     import subprocess  # slow to load, and only used when the interpreter is made
 
-    # No configuration of pip, and nothing of our own environment, changes what it does.
-    variables = {"PATH": PROGRAMS, "PIP_CONFIG_FILE": os.devnull, "COLUMNS": "200"}
+    # No configuration of pip changes what it does.
+    variables = {"PATH": PROGRAMS, "PIP_CONFIG_FILE": os.devnull}
     done = subprocess.run(argv, env=variables, capture_output=True, text=True)  # noqa: S603
     if done.returncode != 0:
-        raise MachineError(f"jail python: {argv[0]} failed: {done.stderr.strip()[-300:]}")
+        raise MachineError(f"jail python: JAIL_PYTHON_NAME needs venv: {done.stderr[-300:]}")
     return done.stdout
 
 
