@@ -60,8 +60,6 @@ STRACE_CALLS = "execve,execveat,fork,vfork,clone,clone3,connect,sendto,sendmsg,s
 STRACE_FLAGS = ["-f", "-q", "-y", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s", "4096"]
 STRACE_FLAGS += ["-e", f"trace={STRACE_CALLS},unlink,unlinkat,exit_group", "-e", "signal=!SIGCHLD"]
 
-LAUNCH = f"{orders.INSIDE_IN_JAIL}/launch.py"
-
 # What reads a run's hostile bytes: settings, order, machine, scratch, control, stream.
 Watch = Callable[[JailSettings, Order, Machine, Path, socket.socket, socket.socket], None]
 
@@ -73,9 +71,11 @@ class House(NamedTuple):
     watch: Watch
 
 
-# One bounded line, whatever somebody made us quote.
+# One bounded line, whatever somebody made us quote. That nobody reads it must not stop us.
 def log(text: object, fd: int = 2) -> None:
-    os.write(fd, re.sub(r"[^ -~]", "?", f"keeper: {text}")[:MAX_LOG_LINE_CHARS].encode() + b"\n")
+    with contextlib.suppress(OSError):
+        line = re.sub(r"[^ -~]", "?", f"keeper: {text}")[:MAX_LOG_LINE_CHARS]
+        os.write(fd, line.encode() + b"\n")
 
 
 # A process that we forked; `fd` is its pidfd.
@@ -90,10 +90,10 @@ class Child(NamedTuple):
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-# os.fork can't make namespaces, and unshare makes an ordinary user only one for PIDs. What `work`
-# raises is told on the descriptor `errors`.
+# Fork a process that does `work`, given our pidfd, and dies with us. What it raises is told on the
+# descriptor `errors`. Raises OSError. os.fork can't make namespaces, and unshare makes an ordinary
+# user only one for PIDs.
 def spawn(namespaces: int, work: Callable[[int], None], errors: int = 2) -> Child:
-    """Fork a process that does `work`, given our pidfd, and dies with us. Raises OSError."""
     parent = os.pidfd_open(os.getpid())
     ctypes.pythonapi.PyOS_BeforeFork()
     pid = libc.syscall(SYS_CLONE, namespaces | signal.SIGCHLD, 0, 0, 0, 0)
@@ -422,8 +422,9 @@ class RunKeeper:
             limits["nproc"] = pids + OWN_PIDS if settings.enable_cgroup_pids_limit else "soft"
         options += [f"--rlimit_{name}={value}" for name, value in limits.items()]
         options += [f"--env={name}={value}" for name, value in request.variables.items()]
-        launch = [f"{orders.PYTHON_IN_JAIL}/bin/python", "-I", "-S", LAUNCH, *request.launch]
-        return [self.machine.nsjail, *options, "--", *launch]
+        python = [f"{orders.PYTHON_IN_JAIL}/bin/python", "-I", "-S"]
+        launch = [f"{orders.INSIDE_IN_JAIL}/launch.py", *request.launch]
+        return [self.machine.nsjail, *options, "--", *python, *launch]
 
 
 def mount_proc() -> None:

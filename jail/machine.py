@@ -122,7 +122,8 @@ def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tup
     # What dead keepers left bears their pid: groups of runs, and half-made interpreters.
     for parent in (*CGROUPS_V1, *CGROUPS_V2, folder):
         for left in parent.glob("*-*"):
-            if not Path("/proc", left.name.partition("-")[0]).exists():
+            # What is dead but not yet reaped stands in no folder.
+            if not os.access(f"/proc/{left.name.partition('-')[0]}/cwd", os.F_OK):
                 shutil.rmtree(left, ignore_errors=True)
     # Watch writes the downloads. Not through a link: others may write to PIP_CACHE_DIR.
     cache = Path(settings.pip_cache_dir, "snakehook")

@@ -25,9 +25,8 @@ STARTED = b"jail ready\n"
 MAX_PACKET_BYTES, MAX_JAILS = 96 << 10, 400
 # After its own deadline a watch has this long to judge and draw before its run is ended.
 GRACE_SEC = 20
-MAX_INODES = 150_000
 # The disk is larger than it may be filled: the watch sees the limit passed before the disk is full.
-SPARE_BYTES, SPARE_INODES = 64 << 20, 10_000
+MAX_INODES, SPARE_INODES, SPARE_BYTES = 150_000, 10_000, 64 << 20
 
 WORD = r"(?!-)[!-~]{1,200}"
 # What a program can be given as an argument: no zero byte, no character that is half of another.

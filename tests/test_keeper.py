@@ -138,7 +138,13 @@ def are_gone(pids: set[int]) -> bool:
 
 @contextmanager
 def keeping(
-    home: Path, python: str, jail_python: Path, prefix: tuple[str, ...], **changes: object
+    home: Path,
+    python: str,
+    jail_python: Path,
+    prefix: tuple[str, ...],
+    *,
+    log_is_read: bool = True,
+    **changes: object,
 ) -> Iterator[Keeper]:
     """A keeper from start to end."""
     with ExitStack() as stack:
@@ -183,7 +189,11 @@ def keeping(
         stack.enter_context(ours)
         log = own / "log"
         nothing: dict[str, str] = {}
-        with theirs, log.open("wb") as errors:
+        log.touch()
+        near, far = os.pipe()
+        errors = log.open("wb") if log_is_read else os.fdopen(far, "wb")
+        os.close(near)
+        with theirs, errors:
             process = subprocess.Popen(
                 [*prefix, python, "-I", "-S", "-B", "-c", PROGRAM, str(home), str(watches)],
                 stdin=theirs.fileno(),
@@ -369,6 +379,16 @@ def test_a_run_ends_at_its_deadline(start: Start) -> None:
         wait_for(lambda: keeper.lines(), 5)
         assert f"status {-signal.SIGALRM}" in keeper.lines()[0]
         wait_for(lambda: not keeper.left(), 5)
+
+
+def test_nobody_who_reads_its_log_is_needed(start: Start) -> None:
+    with start(log_is_read=False) as keeper:
+        stream, pids = at_work(keeper)
+        with stream:
+            os.kill(min(pids), signal.SIGKILL)
+            wait_for(lambda: are_gone(pids), 5)
+        wait_for(lambda: not keeper.left(), 5)
+        assert keeper.run("look")["pid"] == 1
 
 
 # --- a taken-over service
