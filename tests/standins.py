@@ -1,6 +1,6 @@
 """Stand-ins for the two servers that snakehook talks to: a package index and Discord's webhooks.
 
-Real sockets on loopback, so that what is tested is what runs: pip, urllib and the warden see an
+Real sockets on loopback, so that what is tested is what runs: pip, urllib and the watch see an
 HTTP/1.1 server. Whatever either of them can be told to do wrong is a `Handler`, so one `Reply` or
 `Drip` serves both.
 """

@@ -46,7 +46,7 @@ def test_1_when_something_high_was_found(triage: Triage) -> None:
 @pytest.mark.parametrize(
     ("arguments", "blamed"),
     [
-        ((), "command"),
+        ((), "required"),
         (("explode",), "explode"),
         (("triage",), "NAME"),
         (("triage", "six"), "VERSION"),
@@ -132,7 +132,7 @@ RUN_ELSEWHERE = (
 
 
 def test_4_for_another_outcome_with_nothing_high(triage: Triage) -> None:
-    code, report, _ = triage("grumpy", "--mode", "import")
+    code, report, _ = triage("grumpy", "--mode", "execute_module")
     assert (code, report["outcome"]) == (4, "failed")
     assert "exit code 9" in report["reason"]
 

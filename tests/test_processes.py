@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Serve, Service, Snakehook, free_port, patched, serving
+from conftest import ROOT, Serve, Service, Snakehook, free_port, serving
 from hostile import Family, Process, assert_nothing_is_left, descendants, family_of
-from standins import Discord, Endless, Index, wait_for
+from standins import Discord, Index, wait_for
 
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 SERVICE_USER, WATCH_USER = "65533", "65534"
@@ -128,8 +128,8 @@ def test_a_state_dir_that_the_service_s_user_can_t_reach_is_told(
     done = snakehook.with_settings(**settings).run("serve", "--listen", f"127.0.0.1:{free_port()}")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert str(closed / "state") in line
-    assert SERVICE_USER in line
+    assert f"STATE_DIR {closed / 'state'}" in line
+    assert "Permission denied" in line
 
 
 def memory_of(pid: int) -> Iterator[bytes]:
@@ -168,15 +168,3 @@ def test_nobody_but_root_can_look_into_service_and_watch(serve: Serve) -> None:
     with serve() as service, detonating(service) as family:
         for pid in (family.service, *family.watches):
             assert Path(f"/proc/{pid}/mem").stat().st_uid == 0
-
-
-def test_a_discord_that_drips_holds_no_thread_for_ever(serve: Serve, discord: Discord) -> None:
-    discord.script(Endless(chunk=b"x", gap_sec=0.2))
-    with serve(**patched(DISCORD_DEADLINE_SEC=2)) as service:
-        first = service.accept("absent")
-        wait_for(
-            lambda: "took too long" in str(service.report(first)["delivery"]["last_error"]), 40
-        )
-        second = service.finished(service.accept("absent"), 40)
-        assert second["delivery"]["state"] == "delivered"
-        assert service.report(first)["delivery"]["state"] == "pending"
