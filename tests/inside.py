@@ -13,15 +13,12 @@ from conftest import ROOT
 INSIDE = ROOT / "jail" / "inside"
 # What the launcher does: it has no site-packages, and runs no foreign code.
 LAUNCHER = """
-import sys
-names = {"__name__": "", "__file__": sys.argv[1]}
-exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"), names)
-names["open_rooms"](sys.argv[1].rpartition("/")[0])
-from jail.inside.supervise import launch, loader
+import os, runpy, sys
+runpy.run_path(sys.argv[1])["open_rooms"]()
+from jail.inside.supervise import launch, starter
 sys.executable = sys.argv[2]
 if sys.argv[3] == "run":
-    import os
-    argv = [*loader("run"), *sys.argv[4:]]
+    argv = [*starter("run"), *sys.argv[4:]]
     os.execv(argv[0], argv)
 sys.exit(launch(sys.argv[3], sys.argv[4:]))
 """

@@ -1,17 +1,18 @@
-"""Opens this folder to the rooms in it: run by `python -c LOADER ROOM ARGUMENT ...`.
+"""Opens this folder to the rooms in it: `python enter.py ROOM ARGUMENT ...` runs `main` of one.
 
-LOADER is what `supervise.loader` gives: the package finds the __main__ of a `python -c`, with
-nothing in it.
+The package finds the __main__ of a `python -c`, with nothing in it.
 """
 
 import importlib
 import sys
 from types import ModuleType
 
+FOLDER = __file__.rpartition("/")[0]
 
-def open_rooms(folder: str) -> None:
-    """Make the modules of `folder` those of jail.inside."""
-    for name, places in (("jail", [""]), ("jail.inside", [folder])):
+
+def open_rooms() -> None:
+    """Make the modules of this folder those of jail.inside."""
+    for name, places in (("jail", [""]), ("jail.inside", [FOLDER])):
         module = ModuleType(name)
         module.__path__ = places
         sys.modules[name] = module
@@ -19,11 +20,13 @@ def open_rooms(folder: str) -> None:
 
 def enter() -> None:
     """Run the room that the first argument names, which is cut out."""
-    folder: str = globals()["__file__"].rpartition("/")[0]
     room = sys.argv.pop(1)
-    open_rooms(folder)
+    open_rooms()
+    sys.argv[0] = "-c"
+    sys.path[0] = ""
+    sys.modules["__main__"] = ModuleType("__main__")
     importlib.import_module(f"jail.inside.{room}").main()
 
 
-if __name__ == "enter":
+if __name__ == "__main__":
     enter()

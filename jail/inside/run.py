@@ -2,8 +2,7 @@
 trigger left at work.
 
 Arguments: what to run (start, import, script, file, module), the file for what is told, the
-prefix of the installation, then what the kind needs. As a command it is
-`python -c LOADER FOLDER run KIND ...`.
+prefix of the installation, then what the kind needs.
 """
 
 import importlib

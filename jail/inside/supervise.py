@@ -210,12 +210,9 @@ def supervise(command: Sequence[str], words: Sequence[str], teller: Teller, limi
     return SOME_LEFT if is_any_left else ALL_RAN
 
 
-def loader(room: str) -> list[str]:
+def starter(room: str) -> list[str]:
     """The start of a command that runs `main` of a room of this folder in a Python as any other."""
-    path = f"{OWN_FOLDER}/enter.py"
-    names = f"{{'__name__': 'enter', '__file__': {path!r}}}"
-    code = f"exec(compile(open({path!r}).read(), {path!r}, 'exec'), {names})"
-    return [sys.executable, "-c", code, room]
+    return [sys.executable, f"{OWN_FOLDER}/enter.py", room]
 
 
 def launch(room: str, words: Sequence[str]) -> int:
@@ -228,4 +225,4 @@ def launch(room: str, words: Sequence[str]) -> int:
     path, total_sec, each_sec, *rest = words
     redone = REDONE_IMPORTS if room == "imports" else 0
     limits = Limits(float(total_sec), float(each_sec), redone)
-    return supervise(loader(room), [path, *rest], Teller(path), limits)
+    return supervise(starter(room), [path, *rest], Teller(path), limits)
