@@ -538,8 +538,10 @@ def fit_state_dir(folder: Path, user: int, group: int) -> None:
         is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
         if not is_plain or found.st_uid not in (0, user):
             raise PermissionError(0, "not a file of the service alone: move it away", str(path))
-        os.fchown(fd, user, group)
+        # Root may lack the right to change the mode of a file that is not its own.
+        os.fchown(fd, 0, group)
         os.fchmod(fd, 0o600)
+        os.fchown(fd, user, group)
         os.close(fd)
 
 
@@ -1095,7 +1097,8 @@ class Service:
                 self.start(self.pool, self.run_next)
             self.keeper.is_gone(0)
         except (ServiceError, OSError) as error:
-            log.error("%s", error)
+            if not self.stopping.is_set():
+                log.error("%s", error)
         if not self.stopping.is_set():
             self.jail_trouble = KEEPER_GONE
             log.critical(KEEPER_GONE)

@@ -9,9 +9,9 @@ SERVICE=${SERVICE_USER:-65533}
 WATCH=${NSJAIL_USER:-65534}
 # What root needs here, with the number of each capability. CHOWN, DAC_OVERRIDE: the volumes belong to the
 # users that work in them. KILL, SETGID, SETUID: it becomes those users, and ends what they do. SETFCAP:
-# strace gets a user namespace with all ids. NET_ADMIN: the wall, the jails' loopback. SYS_ADMIN:
-# namespaces, mounts, cgroups.
-CAPABILITIES="CHOWN:0 DAC_OVERRIDE:1 KILL:5 SETGID:6 SETUID:7 NET_ADMIN:12 SYS_ADMIN:21 SETFCAP:31"
+# strace gets a user namespace with root in it. NET_ADMIN, NET_BIND_SERVICE: the wall, the jails'
+# loopback with a resolver on it. SYS_ADMIN: namespaces, mounts, cgroups.
+CAPABILITIES="CHOWN:0 DAC_OVERRIDE:1 KILL:5 SETGID:6 SETUID:7 NET_BIND_SERVICE:10 NET_ADMIN:12 SYS_ADMIN:21 SETFCAP:31"
 
 note() { echo "snakehook: $*" >&2; }
 stop() { code=$1; shift; note "$*"; exit "$code"; }

@@ -44,7 +44,7 @@ runtime = "runc"
 """
 CAPABILITIES = (
     *("CHOWN", "DAC_OVERRIDE", "KILL", "SETFCAP", "SETGID", "SETUID"),
-    *("NET_ADMIN", "SYS_ADMIN"),
+    *("NET_ADMIN", "NET_BIND_SERVICE", "SYS_ADMIN"),
 )
 UNCONFINED = ["--security-opt", "seccomp=unconfined"]
 SERVICE_USER, WATCH_USER = 65533, 65534

@@ -278,18 +278,18 @@ def test_a_sweep_leaves_alone_what_another_process_works_in(
 
 
 def test_a_half_made_interpreter_is_swept(serve: Serve, state: Path) -> None:
-    """One that a service was killed over: each is some twenty megabytes."""
-    fresh, old = (state / "python" / f"tmp{name}" for name in ("fresh", "old"))
-    for folder in (fresh, old):
-        (folder / "python" / "lib").mkdir(parents=True)
-    os.utime(old, (time.time() - 7200,) * 2)
+    """One that a keeper was killed over, whose pid it bears: each is some twenty megabytes."""
+    nobody = int(Path("/proc/sys/kernel/pid_max").read_text())
+    being_made, left = (state / "python" / f"{pid}-python" for pid in (os.getpid(), nobody))
+    for folder in (being_made, left):
+        (folder / "lib").mkdir(parents=True)
     try:
         with serve():
-            assert not old.exists()
-            assert fresh.exists()  # perhaps somebody is making it
+            assert not left.exists()
+            assert being_made.exists()
     finally:
-        shutil.rmtree(fresh)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(being_made)
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become the jail's user")

@@ -22,6 +22,7 @@ from hostile import (
     add_probe,
     assert_nothing_is_left,
     family_of,
+    findings,
     in_turn,
     last_json,
     processes_of,
@@ -263,8 +264,9 @@ def test_when_a_run_s_own_process_dies_the_run_is_reported(
             os.kill(pid, signal.SIGKILL)
         out, err = process.communicate(timeout=30)
     report = json.loads(out)
-    assert (process.returncode, report["outcome"]) == (4, "error"), err
-    assert report["verdict"] != "clean"
+    # Whatever made it die: what is lost must not look like a fault of ours and nothing more.
+    assert (process.returncode, report["outcome"], report["verdict"]) == (1, "error", "high"), err
+    assert findings(report, "evidence.tamper")
     nothing_is_left(program)
 
 
@@ -280,8 +282,7 @@ def test_a_watch_that_hangs_costs_its_own_run_the_content_and_no_more(
         innocent = service.finished(service.accept("innocent", mode="import"), 30)
         assert (innocent["outcome"], innocent["reason"]) == ("ok", "")
         report = service.finished(hung, 4 + GRACE_SEC + 15)
-        assert report["outcome"] == "error"
-        assert report["verdict"] != "clean"
+        assert (report["outcome"], report["verdict"]) == ("error", "high")
         assert service.healthy()
         assert_nothing_is_left(state)
     assert len(discord.messages) == 2

@@ -148,7 +148,7 @@ def test_the_state_so_far_can_be_asked_for_while_a_run_waits_and_runs(
         assert running["started_at"] and not running["finished_at"]
         assert (queued["status"], queued["outcome"], queued["started_at"]) == ("queued", None, None)
         assert queued["request"] == {
-            **dict.fromkeys(("file_path", "entrypoint", "module_name")),
+            **dict.fromkeys(("file_path", "entrypoint", "module_name", "artifact")),
             "package_name": "tiny",
             "version": "1.0",
             "mode": "import",
