@@ -126,3 +126,19 @@ def test_no_more_is_called_than_is_told(stand: Stand) -> None:
     assert len(ended.stdout.split()) == 400
     assert [*ended.how().values()] == ["not run"] * 50
     assert [said["text"] for said in ended.of("jobs")] == ["400 ran"]
+
+
+def test_modules_that_cannot_be_imported_end_no_call(stand: Stand) -> None:
+    stand.write(
+        {
+            "a.py": "def f(): print('first')",
+            "b.py": "import os; os._exit(0)",
+            "c.py": "raise ValueError",
+            "d.py": "def f(): print('last')\ndef g(): __import__('os')._exit(1)\n"
+            "def h(): print('h')",
+        }
+    )
+    ended = stand.call("a,b,c,d")
+    assert ended.stdout.split() == ["first", "last", "h"]
+    assert ended.how() == {"b": "died", "d.g": "died"}
+    assert ended.code == 0

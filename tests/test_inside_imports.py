@@ -233,3 +233,18 @@ def test_an_import_hook_is_told_with_what_it_answers_to(stand: Stand) -> None:
         ("a.F", "json,requests"),
         ("b.F", ""),
     ]
+
+
+def test_a_package_that_fails_hides_nothing_that_is_in_it(stand: Stand) -> None:
+    stand.write(
+        {
+            "s/__init__.py": "made = 'made before'\nimport torch_that_is_missing\nlate = 1",
+            "s/sub.py": "from s import made\nprint(made)",
+            "s/deep/__init__.py": "raise SystemExit(1)",
+            "s/deep/down.py": PRINTS,
+            "s/plain.py": "from s import late",
+        }
+    )
+    ended = stand.imports("s,s.sub,s.deep.down,s.plain")
+    assert ended.stdout.split("\n") == ["made before", "s.deep.down", ""]
+    assert ended.how() == {"s": "raised", "s.plain": "raised"}

@@ -16,7 +16,7 @@ from types import FrameType, FunctionType, ModuleType
 from typing import Any, NoReturn
 
 from jail.inside.ending import Teller, hide
-from jail.inside.imports import import_module, read_names
+from jail.inside.imports import Importer, read_names
 from jail.inside.jobs import Jobs
 from jail.inside.made_up import Mock, Samples, arguments
 from jail.inside.patches import Originals, own_files
@@ -163,17 +163,6 @@ def overdue(_number: int, _frame: FrameType | None) -> NoReturn:
     raise Overdue
 
 
-def import_all(names: Sequence[str]) -> list[ModuleType]:
-    """Those of the modules that can be imported."""
-    modules = []
-    for name in names:
-        try:
-            modules.append(import_module(name.partition(":")[0]))
-        except BaseException:  # noqa: S112 - the import phase has told of it
-            continue
-    return modules
-
-
 def patched(originals: Originals, names: Sequence[str], site: str) -> Iterator[PublicCall]:
     """The functions of others that are the package's now."""
     files = own_files(names, site)
@@ -191,13 +180,14 @@ def main() -> NoReturn:
     sys.argv[1:] = []
     # A prompt gets an end of file.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    names = read_names(words)
+    names = [*dict.fromkeys(name.partition(":")[0] for name in read_names(words))]
     originals = Originals(site)
-    modules = import_all(names)
+    jobs.prepare(names, Importer(site, teller).load)
+    modules = [sys.modules[name] for name in names if name in sys.modules]
     caller = Caller(Samples(folder), float(each_sec))
     found = [*patched(originals, names, site), *find_calls(modules)]
     for call in found[MAX_CALLS:]:
         teller.tell("ended", call.name, how="not run", text=f"one of more than {MAX_CALLS}")
     caller.calls = {call.name: call for call in found[:MAX_CALLS]}
-    jobs.run([*caller.calls], caller.call)
+    jobs.run([*caller.calls], caller.call, prepared=len(names))
     jobs.end("call")

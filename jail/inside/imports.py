@@ -96,9 +96,36 @@ class Importer:
         if self.is_hidden(name):
             loaded: Any = self.load_hidden(module_name)
         else:
+            self.keep_failed_packages(module_name)
             loaded = import_module(module_name)
         for attribute in attributes.split(".") if attributes else ():
             loaded = getattr(loaded, attribute)
+
+    def keep_failed_packages(self, name: str) -> None:
+        """A package above `name` whose own code fails would hide what is in it: what it has made
+        until then stays for its package.
+        """
+        parts = name.split(".")
+        for above in (".".join(parts[:depth]) for depth in range(1, len(parts))):
+            if above in sys.modules:
+                continue
+            try:
+                import_module(above)
+            except BaseException:
+                spec = importlib.util.find_spec(above)
+                if not spec or spec.submodule_search_locations is None:
+                    raise
+                self.run_and_keep(above, spec)
+
+    def run_and_keep(self, name: str, spec: importlib.machinery.ModuleSpec) -> None:
+        """Run a module that fails once more, and keep what it has made."""
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            if spec.loader:
+                spec.loader.exec_module(module)
+        except BaseException:  # the import of itself has told of it
+            sys.modules[name] = module
 
     def load_hidden(self, name: str) -> ModuleType:
         """Run the file under its name while the module that hides it is set aside."""

@@ -64,17 +64,29 @@ class Jobs:
         self.between_sec = 0.0
         self.known: set[str] = set()  # at work since an earlier job
 
-    def run(self, names: Sequence[str], do: Callable[[str], None]) -> None:
-        """Do each job; whatever it raises is told, and the next one follows."""
+    def prepare(self, names: Sequence[str], do: Callable[[str], None]) -> None:
+        """Do what every worker must do first; whatever it raises is passed over."""
         self.pipe.say(f"total {len(names)}")
-        for number in range(self.start, len(names)):
-            if number in self.skips:
+        for number, name in enumerate(names):
+            if number not in self.skips:
+                self.pipe.say(f"begin {number} {name[:MAX_JOB_CHARS]}")
+                self.outcome(name, do)
+
+    def run(self, names: Sequence[str], do: Callable[[str], None], prepared: int = 0) -> None:
+        """Do each job; whatever it raises is told, and the next one follows.
+
+        Args:
+            prepared: how many jobs of `prepare` there were, which come first in the numbers.
+        """
+        self.pipe.say(f"total {prepared + len(names)}")
+        for number, name in enumerate(names, prepared):
+            if number < self.start or number in self.skips:
                 continue
-            self.pipe.say(f"begin {number} {names[number][:MAX_JOB_CHARS]}")
-            how, text = self.outcome(names[number], do)
+            self.pipe.say(f"begin {number} {name[:MAX_JOB_CHARS]}")
+            how, text = self.outcome(name, do)
             self.counts[how] = self.counts.get(how, 0) + 1
             if how is not How.RAN:
-                self.teller.tell("ended", names[number], how=how, text=text)
+                self.teller.tell("ended", name, how=how, text=text)
             self.let_threads_act()
 
     def outcome(self, name: str, do: Callable[[str], None]) -> tuple[How, str]:

@@ -4,7 +4,7 @@ The launcher calls `supervise`: it is the first process of the jail and runs no 
 that nothing in the jail can end it, and its exit code is the proof that no job was left out. A
 worker is a Python like any other, with all .pth files. It tells on a pipe where it is:
 
-    total 120      it has found so many jobs
+    total 120      it has found so many jobs, or that many more
     begin 7 s.api  it is about to do number 7, which is called so; all before were done
     linger         that one is done, but what it left at work gets its time
     done           it has done the last one, and lingers
@@ -73,7 +73,7 @@ class JobsDone:
         if match[1] == b"total":
             self.total = min(number, MAX_JOBS)
         elif match[1] == b"begin" and self.total is not None and number < self.total:
-            self.at = max(self.at, number)
+            self.at = number
             self.name = (match[3] or b"").decode("utf-8", "replace")
         elif match[1] == b"done":
             self.is_done = True
@@ -201,7 +201,7 @@ def supervise(command: Sequence[str], words: Sequence[str], teller: Teller, limi
         skips.append(progress.at)
         was_long = time.monotonic() - begun_sec - limits.each_sec > MAX_REDONE_SEC
         if len(skips) > limits.redone or was_long:
-            start = progress.at + 1
+            start = max(start, progress.at + 1)
         if start >= total or time.monotonic() > deadline_sec:
             break
     if furthest < total:
