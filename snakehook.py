@@ -915,10 +915,10 @@ class TimedTLSConnection(http.client.HTTPSConnection, TimedConnection):
 
 
 # What Discord answered: the status, what it says of when to come back.
-Answer = tuple[int, str | None, bytes]
+DiscordAnswer = tuple[int, str | None, bytes]
 
 
-def post(url: str, body: bytes, content_type: str) -> Answer:
+def post(url: str, body: bytes, content_type: str) -> DiscordAnswer:
     """Post to the webhook and wait until Discord has saved it. No redirect is followed.
 
     Raises OSError, http.client.HTTPException.
@@ -974,7 +974,7 @@ def attach(message: dict[str, Any], files: Mapping[str, bytes], room: int) -> tu
     return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
-def post_parcel(url: str, parcel: Mapping[str, Any], attempts: int) -> Answer:
+def post_parcel(url: str, parcel: Mapping[str, Any], attempts: int) -> DiscordAnswer:
     """Post a finished run, plainer where Discord can't take it as it is. Raises as `post`."""
     footer = f"snakehook run {parcel['run_id']}"
     embed = json.loads(parcel["embed"]) | {"footer": {"text": footer}}

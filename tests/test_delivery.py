@@ -508,7 +508,7 @@ def test_nothing_ends_the_courier(
         http.client.InvalidURL(discord.url),
     ]
 
-    def post(*arguments: Any) -> program.Answer:
+    def post(*arguments: Any) -> program.DiscordAnswer:
         if faults:
             raise faults.pop()
         return real(*arguments)

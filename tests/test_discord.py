@@ -20,7 +20,7 @@ WEBHOOK = f"https://discord.example/api/webhooks/1/{SECRET}"
 SIX = TriageRequest("six", "1.16.0", "detonate")
 
 
-def post_by_requests(url: str, body: bytes, content_type: str) -> program.Answer:
+def post_by_requests(url: str, body: bytes, content_type: str) -> program.DiscordAnswer:
     """What `post` does, by the library for which `responses` plays the server."""
     headers = {"Content-Type": content_type}
     try:
