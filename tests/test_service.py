@@ -594,8 +594,9 @@ def test_a_keeper_that_ends_costs_no_run(played: Snakehook, home: Path) -> None:
         assert int(answer.headers["retry-after"]) > 0
         wait_for(lambda: service.report(run_id)["status"] == "queued", 10)
         assert "Traceback" not in service.log.read_text(), service.log.read_text()
+    # Of another length, so that Python does not take the compiled file of before.
     (home / "code" / "jail" / "__main__.py").write_text(
-        (ROOT / "tests" / "fake_keeper.py").read_text().replace('"kills"', '"other"')
+        (ROOT / "tests" / "fake_keeper.py").read_text().replace('"kills"', '"no longer"')
     )
     with playing(played) as service:
         assert service.finished(run_id)["outcome"] == "ok"
