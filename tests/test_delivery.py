@@ -615,14 +615,16 @@ def test_a_slow_discord_does_not_hold_up_runs(serve: Serve, discord: Discord) ->
     assert [messages_of(discord, run_id) for run_id in runs] == [1] * 4
 
 
-def test_one_message_in_trouble_does_not_hold_up_the_others(serve: Serve, discord: Discord) -> None:
+def test_one_message_in_trouble_does_not_hold_up_the_others(
+    serve: Serve, discord: Discord, state: Path
+) -> None:
     discord.script(Reply(500))
     with serve() as service:
         first = service.accept("tiny")
         wait_for(
             lambda: service.report(first)["delivery"]["last_error"] == "Discord answered 500", 60
         )
-        store = sqlite3.connect(service.log.parent / "state" / "snakehook.sqlite", timeout=20)
+        store = sqlite3.connect(state / "snakehook.sqlite", timeout=20)
         store.execute("UPDATE runs SET due_at = due_at + 600 WHERE run_id = ?", (first,))
         store.commit()
         store.close()
