@@ -23,7 +23,7 @@ class Family(StrEnum):
 
 @dataclass(slots=True)
 class Fork:
-    """A process or thread was made: its number for strace, and the one that it has in the jail."""
+    """A process or thread was made: its number for strace, and the one it has in the jail."""
 
     pid: int
     child: int

@@ -82,7 +82,7 @@ class ProcessTree:
         self.left_at_work: list[Process] = []  # when the launcher ended
 
     def assign(self, call: Call) -> Iterator[tuple[Process, Call]]:
-        """The calls that can now be said to be somebody's: this one, those that waited for it, or
+        """The calls that can now be said to be somebody's: this, those that waited for it, or
         none.
         """
         if not self.launcher:

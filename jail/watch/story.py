@@ -93,7 +93,7 @@ class Story:
 
     @property
     def python_witness(self) -> bool:
-        """Whether the hook spoke in the launcher's child; without a trace, in any process."""
+        """Whether the hook spoke in the launcher's child; without a trace, in any."""
         if self.tree.main:
             return self.tree.main.jail_pid in self.account.started
         return bool(self.account.started)
@@ -203,7 +203,7 @@ class Story:
         self.ledger.tell_file(event)
 
     def opened_at(self, path: str) -> str | None:
-        """Where Python says that it opened `path`, as the jail names it: for BaitRead and so on."""
+        """Where Python says that it opened `path`, as the jail names it: for BaitRead, say."""
         return self.account.place(Said.OPEN, [0], [path])
 
     def finish(self, questions: dict[str, float]) -> None:
