@@ -259,7 +259,7 @@ class RunKeeper:
         options = f"size={self.disk_bytes},nr_inodes={inodes},mode=0755".encode()
         place, flags = os.fsencode(self.scratch), MS_NOSUID | MS_NODEV | MS_STRICTATIME
         check(libc.mount(b"tmpfs", place, b"tmpfs", flags, options), "mounting the scratch")
-        for name in (*orders.SCRATCH_FOLDERS, "certificates"):
+        for name in orders.SCRATCH_FOLDERS:
             (self.scratch / name).mkdir()
             os.chown(self.scratch / name, self.user, self.group)
         # 3.
@@ -355,7 +355,7 @@ class RunKeeper:
         self.number = request.jail
         # 1.
         check(libc.unshare(CLONE_NEWNET), "network namespace")
-        network = open_network(request.index, self.settings.decoy_internet, self.machine.nft)
+        network = open_network(request.index, False, None)
         # 2.
         fifo = self.scratch / "audit"
         fifo.unlink(missing_ok=True)

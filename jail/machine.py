@@ -137,8 +137,6 @@ def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tup
     strace = shutil.which("strace", path=PROGRAMS)
     machine = Machine(settings.nsjail_path, strace, str(python), str(base), str(cache), url)
     machine = replace(machine, default_index=url == own_index, own_user=not can_trace())
-    nft, openssl = (shutil.which(name, path=PROGRAMS) for name in ("nft", "openssl"))
-    machine = replace(machine, nft=nft, openssl=openssl)
     cgroups, no_cgroups = find_cgroups()
     machine = replace(machine, cgroups=cgroups, no_cgroups=no_cgroups)
     # Better without cgroups or without the kernel witness than no jail at all.

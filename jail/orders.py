@@ -17,8 +17,6 @@ WORK_IN_JAIL = f"{ROOT_IN_JAIL}/work"
 HOME_IN_JAIL = "/home/dev"
 # The folders of the scratch, and where else than below WORK_IN_JAIL the jail sees each.
 SCRATCH_FOLDERS = {"site": None, "home": HOME_IN_JAIL, "tmp": "/tmp", "shm": "/dev/shm"}  # noqa: S108
-# Read-only there: what watch made for the jail to trust.
-CERTIFICATES_IN_JAIL = "/etc/ssl/certs"
 INDEX_PORT, DNS_PORT = 3141, 53
 # launch.py's first line: from here on the package may have had its say.
 STARTED = b"jail ready\n"
@@ -86,8 +84,6 @@ class Machine:
     cgroups: tuple[str, ...] = ()
     no_cgroups: str = ""
     own_user: bool = False
-    nft: str | None = None
-    openssl: str | None = None
 
 
 # One run, each field with what it may look like. The service has checked them by PEP 503 and

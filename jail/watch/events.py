@@ -310,10 +310,6 @@ class ProcessEnded:
     acted: bool
 
 
-class WorldEvent:
-    """What the decoy internet saw or served: the kinds are in world_events.py."""
-
-
 Event = (
     Exec
     | Connection
@@ -332,7 +328,6 @@ Event = (
     | IndexRefused
     | DependencyDenied
     | ProcessEnded
-    | WorldEvent
 )
 
 

@@ -23,17 +23,15 @@ from jail.report.rows import render_text
 from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
-from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
+from jail.watch.events import NotRun, Omission, Outcome, Phase
 from jail.watch.evidence import Evidence
 from jail.watch.record import Record
 from jail.watch.resources import Resources
 from jail.watch.scratch import Scratch
-from jail.watch.served import SecondStages
 from jail.watch.session import Session
 from jail.watch.trial import lacks
-from jail.watch.triggers import Trigger, installation, triggers, variables, without_installation
+from jail.watch.triggers import Trigger, installation, triggers, without_installation
 from jail.watch.upstream import PackageCache, Refused, Upstream, file_hosts
-from jail.watch.world import make_world
 
 MAX_PROGRESS_FRAMES = 500
 MAX_PROGRESS_BYTES = 300
@@ -209,13 +207,6 @@ def triage(
         upstream=Upstream(machine.index_url, settings.max_download_bytes),
         cache=PackageCache(Path(machine.cache)),
     )
-    if settings.decoy_internet:
-        values = resources.decoys.values
-        environment = variables(order, PhaseName.IMPORT) | resources.decoys.variables
-        resources.world = make_world(machine.openssl, values, environment)
-        resources.stages = SecondStages(resources.world.marks)
-        for name, data in resources.world.trust_files().items():
-            (folder / "certificates" / name).write_bytes(data)
     # While the first jail is being made.
     ask = threading.Thread(
         target=resources.upstream.learn_hosts, args=(settings.index_file_hosts,), daemon=True
@@ -235,7 +226,6 @@ def triage(
         not_run=run.not_run,
         notes=lacks(settings, machine),
         interrupted=run.is_interrupted,
-        decoy_internet=resources.reach,
     )
     send_report(report, evidence, machine, outlet)
     resources.cache.trim()

@@ -8,17 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from jail.watch.events import (
-    NOBODY,
-    Actor,
-    Code,
-    Connection,
-    Event,
-    Exec,
-    FileChanged,
-    Net,
-    WorldEvent,
-)
+from jail.watch.events import NOBODY, Actor, Code, Connection, Event, Exec, FileChanged, Net
 from jail.watch.labels import find_hidden
 from jail.watch.payload import Search
 from jail.watch.stubs import Marks
@@ -28,6 +18,7 @@ from jail.watch.world_events import (
     NamesDecoded,
     RemoteCode,
     Request,
+    WorldEvent,
 )
 
 MAX_SUBJECT_CHARS = 300

@@ -7,7 +7,7 @@ to show only by jail/report/text.py.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from jail.watch.events import NOBODY, Actor, Net, WorldEvent
+from jail.watch.events import NOBODY, Actor, Net
 
 
 class Reply(StrEnum):
@@ -52,7 +52,7 @@ class Tls:
 
 
 @dataclass(frozen=True)
-class Conversation(WorldEvent):
+class Conversation:
     """One connection, or the datagrams of one socket to one address.
 
     `number`: it is the how manieth to this target in its phase, from 0; so it finds its Connection.
@@ -75,7 +75,7 @@ class Conversation(WorldEvent):
 
 
 @dataclass(frozen=True)
-class Request(WorldEvent):
+class Request:
     """One request of HTTP. `target` and `number` are those of its Conversation.
 
     `status`: what was answered; None where the connection ended before the request did. `bait`,
@@ -96,7 +96,7 @@ class Request(WorldEvent):
 
 
 @dataclass(frozen=True)
-class RemoteCode(WorldEvent):
+class RemoteCode:
     """What was served from `url` was executed or kept; `subject`: the source, command or path."""
 
     url: str
@@ -107,7 +107,7 @@ class RemoteCode(WorldEvent):
 
 
 @dataclass(frozen=True)
-class NamesDecoded(WorldEvent):
+class NamesDecoded:
     """What `questions` questions for names below `domain` say when they are put together."""
 
     domain: str
@@ -115,3 +115,5 @@ class NamesDecoded(WorldEvent):
     text: str
     bait: tuple[str, ...] = ()
 
+
+WorldEvent = Conversation | Request | RemoteCode | NamesDecoded
