@@ -4,8 +4,8 @@ or as pip."""
 from pathlib import Path
 
 import pytest
-from conftest import Triage
-from hostile import PROBES, add_probe, findings, targets
+from conftest import Snakehook, Triage
+from hostile import PROBES, add_probe, assert_nothing_is_left, findings, targets
 from standins import Index
 
 from jail.watch.events import MAX_EVENTS
@@ -463,6 +463,18 @@ def test_what_is_done_by_an_odd_way_is_told_all_the_same(
     _, report, _ = triage("probe", "--mode", "import")
     assert report["outcome"] == "ok", report["reason"]
     assert any(words in title for title in findings(report, rule)), report["findings"]
+
+
+def test_an_ordinary_user_s_watch_sees_past_a_folder_that_nobody_may_read(
+    ordinary: Snakehook, index: Index
+) -> None:
+    """Its jail's processes are the same user as it, and it has no capability to see past modes."""
+    source, rule, words = UNSEEN["a folder that nobody may read"]
+    add_probe(index, source)
+    _, report, _ = ordinary.triage("probe", "--mode", "import")
+    assert any(words in title for title in findings(report, rule)), report["findings"]
+    assert not any("looked" in note for note in report["coverage"]["notes"])
+    assert_nothing_is_left(ordinary.state, ordinary.cache)
 
 
 def test_a_module_named_like_one_of_the_library_does_not_stand_for_it(
