@@ -135,6 +135,7 @@ def test_programs_are_what_no_entry_point_made() -> None:
 
 def test_packages_with_a_main_are_found() -> None:
     record = ["evil/__main__.py", "evil/__init__.py", "evil/sub/__main__.py", "__main__.py"]
+    record += ["evil/tests/__main__.py"]
     assert read(distribution(record)).mains == ["evil", "evil.sub"]
 
 

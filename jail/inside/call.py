@@ -1,8 +1,8 @@
 """A worker that calls the public functions, classes and methods of a package with made-up
 arguments: code that only runs when somebody calls it.
 
-Arguments, after those of Jobs: the file for what is told, the site-packages of the installation,
-a folder for samples, seconds for each call, then names of modules as for imports.py.
+Words, after the file for what is told: the site-packages of the installation, a folder for samples,
+seconds for each call, then names of modules as for imports.py.
 """
 
 import enum
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType, FunctionType, ModuleType
 from typing import Any, NoReturn
 
-from jail.inside.ending import Teller, hide
+from jail.inside.ending import hide
 from jail.inside.imports import Importer, read_names
 from jail.inside.jobs import Jobs
 from jail.inside.made_up import Mock, Samples, arguments
@@ -173,21 +173,21 @@ def patched(originals: Originals, names: Sequence[str], site: str) -> Iterator[P
 
 def main() -> NoReturn:
     """Import, call all that is found, and end."""
-    path, site, folder, each_sec, *words = sys.argv[4:]
-    teller = Teller(path)
-    jobs = Jobs(teller)
+    jobs = Jobs()
+    site, folder, each_sec, *words = jobs.words
     hide()
-    sys.argv[1:] = []
     # A prompt gets an end of file.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     names = [*dict.fromkeys(name.partition(":")[0] for name in read_names(words))]
     originals = Originals(site)
-    jobs.prepare(names, Importer(site, teller).load)
+    jobs.prepare(names, Importer(site, jobs.teller).load)
     modules = [sys.modules[name] for name in names if name in sys.modules]
     caller = Caller(Samples(folder), float(each_sec))
+    # What is written to a relative path lands among the samples.
+    os.chdir(folder)
     found = [*patched(originals, names, site), *find_calls(modules)]
     for call in found[MAX_CALLS:]:
-        teller.tell("ended", call.name, how="not run", text=f"one of more than {MAX_CALLS}")
+        jobs.teller.tell("ended", call.name, how="not run", text=f"one of more than {MAX_CALLS}")
     caller.calls = {call.name: call for call in found[:MAX_CALLS]}
     jobs.run([*caller.calls], caller.call, prepared=len(names))
     jobs.end("call")

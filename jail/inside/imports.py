@@ -1,10 +1,9 @@
 """A worker that imports modules, loads entry points, and runs by their path the files that the
 standard library or the interpreter's own modules hide.
 
-Arguments, after those of Jobs: the file for what is told, the site-packages of the installation,
-as whom (see victims.py), then names: `pkg.module`, or `pkg.module:attribute` for an entry point.
-Several share a word as `a,b`, or as `pkg.>a,b` for pkg.a and pkg.b; `@FILE` is a file of names, one
-a line.
+Words, after the file for what is told: the site-packages of the installation, as whom (see
+victims.py), then names: `pkg.module`, or `pkg.module:attribute` for an entry point. Several share a
+word as `a,b`, or as `pkg.>a,b` for pkg.a and pkg.b; `@FILE` is a file of names, one a line.
 """
 
 import importlib
@@ -194,16 +193,14 @@ class Missing:
 
 def main() -> NoReturn:
     """Import all, tell what is odd, and end."""
-    path, site, victim, *words = sys.argv[4:]
-    teller = Teller(path)
-    jobs = Jobs(teller)
-    sys.argv[1:] = []
-    importer = Importer(site, teller)
+    jobs = Jobs()
+    site, victim, *words = jobs.words
+    importer = Importer(site, jobs.teller)
     names = importer.look(read_names(words))
     become(victim)
     hide()
-    sys.meta_path.append(Missing(site, teller))
+    sys.meta_path.append(Missing(site, jobs.teller))
     originals = Originals(site)
     jobs.run(names, importer.load)
-    originals.tell_changes(names, teller)
+    originals.tell_changes(names, jobs.teller)
     jobs.end("imports")

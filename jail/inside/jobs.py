@@ -29,6 +29,13 @@ QUIT_CODE = 82
 write_pipe, fstat, quit_now = os.write, os.fstat, os._exit
 
 
+def read_words(fd: int) -> list[str]:
+    """The words in a file that is open and is read by nobody else."""
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return file.read().decode(errors="surrogateescape").split("\0")
+
+
 class Pipe:
     """The pipe to the launcher. A package that closes all descriptors closes this, too: what has
     its number then is not ours to write to.
@@ -51,15 +58,18 @@ class Pipe:
 
 
 class Jobs:
-    """What a worker was asked for: its first arguments, which are cut out of sys.argv."""
+    """What a worker was asked for, by its arguments, which are cut out of sys.argv. The first of
+    its words is the file for what is told; `words` are the others.
+    """
 
-    def __init__(self, teller: Teller) -> None:
-        pipe, start, skipped = sys.argv[1:4]
-        del sys.argv[1:4]
+    def __init__(self) -> None:
+        pipe, given, start, skipped = sys.argv[1:5]
+        del sys.argv[1:5]
+        path, *self.words = read_words(int(given))
+        self.teller = Teller(path)
         self.pipe = Pipe(int(pipe))
         self.start = int(start)
         self.skips = {int(number) for number in skipped.split(",") if number}
-        self.teller = teller
         self.counts: dict[str, int] = {}
         self.between_sec = 0.0
         self.known: set[str] = set()  # at work since an earlier job

@@ -82,8 +82,8 @@ class JobsDone:
 
 
 class Worker:
-    """One interpreter, and what it says. Its first arguments are the number of its pipe, that of
-    its first job, and those that it leaves out.
+    """One interpreter, and what it says. Its arguments are the descriptors of its pipe and of its
+    words, the number of its first job, and those that it leaves out.
     """
 
     def __init__(
@@ -92,7 +92,10 @@ class Worker:
         self.pipe, far = os.pipe()
         os.set_inheritable(far, True)
         skipped = ",".join(str(number) for number in skips)
-        argv = [*command, str(far), str(start), skipped, *words]
+        # Thousands of names would make a command line that nobody reads.
+        given = os.memfd_create("words", 0)
+        os.write(given, "\0".join(words).encode(errors="surrogateescape"))
+        argv = [*command, str(far), str(given), str(start), skipped]
         self.pid = os.fork()
         if self.pid == 0:
             # A signal to its whole group must not reach others.
@@ -101,6 +104,7 @@ class Worker:
             os.close(self.pipe)
             os.execv(argv[0], argv)
         os.close(far)
+        os.close(given)
         self.ended = os.pidfd_open(self.pid)
         self.sources = [self.pipe, self.ended]
         self.rest = b""
@@ -172,7 +176,7 @@ def supervise(command: Sequence[str], words: Sequence[str], teller: Teller, limi
 
     Args:
         command: a worker's program; see Worker for its arguments.
-        words: its other arguments.
+        words: what it is to do.
 
     Returns:
         ALL_RAN, SOME_LEFT or SOME_NOT_RUN; or what the first worker ended with where it ended

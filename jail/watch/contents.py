@@ -238,7 +238,10 @@ def sort_modules(contents: Contents, modules: set[str], project: str) -> None:
     others = [module for module in ranked if module not in first]
     contents.others = others[:MAX_MODULES]
     contents.left_out = len(others) - len(contents.others)
-    packages = {module.removesuffix("__main__").rstrip(".") for module in is_main}
+    # Tests that run themselves run for long, and do a lot.
+    packages = {
+        module.removesuffix("__main__").rstrip(".") for module in is_main if not is_test(module)
+    }
     contents.mains = sorted(packages - {""}, key=rank)
 
 
