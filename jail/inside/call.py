@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType, FunctionType, ModuleType
 from typing import Any, NoReturn
 
-from jail.inside.ending import hide
+from jail.inside.ending import How, hide
 from jail.inside.imports import Importer, read_names
 from jail.inside.jobs import Jobs
 from jail.inside.made_up import Mock, Samples, arguments
@@ -54,8 +54,10 @@ def public_names(module: ModuleType) -> list[str]:
     return [*dict.fromkeys([*names, *(name for name in vars(module) if name[:1] != "_")])]
 
 
-def methods(kind: type, mine: set[str]) -> list[str]:
-    """The public methods and properties that the package's own classes give to what it makes."""
+def methods(kind: type, mine: set[str], seen: set[int]) -> list[str]:
+    """The public methods and properties that the package's own classes give to what it makes,
+    without those that were `seen` in another class.
+    """
     found: dict[str, None] = {}
     for base in kind.__mro__:
         if base.__module__ not in mine:
@@ -63,7 +65,8 @@ def methods(kind: type, mine: set[str]) -> list[str]:
         for name, value in [*vars(base).items()]:
             plain = getattr(value, "__func__", value)
             is_called = is_plain_function(plain) or isinstance(value, property)
-            if is_called and (name[:1] != "_" or name == "__call__"):
+            if is_called and (name[:1] != "_" or name == "__call__") and id(value) not in seen:
+                seen.add(id(value))
                 found[name] = None
     return [*found][:MAX_METHODS]
 
@@ -87,7 +90,7 @@ def find_calls(modules: Sequence[ModuleType]) -> Iterator[PublicCall]:
             elif is_plain_function(value):
                 yield PublicCall(title, value)
     for title, kind in kinds:
-        for method in methods(kind, mine):
+        for method in methods(kind, mine, seen):
             yield PublicCall(f"{title}.{method}", kind, method)
 
 
@@ -186,8 +189,9 @@ def main() -> NoReturn:
     # What is written to a relative path lands among the samples.
     os.chdir(folder)
     found = [*patched(originals, names, site), *find_calls(modules)]
-    for call in found[MAX_CALLS:]:
-        jobs.teller.tell("ended", call.name, how="not run", text=f"one of more than {MAX_CALLS}")
+    if len(found) > MAX_CALLS:
+        text = f"{len(found) - MAX_CALLS} of {len(found)} calls"
+        jobs.teller.tell("ended", "", how=How.NOT_RUN, text=text)
     caller.calls = {call.name: call for call in found[:MAX_CALLS]}
     jobs.run([*caller.calls], caller.call, prepared=len(names))
     jobs.end("call")

@@ -1,6 +1,7 @@
 """Made-up values: what a function is called with that nobody told us how to call."""
 
 import inspect
+import io
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ BY_NAME: tuple[tuple[str, Any], ...] = (
     (r"e?mail|recipient|sender", "dev@build-7c9d.com"),
     (r"dir|directory|folder|root|prefix|cwd|workdir|dest(ination)?|target_?dir", "FOLDER"),
     (r"(in|out)?(put)?_?(path|file|filename|file_?name|filepath|fname|src|source)s?", "FILE"),
+    (r"(in|out)?_?(put_)?(stream|fp|fh|f|reader|writer|file_?obj(ect)?|io)", "STREAM"),
     (r"count|n|num|number|size|length|limit|index|idx|i|id|timeout|seconds|width|height", 1),
     (r"verbose|debug|force|flag|is_\w+|has_\w+|enabled?", True),
     (r"json|payload_?json", '{"name": "sample"}'),
@@ -144,6 +146,8 @@ class Samples:
             return self.folder
         if said == "FILE":
             return self.file
+        if said == "STREAM":
+            return io.StringIO("sample\n")
         if said == "CALLABLE":
             return Mock("callback")
         if said == "PATH":
