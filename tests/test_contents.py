@@ -51,7 +51,7 @@ def test_the_examples_in_the_functions_hold() -> None:
         (["g/cloud/core/__init__.py", "g/cloud/x.py", "g/cloud/core/y.py"],
          ["g.cloud.core", "g.cloud.x"], ["g.cloud.core.y"]),
         (["a/__init__.py", "a/z/server.py", "a/b.py"], ["a"], ["a.b", "a.z.server"]),
-        (["a/tests/test_x.py", "a/__init__.py", "a/z.py"], ["a"], ["a.z", "a.tests.test_x"]),
+        (["a/tests/test_x.py", "a/__init__.py", "a/z.py"], ["a"], ["a.z"]),
         (["zz.py", "evil.py", "aa.py"], ["evil", "aa", "zz"], []),
         (["a.cpython-311-x86_64-linux-gnu.so", "b.so", "c.pyd", "d.pyc"], ["a", "b", "d"], []),
         (["a/__pycache__/x.cpython-311.pyc", "x-y.py", "1a.py", "a b/c.py", "a.b/c.py"], [], []),
@@ -147,7 +147,15 @@ def test_a_long_record_hides_nothing() -> None:
 def test_more_modules_than_are_taken_are_counted() -> None:
     record = ["a/__init__.py", *(f"a/m{number}.py" for number in range(20_010))]
     found = read(distribution(record))
-    assert (len(found.others), found.left_out) == (20_000, 10)
+    assert (len(found.others), found.left_out) == (19_999, 11)
+
+
+def test_tests_are_set_apart() -> None:
+    record = ["a/__init__.py", "a/tests/__init__.py", "a/tests/help.py", "a/test_b.py", "a/c.py"]
+    found = read(distribution(record))
+    assert found.others == ["a.c"]
+    assert found.tests == ["a.test_b", "a.tests", "a.tests.help"]
+    assert read(distribution(["tests/help.py"])).first == ["tests.help"]
 
 
 def unpacked(words: list[str]) -> list[str]:

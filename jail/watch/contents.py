@@ -53,14 +53,16 @@ class Contents:
     """What a distribution has.
 
     `first` are the shallowest modules with code, which people import; `others` all that are left,
-    tests last. `mains` can be run by `python -m`. `programs` are files below bin/ that no entry
-    point stands for. `missing` is in RECORD and not there.
+    but `tests`, many of which act when they are imported. `mains` can be run by `python -m`.
+    `programs` are files below bin/ that no entry point stands for. `missing` is in RECORD and not
+    there.
     """
 
     listed: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     first: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    tests: list[str] = field(default_factory=list)
     mains: list[str] = field(default_factory=list)
     scripts: list[EntryPoint] = field(default_factory=list)
     plugins: list[EntryPoint] = field(default_factory=list)
@@ -225,19 +227,22 @@ def read_contents(files: Collection[str], read: Callable[[str], str], project: s
 
 
 def sort_modules(contents: Contents, modules: set[str], project: str) -> None:
-    """Those that people import, those that are run by `python -m`, and the rest, tests last."""
+    """Those that people import, those that are run by `python -m`, tests, and the rest."""
 
-    def rank(module: str) -> tuple[bool, bool, int, str]:
+    def rank(module: str) -> tuple[bool, int, str]:
         unlike = plain_project(module.replace(".", "-")) != project
-        return is_test(module), unlike, module.count("."), module
+        return unlike, module.count("."), module
 
     is_main = {module for module in modules if module.rpartition(".")[2] == "__main__"}
     ranked = sorted(modules - is_main, key=rank)
-    contents.first = shallowest(ranked)
-    first = set(contents.first)
-    others = [module for module in ranked if module not in first]
-    contents.others = others[:MAX_MODULES]
-    contents.left_out = len(others) - len(contents.others)
+    contents.left_out = max(len(ranked) - MAX_MODULES, 0)
+    ranked = ranked[:MAX_MODULES]
+    # A package that is nothing but tests is what people import of it.
+    first = set(shallowest(ranked))
+    contents.first = [module for module in ranked if module in first]
+    below = [module for module in ranked if module not in first]
+    contents.tests = [module for module in below if is_test(module)]
+    contents.others = [module for module in below if not is_test(module)]
     # Tests that run themselves run for long, and do a lot.
     packages = {
         module.removesuffix("__main__").rstrip(".") for module in is_main if not is_test(module)
