@@ -248,3 +248,19 @@ def test_a_package_that_fails_hides_nothing_that_is_in_it(stand: Stand) -> None:
     ended = stand.imports("s,s.sub,s.deep.down,s.plain")
     assert ended.stdout.split("\n") == ["made before", "s.deep.down", ""]
     assert ended.how() == {"s": "raised", "s.plain": "raised"}
+
+
+def test_a_module_that_fails_whoever_asks_is_not_run_for_each(stand: Stand) -> None:
+    stand.write({"bad.py": "print('runs')\nraise LookupError('no library')"})
+    stand.write({f"m{number}.py": "import bad" for number in range(50)})
+    ended = stand.imports(*(f"m{number}" for number in range(50)))
+    assert ended.stdout.split() == ["runs"] * 3
+    assert [*ended.how().values()] == ["raised"] * 50
+    assert all("no library" in said["text"] for said in ended.of("ended"))
+
+
+def test_a_module_that_fails_only_when_it_comes_first_is_run_again(stand: Stand) -> None:
+    late = "import sys\nif 'ready' not in sys.modules: raise ImportError('early')\nprint('ran')"
+    stand.write({"late.py": late, "ready.py": "", "m.py": "import ready, late"})
+    ended = stand.imports("late,m")
+    assert (ended.how(), ended.stdout) == ({"late": "raised"}, "ran\n")

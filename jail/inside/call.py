@@ -181,9 +181,11 @@ def main() -> NoReturn:
     hide()
     # A prompt gets an end of file.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    names = [*dict.fromkeys(name.partition(":")[0] for name in read_names(words))]
     originals = Originals(site)
-    jobs.prepare(names, Importer(site, jobs.teller).load)
+    names = [*dict.fromkeys(name.partition(":")[0] for name in read_names(words))]
+    importer = Importer(site, jobs.teller)
+    sys.meta_path.insert(0, importer.failures)
+    jobs.prepare(names, importer.load)
     modules = [sys.modules[name] for name in names if name in sys.modules]
     caller = Caller(Samples(folder), float(each_sec))
     # What is written to a relative path lands among the samples.

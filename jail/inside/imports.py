@@ -27,6 +27,7 @@ TOP_FINDERS = (
     importlib.machinery.FrozenImporter,
     importlib.machinery.PathFinder,
 )
+MAX_FAILURES = 3  # of one module
 IMPORT_NAME = opcode.opmap["IMPORT_NAME"]
 # Our own names for them: a package may replace those of the modules.
 import_module = importlib.import_module
@@ -74,6 +75,7 @@ class Importer:
         self.teller = teller
         self.hidden: dict[str, str] = {}  # file by top-level name
         self.shelves: dict[str, dict[str, ModuleType]] = {}
+        self.failures = Failures()
 
     def look(self, names: Sequence[str]) -> list[str]:
         """`names` with the hidden ones last: what they do to the library's harms no other."""
@@ -91,6 +93,14 @@ class Importer:
 
     def load(self, name: str) -> None:
         """Import a module, or load an entry point. Raises whatever it raises."""
+        try:
+            self.load_once(name)
+        except BaseException as error:
+            self.failures.note(error)
+            raise
+
+    def load_once(self, name: str) -> None:
+        """The same, with nothing kept of how it went."""
         module_name, _, attributes = name.partition(":")
         if self.is_hidden(name):
             loaded: Any = self.load_hidden(module_name)
@@ -166,6 +176,32 @@ class Importer:
             raise
 
 
+class Failures:
+    """A finder of sys.meta_path for modules that have failed again and again, in whatever order
+    they were imported: the next time they fail at once. Hundreds may ask for the same one.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.errors: dict[str, BaseException] = {}
+
+    def note(self, error: BaseException) -> None:
+        """Count a failure for each module whose own code it has ended."""
+        tb = error.__traceback__
+        while tb:
+            frame = tb.tb_frame
+            name = frame.f_globals.get("__name__")
+            if frame.f_code.co_name == "<module>" and isinstance(name, str):
+                self.counts[name] = self.counts.get(name, 0) + 1
+                self.errors[name] = error
+            tb = tb.tb_next
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Raise what a module of that name has raised before, if it was often enough."""
+        if self.counts.get(name, 0) >= MAX_FAILURES:
+            raise self.errors[name].with_traceback(None)
+
+
 class Missing:
     """The last finder of sys.meta_path: asked for what no other has found, it tells of it, if an
     import statement asked: names that are made up at run time mean something else.
@@ -199,6 +235,7 @@ def main() -> NoReturn:
     names = importer.look(read_names(words))
     become(victim)
     hide()
+    sys.meta_path.insert(0, importer.failures)
     sys.meta_path.append(Missing(site, jobs.teller))
     originals = Originals(site)
     jobs.run(names, importer.load)
