@@ -454,7 +454,10 @@ class KeeperLink:
         packet = self.socket.recv(MAX_CHECKS_BYTES)
         if not packet:
             raise ServiceError("keeper ended at its start")
-        found: dict[str, Any] = json.loads(packet)
+        try:
+            found: dict[str, Any] = json.loads(packet)
+        except ValueError:
+            raise ServiceError("keeper's self-check was cut short: its log says why") from None
         return found | {"lines": [check_line(**check) for check in found["checks"]]}
 
     def order(self, task: str, run_id: str, request: TriageRequest) -> socket.socket:

@@ -18,8 +18,8 @@ from jail.watch.main import watch
 from jail.watch.trial import trial
 
 
+# Take the settings, tell what works here, and serve the service until it ends.
 def main() -> None:
-    """Take the settings, tell what works here, and serve the service until it ends."""
     os.umask(0o022)
     service = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
@@ -39,5 +39,4 @@ def main() -> None:
         serve(service, House(settings, found, watch))
 
 
-if __name__ == "__main__":
-    main()
+main()

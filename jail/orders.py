@@ -101,9 +101,9 @@ class Order:
     module_name: Annotated[str | None, WORD] = None
     artifact: Annotated[str | None, r"(?!\.)[A-Za-z0-9._+!-]{1,200}"] = None
 
+    # The install target, relative to the scratch.
     @property
     def site(self) -> str:
-        """The install target, relative to the scratch."""
         return f"site/{self.package_name}-{self.version}"
 
 
@@ -141,8 +141,8 @@ class Answer:
 JAIL_FDS = ("stdout", "stderr", "log", "trace", "audit")
 
 
+# The JSON object of a packet. Raises OrderError.
 def read_packet(packet: bytes) -> dict[str, Any]:
-    """The JSON object of a packet. Raises OrderError."""
     try:
         said = json.loads(packet) if len(packet) <= MAX_PACKET_BYTES else None
     except (ValueError, RecursionError):
@@ -152,15 +152,15 @@ def read_packet(packet: bytes) -> dict[str, Any]:
     return said
 
 
+# The settings, which the service sends while it is still to be believed.
 def parse_settings(packet: bytes) -> JailSettings:
-    """The settings, which the service sends while it is still to be believed."""
     said = read_packet(packet)
     said |= {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
     return JailSettings(**said)
 
 
+# An order of the service. Raises OrderError.
 def parse_order(packet: bytes) -> Order:
-    """An order of the service. Raises OrderError."""
     said = read_packet(packet)
     if not REQUIRED_FIELDS <= said.keys() <= ORDER_FIELDS.keys():
         raise OrderError(f"an order with other fields: {sorted(said)!r:.200}")
@@ -171,8 +171,8 @@ def parse_order(packet: bytes) -> Order:
     return Order(**said)
 
 
+# A request of watch. Raises OrderError.
 def parse_request(packet: bytes) -> Start | Kill:
-    """A request of watch. Raises OrderError."""
     said = read_packet(packet)
     jail, launch, variables = said.get("jail"), said.get("launch"), said.get("variables")
     if type(jail) is not int or not 0 <= jail < MAX_JAILS:

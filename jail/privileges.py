@@ -15,19 +15,21 @@ CAPABILITY_VERSION, MAX_MEMORY_BYTES = 0x20080522, 1 << 30
 libc = ctypes.CDLL(None, use_errno=True)
 
 
+# Raises OSError, saying `what` was tried, where a function of libc did not return 0.
 def check(result: int, what: str) -> None:
-    """Raises OSError, saying `what` was tried, where a function of libc did not return 0."""
     if result != 0:
         raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
+# Be killed when the parent ends, of which `parent` is a pidfd; it may have ended already.
 def die_with_parent(parent: int) -> None:
-    """Be killed when the parent ends, of which `parent` is a pidfd; it may have ended already."""
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "parent-death signal")
     if select.select([parent], [], [], 0)[0]:
         os._exit(1)
 
 
+# Give up all power for good. Raises OSError, after which the process must not go on.
+#
 # 1. What is executed from here on gains nothing: the bounding set is emptied.
 # 2. Become `user` and `group`; 0 is the only user of a user namespace, who stays.
 # 3. Clear every set of capabilities.
@@ -35,7 +37,6 @@ def die_with_parent(parent: int) -> None:
 # 5. Memory is bounded, and a crash does not start the host's helper.
 # 6. See in the kernel's own account that it is so.
 def drop(user: int, group: int) -> None:
-    """Give up all power for good. Raises OSError, after which the process must not go on."""
     # 1. In a container without SETPCAP this does nothing; step 4 is enough there.
     for capability in range(64):
         if libc.prctl(PR_CAPBSET_READ, capability, 0, 0, 0) == 1:

@@ -32,8 +32,8 @@ ENVIRONMENT |= {"PATH": "/usr/bin:/bin", "AWS_SECRET_ACCESS_KEY": SECRET}
 # socket is closed. The resolver is one that stands nowhere.
 HOLDER = """
 import ctypes, os, socket, sys
-sys.path.append(sys.argv[1])
-from jail.network import open_network
+sys.path += [sys.argv[1], f"{sys.argv[1]}/tests"]
+from decoy_network import open_decoy_network
 libc = ctypes.CDLL(None, use_errno=True)
 uid, gid = os.geteuid(), os.getegid()
 flags = 0x40020000 | (0x10000000 if uid else 0)
@@ -48,7 +48,7 @@ for source, target in (("resolv.conf", "/etc/resolv.conf"), ("certs", "/etc/ssl/
     if libc.mount(os.path.join(sys.argv[3], source).encode(), target.encode(), None, 4096, None):
         raise OSError(ctypes.get_errno(), "mount")
 with socket.socket(fileno=int(sys.argv[2])) as near:
-    fds = open_network(True, True, sys.argv[4] or None)
+    fds = open_decoy_network(True, True, sys.argv[4] or None)
     socket.send_fds(near, [b"network"], fds)
     for fd in fds:
         os.close(fd)

@@ -45,9 +45,8 @@ TOP_LEVEL = {
     *("snakehook.py", "jail", "container", "tests", "README.md", "pyproject.toml", "LICENSE"),
     *(".github", ".ci", ".gitignore", ".dockerignore"),
 }
-REGISTRIES = re.compile(
-    r"\b(pypi|pythonhosted|npmjs|rubygems|crates)\.(org|com|io)\b", re.IGNORECASE
-)
+REGISTRY_NAMES = "pypi|pythonhosted|npmjs|rubygems|crates"
+REGISTRIES = re.compile(rf"\b(?:{REGISTRY_NAMES})[.](?:org|com|io)\b", re.IGNORECASE)
 BOUND = re.compile(r"MAX_[A-Z0-9_]+|[A-Z0-9_]+_(SEC|BYTES)")
 
 

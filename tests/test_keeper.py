@@ -31,8 +31,7 @@ sys.path += sys.argv[1:]
 import jail.watch.main
 import watches
 jail.watch.main.watch = watches.act
-from jail.__main__ import main
-main()
+import jail.__main__
 """
 CGROUPS = [Path("/sys/fs/cgroup/memory/snakehook"), Path("/sys/fs/cgroup/snakehook")]
 RUN_ID = "{:032x}"
@@ -306,7 +305,8 @@ def test_a_jail_sees_nothing_of_the_machine(keeper: Keeper) -> None:
     assert started.encode() + b"\n" == STARTED
     jail = json.loads(facts)
     assert jail["uid"] == 65534
-    assert jail["nice"] == min(19, os.nice(0) + 10)
+    # nsjail may be more modest still.
+    assert jail["nice"] >= min(19, os.nice(0) + 10)
     assert jail["core"] == [1, 1]
     assert len(jail["pids"]) <= 3
     # No keyring of the container, which bears its name.

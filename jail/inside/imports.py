@@ -27,7 +27,7 @@ TOP_FINDERS = (
     importlib.machinery.FrozenImporter,
     importlib.machinery.PathFinder,
 )
-MAX_FAILURES = 3  # of one module
+MAX_MODULE_FAILURES = 3  # of one module
 IMPORT_NAME = opcode.opmap["IMPORT_NAME"]
 # Our own names for them: a package may replace those of the modules.
 import_module = importlib.import_module
@@ -198,7 +198,7 @@ class Failures:
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         """Raise what a module of that name has raised before, if it was often enough."""
-        if self.counts.get(name, 0) >= MAX_FAILURES:
+        if self.counts.get(name, 0) >= MAX_MODULE_FAILURES:
             raise self.errors[name].with_traceback(None)
 
 

@@ -86,7 +86,10 @@ def look_at(settings: JailSettings, machine: Machine) -> list[Check]:
     """What there is on a machine where a jail can be started."""
     # An ordinary user's namespace has only the user 0.
     is_root = os.getuid() != 0
-    who = "root, ids in the jail are real" if is_root else "an ordinary user, by user namespaces"
+    who = "an ordinary user, by user namespaces"
+    if is_root:
+        own = settings.nsjail_disable_clone_newuser
+        who = f"root, ids in the jail are {'real' if own else 'those of a user namespace'}"
     groups = ", ".join(machine.cgroups) or f"{machine.no_cgroups}: {NO_CGROUPS}"
     size = f"{settings.max_disk_bytes} bytes for each run"
     return [
