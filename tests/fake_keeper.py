@@ -52,6 +52,8 @@ def status(pid: int) -> bytes:
 def play(order: dict[str, Any], stream: socket.socket) -> None:
     if order["task"] == "hosts":
         send(stream, "text", b"files.example\n$(reboot)\nmore.example:8443\n")
+        send(stream, "report", b'{"phases": []}')
+        send(stream, "embed", json.dumps(EMBED).encode())
         send_summary(stream, os.environ.get("FAKE_INDEX", "ok"), "unseen", "no answer")
         send(stream, "end")
         return

@@ -47,7 +47,7 @@ SIX = TriageRequest("six", "1.16.0", "install")
 OWN = make_own_result(SIX, "ok", "all went well")
 
 
-def parcel(
+def finished_run(
     page: bytes = b"<p>", evidence: bytes = b"{}", embed: bytes = OWN.embed
 ) -> dict[str, Any]:
     return {"run_id": RUN_ID, "embed": embed, "page": page, "evidence": evidence}
@@ -55,7 +55,7 @@ def parcel(
 
 def deliver(discord: Discord, attempts: int = 1, **pieces: bytes) -> tuple[Delivery, float]:
     begun = Delivery("pending", attempts)
-    delivery, pause_sec, _ = program.deliver(discord.url, parcel(**pieces), begun)
+    delivery, pause_sec, _ = program.deliver(discord.url, finished_run(**pieces), begun)
     assert discord.token not in str(delivery)
     return delivery, pause_sec
 
@@ -180,7 +180,7 @@ def test_trouble_is_tried_again_after_a_pause(
 
 def test_a_server_that_does_not_speak_tls_is_tried_again(discord: Discord) -> None:
     url = discord.url.replace("http:", "https:")
-    delivery, pause_sec, _ = program.deliver(url, parcel(), Delivery("pending", 1))
+    delivery, pause_sec, _ = program.deliver(url, finished_run(), Delivery("pending", 1))
     assert delivery.state == "pending"
     assert "SSL" in str(delivery.last_error)
     assert discord.token not in str(delivery)
@@ -192,7 +192,7 @@ def test_pauses_grow_to_a_bound_and_differ(discord: Discord) -> None:
     pauses = []
     for attempts in range(1, 16):
         several = [
-            program.deliver(url, parcel(), Delivery("pending", attempts))[1] for _ in range(5)
+            program.deliver(url, finished_run(), Delivery("pending", attempts))[1] for _ in range(5)
         ]
         assert len(set(several)) > 1  # jittered
         pauses.append(max(several))
@@ -563,7 +563,7 @@ def test_an_attempt_that_drips_ends_and_frees_its_thread(
         before = threading.active_count()
         begun_sec = time.monotonic()
         url = f"{scheme}://127.0.0.1:{server.getsockname()[1]}/api/webhooks/1/secret"
-        delivery, _, _ = program.deliver(url, parcel(), Delivery("pending", 1))
+        delivery, _, _ = program.deliver(url, finished_run(), Delivery("pending", 1))
         stop.set()
         thread.join(10)
     assert time.monotonic() - begun_sec < 10

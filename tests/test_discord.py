@@ -1,6 +1,5 @@
 """One message for each run, whatever the package says; the webhook's address stays a secret."""
 
-import http.client
 import importlib
 import json
 from collections.abc import Iterator
@@ -114,12 +113,10 @@ def test_a_query_of_the_webhook_stays(discord: Discord) -> None:
 
 
 def test_a_url_that_is_none_costs_nothing_but_the_attempt() -> None:
-    for url in ("http://[::1", "http://a b/", "http://x:99999/"):
+    for url in ("http://[::1", "http://a b/", "http://x:99999/", "http://127.0.0.1:9/a b"):
         delivery, _, _ = program.deliver(url, {"run_id": "5"} | vars(OWN), Delivery("pending", 1))
         assert delivery.state == "pending"
         assert url not in str(delivery.last_error)
-    with pytest.raises(http.client.InvalidURL):
-        program.post("http://x/a b", b"", "text/plain")
 
 
 def test_a_run_ends_in_one_message_over_a_real_socket(

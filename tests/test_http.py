@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import falcon
 import falcon.testing
@@ -466,7 +466,7 @@ def test_every_404_is_an_error_of_its_own(tmp_path: Path) -> None:
     raised = []
     for _ in range(2):
         with pytest.raises(falcon.HTTPNotFound) as caught:
-            api.on_get_run(cast(Any, None), falcon.Response(), "0" * 32)
+            api.on_get_run(None, falcon.Response(), "0" * 32)
         raised.append(caught.value)
     assert raised[0] is not raised[1]
 

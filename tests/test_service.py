@@ -59,6 +59,7 @@ def played(home: Path, discord: Discord) -> Snakehook:
     shutil.copy(ROOT / "snakehook.py", code)
     shutil.copy(ROOT / "tests" / "fake_keeper.py", code / "jail" / "__main__.py")
     (code / "jail" / "nsjail.cfg").touch()
+    shutil.copy(ROOT / "jail" / "settings.toml", code / "jail")
     libraries = Path(falcon.__file__).parent.parent
     for name in ("falcon", "waitress", "packaging", "pip"):
         (code / name).symlink_to(libraries / name)
@@ -186,7 +187,7 @@ def test_no_other_file_is_handed_to_the_service(tmp_path: Path, trick: str) -> N
 @needs_root
 def test_a_store_that_root_made_is_handed_over(played: Snakehook, home: Path) -> None:
     store = Store(home / "state" / "snakehook.sqlite")
-    run_id = store.add(SIX, 10) or ""
+    run_id = store.add(SIX, 10)
     store.db.close()
     with playing(played) as service:
         assert service.finished(run_id)["outcome"] == "ok"

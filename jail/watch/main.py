@@ -173,10 +173,13 @@ def complain(outlet: Outlet, fault: BaseException | None) -> None:
 
 def tell_hosts(settings: JailSettings, machine: Machine, outlet: Outlet) -> None:
     """Only ask the index from which hosts its files come."""
+    outlet.send("report", b'{"phases": []}')
+    outlet.send("embed", b'{"title": "hosts", "description": "", "fields": []}')
     try:
         hosts = file_hosts(machine.index_url, settings.index_file_hosts)
     except Refused as refused:
-        outlet.summary(Outcome.ERROR, str(refused), "unseen")
+        reason = f"{refused}: look at PIP_INDEX_URL and the network; runs fail until it answers."
+        outlet.summary(Outcome.ERROR, reason, "unseen")
         return
     outlet.send("text", "".join(f"{host}\n" for host in hosts).encode())
     outlet.summary(Outcome.OK, "", "unseen")
