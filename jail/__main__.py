@@ -10,8 +10,9 @@ import json
 import os
 import socket
 
-from jail import machine, orders
+from jail import orders
 from jail.keeper import House, serve, try_jail
+from jail.machine import MachineError, prepare
 
 # All that watch needs is loaded here: its user may not be able to read our files.
 from jail.watch.main import watch
@@ -26,10 +27,8 @@ def main() -> None:
     settings = orders.parse_settings(service.recv(orders.MAX_PACKET_BYTES))
     with contextlib.suppress(ConnectionError):
         try:
-            found, told = machine.prepare(
-                settings, lambda found: try_jail(House(settings, found, trial))
-            )
-        except (machine.MachineError, OSError) as error:
+            found, told = prepare(settings, lambda found: try_jail(House(settings, found, trial)))
+        except (MachineError, OSError) as error:
             name, _, detail = str(error).partition(": ")
             check = {"name": name, "passed": False, "required": True, "detail": detail}
             lack = {"works": False, "checks": [check], "index_url": "", "default_index": False}

@@ -121,7 +121,8 @@ def serve(service: socket.socket, house: House) -> None:
     runs: dict[int, RunKeeper] = {}
     try:
         while True:
-            for fd in select.select([service.fileno(), *runs], [], [])[0]:
+            # Runs that have ended come first: they do not count when the next order is looked at.
+            for fd in select.select([*runs, service.fileno()], [], [])[0]:
                 if fd in runs:
                     runs.pop(fd).bury()
                     continue

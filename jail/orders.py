@@ -16,7 +16,8 @@ AUDIT_IN_JAIL = f"{ROOT_IN_JAIL}/audit"
 WORK_IN_JAIL = f"{ROOT_IN_JAIL}/work"
 HOME_IN_JAIL = "/home/dev"
 # The folders of the scratch, and where else than below WORK_IN_JAIL the jail sees each.
-SCRATCH_FOLDERS = {"site": None, "home": HOME_IN_JAIL, "tmp": "/tmp", "shm": "/dev/shm"}  # noqa: S108
+SCRATCH_FOLDERS = {"site": None, "home": HOME_IN_JAIL}
+SCRATCH_FOLDERS |= {"tmp": "/tmp", "shm": "/dev/shm"}  # noqa: S108
 INDEX_PORT, DNS_PORT = 3141, 53
 # launch.py's first line: from here on the package may have had its say.
 STARTED = b"jail ready\n"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conftest import Snakehook
+from conftest import Snakehook, groups
 from standins import Index, wait_for
 
 # Each probe is a function that returns what it got; in a child of its own, since some are meant to
@@ -146,12 +146,6 @@ def processes_of(state: Path) -> list[str]:
         if is_orphan or process.is_jailed or process.works_for(state):
             found.append(f"{process.pid}: {process.command[:200]}")
     return found
-
-
-def groups() -> list[Path]:
-    """The cgroups of all runs on this machine: PID-RUN, where PID is the keeper's."""
-    parents = Path("/sys/fs/cgroup").glob("**/snakehook")
-    return [path for parent in parents for path in parent.iterdir() if path.is_dir()]
 
 
 def our_groups() -> list[Path]:

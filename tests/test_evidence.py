@@ -64,8 +64,8 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
     ),
     (NameAsked("a.example", ACTOR), {"kind": "dns", "target": "a.example", "net": "dns"} | WHO),
     (
-        FileChanged("/tmp/x", Change.CREATED, 3, "x.py:2"),  # noqa: S108
-        {"kind": "file", "path": "/tmp/x", "change": "created", "bytes": 3, "place": "x.py:2"},  # noqa: S108
+        FileChanged("/home/x", Change.CREATED, 3, "x.py:2"),
+        {"kind": "file", "path": "/home/x", "change": "created", "bytes": 3, "place": "x.py:2"},
     ),
     (
         StartupCode("/x.pth", "import os"),

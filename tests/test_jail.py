@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,35 @@ def test_a_user_namespace_may_be_asked_for(triage: Triage, index: Index) -> None
         pytest.skip("needs a Python outside of a home directory")
     seen, _ = look(triage, index, NSJAIL_DISABLE_CLONE_NEWUSER=0, JAIL_PYTHON_NAME=python)
     assert seen["uid_map"] == ["65534", "65534", "1"]
+
+
+@as_root
+@pytest.mark.parametrize("below", ["the state", "the program", "nothing"])
+def test_a_closed_folder_above_what_the_jail_needs_is_named(
+    jail: None, snakehook: Snakehook, ordinary_home: tuple[Path, str], home: Path, below: str
+) -> None:
+    closed = home / "closed"
+    closed.mkdir(mode=0o700)
+    program, python = ordinary_home
+    settings: dict[str, object] = {"NSJAIL_DISABLE_CLONE_NEWUSER": 0, "JAIL_PYTHON_NAME": python}
+    if below == "the state":
+        settings["STATE_DIR"] = closed / "state"
+        (closed / "state").mkdir()
+    if below == "the program":
+        shutil.copytree(program / "jail", closed / "jail")
+        shutil.copy(program / "snakehook.py", closed)
+        snakehook = replace(snakehook, command=(sys.executable, str(closed / "snakehook.py")))
+    done = snakehook.with_settings(**settings).run("check")
+    if below == "nothing":
+        assert done.returncode == 0, done.stdout
+        return
+    assert done.returncode == 3
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
+    assert f"{closed} is closed to the jail's user, 65534" in line
+    assert f"chmod o+x {closed}" in line
+    # What is said to help does.
+    closed.chmod(0o701)
+    assert snakehook.with_settings(**settings).run("check").returncode == 0
 
 
 def test_limits_of_a_process(triage: Triage, index: Index) -> None:

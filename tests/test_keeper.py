@@ -514,10 +514,31 @@ def test_a_flood_of_orders(keeper: Keeper) -> None:
 
 
 def test_a_stream_that_is_hung_up_already(keeper: Keeper) -> None:
-    for _ in range(5):
+    for times in range(1, 6):
         keeper.order("wait").close()
+        # What keeper refuses next shows that it has taken the order before.
+        keeper.send(b"no order", [])
+        wait_for(lambda times=times: len(keeper.lines()) == times, 10)  # type: ignore[misc]
         wait_for(lambda: not family(keeper.process.pid), 10)
     assert keeper.run("look")["pid"] == 1
+    assert not [line for line in keeper.lines() if "one too many" in line]
+
+
+def test_a_run_that_has_ended_does_not_count_though_keeper_was_busy(keeper: Keeper) -> None:
+    """An order that arrives together with the end of the run before it."""
+    streams = [keeper.order("wait"), keeper.order("wait")]
+    for stream in streams:
+        assert stream.recv(100) == b"waiting\n"
+    os.kill(keeper.process.pid, signal.SIGSTOP)
+    try:
+        for stream in streams:
+            stream.close()
+        wait_for(lambda: not family(keeper.process.pid), 10)
+        third = keeper.order("look")
+    finally:
+        os.kill(keeper.process.pid, signal.SIGCONT)
+    with third:
+        assert b'"pid": 1' in read_to_end(third), keeper.lines()
 
 
 # --- a taken-over watch

@@ -12,6 +12,7 @@ import tarfile
 import time
 import zipfile
 import zlib
+from collections.abc import Callable
 from typing import Literal
 from urllib.parse import quote, urlencode
 
@@ -138,7 +139,9 @@ def test_bait_is_found_in_each_wrapping(wrapping: str, name: str) -> None:
 
 @pytest.mark.parametrize("before", range(6))
 @pytest.mark.parametrize("code", [base64.b64encode, base64.b32encode])
-def test_bait_is_found_within_encoded_text_that_begins_elsewhere(code, before: int) -> None:  # type: ignore[no-untyped-def]
+def test_bait_is_found_within_encoded_text_that_begins_elsewhere(
+    code: Callable[[bytes], bytes], before: int
+) -> None:
     coded = code(b"x" * before + SECRET.encode() + b"\xff")
     assert look(b"glued" + coded).bait == ("AWS_SECRET_ACCESS_KEY",)
 

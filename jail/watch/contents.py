@@ -33,7 +33,8 @@ MODULE_PATH = re.compile(
 GROUP_LINE = re.compile(r"\s*\[([^\]]{1,200})\]\s*")
 # `black = black:patched_main [extra]`; of a plug-in the attribute may be missing.
 ENTRY_LINE = re.compile(
-    r"\s*([^=\s][^=]{0,200}?)\s*=\s*([^\W\d][\w.]{0,200}(?:\s*:\s*[^\W\d][\w.]{0,200})?)\s*(?:\[.*)?"
+    r"\s*([^=\s][^=]{0,200}?)\s*="
+    r"\s*([^\W\d][\w.]{0,200}(?:\s*:\s*[^\W\d][\w.]{0,200})?)\s*(?:\[.*)?"
 )
 SCRIPT_GROUPS = ("console_scripts", "gui_scripts")
 TEST_PARTS = {"test", "tests", "testing", "conftest", "benchmarks", "examples"}

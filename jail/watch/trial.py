@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jail.orders import (
+    JAIL_DIR,
     MAX_PACKET_BYTES,
     STARTED,
     WORK_IN_JAIL,
@@ -41,12 +42,14 @@ def trial(
     Called without privileges, with the arguments of a watch.
     """
     failure = start_jail(order, scratch, control)
-    if failure:
+    closed = find_closed(machine, failure)
+    if failure and not closed:
         stream.sendall(failure.encode())
         return
+    checks = [closed_to_jail(closed)] if closed else look_at(settings, machine)
     told = {
-        "works": True,
-        "checks": [asdict(check) for check in look_at(settings, machine)],
+        "works": not closed,
+        "checks": [asdict(check) for check in checks],
         "index_url": machine.index_url,
         "default_index": machine.default_index,
     }
@@ -80,6 +83,32 @@ class Check:
     passed: bool
     required: bool
     detail: str
+
+
+# "[W] mountSinglePoint():222 mount('/root/python' -> '/run/user/nsjail.0.root//root/python'): ...
+# Permission denied"
+def find_closed(machine: Machine, failure: str) -> Path | None:
+    """The folder above what nsjail could not mount through which the jail's user can't pass.
+
+    That user is who we are by now: nsjail is, too, where the jail has a user namespace.
+    """
+    for path in (machine.base, machine.python, str(JAIL_DIR / "inside")):
+        if f"mount('{path}'" not in failure:
+            continue
+        for folder in reversed(Path(path).parents):
+            if not os.access(folder, os.X_OK):
+                return folder
+    return None
+
+
+def closed_to_jail(folder: Path) -> Check:
+    """Why no jail works there, and what to do."""
+    detail = (
+        f"no jail can be started here: {folder} is closed to the jail's user, {os.getuid()}, and"
+        f" what the jail needs lies below it: chmod o+x {folder}, or have it lie elsewhere"
+        " (JAIL_PYTHON_NAME, STATE_DIR), or leave out NSJAIL_DISABLE_CLONE_NEWUSER=0."
+    )
+    return Check("namespaces", False, True, detail)
 
 
 def look_at(settings: JailSettings, machine: Machine) -> list[Check]:
