@@ -19,7 +19,7 @@ from jail import orders
 
 MAX_ROOT_LINES = 620
 # The design aims at 900, which is not reached: this number may only shrink.
-MAX_SERVICE_LINES = 1066
+MAX_SERVICE_LINES = 1063
 MAX_ROOM_LINES = 300
 
 SERVICE = "snakehook"
