@@ -43,6 +43,7 @@ from jail.watch.events import (
     Printed,
     Rule,
     Severity,
+    StartsUnchecked,
 )
 from jail.watch.record import Record
 
@@ -267,6 +268,8 @@ def all_notes(facts: Facts, cut: Counter[str], notes: Sequence[str]) -> Iterator
         note, event = "", seen.event
         if isinstance(event, LeftAtWork):
             note = f"what {event.count} processes were still waiting to do was not seen"
+        if isinstance(event, StartsUnchecked):
+            note = f"{event.count} programs are known by the trace alone, as {event.program}"
         if isinstance(event, IndexRefused):
             note = f"refused {event.target}: {event.reason}"
         if note:

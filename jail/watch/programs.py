@@ -9,7 +9,7 @@ import os
 import re
 
 from jail.orders import PYTHON_IN_JAIL
-from jail.watch.calls import Execute
+from jail.watch.calls import Execute, Found
 from jail.watch.events import SYSTEM_FOLDERS, plain_path, printable
 
 JAIL_PYTHON = f"{PYTHON_IN_JAIL}/bin/python"
@@ -52,6 +52,11 @@ def program_name(call: Execute) -> str:
     if call.folder and not file.startswith(b"/"):
         file = call.folder + b"/" + file
     return plain_path(printable(file))
+
+
+def found_program(started: Found) -> str:
+    """The file of a program that was looked at, "" where that could not be seen."""
+    return plain_path(printable(started.program.removesuffix(b" (deleted)")))
 
 
 def program_words(call: Execute, program: str) -> tuple[str, ...]:

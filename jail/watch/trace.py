@@ -1,10 +1,11 @@
 """The kernel witness: reads what strace writes of one jail, and makes typed calls of it. It judges
 nothing.
 
-strace runs as `strace -f -q -y --seccomp-bpf --decode-pids=pidns -xx -s 4096`: a line for each
-call, with every string in hexadecimal, so that nothing of the jail can look like a part of a
-line. What is hostile is the amount: long lines, many lines, calls that never come to an end. All
-are bounded, and what was cut is marked.
+strace runs as `strace -fqyT -ttt --seccomp-bpf --decode-pids=pidns -xx -s4096`, and holds each
+program that was started (`-einject=/^execve:delay_exit=5000`): a line for each call, with every
+string in hexadecimal, so that nothing of the jail can look like a part of a line. What is hostile
+is the amount: long lines, many lines, calls that never come to an end. All are bounded, and what
+was cut is marked.
 """
 
 import re
@@ -36,13 +37,17 @@ HEAD_BYTES, TAIL_BYTES = 64 << 10, 4 << 10
 MAX_UNFINISHED_BYTES = 64 << 20
 
 
-# 11520 connect(8<...>, {sa_family=AF_INET, ...}, 16) = -1 ECONNREFUSED (Connection refused)
-# 11520 <... vfork resumed>)              = 43 /* 11562 in strace's PID NS */
-# 11564 +++ exited with 0 +++
-# 11571 +++ killed by SIGSEGV (core dumped) +++
-# 11568 +++ superseded by execve in pid 11569 +++
+# How long strace holds a program that was started, as keeper has it say.
+HELD_SEC = 0.005
+
+# 11520 1795658308.156638 connect(8<...>, {sa_family=AF_INET, ...}, 16) = -1 ECONNREFUSED (Conn...)
+# 11520 1795658308.159859 <... vfork resumed>)     = 43 /* 11562 in strace's PID NS */ <0.001480>
+# 11564 1795658308.168123 +++ exited with 0 +++
+# 11571 1795658308.168123 +++ killed by SIGSEGV (core dumped) +++
+# 11568 1795658308.168123 +++ superseded by execve in pid 11569 +++
 LINE = re.compile(
-    rb"(\d{1,10}) +(?:(\w+)\(|<\.\.\. (\w+) resumed>|\+\+\+ (exited with|killed by) (\w+))"
+    rb"(\d{1,10}) +(?:(\d+\.\d+) )?"
+    rb"(?:(\w+)\(|<\.\.\. (\w+) resumed>|\+\+\+ (exited with|killed by) (\w+))"
 )
 # 11520 vfork( <unfinished ...>
 # 11569 execve("\x2f\x62...", ["\x73\x68", ...], 0x7fff67ca10b0 <pid changed to 11568 ...>
@@ -53,9 +58,11 @@ UNFINISHED_END = re.compile(rb"<(?:unfinished|pid changed to (\d+)) \.\.\.>")
 # = -1 (errno 18446744073709551385)
 # = 43 /* 11562 in strace's PID NS */
 # = 8<\x73\x6f\x63\x6b\x65\x74\x3a\x5b\x31\x35\x39\x39\x39\x5d>
+# and after that how long the call took: = 0 (DELAYED) <0.001047>
 RESULT = re.compile(
     rb"= (-?\d+|\?)(?:<([\\x0-9a-f]*)>\S*)?"
     rb"(?: (E\w+) \(.*\)| \(errno (\d+)\)| /\* (\d+) in strace's PID NS \*/)?"
+    rb"(?: \(DELAYED\))?(?: <(\d+\.\d+)>)?"
 )
 # "\x74\x72\x75\x65", and "\x74\x72\x75\x65"... where it is longer than strace shows
 HEX = rb'"([\\x0-9a-f]*)"'
@@ -132,13 +139,14 @@ FAMILIES = {
 class Unfinished:
     """The start of a call that has not returned.
 
-    `is_renumbered`: by a thread that became a program.
+    `is_renumbered`: by a thread that became a program. `at_sec`: when it was made, since 1970.
     """
 
     name: bytes = b""
     arguments: bytes = b""
     is_cut: bool = False
     is_renumbered: bool = False
+    at_sec: float = 0.0
 
 
 class TraceReader:
@@ -172,12 +180,13 @@ class TraceReader:
         return calls
 
     def read(self, match: re.Match[bytes], rest: bytes, is_cut: bool) -> list[Call]:
-        number, name, resumed, how, what = match.groups()
-        pid = int(number)
+        number, time, name, resumed, how, what = match.groups()
+        pid, at_sec = int(number), float(time or 0)
         if name:
+            begun = Unfinished(name, b"", is_cut, at_sec=at_sec)
             if rest.endswith(b" ...>"):
-                return self.begin(pid, name, rest, is_cut)
-            return parse(pid, Unfinished(name, b"", is_cut), rest)
+                return self.begin(pid, begun, rest)
+            return parse(pid, begun, rest)
         if resumed:
             begun = self.pop(pid)
             begun.name = resumed
@@ -190,7 +199,7 @@ class TraceReader:
             calls.append(End(pid, int(what), None))
         return calls
 
-    def begin(self, pid: int, name: bytes, rest: bytes, is_cut: bool) -> list[Call]:
+    def begin(self, pid: int, begun: Unfinished, rest: bytes) -> list[Call]:
         at = rest.rfind(b"<")
         end = UNFINISHED_END.fullmatch(rest, at)
         if not end:
@@ -202,8 +211,9 @@ class TraceReader:
         calls += self.give_up(pid)
         arguments = rest[:at]
         if self.unfinished_bytes + len(arguments) > MAX_UNFINISHED_BYTES:
-            arguments, is_cut = arguments[:HEAD_BYTES], True
-        self.unfinished[pid] = Unfinished(name, arguments, is_cut, end[1] is not None)
+            arguments, begun.is_cut = arguments[:HEAD_BYTES], True
+        begun.arguments, begun.is_renumbered = arguments, end[1] is not None
+        self.unfinished[pid] = begun
         self.unfinished_bytes += len(arguments)
         return calls
 
@@ -234,6 +244,7 @@ class Returned:
     number_outside: bytes | None
     is_cut: bool
     is_renumbered: bool
+    ended_sec: float
 
 
 def parse(pid: int, begun: Unfinished, rest: bytes) -> list[Call]:
@@ -242,11 +253,11 @@ def parse(pid: int, begun: Unfinished, rest: bytes) -> list[Call]:
     if not parser:
         return []
     text = begun.arguments + rest
-    value, descriptor, outside = 0, None, None
+    value, descriptor, outside, took = 0, None, None, None
     error: str | None = UNFINISHED
     result = RESULT.fullmatch(text, max(text.rfind(b"= "), 0))
     if result:
-        number, descriptor, error_name, error_number, outside = result.groups()
+        number, descriptor, error_name, error_number, outside, took = result.groups()
         value = 0 if number == b"?" else int(number)
         if error_number:
             # A number without a name that strace shows as if it were negative.
@@ -255,7 +266,16 @@ def parse(pid: int, begun: Unfinished, rest: bytes) -> list[Call]:
         if error is None and (value < 0 or number == b"?"):
             error = UNFINISHED
     returned = Returned(
-        pid, begun.name, text, value, error, descriptor, outside, begun.is_cut, begun.is_renumbered
+        pid,
+        begun.name,
+        text,
+        value,
+        error,
+        descriptor,
+        outside,
+        begun.is_cut,
+        begun.is_renumbered,
+        begun.at_sec + float(took or 0),
     )
     return parser(returned)
 
@@ -275,7 +295,15 @@ def parse_execute(call: Returned) -> list[Call]:
     is_unread = error is None and (not match or unread_file is not None or b"0x" in argv)
     words = tuple(map(unescaped, STRING.findall(argv)))
     opened, name = unescaped(folder or b""), unescaped(file or b"")
-    calls: list[Call] = [Execute(call.pid, opened, name, words, error, is_unread, call.is_cut)]
+    is_abridged = argv.endswith(b"...]")
+    # Of a thread's, strace shows the end only with its first call.
+    is_held = call.ended_sec and not call.is_renumbered
+    until_sec = call.ended_sec + HELD_SEC if is_held else 0.0
+    calls: list[Call] = [
+        Execute(
+            call.pid, opened, name, words, error, is_unread, call.is_cut, is_abridged, until_sec
+        )
+    ]
     if call.is_renumbered and call.value:
         calls.append(FirstCallUnseen(call.pid, abs(call.value)))
     return calls
