@@ -59,11 +59,7 @@ OWN_PIDS = 4
 # of names. A program that was started is held for some microseconds, in which watch looks at it.
 STRACE_CALLS = "/^execve,/fork$,/^clone3?$,/^send(to|m),/^unlink,connect,bind,socket,exit_group"
 STRACE_FLAGS = ["-fqyT", "-ttt", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s4096"]
-STRACE_FLAGS += [
-    f"-etrace={STRACE_CALLS}",
-    "-esignal=!SIGCHLD",
-    "-einject=/^execve:delay_exit=5000",
-]
+STRACE_FLAGS += [f"-etrace={STRACE_CALLS}", "-esignal=!CHLD", "-einject=/^execve:delay_exit=5000"]
 
 # What reads a run's hostile bytes: settings, order, machine, scratch, control, stream.
 Watch = Callable[[JailSettings, Order, Machine, Path, socket.socket, socket.socket], None]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jail.watch.calls import Found
+from jail.watch.calls import Observed
 from jail.watch.events import (
     Actor,
     Change,
@@ -368,8 +368,8 @@ def test_a_program_that_can_t_have_been_started_is_a_lie_of_the_trace(tape: Tape
 
 def test_what_the_kernel_started_counts_where_it_is_known() -> None:
     found = {
-        CHILD: Found(b"/usr/bin/wget", (b"wget", b"http://x"), False, True),
-        103: Found(b"/usr/bin/true", (b"true",), True, True),
+        CHILD: Observed(b"/usr/bin/wget", (b"wget", b"http://x"), False, True),
+        103: Observed(b"/usr/bin/true", (b"true",), True, True),
     }
     tape = Tape(look=lambda call: found.get(call.pid))
     tape.start("-c", "x")
@@ -382,7 +382,7 @@ def test_what_the_kernel_started_counts_where_it_is_known() -> None:
 
 
 def test_what_had_gone_on_before_it_could_be_looked_at_is_told_as_both_and_counted() -> None:
-    tape = Tape(look=lambda _: Found(b"/usr/bin/wget", (b"wget",), False, False))
+    tape = Tape(look=lambda _: Observed(b"/usr/bin/wget", (b"wget",), False, False))
     tape.start("-c", "x")
     tape.run("/bin/cat", "cat")
     assert [event.program for event in tape.of(Exec)][-2:] == ["/bin/cat", "/usr/bin/wget"]
@@ -403,7 +403,7 @@ def test_what_was_gone_is_told_as_the_trace_has_it_and_counted() -> None:
 
 def test_without_the_right_to_see_the_file_the_words_of_the_kernel_are_told() -> None:
     words = (b"/bin/sh", b"-e", b"/usr/bin/which", b"cc")
-    tape = Tape(look=lambda _: Found(b"", words, True, True))
+    tape = Tape(look=lambda _: Observed(b"", words, True, True))
     tape.start("-c", "x")
     tape.run("/usr/bin/which", "which", "cc")
     assert tape.of(Exec)[-1].argv == ("/bin/sh", "-e", "/usr/bin/which", "cc")

@@ -32,7 +32,7 @@ class Fork:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Observed:
     """What a process was found to be when a program had been started in it.
 
     `program` is its file, b"" where that can't be seen. `is_as_told`: it is what the call names.
@@ -64,7 +64,7 @@ class Execute:
     is_cut: bool = False
     is_abridged: bool = False
     held_until_sec: float = 0.0
-    started: Found | None = None
+    started: Observed | None = None
 
 
 @dataclass(slots=True)

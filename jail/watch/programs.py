@@ -9,7 +9,7 @@ import os
 import re
 
 from jail.orders import PYTHON_IN_JAIL
-from jail.watch.calls import Execute, Found
+from jail.watch.calls import Execute, Observed
 from jail.watch.events import SYSTEM_FOLDERS, plain_path, printable
 
 JAIL_PYTHON = f"{PYTHON_IN_JAIL}/bin/python"
@@ -54,7 +54,7 @@ def program_name(call: Execute) -> str:
     return plain_path(printable(file))
 
 
-def found_program(started: Found) -> str:
+def found_program(started: Observed) -> str:
     """The file of a program that was looked at, "" where that could not be seen."""
     return plain_path(printable(started.program.removesuffix(b" (deleted)")))
 

@@ -13,7 +13,7 @@ import re
 import stat
 import time
 
-from jail.watch.calls import Execute, Found
+from jail.watch.calls import Execute, Observed
 from jail.watch.events import SYSTEM_FOLDERS
 
 MAX_CMDLINE_BYTES = 128 << 10
@@ -26,7 +26,9 @@ SYS_OPENAT2, RESOLVE_IN_ROOT = 437, 0x10
 # Names that lead elsewhere for each process. The rules judge most of them by the name alone.
 NO_NAME = re.compile(rb"/proc/(?!self/exe$)|/dev/fd/|$")
 # #!/bin/sh -e
-SCRIPT = re.compile(rb"#![ \t]*([^ \t\n\0]+)(?:[ \t]+([^\n\0]*?))?[ \t]*(?:[\n\0].*)?", re.DOTALL)
+FIRST_LINE = re.compile(
+    rb"#![ \t]*([^ \t\n\0]+)(?:[ \t]+([^\n\0]*?))?[ \t]*(?:[\n\0].*)?", re.DOTALL
+)
 DELETED = b" (deleted)"
 
 c_library = ctypes.CDLL(None, use_errno=True)
@@ -47,7 +49,7 @@ class Starts:
         """Let go of the view."""
         os.close(self.proc)
 
-    def look(self, call: Execute) -> Found | None:
+    def look(self, call: Execute) -> Observed | None:
         """What a call that has just returned has started; None where the process is gone."""
         try:
             text = self.read(f"{call.pid}/cmdline", MAX_CMDLINE_BYTES)
@@ -67,7 +69,7 @@ class Starts:
         except OSError:
             return None
         in_time = time.time() + SLACK_SEC < call.held_until_sec
-        return Found(program, argv, is_as_told, in_time)
+        return Observed(program, argv, is_as_told, in_time)
 
     def read(self, name: str, most_bytes: int) -> bytes:
         """The start of a file of /proc."""
@@ -103,7 +105,7 @@ class Starts:
             for _ in range(MAX_SCRIPTS):
                 if path == program.removesuffix(DELETED) or is_file(root, path, about):
                     return are_alike(told, argv, is_short)
-                match = SCRIPT.fullmatch(first_line(root, path))
+                match = FIRST_LINE.fullmatch(first_line(root, path))
                 if not match:
                     return False
                 interpreter, flag = match.groups()

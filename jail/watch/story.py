@@ -17,7 +17,7 @@ from jail.watch.calls import (
     End,
     Execute,
     FirstCallUnseen,
-    Found,
+    Observed,
     Reach,
     Socket,
 )
@@ -73,7 +73,7 @@ class Story:
         account: PythonWitness,
         bait: Bait,
         tell: Tell,
-        look: Callable[[Execute], Found | None] | None = None,
+        look: Callable[[Execute], Observed | None] | None = None,
     ) -> None:
         self.is_pip = launch_kind == "pip"
         self.account, self.bait, self.tell = account, bait, tell

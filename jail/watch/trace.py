@@ -232,19 +232,18 @@ class TraceReader:
 class Returned:
     """A whole call: what stands between its parentheses and after, and what it came to.
 
-    `value` is 0 where it is not known, and `error` then not None.
+    `value` is 0 where it is not known, and `error` then not None. `ended_sec` is 0 where that is
+    not known.
     """
 
     pid: int
-    name: bytes
+    begun: Unfinished
     text: bytes
-    value: int
-    error: str | None
-    descriptor: bytes | None
-    number_outside: bytes | None
-    is_cut: bool
-    is_renumbered: bool
-    ended_sec: float
+    value: int = 0
+    error: str | None = UNFINISHED
+    descriptor: bytes | None = None
+    number_outside: bytes | None = None
+    ended_sec: float = 0.0
 
 
 def parse(pid: int, begun: Unfinished, rest: bytes) -> list[Call]:
@@ -253,30 +252,21 @@ def parse(pid: int, begun: Unfinished, rest: bytes) -> list[Call]:
     if not parser:
         return []
     text = begun.arguments + rest
-    value, descriptor, outside, took = 0, None, None, None
-    error: str | None = UNFINISHED
+    returned = Returned(pid, begun, text)
     result = RESULT.fullmatch(text, max(text.rfind(b"= "), 0))
     if result:
-        number, descriptor, error_name, error_number, outside, took = result.groups()
+        number, returned.descriptor, name, error_number, outside, took = result.groups()
+        returned.number_outside = outside
         value = 0 if number == b"?" else int(number)
         if error_number:
             # A number without a name that strace shows as if it were negative.
             value = int(error_number) - (1 << 64)
-        error = error_name.decode() if error_name else None
-        if error is None and (value < 0 or number == b"?"):
-            error = UNFINISHED
-    returned = Returned(
-        pid,
-        begun.name,
-        text,
-        value,
-        error,
-        descriptor,
-        outside,
-        begun.is_cut,
-        begun.is_renumbered,
-        begun.at_sec + float(took or 0),
-    )
+        is_known = value >= 0 and number != b"?"
+        returned.value, returned.error = value, None if is_known else UNFINISHED
+        if name:
+            returned.error = name.decode()
+        if took:
+            returned.ended_sec = begun.at_sec + float(took)
     return parser(returned)
 
 
@@ -291,20 +281,17 @@ def parse_execute(call: Returned) -> list[Call]:
     match = EXECUTE.match(call.text)
     folder, file, unread_file, argv = match.groups() if match else (None, None, None, b"")
     # Its number changes only when it is done; what strace shows as the result is the next call.
-    error = None if call.is_renumbered else call.error
+    error = None if call.begun.is_renumbered else call.error
     is_unread = error is None and (not match or unread_file is not None or b"0x" in argv)
     words = tuple(map(unescaped, STRING.findall(argv)))
     opened, name = unescaped(folder or b""), unescaped(file or b"")
-    is_abridged = argv.endswith(b"...]")
+    start = Execute(call.pid, opened, name, words, error, is_unread, call.begun.is_cut)
+    start.is_abridged = argv.endswith(b"...]")
     # Of a thread's, strace shows the end only with its first call.
-    is_held = call.ended_sec and not call.is_renumbered
-    until_sec = call.ended_sec + HELD_SEC if is_held else 0.0
-    calls: list[Call] = [
-        Execute(
-            call.pid, opened, name, words, error, is_unread, call.is_cut, is_abridged, until_sec
-        )
-    ]
-    if call.is_renumbered and call.value:
+    if call.ended_sec and not call.begun.is_renumbered:
+        start.held_until_sec = call.ended_sec + HELD_SEC
+    calls: list[Call] = [start]
+    if call.begun.is_renumbered and call.value:
         calls.append(FirstCallUnseen(call.pid, abs(call.value)))
     return calls
 
@@ -328,7 +315,7 @@ def parse_exit(call: Returned) -> list[Call]:
 
 
 def parse_reach(call: Returned) -> list[Call]:
-    act, text = ACTS[call.name], call.text
+    act, text = ACTS[call.begun.name], call.text
     descriptor = DESCRIPTOR.match(text)
     addresses = [parse_address(match, act) for match in ADDRESS.finditer(text)]
     # The first look is a quick one.
@@ -340,9 +327,9 @@ def parse_reach(call: Returned) -> list[Call]:
         tuple(addresses),
         parse_payloads(text) if act is Act.SEND else (),
         call.error,
-        call.name == b"sendmmsg" and messages_left(call) > 0,
+        call.begun.name == b"sendmmsg" and messages_left(call) > 0,
         is_unread,
-        call.is_cut,
+        call.begun.is_cut,
     )
     return [reach]
 
