@@ -96,9 +96,7 @@ class Starts:
         path = os.path.join(call.folder, given)  # noqa: PTH118 - they are bytes
         if NO_NAME.match(given) or NO_NAME.match(path):
             return are_alike(told, argv, is_short)
-        if not path.startswith(b"/"):
-            cwd = os.readlink(os.fsencode(f"{call.pid}/cwd"), dir_fd=self.proc)
-            path = os.path.join(cwd, path)  # noqa: PTH118 - they are bytes
+        cwd = os.readlink(os.fsencode(f"{call.pid}/cwd"), dir_fd=self.proc)
         about = os.stat(f"{call.pid}/exe", dir_fd=self.proc)
         root = os.open(f"{call.pid}/root", os.O_PATH, dir_fd=self.proc)
         try:
