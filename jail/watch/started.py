@@ -101,6 +101,7 @@ class Starts:
         root = os.open(f"{call.pid}/root", os.O_PATH, dir_fd=self.proc)
         try:
             for _ in range(MAX_SCRIPTS):
+                path = os.path.join(cwd, path)  # noqa: PTH118 - they are bytes
                 if path == program.removesuffix(DELETED) or is_file(root, path, about):
                     return are_alike(told, argv, is_short)
                 match = FIRST_LINE.fullmatch(first_line(root, path))
