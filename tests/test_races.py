@@ -14,9 +14,11 @@ from conftest import Triage
 from hostile import last_json
 from standins import Index
 
+from jail.watch.ledger import MANY_FAILURES
+
 TRIES = 1000
-# So many that all findings of one run have room in its report; in all more than a thousand.
-STARTS, PARTS = 170, 3
+# So many that the findings of one run have room in its report; in all more than a thousand.
+STARTS, PARTS = 251, 2
 # Arguments: what is called ("connect", "sendto"), the shown family ("unix", "inet"). It prints how
 # often the kernel found no route, and so had the far address before it.
 SOURCE = r"""
@@ -215,12 +217,16 @@ def test_each_program_that_the_kernel_started_is_told(
     _, report, _ = triage("starter", "--mode", "import", DECOY_INTERNET="false")
     assert report["outcome"] == "ok", report["reason"]
     carried_out = last_json(report)
+    print(len(carried_out), "of", STARTS)
     if not carried_out:
         pytest.skip("the race was never won here")
+    notes = report["coverage"]["notes"]
     titles = [item["title"] for item in report["findings"] if item["rule"] == "process.spawn"]
     true = re.compile("runs /tmp/start as true (.*)" if what == "file" else "runs .*-c exit 7 (.*)")
     told = {int(match[1]) for match in map(true.fullmatch, titles) if match}
-    assert [number for number in carried_out if number not in told] == []
+    cut = [re.match(r"(\d+) entries had no room in the list findings", note) for note in notes]
+    counted = sum(int(match[1]) for match in cut if match)
+    assert len([number for number in carried_out if number not in told]) <= counted
     assert report["verdict"] == "high"
 
 
@@ -236,10 +242,16 @@ def test_what_the_kernel_did_is_told_whatever_strace_was_shown(
     far = last_json(report)["far"]
     if not far:
         pytest.skip("the race was never won here")
-    # Where strace saw the far address it is told; where it saw the near one, that it can't be.
-    told = {item["target"] for item in report["network"]}
-    lies = [item for item in report["findings"] if item["rule"] == "evidence.tamper"]
-    assert "8.8.8.8:443" in told or lies, report["findings"]
-    assert {item["severity"] for item in lies} <= {"high", "medium"}
-    assert any("shows the trace another call" in item["title"] for item in lies), report["findings"]
+    # Where strace saw the near address, that it can't be; where it saw the far one, that.
+    titles = [item["title"] for item in report["findings"] if item["rule"] == "evidence.tamper"]
+    times = [
+        re.fullmatch(r".*another call than it makes: .*, (\d+) times", item) for item in titles
+    ]
+    often = [re.fullmatch(r"tries (\d+) times in vain: 8\.8\.8\.8:443 .*", item) for item in titles]
+    counted = sum(int(match[1]) for match in (*times, *often) if match)
+    # What was seen less often is one more entry.
+    if counted < far:
+        assert far - counted < MANY_FAILURES
+        assert "8.8.8.8:443" in {item["target"] for item in report["network"]}
+    assert counted or "8.8.8.8:443" in {item["target"] for item in report["network"]}
     assert report["verdict"] == "high"

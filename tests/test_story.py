@@ -358,6 +358,14 @@ def test_long_commands_are_bounded_and_searched(tape: Tape) -> None:
     assert len(data) == 64 << 10
 
 
+def test_how_often_the_trace_was_lied_to_is_told_when_the_process_ends(tape: Tape) -> None:
+    for _ in range(3):
+        tape.run("/usr/bin/x86_64-linux-gnu-gcc-none", "gcc")
+    assert len(tape.lies()) == 1
+    tape.line(CHILD, "+++ exited with 0 +++")
+    assert len(tape.lies()) == 2 and tape.lies()[-1].endswith(", 3 times")
+
+
 def test_a_program_that_can_t_have_been_started_is_a_lie_of_the_trace(tape: Tape) -> None:
     tape.run("/usr/bin/x86_64-linux-gnu-gcc-none", "gcc")
     assert len(tape.lies()) == 1 and "/usr/bin/x86_64-linux-gnu-gcc-none" in tape.lies()[0]
