@@ -389,6 +389,14 @@ def test_what_the_kernel_started_counts_where_it_is_known() -> None:
     assert len(tape.lies()) == 1 and tape.of(Exec)[-1].program == "/bin/true"
 
 
+def test_a_process_that_starts_its_own_program_anew_has_that_program_s_name() -> None:
+    tape = Tape(look=lambda _: Observed(b"/usr/bin/wget", (b"x", b"y"), True, True))
+    tape.start("-c", "x")
+    tape.run("/proc/self/exe", "x", "y")
+    assert tape.of(Exec)[-1].program == "/usr/bin/wget"
+    assert tape.lies() == []
+
+
 def test_what_had_gone_on_before_it_could_be_looked_at_is_told_as_both_and_counted() -> None:
     tape = Tape(look=lambda _: Observed(b"/usr/bin/wget", (b"wget",), False, False))
     tape.start("-c", "x")

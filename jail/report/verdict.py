@@ -29,6 +29,7 @@ from jail.report.outcome import (
     gaps_of,
     outcome_of,
     sentence,
+    unchecked,
 )
 from jail.report.text import plain
 from jail.watch.events import (
@@ -269,7 +270,7 @@ def all_notes(facts: Facts, cut: Counter[str], notes: Sequence[str]) -> Iterator
         if isinstance(event, LeftAtWork):
             note = f"what {event.count} processes were still waiting to do was not seen"
         if isinstance(event, StartsUnchecked):
-            note = f"{event.count} programs are known by the trace alone, as {event.program}"
+            note = unchecked(event)
         if isinstance(event, IndexRefused):
             note = f"refused {event.target}: {event.reason}"
         if note:

@@ -14,6 +14,7 @@ from jail.watch.events import SYSTEM_FOLDERS, plain_path, printable
 
 JAIL_PYTHON = f"{PYTHON_IN_JAIL}/bin/python"
 NAMELESS = "(a file without a name)"
+OWN_PROGRAM = "/proc/self/exe"
 MAX_WORDS, MAX_WORD_CHARS, MAX_COMMAND_CHARS = 64, 1000, 16 << 10
 
 # pip starts itself anew for builds: [python, /opt/.../pip/__pip-runner__.py, ...]

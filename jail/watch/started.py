@@ -23,8 +23,9 @@ MAX_FIRST_LINE_BYTES, MAX_SCRIPTS = 256, 5
 # How far apart two looks at the same clock may be.
 SLACK_SEC = 0.0002
 SYS_OPENAT2, RESOLVE_IN_ROOT = 437, 0x10
-# Names that lead elsewhere for each process. The rules judge most of them by the name alone.
-NO_NAME = re.compile(rb"/proc/(?!self/exe$)|/dev/fd/|$")
+# Names that lead elsewhere for each process, or to no file. The rules judge them by the name alone,
+# but for the one of a process's own program, which is told by its true name.
+NO_NAME = re.compile(rb"/proc/|/dev/fd/|$")
 # #!/bin/sh -e
 FIRST_LINE = re.compile(
     rb"#![ \t]*([^ \t\n\0]+)(?:[ \t]+([^\n\0]*?))?[ \t]*(?:[\n\0].*)?", re.DOTALL

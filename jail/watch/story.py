@@ -36,6 +36,7 @@ from jail.watch.ledger import Bait, Ledger, Tell
 from jail.watch.processes import Process, ProcessTree
 from jail.watch.programs import (
     JAIL_PYTHON,
+    OWN_PROGRAM,
     found_program,
     is_missing,
     is_pip_again,
@@ -49,6 +50,7 @@ from jail.watch.reaches import Reaches
 from jail.watch.trace import TraceReader
 
 MAX_COMMAND_BYTES = 64 << 10  # of one command
+MAX_LINE_CHARS = 1000  # of one, where it is told beside another
 EXIT_GROUP = {231, 94}  # its number on x86-64 and on arm64
 
 
@@ -165,6 +167,8 @@ class Story:
         if self.look and not (started and started.in_time):
             self.unchecked.append(program)
         words = program_words(call, program)
+        if started and program == OWN_PROGRAM:
+            program = found_program(started) or program
         if started is None or (started.is_as_told and started.program):
             self.become(process, call, program, words)
             return
@@ -175,7 +179,7 @@ class Story:
             # Of a script these are the interpreter's.
             self.become(process, call, program, true_words)
         elif started.in_time:
-            true_line = " ".join((actual, *true_words[1:]))
+            true_line = " ".join((actual, *true_words[1:]))[:MAX_LINE_CHARS]
             self.ledger.tell_contradiction(
                 process, f"{program} was to be started, and {true_line} was"
             )
