@@ -50,7 +50,7 @@ from jail.watch.reaches import Reaches
 from jail.watch.trace import TraceReader
 
 MAX_COMMAND_BYTES = 64 << 10  # of one command
-MAX_LINE_CHARS = 1000  # of one, where it is told beside another
+MAX_TOLD_CHARS = 1000  # of one, where it is told beside another
 EXIT_GROUP = {231, 94}  # its number on x86-64 and on arm64
 
 
@@ -179,7 +179,7 @@ class Story:
             # Of a script these are the interpreter's.
             self.become(process, call, program, true_words)
         elif started.in_time:
-            true_line = " ".join((actual, *true_words[1:]))[:MAX_LINE_CHARS]
+            true_line = " ".join((actual, *true_words[1:]))[:MAX_TOLD_CHARS]
             self.ledger.tell_contradiction(
                 process, f"{program} was to be started, and {true_line} was"
             )
