@@ -417,6 +417,14 @@ def test_what_was_gone_is_told_as_the_trace_has_it_and_counted() -> None:
     assert tape.lies() == [] and len(tape.of(StartsUnchecked)) == 1
 
 
+def test_what_pip_starts_need_not_be_looked_at() -> None:
+    tape = Tape("pip", look=lambda _: None)
+    tape.start("-P", "-m", "pip", "install")
+    tape.run("/usr/bin/uname", "uname")
+    tape.finish()
+    assert tape.of(StartsUnchecked) == []
+
+
 def test_without_the_right_to_see_the_file_the_words_of_the_kernel_are_told() -> None:
     words = (b"/bin/sh", b"-e", b"/usr/bin/which", b"cc")
     tape = Tape(look=lambda _: Observed(b"", words, True, True))

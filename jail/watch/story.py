@@ -164,7 +164,8 @@ class Story:
                 process, f"{program}, which can't be started, was started"
             )
         started = call.started
-        if self.look and not (started and started.in_time):
+        # In the memory of what is our own nobody else has a hand.
+        if self.look and not process.own and not (started and started.in_time):
             self.unchecked.append(program)
         words = program_words(call, program)
         if started and program == OWN_PROGRAM:
