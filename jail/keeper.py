@@ -55,10 +55,11 @@ MAX_LOG_LINE_CHARS, MAX_REFUSALS, MAX_FDS = 500, 50, 8
 BURY_SEC, TICK_SEC = 2.0, 0.001
 # strace, nsjail and launch.py count, but are not the package's.
 OWN_PIDS = 4
-# The kernel witness. The reader of its output expects exactly this.
-STRACE_CALLS = "execve,execveat,fork,vfork,clone,clone3,connect,sendto,sendmsg,sendmmsg,bind,socket"
-STRACE_FLAGS = ["-f", "-q", "-y", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s", "4096"]
-STRACE_FLAGS += ["-e", f"trace={STRACE_CALLS},unlink,unlinkat,exit_group", "-e", "signal=!SIGCHLD"]
+# The kernel witness. The reader of its output expects exactly this: calls by name, or by a pattern
+# of names. A program that was started is held for some microseconds, in which watch looks at it.
+STRACE_CALLS = "/^execve,/fork$,/^clone3?$,/^send(to|m),/^unlink,connect,bind,socket,exit_group"
+STRACE_FLAGS = ["-fqyT", "-ttt", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s4096"]
+STRACE_FLAGS += [f"-etrace={STRACE_CALLS}", "-esignal=!CHLD", "-einject=/^execve:delay_exit=5000"]
 
 # What reads a run's hostile bytes: settings, order, machine, scratch, control, stream.
 Watch = Callable[[JailSettings, Order, Machine, Path, socket.socket, socket.socket], None]
@@ -382,8 +383,8 @@ class RunKeeper:
     #    of core files only 1 keeps it out.
     # 4. The kernel witness, the sandbox, the launcher: strace ... nsjail ... launch.py ...
     def be_jail(self, request: Start, stdout: int, stderr: int, log_fd: int, trace: int) -> None:
-        # 1.
-        mount_proc()
+        # 1. Watch gets the view of our processes, which says what each of them is.
+        self.answer(Answer(request.jail, False), [mount_proc()])
         for group in self.groups:
             (group / "cgroup.procs").write_text("0")
         libc.syscall(SYS_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None)
@@ -428,6 +429,7 @@ class RunKeeper:
         return [self.machine.nsjail, *options, "--", *python, *launch]
 
 
-def mount_proc() -> None:
-    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
-    check(libc.mount(b"proc", b"/proc", b"proc", flags, None), "mounting /proc")
+# Mount the view of the processes of our PID namespace, of which a descriptor is returned.
+def mount_proc() -> int:
+    check(libc.mount(None, b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None), "mount proc")
+    return os.open("/proc", os.O_PATH)

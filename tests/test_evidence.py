@@ -31,6 +31,7 @@ from jail.watch.events import (
     Printed,
     ProcessEnded,
     Seen,
+    StartsUnchecked,
     StartupCode,
     TraceContradicted,
     TraceCut,
@@ -94,6 +95,7 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
         FailedOften("/x", "ENOENT", 300, ACTOR),
         {"kind": "failed_often", "target": "/x", "error": "ENOENT", "count": 300} | WHO,
     ),
+    (StartsUnchecked(2, "/bin/x"), {"kind": "unchecked", "target": "/bin/x", "count": 2}),
     (LeftAtWork(2, "sleep 9"), {"kind": "left", "count": 2, "process": "sleep 9"}),
     (
         Downloaded("x.whl", 9, "cd", True),

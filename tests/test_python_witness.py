@@ -322,7 +322,29 @@ PLAIN = "print = len\nzzz = 7"
 # base64 of PLAIN
 CODED = "cHJpbnQgPSBsZW4Kenp6ID0gNw=="
 
+# The standard library compiles what the loader of a package says.
+LOADER = """import base64, importlib.abc, importlib.util, sys
+class Loader(importlib.abc.InspectLoader):
+    def get_source(self, name): return {source}
+spec = importlib.util.spec_from_loader("made", Loader())
+spec.loader.exec_module(importlib.util.module_from_spec(spec))
+"""
+FINDER = (
+    LOADER.partition("spec =")[0]
+    + """
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+        return importlib.util.spec_from_loader(name, Loader()) if name == "made" else None
+sys.meta_path.insert(0, Finder())
+import made
+"""
+)
+
 DECODED = {
+    "by a module's loader": LOADER.format(source=f"base64.b64decode('{CODED}').decode()"),
+    "by an import": FINDER.format(source=f"base64.b64decode('{CODED}').decode()"),
+    "by a function of a loader": "import helper\n"
+    + LOADER.format(source=f"helper.undo('{CODED}').decode()"),
     "at once": f"import base64\nexec(base64.b64decode('{CODED}'))",
     "in another function": f"{HELPER}exec(undo('{CODED}'))",
     "two calls away": f"{HELPER}def twice(x): return undo(x)\nexec(twice('{CODED}'))",
@@ -352,6 +374,8 @@ def test_decoded_code_is_told_as_that(source: str, hooked: Any) -> None:
 
 
 NOT_DECODED = {
+    "by a module's loader": LOADER.format(source="'zzz = ' + str(7)"),
+    "by an import": FINDER.format(source="'zzz = ' + str(7)"),
     "literal": f"import base64\nbase64.b64decode('{CODED}')\nexec('zzz = 7')",
     "literal, of several lines": "import base64\nbase64.b64decode\n"
     "exec('''\nzzz = 7\nzzz = 8\n''')",

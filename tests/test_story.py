@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jail.watch.calls import Observed
 from jail.watch.events import (
     Actor,
     Change,
@@ -20,6 +21,7 @@ from jail.watch.events import (
     NameAsked,
     Net,
     ProcessEnded,
+    StartsUnchecked,
     TraceContradicted,
     TraceCut,
     WitnessTampered,
@@ -356,6 +358,14 @@ def test_long_commands_are_bounded_and_searched(tape: Tape) -> None:
     assert len(data) == 64 << 10
 
 
+def test_how_often_the_trace_was_lied_to_is_told_when_the_process_ends(tape: Tape) -> None:
+    for _ in range(3):
+        tape.run("/usr/bin/x86_64-linux-gnu-gcc-none", "gcc")
+    assert len(tape.lies()) == 1
+    tape.line(CHILD, "+++ exited with 0 +++")
+    assert len(tape.lies()) == 2 and tape.lies()[-1].endswith(", 3 times")
+
+
 def test_a_program_that_can_t_have_been_started_is_a_lie_of_the_trace(tape: Tape) -> None:
     tape.run("/usr/bin/x86_64-linux-gnu-gcc-none", "gcc")
     assert len(tape.lies()) == 1 and "/usr/bin/x86_64-linux-gnu-gcc-none" in tape.lies()[0]
@@ -365,15 +375,63 @@ def test_a_program_that_can_t_have_been_started_is_a_lie_of_the_trace(tape: Tape
 
 
 def test_what_the_kernel_started_counts_where_it_is_known() -> None:
-    actual = {CHILD: ("/usr/bin/wget", ("wget", "http://x")), 103: ("/bin/true", ("true",))}
-    tape = Tape(program_of=actual.get)
+    found = {
+        CHILD: Observed(b"/usr/bin/wget", (b"wget", b"http://x"), False, True),
+        103: Observed(b"/usr/bin/true", (b"true",), True, True),
+    }
+    tape = Tape(look=lambda call: found.get(call.pid))
     tape.start("-c", "x")
     tape.run("/bin/cat", "cat")
     event = tape.of(Exec)[-1]
-    assert (event.program, event.argv) == actual[CHILD]
-    assert len(tape.lies()) == 1
+    assert (event.program, event.argv) == ("/usr/bin/wget", ("wget", "http://x"))
+    assert len(tape.lies()) == 1 and "/usr/bin/wget http://x" in tape.lies()[0]
     tape.run("/bin/true", "true", pid=103)
     assert len(tape.lies()) == 1 and tape.of(Exec)[-1].program == "/bin/true"
+
+
+def test_a_process_that_starts_its_own_program_anew_has_that_program_s_name() -> None:
+    tape = Tape(look=lambda _: Observed(b"/usr/bin/wget", (b"x", b"y"), True, True))
+    tape.start("-c", "x")
+    tape.run("/proc/self/exe", "x", "y")
+    assert tape.of(Exec)[-1].program == "/usr/bin/wget"
+    assert tape.lies() == []
+
+
+def test_what_had_gone_on_before_it_could_be_looked_at_is_told_as_both_and_counted() -> None:
+    tape = Tape(look=lambda _: Observed(b"/usr/bin/wget", (b"wget",), False, False))
+    tape.start("-c", "x")
+    tape.run("/bin/cat", "cat")
+    assert [event.program for event in tape.of(Exec)][-2:] == ["/bin/cat", "/usr/bin/wget"]
+    assert tape.lies() == []
+    tape.finish()
+    (unchecked,) = tape.of(StartsUnchecked)
+    assert unchecked.count >= 1
+
+
+def test_what_was_gone_is_told_as_the_trace_has_it_and_counted() -> None:
+    tape = Tape(look=lambda _: None)
+    tape.start("-c", "x")
+    tape.run("/bin/true", "true")
+    tape.finish()
+    assert tape.of(Exec)[-1].program == "/bin/true"
+    assert tape.lies() == [] and len(tape.of(StartsUnchecked)) == 1
+
+
+def test_what_pip_starts_need_not_be_looked_at() -> None:
+    tape = Tape("pip", look=lambda _: None)
+    tape.start("-P", "-m", "pip", "install")
+    tape.run("/usr/bin/uname", "uname")
+    tape.finish()
+    assert tape.of(StartsUnchecked) == []
+
+
+def test_without_the_right_to_see_the_file_the_words_of_the_kernel_are_told() -> None:
+    words = (b"/bin/sh", b"-e", b"/usr/bin/which", b"cc")
+    tape = Tape(look=lambda _: Observed(b"", words, True, True))
+    tape.start("-c", "x")
+    tape.run("/usr/bin/which", "which", "cc")
+    assert tape.of(Exec)[-1].argv == ("/bin/sh", "-e", "/usr/bin/which", "cc")
+    assert tape.lies() == []
 
 
 # --- pip ------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from jail.watch.calls import (
     Reach,
     Socket,
 )
-from jail.watch.trace import MAX_TRACE_LINE_BYTES, MAX_UNFINISHED_BYTES, TraceReader
+from jail.watch.trace import HELD_SEC, MAX_TRACE_LINE_BYTES, MAX_UNFINISHED_BYTES, TraceReader
 
 SOCKET_15989 = r"\x73\x6f\x63\x6b\x65\x74\x3a\x5b\x31\x35\x39\x38\x39\x5d"
 INODE = SOCKET_15989.encode()
@@ -79,7 +79,16 @@ CALLS: dict[str, tuple[str, list[Call]]] = {
     ),
     "more arguments than strace shows": (
         r'1 execve("\x2f\x78", ["\x77\x30", "\x77\x31"..., ...], 0x1 /* 1 var */) = 0',
-        [Execute(1, b"", b"/x", (b"w0", b"w1"), None)],
+        [Execute(1, b"", b"/x", (b"w0", b"w1"), None, is_abridged=True)],
+    ),
+    "a program that is held for a moment": (
+        r'1 100.250000 execve("\x2f\x78", ["\x78"], 0x1 /* 1 var */) = 0 (DELAYED) <0.500000>',
+        [Execute(1, b"", b"/x", (b"x",), None, held_until_sec=100.75 + HELD_SEC)],
+    ),
+    "a program that could not be held, since it is none": (
+        r'1 100.25 execve("\x2f\x78", ["\x78"], 0x1 /* 1 var */) = -1 ENOENT (No such file or '
+        "directory) (DELAYED) <0.500000>",
+        [Execute(1, b"", b"/x", (b"x",), "ENOENT", held_until_sec=100.75 + HELD_SEC)],
     ),
     "a name that could not be read": (
         "11566 execve(0x1000, NULL, NULL)        = -1 EFAULT (Bad address)",

@@ -40,6 +40,7 @@ from jail.watch.events import (
     ProcessEnded,
     Rule,
     Severity,
+    StartsUnchecked,
     StartupCode,
 )
 from jail.watch.record import Record
@@ -65,6 +66,13 @@ FAILED = a_phase(EXECUTE, "tool", Outcome.FAILED, 2)
 )
 def test_the_worst_finding_decides(events: list[Any], verdict: Verdict) -> None:
     assert report_of(*events).verdict == verdict
+
+
+def test_a_program_that_could_not_be_looked_at_in_time_is_a_gap() -> None:
+    report = report_of(StartsUnchecked(2, "/bin/sh"))
+    assert report.verdict == Verdict.UNSEEN
+    notes = report.coverage["notes"]
+    assert [note for note in notes if "2 programs are known by the trace alone, as /bin/sh" in note]
 
 
 NOTHING = NotRun(EXECUTE, None, Omission.NOTHING_THERE, "the distribution declares no script")

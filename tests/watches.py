@@ -49,12 +49,19 @@ class Place:
         self.send(jail=number, launch=words, variables=variables, index=index)
 
     def answer(self) -> tuple[dict[str, Any], list[int]]:
-        """The next answer of the run keeper and its descriptors; {} when there is none."""
+        """The next answer of the run keeper and its descriptors; {} when there is none.
+
+        The one that only brings the view of the jail's processes is left out.
+        """
         self.control.settimeout(PATIENCE_SEC)
-        try:
-            packet, fds, _, _ = socket.recv_fds(self.control, MAX_PACKET_BYTES, 20)
-        except ConnectionError:
-            return {}, []
+        fds = [-1]
+        while len(fds) == 1:
+            try:
+                packet, fds, _, _ = socket.recv_fds(self.control, MAX_PACKET_BYTES, 20)
+            except ConnectionError:
+                return {}, []
+            if len(fds) == 1:
+                os.close(fds[0])
         return json.loads(packet) if packet else {}, fds
 
     def run(self, number: int, source: str, **options: Any) -> dict[str, Any]:

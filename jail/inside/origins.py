@@ -34,7 +34,7 @@ RUNNERS = {
     f"{LIBRARY}{name}.py"
     for name in (
         *("ast", "bdb", "code", "codeop", "cProfile"),
-        *("doctest", "pdb", "profile", "timeit", "trace"),
+        *("doctest", "importlib/abc", "pdb", "profile", "timeit", "trace"),
     )
 }
 
@@ -92,14 +92,22 @@ def place(frame: FrameType) -> str:
     return f"{inner}{name}:{frame.f_lineno}"
 
 
+def is_runner(frame: FrameType, runners: list[FrameType]) -> bool:
+    """Whether it executes what it is given. The import system stands between a module's loader,
+    which gives it the text, and who imports.
+    """
+    name = frame.f_code.co_filename
+    return name in RUNNERS or (bool(runners) and name.startswith("<frozen importlib"))
+
+
 def who_compiles(direct: FrameType) -> tuple[FrameType | None, list[FrameType]]:
     """Whose text is compiled: that of who called, or gave it to runners, which come second.
 
     None if the library has written it.
     """
     frame: FrameType | None = direct
-    runners = []
-    while frame and frame.f_code.co_filename in RUNNERS:
+    runners: list[FrameType] = []
+    while frame and is_runner(frame, runners):
         if frame.f_code.co_name == "literal_eval":  # it executes nothing
             return None, []
         runners.append(frame)
@@ -142,8 +150,23 @@ def functions(value: Any, names: tuple[str, ...]) -> list[Any]:
 
 def reaches_decoder(frame: FrameType) -> bool:
     """Whether the code of `frame` names a decoder, or a function that does, and so on."""
-    known = {**frame.f_globals, **frame.f_locals}
-    level: list[tuple[CodeType, dict[str, Any]]] = [(frame.f_code, known)]
+    return is_decoder_near([(frame.f_code, {**frame.f_globals, **frame.f_locals})])
+
+
+def has_decoder(loader: Any) -> bool:
+    """The same, of the methods of a module's loader that is the package's own."""
+    known: list[tuple[CodeType, dict[str, Any]]] = []
+    for kind in type(loader).__mro__:
+        for method in type.__dict__["__dict__"].__get__(kind).values():
+            if is_function(method) and is_foreign_file(method.__code__.co_filename):
+                known.append((method.__code__, method.__globals__))
+    return is_decoder_near(known)
+
+
+def is_decoder_near(level: list[tuple[CodeType, dict[str, Any]]]) -> bool:
+    """Whether code, each with the variables that it knows, names a decoder, or a function that
+    does, and so on.
+    """
     seen: set[CodeType] = set()
     for _ in range(MAX_CALLS_DEEP):
         callees: list[tuple[CodeType, dict[str, Any]]] = []
@@ -190,6 +213,8 @@ def is_decoded(frame: FrameType, runners: list[FrameType], source: bytes) -> boo
     """
     if is_literal(frame, runners, source):
         return False
+    if any(has_decoder(runner.f_locals.get("self")) for runner in runners):
+        return True
     asker: FrameType | None = frame
     # The machinery that executes a .pth file ends in this file, which has the words of all
     # decoders.

@@ -13,6 +13,7 @@ from jail.watch.events import (
     Outcome,
     Phase,
     PhaseName,
+    StartsUnchecked,
 )
 from jail.watch.record import Record
 
@@ -167,6 +168,15 @@ def unseen(facts: Facts) -> Iterator[str]:
     for (title, kind), count in facts.record.lost.items():
         what = f"{title}: {count} were not kept or looked at: {EVENT_WORDS.get(kind, kind)}"
         yield plain(what, MAX_SENTENCE_CHARS)
+
+    for seen in facts.record.seen:
+        if isinstance(seen.event, StartsUnchecked):
+            yield plain(f"{seen.phase.title}: {unchecked(seen.event)}", MAX_SENTENCE_CHARS)
+
+
+def unchecked(event: StartsUnchecked) -> str:
+    """In words, that programs could not be looked at."""
+    return f"{event.count} programs are known by the trace alone, as {event.program}"
 
 
 def left_out(facts: Facts) -> Iterator[str]:

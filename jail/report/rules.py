@@ -34,6 +34,7 @@ from jail.watch.events import (
     ProcessEnded,
     Rule,
     Severity,
+    StartsUnchecked,
     StartupCode,
     TraceContradicted,
     TraceCut,
@@ -137,6 +138,8 @@ def rule_for(phase: Phase, event: Event) -> Finding | None:
             title = f"left {event.count} processes at work, which were ended with the phase"
             return finding(Severity.MEDIUM, Rule.LIMIT_HIT, title, Actor(process=event.process))
         case Downloaded() | IndexRefused() | DependencyDenied() | ProcessEnded():
+            return None
+        case StartsUnchecked():
             return None
     assert_never(event)
 

@@ -29,6 +29,7 @@ from jail.report.outcome import (
     gaps_of,
     outcome_of,
     sentence,
+    unchecked,
 )
 from jail.report.text import plain
 from jail.watch.events import (
@@ -43,6 +44,7 @@ from jail.watch.events import (
     Printed,
     Rule,
     Severity,
+    StartsUnchecked,
 )
 from jail.watch.record import Record
 
@@ -267,6 +269,8 @@ def all_notes(facts: Facts, cut: Counter[str], notes: Sequence[str]) -> Iterator
         note, event = "", seen.event
         if isinstance(event, LeftAtWork):
             note = f"what {event.count} processes were still waiting to do was not seen"
+        if isinstance(event, StartsUnchecked):
+            note = unchecked(event)
         if isinstance(event, IndexRefused):
             note = f"refused {event.target}: {event.reason}"
         if note:

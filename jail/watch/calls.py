@@ -31,13 +31,28 @@ class Fork:
     is_thread: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a process was found to be when a program had been started in it.
+
+    `program` is its file, b"" where that can't be seen. `is_as_told`: it is what the call names.
+    `in_time`: it had not done anything yet.
+    """
+
+    program: bytes
+    argv: tuple[bytes, ...]
+    is_as_told: bool
+    in_time: bool
+
+
 @dataclass(slots=True)
 class Execute:
     """A program was started, or `error`.
 
     Of a file that has no name, as execveat can start it, `file` is empty, and `folder` is what it
     was opened as. `is_unread`: strace could not read all that the kernel read. `is_cut`: the line
-    was too long.
+    was too long. `is_abridged`: strace does not show all words. `held_until_sec`, since 1970: for
+    how long strace keeps the new program from doing anything. `started`: what was found then.
     """
 
     pid: int
@@ -47,6 +62,9 @@ class Execute:
     error: str | None
     is_unread: bool = False
     is_cut: bool = False
+    is_abridged: bool = False
+    held_until_sec: float = 0.0
+    started: Observed | None = None
 
 
 @dataclass(slots=True)

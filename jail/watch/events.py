@@ -265,6 +265,16 @@ class FailedOften:
 
 
 @dataclass(frozen=True)
+class StartsUnchecked:
+    """Programs that had gone on before they could be looked at: what they were is known by the
+    trace alone. `program` is the first of them.
+    """
+
+    count: int
+    program: str
+
+
+@dataclass(frozen=True)
 class LeftAtWork:
     """Processes still at work when the phase ended; `process` is the first one's command line."""
 
@@ -323,6 +333,7 @@ Event = (
     | TraceContradicted
     | TraceCut
     | FailedOften
+    | StartsUnchecked
     | LeftAtWork
     | Downloaded
     | IndexRefused

@@ -27,6 +27,7 @@ from jail.watch.events import (
     Printed,
     ProcessEnded,
     Seen,
+    StartsUnchecked,
     StartupCode,
     TraceContradicted,
     TraceCut,
@@ -136,6 +137,8 @@ def describe(event: Event) -> dict[str, Any]:
         case FailedOften():
             often = {"error": event.error, "count": event.count}
             return {"kind": "failed_often", "target": event.what, **often, **who(event.actor)}
+        case StartsUnchecked():
+            return {"kind": "unchecked", "target": event.program, "count": event.count}
         case LeftAtWork():
             return {"kind": "left", "count": event.count, "process": event.process}
         case ProcessEnded():

@@ -69,7 +69,12 @@ class Ledger:
             self.told.add(key)
 
     def tell_contradiction(self, process: Process, what: str) -> None:
-        """Tell that the trace was shown what was not done."""
+        """Tell that the trace was shown what was not done: at once, and how often when its process
+        ends.
+        """
+        key = what[:MAX_FAILURE_CHARS]
+        if key in process.contradictions or len(process.contradictions) < MAX_FAILURES:
+            process.contradictions[key] += 1
         event = TraceContradicted(what, self.actor(process))
         self.tell_once((TraceContradicted, process.number, what), process, event)
 
@@ -93,11 +98,18 @@ class Ledger:
             process.failures[key] += 1
 
     def tell_failures(self, process: Process) -> None:
-        """At a process's end: what it did in vain hundreds of times."""
+        """At a process's end: what it did in vain hundreds of times, and how often it showed the
+        trace what it did not do.
+        """
+        for what, count in process.contradictions.items():
+            if count > 1:
+                event = TraceContradicted(f"{what}, {count} times", self.actor(process))
+                self.tell_once((TraceContradicted, process.number, what, count), process, event)
+        process.contradictions.clear()
         for (what, error), count in process.failures.items():
             if count >= MANY_FAILURES:
-                event = FailedOften(what, error, count, self.actor(process))
-                self.tell_once((FailedOften, process.number, what, error), process, event)
+                failed = FailedOften(what, error, count, self.actor(process))
+                self.tell_once((FailedOften, process.number, what, error), process, failed)
         process.failures.clear()
 
     def tell_file(self, event: FileChanged) -> None:

@@ -38,6 +38,7 @@ class Process:
     acted: bool = False  # something that it did is an event
     failed: "Execute | None" = None  # a program that it tried to become and could not, yet
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)  # by target and error
+    contradictions: Counter[str] = field(default_factory=Counter)  # of the trace, by what it says
     waiting: list[Call] = field(default_factory=list)  # what it did before its parent was known
     waiting_bytes: int = 0
 

@@ -9,11 +9,12 @@ import os
 import re
 
 from jail.orders import PYTHON_IN_JAIL
-from jail.watch.calls import Execute
+from jail.watch.calls import Execute, Observed
 from jail.watch.events import SYSTEM_FOLDERS, plain_path, printable
 
 JAIL_PYTHON = f"{PYTHON_IN_JAIL}/bin/python"
 NAMELESS = "(a file without a name)"
+OWN_PROGRAM = "/proc/self/exe"
 MAX_WORDS, MAX_WORD_CHARS, MAX_COMMAND_CHARS = 64, 1000, 16 << 10
 
 # pip starts itself anew for builds: [python, /opt/.../pip/__pip-runner__.py, ...]
@@ -52,6 +53,11 @@ def program_name(call: Execute) -> str:
     if call.folder and not file.startswith(b"/"):
         file = call.folder + b"/" + file
     return plain_path(printable(file))
+
+
+def found_program(started: Observed) -> str:
+    """The file of a program that was looked at, "" where that could not be seen."""
+    return plain_path(printable(started.program.removesuffix(b" (deleted)")))
 
 
 def program_words(call: Execute, program: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Hostile input: what the jail prints; the other kinds go to the rooms that read t
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -22,12 +23,14 @@ from jail.watch.limits import full_disk, reached_limit, want_of_memory
 from jail.watch.python_witness import PythonWitness
 from jail.watch.resolver import Resolver
 from jail.watch.resources import Journal, Resources
+from jail.watch.started import Starts
 from jail.watch.story import Story
 from jail.watch.triggers import Trigger, variables
 
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each of stdout, stderr and nsjail's log
 MAX_READS = 4  # of the Python witness for one of the kernel's
 READ_BYTES = 1 << 16
+TRACE_PIPE_BYTES = 16 << 10
 POLL_SEC = 0.02  # how stale a look at the limits may be
 MAX_DRAIN_SEC = 5.0  # what the pipes of an ended jail still hold is read for this long
 MAX_LOG_CHARS = 1000  # shown of nsjail's log
@@ -80,6 +83,7 @@ class Session:
         self.audit_fd = -1
         self.resolver: Resolver | None = None
         self.gateway: Gateway | None = None
+        self.starts: Starts | None = None
         self.answer: Answer | None = None  # the last one: the jail has ended
         self.stopped: Outcome | None = None  # why we ended it
         self.begun_sec = time.monotonic()
@@ -142,6 +146,8 @@ class Session:
             self.resolver.close()
         if self.gateway:
             self.gateway.close()
+        if self.starts:
+            self.starts.close()
         for fd in self.takers:
             os.close(fd)
 
@@ -165,6 +171,9 @@ class Session:
         if answer.ended:
             self.answer = answer
             self.poll.unregister(control.fileno())
+        elif len(fds) == 1:
+            self.starts = Starts(fds[0])
+            self.story.look = self.starts.look
         else:
             self.connect(fds)
 
@@ -175,6 +184,8 @@ class Session:
         self.takers[pipes["trace"]] = self.take_trace
         self.audit_fd = pipes["audit"]
         os.set_blocking(self.audit_fd, False)
+        # strace waits for us, rather than that we lag behind it.
+        fcntl.fcntl(pipes["trace"], fcntl.F_SETPIPE_SZ, TRACE_PIPE_BYTES)
         for fd in (*self.takers, self.audit_fd):
             self.poll.register(fd, select.POLLIN)
         datagrams, listener, *index = [socket.socket(fileno=fd) for fd in fds[len(JAIL_FDS) :]]
@@ -207,8 +218,9 @@ class Session:
         """Python says what it will do before it does: hear that before what the kernel saw at the
         same time.
         """
+        calls = self.story.read_trace(data)
         self.hear_python()
-        self.story.take_trace(data)
+        self.story.take(calls)
 
     def hear_python(self) -> None:
         """Take what the audit hook has said."""

@@ -2,15 +2,25 @@
 it.
 
 The trace names a program or an address as strace read it, just before the kernel did: a second
-thread can have changed it in between. So nothing is passed over by its name alone, and a result
-that the name can't have is told by itself.
+thread can have changed it in between. So a program is looked at when it was started (started.py),
+nothing is passed over by its name alone, and a result that the name can't have is told by itself.
 """
 
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
-from jail.watch.calls import Call, Delete, End, Execute, FirstCallUnseen, Reach, Socket
+from jail.watch.calls import (
+    Call,
+    Delete,
+    End,
+    Execute,
+    FirstCallUnseen,
+    Observed,
+    Reach,
+    Socket,
+)
 from jail.watch.events import (
     Actor,
     Change,
@@ -18,6 +28,7 @@ from jail.watch.events import (
     FileChanged,
     LeftAtWork,
     ProcessEnded,
+    StartsUnchecked,
     WitnessTampered,
     printable,
 )
@@ -25,6 +36,8 @@ from jail.watch.ledger import Bait, Ledger, Tell
 from jail.watch.processes import Process, ProcessTree
 from jail.watch.programs import (
     JAIL_PYTHON,
+    OWN_PROGRAM,
+    found_program,
     is_missing,
     is_pip_again,
     is_pool_helper,
@@ -37,6 +50,7 @@ from jail.watch.reaches import Reaches
 from jail.watch.trace import TraceReader
 
 MAX_COMMAND_BYTES = 64 << 10  # of one command
+MAX_TOLD_CHARS = 1000  # of one, where it is told beside another
 EXIT_GROUP = {231, 94}  # its number on x86-64 and on arm64
 
 
@@ -50,9 +64,8 @@ class Story:
         account: what Python says; feed it before the trace of the same time.
         bait: where values of decoys are searched for.
         tell: takes the events.
-        program_of: for a process, by the pid of the trace, that has just started a program: which
-            program and arguments the kernel started, as the call should have named them; None where
-            that can't be known.
+        look: what a program is found to be that has just been started; None where it is gone.
+            Without it the trace is believed.
     """
 
     def __init__(
@@ -62,13 +75,14 @@ class Story:
         account: PythonWitness,
         bait: Bait,
         tell: Tell,
-        program_of: Callable[[int], tuple[str, tuple[str, ...]] | None] | None = None,
+        look: Callable[[Execute], Observed | None] | None = None,
     ) -> None:
         self.is_pip = launch_kind == "pip"
         self.account, self.bait, self.tell = account, bait, tell
         self.ledger = Ledger(account, tell)
         self.reaches = Reaches(self.ledger, bait, index)
-        self.program_of = program_of
+        self.look = look
+        self.unchecked: list[str] = []  # programs of which the trace alone tells what they were
         self.reader = TraceReader()
         self.tree = ProcessTree(JAIL_PYTHON.encode())
         self.lost: Counter[str] = Counter()  # by kind, for Record.lose; whole after finish()
@@ -100,12 +114,23 @@ class Story:
 
     def take_trace(self, data: bytes) -> None:
         """Some bytes of strace's output."""
-        for call in self.reader.take(data):
-            self.take(call)
+        self.take(self.read_trace(data))
 
-    def take(self, call: Call) -> None:
-        for process, assigned in self.tree.assign(call):
-            self.act(process, assigned)
+    def read_trace(self, data: bytes) -> list[Call]:
+        """The calls in some bytes of strace's output, for `take`: programs that were started are
+        looked at before anything else is done, since they are held for a moment only.
+        """
+        calls = self.reader.take(data)
+        for call in calls:
+            if isinstance(call, Execute) and call.error is None and self.look:
+                call.started = self.look(call)
+        return calls
+
+    def take(self, calls: list[Call]) -> None:
+        """Tell what calls come to."""
+        for call in calls:
+            for process, assigned in self.tree.assign(call):
+                self.act(process, assigned)
 
     def act(self, process: Process, call: Call) -> None:
         match call:
@@ -134,25 +159,45 @@ class Story:
             self.ledger.count_failure(process, program, call.error)
             return
         process.failed = None
-        argv = program_words(call, program)
         if call.is_unread or is_missing(program):
             self.ledger.tell_contradiction(
                 process, f"{program}, which can't be started, was started"
             )
-        actual = self.program_of(process.pid) if self.program_of else None
-        if actual and actual != (program, argv):
+        started = call.started
+        # In the memory of what is our own nobody else has a hand.
+        if self.look and not process.own and not (started and started.in_time):
+            self.unchecked.append(program)
+        words = program_words(call, program)
+        if started and program == OWN_PROGRAM:
+            program = found_program(started) or program
+        if started is None or (started.is_as_told and started.program):
+            self.become(process, call, program, words)
+            return
+        found = replace(call, argv=started.argv)
+        actual = found_program(started) or program
+        true_words = program_words(found, actual)
+        if started.is_as_told:
+            # Of a script these are the interpreter's.
+            self.become(process, call, program, true_words)
+        elif started.in_time:
+            true_line = " ".join((actual, *true_words[1:]))[:MAX_TOLD_CHARS]
             self.ledger.tell_contradiction(
-                process, f"{program} was to be started, and {actual[0]} was"
+                process, f"{program} was to be started, and {true_line} was"
             )
-            program, argv = actual
-        self.tell_exec(process, call, program, argv)
-        self.become(process, program, argv)
+            self.become(process, found, actual, true_words)
+        else:
+            # It may have become another since, which the trace tells in its turn.
+            self.become(process, call, program, words)
+            self.tell_exec(process, found, actual, true_words)
 
-    def become(self, process: Process, program: str, argv: tuple[str, ...]) -> None:
-        """What pip starts is the package's, a build backend or git say, unless it is pip once more
+    def become(self, process: Process, call: Execute, program: str, argv: tuple[str, ...]) -> None:
+        """Tell a program that was started.
+
+        What pip starts is the package's, a build backend or git say, unless it is pip once more
         or looks at the system. Descent and the first program decide, by the kernel's account: a
         package can neither claim to be pip nor turn into it.
         """
+        self.tell_exec(process, call, program, argv)
         is_main = process is self.tree.main
         if process.fresh and process.own:
             is_pips = is_pip_again(program, argv) or is_system_look(program, process.program)
@@ -214,8 +259,7 @@ class Story:
             questions: each name that the resolver was asked for, and when first, in seconds since
                 1970.
         """
-        for call in self.reader.finish():
-            self.take(call)
+        self.take(self.reader.finish())
         for process, assigned in self.tree.settle_all():
             self.act(process, assigned)
         for process in [*self.tree.alive.values()]:
@@ -243,6 +287,8 @@ class Story:
         if self.tree.left_at_work:
             count = len(self.tree.left_at_work)
             self.tell(LeftAtWork(count, self.tree.left_at_work[0].title), None)
+        if self.unchecked:
+            self.tell(StartsUnchecked(len(self.unchecked), self.unchecked[0]), None)
 
     def tell_tampering(self) -> None:
         """Whether lines of the Python witness can't be the hook's."""

@@ -1,10 +1,11 @@
 """The kernel witness: reads what strace writes of one jail, and makes typed calls of it. It judges
 nothing.
 
-strace runs as `strace -f -q -y --seccomp-bpf --decode-pids=pidns -xx -s 4096`: a line for each
-call, with every string in hexadecimal, so that nothing of the jail can look like a part of a
-line. What is hostile is the amount: long lines, many lines, calls that never come to an end. All
-are bounded, and what was cut is marked.
+strace runs as `strace -fqyT -ttt --seccomp-bpf --decode-pids=pidns -xx -s4096`, and holds each
+program that was started (`-einject=/^execve:delay_exit=5000`): a line for each call, with every
+string in hexadecimal, so that nothing of the jail can look like a part of a line. What is hostile
+is the amount: long lines, many lines, calls that never come to an end. All are bounded, and what
+was cut is marked.
 """
 
 import re
@@ -36,13 +37,17 @@ HEAD_BYTES, TAIL_BYTES = 64 << 10, 4 << 10
 MAX_UNFINISHED_BYTES = 64 << 20
 
 
-# 11520 connect(8<...>, {sa_family=AF_INET, ...}, 16) = -1 ECONNREFUSED (Connection refused)
-# 11520 <... vfork resumed>)              = 43 /* 11562 in strace's PID NS */
-# 11564 +++ exited with 0 +++
-# 11571 +++ killed by SIGSEGV (core dumped) +++
-# 11568 +++ superseded by execve in pid 11569 +++
+# How long strace holds a program that was started, as keeper has it say.
+HELD_SEC = 0.005
+
+# 11520 1795658308.156638 connect(8<...>, {sa_family=AF_INET, ...}, 16) = -1 ECONNREFUSED (Conn...)
+# 11520 1795658308.159859 <... vfork resumed>)     = 43 /* 11562 in strace's PID NS */ <0.001480>
+# 11564 1795658308.168123 +++ exited with 0 +++
+# 11571 1795658308.168123 +++ killed by SIGSEGV (core dumped) +++
+# 11568 1795658308.168123 +++ superseded by execve in pid 11569 +++
 LINE = re.compile(
-    rb"(\d{1,10}) +(?:(\w+)\(|<\.\.\. (\w+) resumed>|\+\+\+ (exited with|killed by) (\w+))"
+    rb"(\d{1,10}) +(?:(\d+\.\d+) )?"
+    rb"(?:(\w+)\(|<\.\.\. (\w+) resumed>|\+\+\+ (exited with|killed by) (\w+))"
 )
 # 11520 vfork( <unfinished ...>
 # 11569 execve("\x2f\x62...", ["\x73\x68", ...], 0x7fff67ca10b0 <pid changed to 11568 ...>
@@ -53,9 +58,11 @@ UNFINISHED_END = re.compile(rb"<(?:unfinished|pid changed to (\d+)) \.\.\.>")
 # = -1 (errno 18446744073709551385)
 # = 43 /* 11562 in strace's PID NS */
 # = 8<\x73\x6f\x63\x6b\x65\x74\x3a\x5b\x31\x35\x39\x39\x39\x5d>
+# and after that how long the call took: = 0 (DELAYED) <0.001047>
 RESULT = re.compile(
     rb"= (-?\d+|\?)(?:<([\\x0-9a-f]*)>\S*)?"
     rb"(?: (E\w+) \(.*\)| \(errno (\d+)\)| /\* (\d+) in strace's PID NS \*/)?"
+    rb"(?: \(DELAYED\))?(?: <(\d+\.\d+)>)?"
 )
 # "\x74\x72\x75\x65", and "\x74\x72\x75\x65"... where it is longer than strace shows
 HEX = rb'"([\\x0-9a-f]*)"'
@@ -132,13 +139,14 @@ FAMILIES = {
 class Unfinished:
     """The start of a call that has not returned.
 
-    `is_renumbered`: by a thread that became a program.
+    `is_renumbered`: by a thread that became a program. `at_sec`: when it was made, since 1970.
     """
 
     name: bytes = b""
     arguments: bytes = b""
     is_cut: bool = False
     is_renumbered: bool = False
+    at_sec: float = 0.0
 
 
 class TraceReader:
@@ -172,12 +180,13 @@ class TraceReader:
         return calls
 
     def read(self, match: re.Match[bytes], rest: bytes, is_cut: bool) -> list[Call]:
-        number, name, resumed, how, what = match.groups()
-        pid = int(number)
+        number, time, name, resumed, how, what = match.groups()
+        pid, at_sec = int(number), float(time or 0)
         if name:
+            begun = Unfinished(name, b"", is_cut, at_sec=at_sec)
             if rest.endswith(b" ...>"):
-                return self.begin(pid, name, rest, is_cut)
-            return parse(pid, Unfinished(name, b"", is_cut), rest)
+                return self.begin(pid, begun, rest)
+            return parse(pid, begun, rest)
         if resumed:
             begun = self.pop(pid)
             begun.name = resumed
@@ -190,7 +199,7 @@ class TraceReader:
             calls.append(End(pid, int(what), None))
         return calls
 
-    def begin(self, pid: int, name: bytes, rest: bytes, is_cut: bool) -> list[Call]:
+    def begin(self, pid: int, begun: Unfinished, rest: bytes) -> list[Call]:
         at = rest.rfind(b"<")
         end = UNFINISHED_END.fullmatch(rest, at)
         if not end:
@@ -202,8 +211,9 @@ class TraceReader:
         calls += self.give_up(pid)
         arguments = rest[:at]
         if self.unfinished_bytes + len(arguments) > MAX_UNFINISHED_BYTES:
-            arguments, is_cut = arguments[:HEAD_BYTES], True
-        self.unfinished[pid] = Unfinished(name, arguments, is_cut, end[1] is not None)
+            arguments, begun.is_cut = arguments[:HEAD_BYTES], True
+        begun.arguments, begun.is_renumbered = arguments, end[1] is not None
+        self.unfinished[pid] = begun
         self.unfinished_bytes += len(arguments)
         return calls
 
@@ -222,18 +232,18 @@ class TraceReader:
 class Returned:
     """A whole call: what stands between its parentheses and after, and what it came to.
 
-    `value` is 0 where it is not known, and `error` then not None.
+    `value` is 0 where it is not known, and `error` then not None. `ended_sec` is 0 where that is
+    not known.
     """
 
     pid: int
-    name: bytes
+    begun: Unfinished
     text: bytes
-    value: int
-    error: str | None
-    descriptor: bytes | None
-    number_outside: bytes | None
-    is_cut: bool
-    is_renumbered: bool
+    value: int = 0
+    error: str | None = UNFINISHED
+    descriptor: bytes | None = None
+    number_outside: bytes | None = None
+    ended_sec: float = 0.0
 
 
 def parse(pid: int, begun: Unfinished, rest: bytes) -> list[Call]:
@@ -242,21 +252,21 @@ def parse(pid: int, begun: Unfinished, rest: bytes) -> list[Call]:
     if not parser:
         return []
     text = begun.arguments + rest
-    value, descriptor, outside = 0, None, None
-    error: str | None = UNFINISHED
+    returned = Returned(pid, begun, text)
     result = RESULT.fullmatch(text, max(text.rfind(b"= "), 0))
     if result:
-        number, descriptor, error_name, error_number, outside = result.groups()
+        number, returned.descriptor, name, error_number, outside, took = result.groups()
+        returned.number_outside = outside
         value = 0 if number == b"?" else int(number)
         if error_number:
             # A number without a name that strace shows as if it were negative.
             value = int(error_number) - (1 << 64)
-        error = error_name.decode() if error_name else None
-        if error is None and (value < 0 or number == b"?"):
-            error = UNFINISHED
-    returned = Returned(
-        pid, begun.name, text, value, error, descriptor, outside, begun.is_cut, begun.is_renumbered
-    )
+        is_known = value >= 0 and number != b"?"
+        returned.value, returned.error = value, None if is_known else UNFINISHED
+        if name:
+            returned.error = name.decode()
+        if took:
+            returned.ended_sec = begun.at_sec + float(took)
     return parser(returned)
 
 
@@ -271,12 +281,17 @@ def parse_execute(call: Returned) -> list[Call]:
     match = EXECUTE.match(call.text)
     folder, file, unread_file, argv = match.groups() if match else (None, None, None, b"")
     # Its number changes only when it is done; what strace shows as the result is the next call.
-    error = None if call.is_renumbered else call.error
+    error = None if call.begun.is_renumbered else call.error
     is_unread = error is None and (not match or unread_file is not None or b"0x" in argv)
     words = tuple(map(unescaped, STRING.findall(argv)))
     opened, name = unescaped(folder or b""), unescaped(file or b"")
-    calls: list[Call] = [Execute(call.pid, opened, name, words, error, is_unread, call.is_cut)]
-    if call.is_renumbered and call.value:
+    start = Execute(call.pid, opened, name, words, error, is_unread, call.begun.is_cut)
+    start.is_abridged = argv.endswith(b"...]")
+    # Of a thread's, strace shows the end only with its first call.
+    if call.ended_sec and not call.begun.is_renumbered:
+        start.held_until_sec = call.ended_sec + HELD_SEC
+    calls: list[Call] = [start]
+    if call.begun.is_renumbered and call.value:
         calls.append(FirstCallUnseen(call.pid, abs(call.value)))
     return calls
 
@@ -300,7 +315,7 @@ def parse_exit(call: Returned) -> list[Call]:
 
 
 def parse_reach(call: Returned) -> list[Call]:
-    act, text = ACTS[call.name], call.text
+    act, text = ACTS[call.begun.name], call.text
     descriptor = DESCRIPTOR.match(text)
     addresses = [parse_address(match, act) for match in ADDRESS.finditer(text)]
     # The first look is a quick one.
@@ -312,9 +327,9 @@ def parse_reach(call: Returned) -> list[Call]:
         tuple(addresses),
         parse_payloads(text) if act is Act.SEND else (),
         call.error,
-        call.name == b"sendmmsg" and messages_left(call) > 0,
+        call.begun.name == b"sendmmsg" and messages_left(call) > 0,
         is_unread,
-        call.is_cut,
+        call.begun.is_cut,
     )
     return [reach]
 

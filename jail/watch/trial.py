@@ -62,13 +62,17 @@ def start_jail(order: Order, scratch: Path, control: socket.socket) -> str:
     start = Start(0, ("start", f"{WORK_IN_JAIL}/{order.site}"), {}, False)
     control.settimeout(TRIAL_SEC)
     control.send(json.dumps(asdict(start)).encode())
-    packet, fds, _, _ = socket.recv_fds(control, MAX_PACKET_BYTES, 16)
-    answer = Answer(**json.loads(packet))
-    if answer.ended:
+    pipes: list[int] = []
+    answer = Answer(0, False)
+    while not answer.ended:
+        packet, fds, _, _ = socket.recv_fds(control, MAX_PACKET_BYTES, 16)
+        answer = Answer(**json.loads(packet))
+        # The view of the jail's processes comes alone.
+        pipes = fds if len(fds) > 1 else pipes
+    if not pipes:
         return answer.error
-    answer = Answer(**json.loads(control.recv(MAX_PACKET_BYTES)))
     # It has ended, and what little it said is in the pipes.
-    stdout, stderr, log = (os.read(fd, MAX_TRIAL_BYTES) for fd in fds[:3])
+    stdout, stderr, log = (os.read(fd, MAX_TRIAL_BYTES) for fd in pipes[:3])
     if stdout.startswith(STARTED) and answer.status == 0:
         return ""
     words = (log or stderr).decode(errors="replace").strip()
