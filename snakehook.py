@@ -646,7 +646,7 @@ class Delivery:
 HEAD = "run_id, status, request, outcome, reason, verdict, submitted_at, started_at, finished_at"
 DELIVERY = "state, attempts, last_error, answer_lost"
 # The files of a run, by name: the column of the store, the type.
-FILES = {
+ATTACHMENTS = {
     "report.html": ("page", "text/html; charset=utf-8"),
     "evidence.jsonl.gz": ("evidence", "application/gzip"),
 }
@@ -779,7 +779,7 @@ class Store:
         return compose(row, delivery_of(row), row["report"] or json.dumps(EMPTY_REPORT).encode())
 
     def file(self, run_id: str, name: str) -> bytes | None:
-        column, _ = FILES.get(name, ("NULL", ""))
+        column, _ = ATTACHMENTS.get(name, ("NULL", ""))
         return next(iter(self.columns(run_id, column).values()), None)
 
 
@@ -855,7 +855,7 @@ def post_run(url: str, run: Mapping[str, Any], attempts: int) -> DiscordAnswer:
     embed = json.loads(run["embed"]) | {"footer": {"text": footer}}
     # No mention can ring.
     message: dict[str, Any] = {"embeds": [embed], "allowed_mentions": {"parse": []}}
-    files = {name: run[column] for name, (column, _) in FILES.items() if run[column]}
+    files = {name: run[column] for name, (column, _) in ATTACHMENTS.items() if run[column]}
     room = MAX_ATTACHED_BYTES if attempts < MAX_FULL_ATTEMPTS else 0
     answer = post(url, *attach(message, files, room))
     # 413: its limit is lower than ours. 400: then as plain as can be.
@@ -1200,7 +1200,7 @@ class Api:
 
     # One uniform 404, for every id and name.
     def on_get_run(self, _: Any, response: falcon.Response, run_id: str, name: str = "") -> None:
-        store, media_type = self.service.store, FILES.get(name, ("", falcon.MEDIA_JSON))[1]
+        store, media_type = self.service.store, ATTACHMENTS.get(name, ("", falcon.MEDIA_JSON))[1]
         data = store.file(run_id, name) if name else store.report(run_id)
         demand(data, falcon.HTTPNotFound(description="There is no such run."))
         response.data, response.content_type = data, media_type
