@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def test_the_hook_is_started_with_the_names_that_it_wants() -> None:
 def test_the_index_is_what_pip_says(settings: JailSettings) -> None:
     machine, _ = prepare(settings, works)
     assert (machine.index_url, machine.default_index) == ("https://index.example/simple", True)
-    other = replace(settings, pip_index_url="https://mirror.example/simple")
+    other = settings._replace(pip_index_url="https://mirror.example/simple")
     machine, _ = prepare(other, works)
     assert (machine.index_url, machine.default_index) == ("https://mirror.example/simple", False)
 
@@ -238,5 +237,5 @@ def test_what_is_missing_is_named(
     settings: JailSettings, changes: dict[str, Any], name: str
 ) -> None:
     with pytest.raises(MachineError) as failure:
-        prepare(replace(settings, **changes), works)
+        prepare(settings._replace(**changes), works)
     assert str(failure.value).startswith(f"{name}: ")

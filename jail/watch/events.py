@@ -310,6 +310,10 @@ class ProcessEnded:
     acted: bool
 
 
+class WorldEvent:
+    """What the decoy internet saw or served: the kinds are in world_events.py."""
+
+
 Event = (
     Exec
     | Connection
@@ -328,6 +332,7 @@ Event = (
     | IndexRefused
     | DependencyDenied
     | ProcessEnded
+    | WorldEvent
 )
 
 

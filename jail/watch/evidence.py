@@ -5,6 +5,7 @@ The README names the fields of each kind.
 
 import json
 import zlib
+from dataclasses import asdict
 from typing import Any
 
 from jail.watch.events import (
@@ -31,6 +32,7 @@ from jail.watch.events import (
     TraceContradicted,
     TraceCut,
     WitnessTampered,
+    WorldEvent,
 )
 
 MAX_EVIDENCE_BYTES = 64 << 20  # before it is compressed
@@ -140,8 +142,17 @@ def describe(event: Event) -> dict[str, Any]:
             return {"kind": "left", "count": event.count, "process": event.process}
         case ProcessEnded():
             return describe_process(event)
+        case WorldEvent():
+            return describe_world(event)
         case _:
             return describe_request(event)
+
+
+def describe_world(event: WorldEvent) -> dict[str, Any]:
+    """The fields of what the decoy internet saw: those of its class, by their names."""
+    about = {"kind": type(event).__name__.lower()}
+    told: Any = event
+    return about | asdict(told)
 
 
 def describe_file(event: FileChanged) -> dict[str, Any]:

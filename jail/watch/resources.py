@@ -13,7 +13,9 @@ from jail.watch.evidence import Evidence
 from jail.watch.installed import Installed
 from jail.watch.record import Record
 from jail.watch.scratch import FileState, Scratch
+from jail.watch.served import SecondStages
 from jail.watch.upstream import PackageCache, Upstream
+from jail.watch.world import World
 
 MAX_OUTPUTS_BYTES = 32 << 20  # kept of what all jails of a run print
 
@@ -37,6 +39,9 @@ class Resources:
     evidence: Evidence
     upstream: Upstream
     cache: PackageCache
+    world: World | None = None
+    stages: SecondStages | None = None
+    reach: str = "off"  # of the decoy internet, in the last jail
     states: dict[str, FileState] = field(
         default_factory=dict
     )  # of the scratch after the last phase

@@ -4,12 +4,15 @@ what works on this machine.
 
 import json
 import os
+import shutil
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jail.orders import (
+    JAIL_FDS,
     MAX_PACKET_BYTES,
+    PROGRAMS,
     STARTED,
     WORK_IN_JAIL,
     Answer,
@@ -18,12 +21,28 @@ from jail.orders import (
     Order,
     Start,
 )
+from jail.watch.outside import MAX_NETWORK_SOCKETS, reach, sort_sockets
 
 TRIAL_SEC = 20.0
 MAX_TRIAL_BYTES = 2000  # of each pipe of the jail
 NO_STRACE = (
     "strace can't be used here: apt-get install -y strace; in a container add --cap-add SYS_PTRACE."
 )
+# For an ordinary user and for root.
+NO_JAIL = (
+    "allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0), or run as root",
+    "a container needs --cap-add NET_ADMIN --cap-add SYS_ADMIN --security-opt seccomp=unconfined "
+    "(and apparmor=unconfined where AppArmor is on)",
+)
+# Of the decoy internet, by how far it reaches.
+REACHES = {
+    "full": "every port of every address answers",
+    "ports": "some 30 ports of every address answer; for all: apt-get install -y nftables, and a "
+    "kernel with tproxy (modprobe nft_tproxy nf_tproxy_ipv6)",
+    "off": "nothing answers: apt-get install -y iproute2, or DECOY_INTERNET=false",
+}
+NO_TLS = "; it speaks no TLS: apt-get install -y openssl"
 NO_CGROUPS = "each process is limited instead; run as root with a writable cgroup file system."
 
 
@@ -40,36 +59,52 @@ def trial(
 
     Called without privileges, with the arguments of a watch.
     """
-    failure = start_jail(order, scratch, control)
+    failure, reached = start_jail(order, scratch, control)
     if failure:
         stream.sendall(failure.encode())
         return
+    has_tls = shutil.which("openssl", path=PROGRAMS) is not None
     told = {
         "works": True,
-        "checks": [asdict(check) for check in look_at(settings, machine)],
+        "checks": [asdict(check) for check in look_at(settings, machine, reached, has_tls)],
         "index_url": machine.index_url,
         "default_index": machine.default_index,
     }
     stream.sendall(json.dumps(told).encode())
 
 
-def start_jail(order: Order, scratch: Path, control: socket.socket) -> str:
-    """Start a bare interpreter in a jail: "" when it ran to its end, else what was in the way."""
+def no_jail(error: str) -> bytes:
+    """JSON for the service where no jail can be made: `error` is "namespaces: ..." and the like."""
+    name, _, detail = error.partition(": ")
+    if name == "namespaces":
+        detail += f": {NO_JAIL[os.geteuid() == 0]}."
+    check = Check(name, False, True, detail)
+    told = {"works": False, "checks": [asdict(check)], "index_url": "", "default_index": False}
+    return json.dumps(told).encode()
+
+
+def start_jail(order: Order, scratch: Path, control: socket.socket) -> tuple[str, str]:
+    """Start a bare interpreter in a jail: "" when it ran to its end, else what was in the way; and
+    how far the decoy internet reaches there.
+    """
     (scratch / order.site).mkdir()
     start = Start(0, ("start", f"{WORK_IN_JAIL}/{order.site}"), {}, False)
     control.settimeout(TRIAL_SEC)
-    control.send(json.dumps(asdict(start)).encode())
-    packet, fds, _, _ = socket.recv_fds(control, MAX_PACKET_BYTES, 16)
+    control.send(json.dumps(start._asdict()).encode())
+    packet, fds, _, _ = socket.recv_fds(
+        control, MAX_PACKET_BYTES, len(JAIL_FDS) + MAX_NETWORK_SOCKETS
+    )
     answer = Answer(**json.loads(packet))
     if answer.ended:
-        return answer.error
+        return answer.error, ""
+    reached = reach(sort_sockets(None, fds[len(JAIL_FDS) :]))
     answer = Answer(**json.loads(control.recv(MAX_PACKET_BYTES)))
     # It has ended, and what little it said is in the pipes.
     stdout, stderr, log = (os.read(fd, MAX_TRIAL_BYTES) for fd in fds[:3])
     if stdout.startswith(STARTED) and answer.status == 0:
-        return ""
+        return "", reached
     words = (log or stderr).decode(errors="replace").strip()
-    return words or f"the jail ended with status {answer.status}"
+    return words or f"the jail ended with status {answer.status}", reached
 
 
 @dataclass(frozen=True)
@@ -82,8 +117,12 @@ class Check:
     detail: str
 
 
-def look_at(settings: JailSettings, machine: Machine) -> list[Check]:
-    """What there is on a machine where a jail can be started."""
+def look_at(settings: JailSettings, machine: Machine, reached: str, has_tls: bool) -> list[Check]:
+    """What there is on a machine where a jail can be started.
+
+    Args:
+        reached: a word of REACHES; `has_tls`: whether there can be certificates.
+    """
     # An ordinary user's namespace has only the user 0.
     is_root = os.getuid() != 0
     who = "an ordinary user, by user namespaces"
@@ -92,6 +131,10 @@ def look_at(settings: JailSettings, machine: Machine) -> list[Check]:
         who = f"root, ids in the jail are {'real' if own else 'those of a user namespace'}"
     groups = ", ".join(machine.cgroups) or f"{machine.no_cgroups}: {NO_CGROUPS}"
     size = f"{settings.max_disk_bytes} bytes for each run"
+    outside = REACHES[reached] + ("" if has_tls else NO_TLS)
+    is_whole = reached == "full" and has_tls
+    if not settings.decoy_internet:
+        outside, is_whole = "not wanted (DECOY_INTERNET)", True
     return [
         Check("nsjail", True, True, machine.nsjail),
         Check("jail python", True, True, f"{settings.jail_python_name} with our own pip"),
@@ -99,10 +142,11 @@ def look_at(settings: JailSettings, machine: Machine) -> list[Check]:
         Check("scratch tmpfs", True, True, size),
         Check("kernel witness", machine.strace is not None, False, machine.strace or NO_STRACE),
         Check("cgroups", bool(machine.cgroups), False, groups),
+        Check("decoy internet", is_whole, False, outside),
     ]
 
 
-def lacks(settings: JailSettings, machine: Machine) -> list[str]:
+def lacks(settings: JailSettings, machine: Machine, reached: str, has_tls: bool) -> list[str]:
     """Notes for a report, of what could be looked at better elsewhere."""
-    checks = look_at(settings, machine)
+    checks = look_at(settings, machine, reached, has_tls)
     return [f"{check.name}: {check.detail}" for check in checks if not check.passed]
