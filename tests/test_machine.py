@@ -1,6 +1,7 @@
 """What a machine offers for a jail: the interpreter that is made once, cgroups, and what is told
 where no jail can be made."""
 
+import json
 import os
 import shutil
 import sys
@@ -14,6 +15,7 @@ from conftest import open_folder
 import jail.machine
 from jail.machine import DEFAULT_INDEX, HOOK_LINE, MachineError, prepare
 from jail.orders import AUDIT_IN_JAIL, INSIDE_IN_JAIL, JailSettings, Machine
+from jail.watch.trial import no_jail
 
 WORKS = b'{"works": true}'
 
@@ -218,10 +220,12 @@ def test_where_no_jail_can_be_made_the_reason_and_the_remedy_are_told(
 ) -> None:
     with pytest.raises(MachineError) as failure:
         prepare(settings, lambda _: b"unshare: Operation not permitted")
-    name, _, detail = str(failure.value).partition(": ")
-    assert name == "namespaces"
-    assert "unshare: Operation not permitted" in detail
-    assert ("--cap-add SYS_ADMIN" in detail) == (os.geteuid() == 0)
+    told = json.loads(no_jail(str(failure.value)))
+    assert told["works"] is False
+    (check,) = told["checks"]
+    assert check["name"] == "namespaces"
+    assert "unshare: Operation not permitted" in check["detail"]
+    assert ("--cap-add SYS_ADMIN" in check["detail"]) == (os.geteuid() == 0)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,9 @@ MAX_PACKED_BYTES = 32_000_000
 PENDING_BYTES = 256 << 10  # at most what the packer has taken and not yet given
 GZIP_FORMAT = 31  # zlib's wbits: the largest window, with gzip's header
 FAST = 1
+# What events of the decoy internet are called.
+WORLD_KINDS = {"Conversation": "conversation", "Request": "request"}
+WORLD_KINDS |= {"RemoteCode": "remote_code", "NamesDecoded": "names_decoded"}
 
 
 class Evidence:
@@ -150,9 +153,12 @@ def describe(event: Event) -> dict[str, Any]:
 
 def describe_world(event: WorldEvent) -> dict[str, Any]:
     """The fields of what the decoy internet saw: those of its class, by their names."""
-    about = {"kind": type(event).__name__.lower()}
     told: Any = event
-    return about | asdict(told)
+    about: dict[str, Any] = asdict(told)
+    if "actor" in about:
+        about = {name: value for name, value in about.items() if name != "actor"}
+        about |= who(told.actor)
+    return {"kind": WORLD_KINDS[type(event).__name__], **about}
 
 
 def describe_file(event: FileChanged) -> dict[str, Any]:
