@@ -16,21 +16,16 @@ from dataclasses import replace
 from jail.orders import JAIL_FDS, MAX_PACKET_BYTES, STARTED, Answer, Kill, Start
 from jail.watch.changes import Changes
 from jail.watch.events import (
-    MAX_EVENTS,
     BaitRead,
-    Connection,
-    Event,
-    Exec,
     Outcome,
     Phase,
     PhaseName,
     printable,
 )
-from jail.watch.gateway import Gateway
 from jail.watch.installed import read_installed
 from jail.watch.limits import count_oom_kills, full_disk, reached_limit, want_of_memory
 from jail.watch.output import Output
-from jail.watch.outside import MAX_NETWORK_SOCKETS, Outside, reach, sort_sockets
+from jail.watch.outside import MAX_NETWORK_SOCKETS, Outside
 from jail.watch.python_witness import PythonWitness
 from jail.watch.resources import Journal, Resources
 from jail.watch.story import Story
@@ -55,17 +50,15 @@ class Session:
         self.phase = Phase(trigger.phase, trigger.title)
         self.journal = Journal(resources, self.phase)
         self.has_index = trigger.phase is PhaseName.INSTALL
-        self.witness = PythonWitness(self.tell)
+        self.witness = PythonWitness(self.journal.tell)
         kind = trigger.launch[0]
-        self.story = Story(kind, self.has_index, self.witness, resources.decoys, self.tell)
+        self.story = Story(kind, self.has_index, self.witness, resources.decoys, self.journal.tell)
         max_bytes = min(MAX_OUTPUT_BYTES, resources.left_output_bytes // 4) + len(STARTED)
         self.outputs = {name: Output(max_bytes) for name in ("stdout", "stderr", "log")}
-        self.questions: dict[str, float] = {}
         self.takers: dict[int, Callable[[bytes], None]] = {}
         self.poll = select.poll()
         self.audit_fd = -1
         self.outside: Outside | None = None
-        self.gateway: Gateway | None = None
         self.answer: Answer | None = None  # the last one: the jail has ended
         self.stopped: Outcome | None = None  # why we ended it
         self.begun_sec = time.monotonic()
@@ -86,11 +79,12 @@ class Session:
         self.hear_python()
         if self.audit_fd >= 0:
             os.close(self.audit_fd)
-        self.story.finish(dict(self.questions))
+        self.story.finish(dict(self.outside.questions) if self.outside else {})
         for path in sprung:
             self.journal.tell(BaitRead(path, self.story.opened_at(path)))
         self.tell_files()
-        self.tell_outside()
+        if self.outside:
+            self.outside.tell()
         has_started = self.take_output()
         self.conclude(has_started)
         self.finish()
@@ -129,8 +123,6 @@ class Session:
                 self.look_at_limits()
         if self.outside:
             self.outside.close()
-        if self.gateway:
-            self.gateway.close()
         for fd in self.takers:
             os.close(fd)
 
@@ -168,21 +160,7 @@ class Session:
         os.set_blocking(self.audit_fd, False)
         for fd in (*self.takers, self.audit_fd):
             self.poll.register(fd, select.POLLIN)
-        resources = self.resources
-        self.outside = sort_sockets(resources.world, fds[len(JAIL_FDS) :])
-        resources.reach = reach(self.outside)
-        self.outside.start(self.note_question)
-        if self.outside.index:
-            denylist = resources.settings.package_denylist
-            self.gateway = Gateway(
-                resources.order,
-                denylist,
-                resources.upstream,
-                resources.cache,
-                self.search,
-                self.journal.tell,
-            )
-            self.gateway.start(self.outside.index)
+        self.outside = Outside(self.resources, self.journal, fds[len(JAIL_FDS) :])
 
     def take_pipe(self, fd: int) -> None:
         """Read from a pipe; at its end let go of it."""
@@ -209,20 +187,6 @@ class Session:
             for _ in range(MAX_READS):
                 self.witness.take(os.read(self.audit_fd, READ_BYTES))
 
-    def note_question(self, name: str, _: int) -> None:
-        """Keep when a name was first asked for, and look whether it carries bait."""
-        self.search("DNS name", name[:200], name.replace(".", "").encode())
-        if name in self.questions:
-            return
-        if len(self.questions) < MAX_EVENTS:
-            self.questions[name] = self.resources.now_sec()
-        else:
-            self.journal.lose("NameAsked")
-
-    def search(self, kind: str, where: str, data: bytes) -> bool:
-        """Look for bait in what came from this jail's network."""
-        return self.journal.is_open and self.resources.decoys.search(kind, where, data)
-
     def look_at_limits(self) -> None:
         """End the jail when it has used up one of its limits."""
         reached = reached_limit(self.resources, self.begun_sec, self.has_index)
@@ -234,29 +198,6 @@ class Session:
         if not self.stopped:
             self.stopped, self.phase.reason = outcome, reason
             self.resources.control.send(json.dumps(Kill(self.number)._asdict()).encode())
-
-    def tell(self, event: Event, at_sec: float | None = None) -> bool:
-        """Take an event of a witness: whether there was room. What a served script does is none."""
-        stages = self.resources.stages
-        stage = stages.of_event(event) if stages else None
-        if stage:
-            self.journal.tell(stage, at_sec)
-        if stages and isinstance(event, Exec) and stages.is_own_act(event):
-            return True
-        return self.journal.tell(event, at_sec)
-
-    def tell_outside(self) -> None:
-        """Tell what the decoy internet saw of this jail."""
-        if self.outside is None:
-            return
-        seen = self.resources.record.seen
-        own = [one.event for one in seen if one.phase is self.phase]
-        connections = [event for event in own if isinstance(event, Connection)]
-        for at_sec, event in self.outside.told(connections, self.resources.now_sec()):
-            self.journal.tell(event, at_sec)
-        if self.outside.decoy:
-            for kind, count in self.outside.decoy.traffic.lost.items():
-                self.journal.lose(kind, count)
 
     def tell_files(self) -> None:
         """Tell what changed in the scratch, and what an installation has installed."""

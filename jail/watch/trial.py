@@ -21,7 +21,7 @@ from jail.orders import (
     Order,
     Start,
 )
-from jail.watch.outside import MAX_NETWORK_SOCKETS, reach, sort_sockets
+from jail.watch.outside import MAX_NETWORK_SOCKETS, Sockets
 
 TRIAL_SEC = 20.0
 MAX_TRIAL_BYTES = 2000  # of each pipe of the jail
@@ -97,7 +97,7 @@ def start_jail(order: Order, scratch: Path, control: socket.socket) -> tuple[str
     answer = Answer(**json.loads(packet))
     if answer.ended:
         return answer.error, ""
-    reached = reach(sort_sockets(None, fds[len(JAIL_FDS) :]))
+    reached = Sockets(fds[len(JAIL_FDS) :]).reach()
     answer = Answer(**json.loads(control.recv(MAX_PACKET_BYTES)))
     # It has ended, and what little it said is in the pipes.
     stdout, stderr, log = (os.read(fd, MAX_TRIAL_BYTES) for fd in fds[:3])
