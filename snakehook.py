@@ -239,7 +239,7 @@ class Denied(ServiceError):
 
 
 # A field of TriageRequest: how it is read, its rule, and the mode that it goes with.
-def requested(read: Callable[[str], str], rule: str, mode: str = "") -> Any:
+def request_field(read: Callable[[str], str], rule: str, mode: str = "") -> Any:
     return field(default=None, metadata={"how": (read, rule, mode)})
 
 
@@ -263,15 +263,15 @@ TEXT_RULE = f"must be at most {MAX_FIELD_CHARS} printable ASCII characters, no s
 # None is what pip picks.
 @dataclass(frozen=True)
 class TriageRequest:
-    package_name: str = requested(project_name, NAME_RULE)
-    version: str = requested(exact_version, "must be one exact version as PEP 440 has it")
-    mode: str = requested(matching(MODES), f"must be one of {', '.join(TRIAGE_MODES)}")
-    file_path: str | None = requested(matching(FILE_PATH), PATH_RULE, "execute")
-    entrypoint: str | None = requested(matching(ENTRYPOINT), ENTRYPOINT_RULE, "execute")
-    module_name: str | None = requested(
+    package_name: str = request_field(project_name, NAME_RULE)
+    version: str = request_field(exact_version, "must be one exact version as PEP 440 has it")
+    mode: str = request_field(matching(MODES), f"must be one of {', '.join(TRIAGE_MODES)}")
+    file_path: str | None = request_field(matching(FILE_PATH), PATH_RULE, "execute")
+    entrypoint: str | None = request_field(matching(ENTRYPOINT), ENTRYPOINT_RULE, "execute")
+    module_name: str | None = request_field(
         matching(DOTTED_NAME), "must be a dotted module name", "execute_module"
     )
-    artifact: str | None = requested(matching(ARTIFACT), ARTIFACT_RULE)
+    artifact: str | None = request_field(matching(ARTIFACT), ARTIFACT_RULE)
 
 
 FIELDS = {known.name: known.metadata["how"] for known in fields(TriageRequest)}

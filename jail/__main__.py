@@ -1,4 +1,4 @@
-"""Keeper as a program: python -I -S jail, with the service's socket for orders as its input."""
+# Keeper as a program: python -I -S jail, with the service's socket for orders as its input.
 
 import sys
 
@@ -6,7 +6,6 @@ import sys
 sys.path.append(f"{sys.path.pop(0)}/..")
 
 import contextlib
-import json
 import os
 import socket
 
@@ -16,7 +15,7 @@ from jail.machine import MachineError, prepare
 
 # All that watch needs is loaded here: its user may not be able to read our files.
 from jail.watch.main import watch
-from jail.watch.trial import trial
+from jail.watch.trial import no_jail, trial
 
 
 # Take the settings, tell what works here, and serve the service until it ends.
@@ -29,10 +28,7 @@ def main() -> None:
         try:
             found, told = prepare(settings, lambda found: try_jail(House(settings, found, trial)))
         except (MachineError, OSError) as error:
-            name, _, detail = str(error).partition(": ")
-            check = {"name": name, "passed": False, "required": True, "detail": detail}
-            lack = {"works": False, "checks": [check], "index_url": "", "default_index": False}
-            service.send(json.dumps(lack).encode())
+            service.send(no_jail(str(error)))
             return
         service.send(told)
         serve(service, House(settings, found, watch))

@@ -1,4 +1,4 @@
-"""Keeper and its run keepers: what has power in a run, and reads no byte that a package made."""
+# Keeper and its run keepers: what has power in a run, and reads no byte that a package made.
 
 # Theory of operation
 #
@@ -34,7 +34,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +45,7 @@ from jail.privileges import check, die_with_parent, drop, libc
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+PROC = (b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
 MS_STRICTATIME, KEYCTL_JOIN_SESSION_KEYRING = 1 << 24, 1
 SYS_CLONE, SYS_KEYCTL = (220, 219) if os.uname().machine == "aarch64" else (56, 250)
 # A line of the log; refused requests until a run ends; descriptors with a packet, where the kernel
@@ -185,8 +185,8 @@ class RunKeeper:
         self.order, self.stream = order, stream
         # An ordinary user's namespace has one user, number 0, who is that user outside.
         self.is_root = os.geteuid() == 0
-        self.user = self.settings.nsjail_user if self.is_root else 0
-        self.group = self.settings.nsjail_group if self.is_root else 0
+        ids = (self.settings.nsjail_user, self.settings.nsjail_group)
+        self.user, self.group = ids if self.is_root else (0, 0)
         self.scratch = Path(self.settings.state_dir, "scratch")
         self.disk_bytes = self.settings.max_disk_bytes + orders.SPARE_BYTES
         # The name bears our pid: the next keeper removes what a dead one has left.
@@ -203,8 +203,8 @@ class RunKeeper:
     def start(self, errors: int = 2) -> Child:
         # What the run writes to its scratch is memory, too.
         memory_bytes = (self.settings.rlimit_as_mb << 20) + self.disk_bytes
-        limits: dict[str, object] = {"memory.swap.max": 0, "pids.max": "max"}
-        limits |= {"memory.limit_in_bytes": memory_bytes, "memory.max": memory_bytes}
+        limits = {"memory.limit_in_bytes": memory_bytes, "memory.max": memory_bytes}
+        limits["memory.swap.max"] = 0
         if self.settings.enable_cgroup_pids_limit:
             limits["pids.max"] = self.settings.cgroup_pids_max + OWN_PIDS
         with contextlib.ExitStack() as undo:
@@ -255,13 +255,13 @@ class RunKeeper:
         signal.alarm(self.settings.run_budget_sec + orders.GRACE_SEC)
         check(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "making mounts private")
         if self.user_namespace:
-            mount_proc()
+            check(libc.mount(*PROC), "mounting /proc")
         # 2.
         inodes = orders.MAX_INODES + orders.SPARE_INODES
         options = f"size={self.disk_bytes},nr_inodes={inodes},mode=0755".encode()
         place, flags = os.fsencode(self.scratch), MS_NOSUID | MS_NODEV | MS_STRICTATIME
         check(libc.mount(b"tmpfs", place, b"tmpfs", flags, options), "mounting the scratch")
-        for name in orders.SCRATCH_FOLDERS:
+        for name in (*orders.SCRATCH_FOLDERS, "certificates"):
             (self.scratch / name).mkdir()
             os.chown(self.scratch / name, self.user, self.group)
         # 3.
@@ -286,7 +286,7 @@ class RunKeeper:
         for fd in {int(name) for name in os.listdir("/proc/self/fd")} - own:
             with contextlib.suppress(OSError):  # the listing's own is closed by now
                 os.close(fd)
-        machine = replace(self.machine, cache=f"/proc/self/fd/{cache}")
+        machine = self.machine._replace(cache=f"/proc/self/fd/{cache}")
         self.watch(self.settings, self.order, machine, Path(), control, self.stream)
 
     def attend(self, child: Child) -> None:
@@ -301,20 +301,13 @@ class RunKeeper:
                 return
             if self.jail and self.jail.fd in ready:
                 status, self.jail = self.jail.end(), None
-                self.answer(Answer(self.number, True, status, self.oom_kills()))
+                self.answer(Answer(self.number, True, status))
             elif self.control.fileno() in ready:
                 self.take_request(self.control.recv(orders.MAX_PACKET_BYTES + 1))
 
-    # Processes that the kernel killed for want of memory: lines such as "oom_kill 1".
-    def oom_kills(self) -> int:
-        files = [group / "memory.oom_control" for group in self.groups]
-        files += [group / "memory.events" for group in self.groups]
-        text = "\n".join(file.read_text() for file in files if file.exists())
-        return sum(map(int, re.findall(r"^oom_kill (\d+)$", text, re.MULTILINE)))
-
     # Nobody waits until watch reads: the run of a watch that does not ends with OSError.
     def answer(self, answer: Answer, fds: Sequence[int] = ()) -> None:
-        packet = json.dumps(vars(answer)).encode()
+        packet = json.dumps(answer._asdict()).encode()
         socket.send_fds(self.control, [packet], list(fds), socket.MSG_DONTWAIT)
 
     # Do what watch asks, or refuse it. Where it goes on like that, OrderError ends the run.
@@ -357,14 +350,14 @@ class RunKeeper:
         self.number = request.jail
         # 1.
         check(libc.unshare(CLONE_NEWNET), "network namespace")
-        network = open_network(request.index)
+        network = open_network(request.has_index, self.settings.decoy_internet)
         # 2.
         fifo = self.scratch / "audit"
         fifo.unlink(missing_ok=True)
         os.mkfifo(fifo)
         fifo.chmod(0o222)
         pipes = [os.pipe() for _ in orders.JAIL_FDS[:-1]]
-        near, far = [ends[0] for ends in pipes], [ends[1] for ends in pipes]
+        near, far = map(list, zip(*pipes, strict=True))
         near += [os.open(fifo, os.O_RDWR | os.O_NONBLOCK), *network]
         # 3.
         namespaces = CLONE_NEWPID | CLONE_NEWNS | self.user_namespace
@@ -384,7 +377,8 @@ class RunKeeper:
     # 4. The kernel witness, the sandbox, the launcher: strace ... nsjail ... launch.py ...
     def be_jail(self, request: Start, stdout: int, stderr: int, log_fd: int, trace: int) -> None:
         # 1. Watch gets the view of our processes, which says what each of them is.
-        self.answer(Answer(request.jail, False), [mount_proc()])
+        check(libc.mount(*PROC), "mounting /proc")
+        self.answer(Answer(request.jail, False), [os.open("/proc", os.O_PATH)])
         for group in self.groups:
             (group / "cgroup.procs").write_text("0")
         libc.syscall(SYS_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None)
@@ -407,13 +401,14 @@ class RunKeeper:
 
     # What varies from run to run; the rest is in nsjail.cfg.
     def jail_command(self, request: Start, log_fd: int) -> list[str]:
-        settings, user, group = self.settings, f"{self.user}", f"{self.group}"
-        options = [f"--config={settings.nsjail_config_path}", f"--log_fd={log_fd}"]
+        settings = self.settings
+        options = [f"--config={settings.nsjail_config_path}"]
+        options += [f"--chroot={settings.nsjail_chroot_path}", f"--log_fd={log_fd}"]
+        # In the jail and outside; without a user namespace there is only the first.
+        options.append(f"--user={settings.nsjail_user}:{self.user}:1")
+        options.append(f"--group={settings.nsjail_group}:{self.group}:1")
         if self.is_root and settings.nsjail_disable_clone_newuser:
             options.append("--disable_clone_newuser")
-        else:
-            user, group = f"{settings.nsjail_user}:{user}:1", f"{settings.nsjail_group}:{group}:1"
-        options += [f"--user={user}", f"--group={group}", f"--chroot={settings.nsjail_chroot_path}"]
         limits: dict[str, object] = {"cpu": settings.rlimit_cpu_sec, "as": "inf"}
         # The disk is full before a file is too large.
         limits |= {"nofile": settings.rlimit_nofile, "fsize": (self.disk_bytes >> 20) + 1}
@@ -427,9 +422,3 @@ class RunKeeper:
         python = [f"{orders.PYTHON_IN_JAIL}/bin/python", "-I", "-S"]
         launch = [f"{orders.INSIDE_IN_JAIL}/launch.py", *request.launch]
         return [self.machine.nsjail, *options, "--", *python, *launch]
-
-
-# Mount the view of the processes of our PID namespace, of which a descriptor is returned.
-def mount_proc() -> int:
-    check(libc.mount(None, b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None), "mount proc")
-    return os.open("/proc", os.O_PATH)

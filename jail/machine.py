@@ -1,47 +1,33 @@
-"""What this machine offers for a jail: found once at start, with the remedy for what lacks."""
+# What this machine offers for a jail: found once at start.
 
 import hashlib
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-from jail.orders import AUDIT_IN_JAIL, HOME_IN_JAIL, INSIDE_IN_JAIL, JailSettings, Machine
+from jail import orders
+from jail.orders import PROGRAMS, JailSettings, Machine
 
 CAP_SYS_PTRACE = 19
-PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUPS_V1 = (CGROUP_ROOT / "memory/snakehook", CGROUP_ROOT / "pids/snakehook")
 CGROUPS_V2 = (CGROUP_ROOT / "snakehook",)
 # Seen by pip, by every build backend and by every child Python; build isolation would replace a
 # PYTHONPATH. site reads .pth files twice in a virtual environment.
-AUDIT = f"{INSIDE_IN_JAIL}/audit.py"
-HOOK_LINE = (
-    "import _thread; hasattr(_thread, '_seen') or setattr(_thread, '_seen', 1) or "
-    f"exec(compile(open({AUDIT!r}).read(), {AUDIT!r}, 'exec'), "
-    f"{{'FIFO': {AUDIT_IN_JAIL!r}, 'HOME': {HOME_IN_JAIL!r}}})\n"
-)
+HOOK_LINE = (orders.JAIL_DIR / "inside" / "hook.pth").read_text().format(**vars(orders))
 # "Base URL of the Python Package Index (default https://index.example/simple). This should ..."
 DEFAULT_INDEX = re.compile(r"Base URL of [^(]*\(default\s+(https?://[^\s)]+?)/*\)")
-# For an ordinary user and for root.
-NO_JAIL = (
-    "allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, "
-    "kernel.apparmor_restrict_unprivileged_userns=0), or run as root",
-    "a container needs --cap-add NET_ADMIN --cap-add SYS_ADMIN --security-opt seccomp=unconfined "
-    "(and apparmor=unconfined where AppArmor is on)",
-)
 
 
-class MachineError(Exception):
-    """Why no jail can be made here: what was looked at, a colon, the detail with the remedy."""
+# Why no jail can be made here: what was looked at, a colon, the detail.
+class MachineError(Exception): ...
 
 
 # The output of a trusted program. Raises MachineError with its last words, OSError.
 def run_tool(*argv: str | Path) -> str:
-    import subprocess  # slow to load, and only used when the interpreter is made
-
     # No configuration of pip changes what it does.
     variables = {"PATH": PROGRAMS, "PIP_CONFIG_FILE": os.devnull}
     done = subprocess.run(argv, env=variables, capture_output=True, text=True)  # noqa: S603
@@ -52,8 +38,7 @@ def run_tool(*argv: str | Path) -> str:
 
 # Make a folder that only we or root can change.
 def own_folder(folder: Path) -> Path:
-    if not folder.is_symlink():
-        folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     if not {folder.lstat().st_uid, folder.stat().st_uid} <= {0, os.geteuid()}:
         raise MachineError(f"sandbox: {folder} is somebody else's: remove it.")
     return folder
@@ -89,15 +74,15 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
 
 
 # Groups of ours to make a run's groups in, v2 has one, v1 one for each; or why there are none.
+# Whether they can be joined, the first jail shows.
 def find_cgroups() -> tuple[tuple[str, ...], str]:
     groups = CGROUPS_V2 if (CGROUP_ROOT / "cgroup.controllers").exists() else CGROUPS_V1
     try:
         for group in groups:
             group.mkdir(exist_ok=True)
-            for control in (group.parent, group):
-                if (control / "cgroup.subtree_control").exists():
-                    (control / "cgroup.subtree_control").write_text("+memory +pids")
-            (group / "cgroup.procs").open("w").close()
+            for folder in (group.parent, group):
+                for control in folder.glob("cgroup.subtree_control"):
+                    control.write_text("+memory +pids")
     except OSError as error:
         return (), str(error)
     return tuple(map(str, groups)), ""
@@ -139,10 +124,9 @@ def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tup
     paths = (settings.nsjail_path, strace, str(python), str(base), str(cache))
     machine = Machine(*paths, url, url == own_index, *find_cgroups(), not can_trace())
     # Better without cgroups or without the kernel witness than no jail at all.
-    lesser = replace(machine, cgroups=(), no_cgroups=machine.no_cgroups or "they can't be joined")
-    for found in (machine, replace(machine, strace=None), lesser, replace(lesser, strace=None)):
+    lesser = machine._replace(cgroups=(), no_cgroups=machine.no_cgroups or "they can't be joined")
+    for found in (machine, machine._replace(strace=None), lesser, lesser._replace(strace=None)):
         told = try_jail(found)
         if told.startswith(b"{"):
             return found, told
-    words, remedy = told.decode(errors="replace"), NO_JAIL[os.geteuid() == 0]
-    raise MachineError(f"namespaces: no jail can be started here ({words}): {remedy}.")
+    raise MachineError(f"namespaces: no jail can be started here ({told.decode(errors='replace')})")

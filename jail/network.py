@@ -1,22 +1,68 @@
-"""The network of a jail: a loopback that leads nowhere, and the sockets at which watch answers."""
+# The network of a jail: a loopback that leads nowhere, and the sockets at which watch answers.
+#
+# open_network is called in a new network namespace, with the power over that one alone. It takes no
+# word from anybody but two choices: no byte of a package, of watch or of the service gets here.
+# The tools run what stands in the files beside this one, and are those of the machine's owner.
 
 import fcntl
+import shutil
 import socket
+import subprocess
 
-from jail.orders import DNS_PORT, INDEX_PORT
+from jail.orders import DNS_PORT, INDEX_PORT, JAIL_DIR, PROGRAMS
 
+V4, V6, UDP, TCP = socket.AF_INET, socket.AF_INET6, socket.SOCK_DGRAM, socket.SOCK_STREAM
 SIOCSIFFLAGS, IFF_UP, BACKLOG = 0x8914, 1, 4096
+# The level, and the options of it: that foreign addresses may be bound, that a datagram tells which
+# one it was sent to, that its answer may come from there: IP_TRANSPARENT, IP_RECVORIGDSTADDR,
+# IP_PKTINFO; the same for IPv6, and IPV6_V6ONLY.
+OPTIONS = {V4: (socket.SOL_IP, 19, 20, 8), V6: (socket.IPPROTO_IPV6, 75, 74, 49, 26)}
+# Where the listeners of the decoy internet stand; world.nft sends all to them. Addresses of
+# documentation: localhost and the jail's own address answer nothing that another machine's do not.
+DECOY_PLACES = {V4: ("192.0.2.1", 9), V6: ("2001:db8::1", 9)}
+# What is served where the kernel can't hand over every port.
+DECOY_PORTS = [21, 22, 25, 80, 110, 123, 143, 443, 465, 587, 993, 995, 1080, 1337, 2525, 3000, 3128]
+DECOY_PORTS += [4443, 4444, 5000, 5555, 6667, 7777, 8000, 8080, 8081, 8443, 8888, 9000, 9999]
 
 
-# The sockets of DNS, and of the index, if the jail may see it. Called in a new network namespace,
-# with the power over that one alone: no word of a package, of watch or of the service gets here but
-# this choice. OSError is raised where the kernel refuses.
-def open_network(index: bool) -> list[int]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+# The sockets of DNS; of the index, if the jail may see it; of the decoy internet, if there is to be
+# one: then the network answers for the whole world, as far as the tools of this machine reach.
+# OSError is raised where the kernel refuses.
+def open_network(index: bool, decoy: bool) -> list[int]:
+    with socket.socket(V4, UDP) as control:
         up = b"lo".ljust(16, b"\0") + IFF_UP.to_bytes(16, "little")
         fcntl.ioctl(control, SIOCSIFFLAGS, up)
-    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    datagrams.bind(("127.0.0.1", DNS_PORT))
-    ports = [DNS_PORT, INDEX_PORT] if index else [DNS_PORT]
-    streams = [socket.create_server(("127.0.0.1", port), backlog=BACKLOG) for port in ports]
-    return [server.detach() for server in (datagrams, *streams)]
+    places = [(V4, "127.0.0.1", DNS_PORT)]
+    if decoy and has_done("ip", "-batch", "world.ip"):
+        # A machine without IPv6 has jails without it.
+        has_v6 = has_done("ip", "route", "add", "local", "::/0", "dev", "lo")
+        families = [V4, V6] if has_v6 else [V4]
+        places = [(family, "", DNS_PORT) for family in families]
+        if has_done("nft", "-f", "world.nft"):
+            places += [(family, *DECOY_PLACES[family]) for family in families]
+        else:
+            places += [(family, "", port) for family in families for port in DECOY_PORTS]
+    sockets = [stand_at(kind, *place) for kind in (UDP, TCP) for place in places]
+    sockets += [stand_at(TCP, V4, "127.0.0.1", INDEX_PORT)] if index else []
+    return [held.detach() for held in sockets]
+
+
+# Whether there is such a tool, and it did what it was told.
+def has_done(tool: str, *words: str) -> bool:
+    program = shutil.which(tool, path=PROGRAMS)
+    if not program:
+        return False
+    done = subprocess.run([program, *words], env={}, cwd=JAIL_DIR, capture_output=True)  # noqa: S603
+    return done.returncode == 0
+
+
+# A socket for what the jail sends to `host`, "" being every address.
+def stand_at(kind: int, family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    held = socket.socket(family, kind)
+    level, *options = OPTIONS[family]
+    for option in options:
+        held.setsockopt(level, option, 1)
+    held.bind((host, port))
+    if kind == TCP:
+        held.listen(BACKLOG)
+    return held

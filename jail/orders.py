@@ -1,12 +1,13 @@
-"""The vocabulary between the rooms, and every path, port and bound of the jail, each said once."""
+# The vocabulary between the rooms, and every path, port and bound of the jail, each said once.
 
 import json
 import re
-from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 JAIL_DIR = Path(__file__).resolve().parent
+# Where the machine's own tools are looked for, whatever our environment says.
+PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Paths inside the jail. nsjail.cfg mounts them; no other file repeats one.
 ROOT_IN_JAIL = "/opt/snakehook"
@@ -36,14 +37,12 @@ ARGUMENT = re.compile(r"[^\0\ud800-\udc7f\udd00-\udfff]{0,4096}")
 
 # A word that is not of the vocabulary: who sent it may have been taken over. Nothing was done. Its
 # arguments are a text, and the number of the jail that it was about, if any.
-class OrderError(Exception):
-    pass
+class OrderError(Exception): ...
 
 
 # What the operator set that concerns the jail. The service sends it once, before it has met a
 # stranger's byte. `pip_package` is the folder of the pip that is a pinned dependency of ours.
-@dataclass(frozen=True)
-class JailSettings:
+class JailSettings(NamedTuple):
     cgroup_pids_max: int
     decoy_internet: bool
     enable_cgroup_pids_limit: bool
@@ -73,8 +72,7 @@ class JailSettings:
 # What the machine offers for a jail, found once at start, as paths. `cache`: of downloads, as watch
 # can open it. `no_cgroups`: why there are none. `own_user`: where strace needs a user namespace to
 # look into processes.
-@dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     nsjail: str
     strace: str | None
     python: str
@@ -90,8 +88,7 @@ class Machine:
 # One run, each field with what it may look like. The service has checked them by PEP 503 and
 # PEP 440; this only makes them harmless as words of a command line, of a path and of a URL.
 # `task`: "hosts" only asks the index from which hosts its files come.
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     task: Annotated[str, "triage|hosts"]
     run_id: Annotated[str, "[0-9a-f]{32}"]
     package_name: Annotated[str, "(?!.{201})[a-z0-9]+(?:-[a-z0-9]+)*"]
@@ -108,34 +105,29 @@ class Order:
         return f"site/{self.package_name}-{self.version}"
 
 
-ORDER_FIELDS = {field.name: get_args(field.type)[1] for field in fields(Order)}
-REQUIRED_FIELDS = {field.name for field in fields(Order) if field.default is MISSING}
+ORDER_FIELDS = {name: get_args(kind)[1] for name, kind in Order.__annotations__.items()}
+REQUIRED_FIELDS = ORDER_FIELDS.keys() - Order._field_defaults
 
 
 # A request of watch: start jail number `jail` with these words for launch.py and this environment.
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     jail: int
     launch: tuple[str, ...]
     variables: dict[str, str]
-    index: bool
+    has_index: bool
 
 
 # A request of watch: end jail number `jail`.
-@dataclass(frozen=True)
-class Kill:
+class Kill(NamedTuple):
     jail: int
 
 
 # What the run keeper tells watch of a jail: it was started (with descriptors, in the order of
-# JAIL_FDS, and the sockets of its network), or it ended: `status` as waitstatus_to_exitcode has it,
-# `oom_kills` of the run so far.
-@dataclass(frozen=True)
-class Answer:
+# JAIL_FDS, and the sockets of its network), or it ended: `status` as waitstatus_to_exitcode has it.
+class Answer(NamedTuple):
     jail: int
     ended: bool
     status: int = 0
-    oom_kills: int = 0
     error: str = ""
 
 
@@ -180,10 +172,10 @@ def parse_request(packet: bytes) -> Start | Kill:
         raise OrderError(f"no number of a jail: {jail!r:.100}")
     if said.keys() == {"jail"}:
         return Kill(jail)
-    is_whole = said.keys() == Start.__annotations__.keys() and isinstance(said["index"], bool)
+    is_whole = said.keys() == Start.__annotations__.keys() and isinstance(said["has_index"], bool)
     if not is_whole or not isinstance(launch, list) or not isinstance(variables, dict):
         raise OrderError(f"a request with other fields: {sorted(said)!r:.200}", jail)
     for word in [*launch, *variables, *variables.values()]:
         if not isinstance(word, str) or not ARGUMENT.fullmatch(word):
             raise OrderError(f"a word that no program can be given: {word!r:.100}", jail)
-    return Start(jail, tuple(launch), variables, said["index"])
+    return Start(jail, tuple(launch), variables, said["has_index"])

@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jail.orders import DNS_PORT
+from jail.orders import DNS_PORT, PROGRAMS
 from jail.watch.decoy import Decoy
+from jail.watch.events import WorldEvent
 from jail.watch.names import DNS_HEADER_BYTES, reply
 from jail.watch.world import TRUST_VARIABLES, World, make_world
-from jail.watch.world_events import Conversation, Request, WorldEvent
+from jail.watch.world_events import Conversation, Request
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDINARY = ("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups")
-NFT = shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+TOOLS = ("ip", "nft")
+HAS_TOOLS = all(shutil.which(tool, path=PROGRAMS) for tool in TOOLS)
 NSENTER = shutil.which("nsenter")
 SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYq7c31d2f0a9b"
 ENVIRONMENT = {"HOME": "/home/dev", "LANG": "C.UTF-8", "USER": "dev", "SHELL": "/bin/bash"}
@@ -32,8 +34,8 @@ ENVIRONMENT |= {"PATH": "/usr/bin:/bin", "AWS_SECRET_ACCESS_KEY": SECRET}
 # socket is closed. The resolver is one that stands nowhere.
 HOLDER = """
 import ctypes, os, socket, sys
-sys.path += [sys.argv[1], f"{sys.argv[1]}/tests"]
-from decoy_network import open_decoy_network
+sys.path.append(sys.argv[1])
+from jail import network
 libc = ctypes.CDLL(None, use_errno=True)
 uid, gid = os.geteuid(), os.getegid()
 flags = 0x40020000 | (0x10000000 if uid else 0)
@@ -48,7 +50,9 @@ for source, target in (("resolv.conf", "/etc/resolv.conf"), ("certs", "/etc/ssl/
     if libc.mount(os.path.join(sys.argv[3], source).encode(), target.encode(), None, 4096, None):
         raise OSError(ctypes.get_errno(), "mount")
 with socket.socket(fileno=int(sys.argv[2])) as near:
-    fds = open_decoy_network(True, True, sys.argv[4] or None)
+    has_done = network.has_done
+    network.has_done = lambda tool, *words: tool in sys.argv[4:] and has_done(tool, *words)
+    fds = network.open_network(True, True)
     socket.send_fds(near, [b"network"], fds)
     for fd in fds:
         os.close(fd)
@@ -133,7 +137,9 @@ def answer_from(control: list[tuple[int, int, bytes]]) -> list[tuple[int, int, b
 
 
 @contextmanager
-def open_lab(ordinary: bool = False, nft: str | None = NFT, openssl: bool = True) -> Iterator[Lab]:
+def open_lab(
+    ordinary: bool = False, tools: Sequence[str] = TOOLS, openssl: bool = True
+) -> Iterator[Lab]:
     """Make the namespace, as root or as an ordinary user, and answer it."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o777)
@@ -147,7 +153,7 @@ def open_lab(ordinary: bool = False, nft: str | None = NFT, openssl: bool = True
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     words = [*(ORDINARY if ordinary else ()), "/usr/bin/python3" if ordinary else sys.executable]
     holder = subprocess.Popen(
-        [*words, "-c", HOLDER, str(ROOT), str(far.fileno()), str(folder), nft or ""],
+        [*words, "-c", HOLDER, str(ROOT), str(far.fileno()), str(folder), *tools],
         pass_fds=[far.fileno()],
         cwd="/",
     )

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import pytest
 from decoy_lab import (
     ENVIRONMENT,
-    NFT,
+    HAS_TOOLS,
     NSENTER,
     ORDINARY,
     SECRET,
+    TOOLS,
     Lab,
     conversations_of,
     open_lab,
@@ -28,7 +29,8 @@ from jail.watch.world_events import Reply, Speaker, Tls
 
 ROOT = os.geteuid() == 0
 pytestmark = pytest.mark.skipif(
-    not (ROOT and NSENTER and NFT), reason="needs root, nsenter and nft to make its networks"
+    not (ROOT and NSENTER and HAS_TOOLS),
+    reason="needs root, nsenter, ip and nft",
 )
 CURL = pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl here")
 LIBRARIES = os.environ.get("DECOY_CLIENTS_PYTHON", sys.executable)
@@ -69,7 +71,7 @@ print([go(*target) for target in world if target[0][:3] != "224"])
 print([go(*target) for target in odd])
 print([go(*target) for target in near])
 """
-    with open_lab(user != "root", NFT if ports == "all" else None) as lab:
+    with open_lab(user != "root", TOOLS if ports == "all" else TOOLS[:1]) as lab:
         python = "/usr/bin/python3" if user != "root" else sys.executable
         done = lab.run(python, "-c", program)
         assert done.returncode == 0, done.stderr

@@ -36,8 +36,19 @@ from jail.watch.events import (
     TraceContradicted,
     TraceCut,
     WitnessTampered,
+    WorldEvent,
 )
 from jail.watch.evidence import Evidence
+from jail.watch.world_events import (
+    Conversation,
+    Kept,
+    NamesDecoded,
+    Payload,
+    RemoteCode,
+    Reply,
+    Request,
+    Speaker,
+)
 
 ACTOR = Actor(pid=7, process="python x.py", place="x.py:1", hidden=True)
 WHO = {
@@ -48,6 +59,7 @@ WHO = {
     "own": False,
     "hidden": True,
 }
+SENT = Payload(3, "ab", "sent")
 PHASE = Phase(PhaseName.IMPORT, "x")
 
 EVENTS: list[tuple[Event, dict[str, Any]]] = [
@@ -107,6 +119,40 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
     ),
     (DependencyDenied("torch"), {"kind": "denied", "project": "torch"}),
     (
+        Conversation(
+            Net.TCP,
+            "24.1.2.3:22",
+            0,
+            "a.example",
+            Reply.DECOY,
+            Speaker.DECOY,
+            None,
+            None,
+            (),
+            actor=ACTOR,
+        ),
+        {"kind": "conversation", "target": "24.1.2.3:22", "net": "tcp", "name": "a.example"}
+        | {"reply": "decoy", "first": "decoy", "tls": None, "payload": None, "bait": []}
+        | WHO,
+    ),
+    (
+        Request(
+            "24.1.2.3:80", 0, "POST", "http://a.example/", (("A", "b"),), SENT, 200, actor=ACTOR
+        ),
+        {"kind": "request", "method": "POST", "url": "http://a.example/", "headers": [["A", "b"]]}
+        | {"status": 200, "environment": False, "opaque": False}
+        | {"body": {"size_bytes": 3, "sha256": "ab", "text": "sent", "truncated": False}}
+        | WHO,
+    ),
+    (
+        RemoteCode("http://a.example/x", Kept.FILE, "/tmp/x", "x.py:4", ACTOR),  # noqa: S108
+        {"kind": "remote_code", "url": "http://a.example/x", "kept": "file"} | WHO,
+    ),
+    (
+        NamesDecoded("a.example", 3, "root"),
+        {"kind": "names_decoded", "domain": "a.example", "questions": 3, "text": "root"},
+    ),
+    (
         ProcessEnded(7, 1, ("x",), 0, None, False, True),
         {
             "kind": "process",
@@ -137,7 +183,8 @@ def test_an_event_has_its_line(event: Event, fields: dict[str, Any]) -> None:
 
 
 def test_every_kind_of_event_is_tried() -> None:
-    assert {type(event) for event, _ in EVENTS} == set(get_args(Event))
+    kinds = {*get_args(Event), *WorldEvent.__subclasses__()} - {WorldEvent}
+    assert {type(event) for event, _ in EVENTS} == kinds
 
 
 def test_output_and_end_have_lines_too() -> None:

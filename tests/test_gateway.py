@@ -11,7 +11,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +228,7 @@ def test_an_artifact_hides_the_others_of_the_target(
 ) -> None:
     index.add_wheel("other", "1.0", {"other.py": ""})
     index.add_sdist("other", "1.0", {"other.py": ""})
-    unstarted.gateway = unstarted.make(replace(ORDER, artifact=artifact))
+    unstarted.gateway = unstarted.make(ORDER._replace(artifact=artifact))
     unstarted.start()
     assert [file["filename"] for file in unstarted.page("calm")] == names
     assert len(unstarted.page("other")) == 2

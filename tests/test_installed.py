@@ -1,7 +1,6 @@
 """What is found of an installation in real folders, and what is run of it."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,7 +136,7 @@ def launches(found: list[Trigger]) -> list[tuple[str, ...]]:
 
 
 def test_install_runs_nothing_more() -> None:
-    assert triggers(replace(ORDER, mode="install"), INSTALLED) == ([], [])
+    assert triggers(ORDER._replace(mode="install"), INSTALLED) == ([], [])
 
 
 def test_detonate_starts_imports_and_executes() -> None:
@@ -164,7 +163,7 @@ def test_detonate_is_content_with_what_there_is() -> None:
 
 def test_a_crowd_of_triggers_is_bounded_and_told() -> None:
     many = Installed(modules=[f"m{number:03}" for number in range(200)])
-    found, not_run = triggers(replace(ORDER, mode="import"), many)
+    found, not_run = triggers(ORDER._replace(mode="import"), many)
     assert [trigger.title for trigger in found] == many.modules[:MAX_TRIGGERS]
     assert [item.trigger for item in not_run] == many.modules[MAX_TRIGGERS:][: len(not_run)]
     assert {item.why for item in not_run} == {Omission.LEFT_OUT}
@@ -191,7 +190,7 @@ def test_a_crowd_of_triggers_is_bounded_and_told() -> None:
 def test_execute_runs_what_was_named_or_the_first(
     fields: dict[str, str], launch: tuple[str, ...]
 ) -> None:
-    found, not_run = triggers(replace(ORDER, **fields), INSTALLED)
+    found, not_run = triggers(ORDER._replace(**fields), INSTALLED)
     assert launches(found) == [launch]
     assert not_run == []
 
@@ -206,7 +205,7 @@ def test_execute_runs_what_was_named_or_the_first(
     ],
 )
 def test_what_is_not_there_is_not_found(fields: dict[str, str], reason: str) -> None:
-    found, not_run = triggers(replace(ORDER, **fields), Installed())
+    found, not_run = triggers(ORDER._replace(**fields), Installed())
     assert found == []
     assert [(item.why, item.reason) for item in not_run] == [(Omission.NOT_FOUND, reason)]
 
@@ -217,7 +216,7 @@ def test_without_an_installation_each_phase_is_left_out() -> None:
         PhaseName.IMPORT,
         PhaseName.EXECUTE,
     ]
-    assert without_installation(replace(ORDER, mode="install")) == []
+    assert without_installation(ORDER._replace(mode="install")) == []
 
 
 def test_the_run_keeper_understands_every_launch() -> None:

@@ -1,11 +1,11 @@
 """What a machine offers for a jail: the interpreter that is made once, cgroups, and what is told
 where no jail can be made."""
 
+import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from conftest import open_folder
 import jail.machine
 from jail.machine import DEFAULT_INDEX, HOOK_LINE, MachineError, prepare
 from jail.orders import AUDIT_IN_JAIL, INSIDE_IN_JAIL, JailSettings, Machine
+from jail.watch.trial import no_jail
 
 WORKS = b'{"works": true}'
 
@@ -84,7 +85,7 @@ def test_the_hook_is_started_with_the_names_that_it_wants() -> None:
 def test_the_index_is_what_pip_says(settings: JailSettings) -> None:
     machine, _ = prepare(settings, works)
     assert (machine.index_url, machine.default_index) == ("https://index.example/simple", True)
-    other = replace(settings, pip_index_url="https://mirror.example/simple")
+    other = settings._replace(pip_index_url="https://mirror.example/simple")
     machine, _ = prepare(other, works)
     assert (machine.index_url, machine.default_index) == ("https://mirror.example/simple", False)
 
@@ -219,10 +220,12 @@ def test_where_no_jail_can_be_made_the_reason_and_the_remedy_are_told(
 ) -> None:
     with pytest.raises(MachineError) as failure:
         prepare(settings, lambda _: b"unshare: Operation not permitted")
-    name, _, detail = str(failure.value).partition(": ")
-    assert name == "namespaces"
-    assert "unshare: Operation not permitted" in detail
-    assert ("--cap-add SYS_ADMIN" in detail) == (os.geteuid() == 0)
+    told = json.loads(no_jail(str(failure.value)))
+    assert told["works"] is False
+    (check,) = told["checks"]
+    assert check["name"] == "namespaces"
+    assert "unshare: Operation not permitted" in check["detail"]
+    assert ("--cap-add SYS_ADMIN" in check["detail"]) == (os.geteuid() == 0)
 
 
 @pytest.mark.parametrize(
@@ -238,5 +241,5 @@ def test_what_is_missing_is_named(
     settings: JailSettings, changes: dict[str, Any], name: str
 ) -> None:
     with pytest.raises(MachineError) as failure:
-        prepare(replace(settings, **changes), works)
+        prepare(settings._replace(**changes), works)
     assert str(failure.value).startswith(f"{name}: ")

@@ -7,20 +7,20 @@ from collections.abc import Iterator
 import pytest
 from standins import wait_for
 
-from jail.watch.resolver import MALFORMED, Resolver, parse_question
+from jail.watch.resolver import MALFORMED, Question, Records, Resolver, parse_question
 
+IP_PKTINFO = 8
 HEAD = b"\xab\xcd\x01\0\0\1\0\0\0\0\0\0"
 EXAMPLE = HEAD + b"\x07example\x03com\0\0\x01\0\x01"
 NO_SUCH_NAME = b"\xab\xcd\x81\x83\0\1\0\0\0\0\0\0\x07example\x03com\0\0\x01\0\x01"
 
 
-def test_a_question_is_answered_with_no_such_name() -> None:
-    question = parse_question(EXAMPLE)
-    assert (question.name, question.answer) == ("example.com", NO_SUCH_NAME)
+def test_the_name_the_kind_and_the_end_of_a_question_are_read() -> None:
+    assert parse_question(EXAMPLE) == Question("example.com", 1, len(EXAMPLE))
 
 
-def test_what_follows_the_question_is_not_repeated() -> None:
-    assert parse_question(EXAMPLE + b"\0\0\x29" * 50).answer == NO_SUCH_NAME
+def test_what_follows_the_question_is_not_read() -> None:
+    assert parse_question(EXAMPLE + b"\0\0\x29" * 50) == parse_question(EXAMPLE)
 
 
 def test_the_root_has_an_empty_name() -> None:
@@ -47,6 +47,18 @@ def test_what_is_no_question_has_no_answer(message: bytes) -> None:
     assert parse_question(message) == MALFORMED
 
 
+def make_sockets() -> list[socket.socket]:
+    """Of datagrams and of streams, as a run keeper makes them."""
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    datagrams.setsockopt(socket.SOL_IP, IP_PKTINFO, 1)
+    datagrams.bind(("", 0))
+    return [datagrams, socket.create_server(("", 0))]
+
+
+def no_records(name: str, kind: int) -> Records | None:
+    return None
+
+
 @pytest.fixture
 def asked() -> list[str]:
     return []
@@ -54,9 +66,7 @@ def asked() -> list[str]:
 
 @pytest.fixture
 def resolver(asked: list[str]) -> Iterator[Resolver]:
-    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    datagrams.bind(("127.0.0.1", 0))
-    resolver = Resolver(datagrams, socket.create_server(("127.0.0.1", 0)), asked.append)
+    resolver = Resolver(make_sockets(), lambda name, kind: asked.append(name), no_records)
     resolver.start()
     yield resolver
     resolver.close()
@@ -65,7 +75,8 @@ def resolver(asked: list[str]) -> Iterator[Resolver]:
 def test_datagrams_are_answered(resolver: Resolver, asked: list[str]) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(10)
-        client.connect(resolver.datagrams.getsockname())
+        # The answer comes from where the question was sent to, or connect would not let it in.
+        client.connect(("127.7.7.7", resolver.sockets[0].getsockname()[1]))
         client.send(EXAMPLE)
         assert client.recv(512) == NO_SUCH_NAME
         client.send(b"nonsense")
@@ -74,16 +85,37 @@ def test_datagrams_are_answered(resolver: Resolver, asked: list[str]) -> None:
 
 
 def test_streams_are_answered(resolver: Resolver, asked: list[str]) -> None:
-    with socket.create_connection(resolver.listener.getsockname(), timeout=10) as client:
+    with socket.create_connection(resolver.sockets[1].getsockname(), timeout=10) as client:
         client.sendall(len(EXAMPLE).to_bytes(2) + EXAMPLE)
         assert client.recv(512) == len(NO_SUCH_NAME).to_bytes(2) + NO_SUCH_NAME
     assert asked == ["example.com"]
 
 
+def test_an_answer_has_the_records_of_the_name() -> None:
+    sockets = make_sockets()
+    asked: list[tuple[str, int]] = []
+
+    def records(name: str, kind: int) -> Records | None:
+        asked.append((name, kind))
+        return [(kind, b"\x18\1\2\3")]
+
+    resolver = Resolver(sockets, lambda name, kind: None, records)
+    resolver.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(10)
+        client.connect(("127.0.0.1", sockets[0].getsockname()[1]))
+        client.send(EXAMPLE.replace(b"example", b"eXamPle"))
+        answer = client.recv(512)
+    resolver.close()
+    assert asked == [("example.com", 1)]
+    assert answer[:8] == b"\xab\xcd\x81\x80\0\1\0\1"
+    assert answer.endswith(b"\0\4\x18\1\2\3")
+
+
 def test_who_says_nothing_keeps_nobody_waiting_for_long(
     resolver: Resolver, asked: list[str]
 ) -> None:
-    address = resolver.listener.getsockname()
+    address = resolver.sockets[1].getsockname()
     with socket.create_connection(address), socket.create_connection(address, timeout=10) as client:
         client.sendall(len(EXAMPLE).to_bytes(2) + EXAMPLE)
         assert client.recv(512)
@@ -92,12 +124,11 @@ def test_who_says_nothing_keeps_nobody_waiting_for_long(
 
 def test_it_ends_when_its_jail_has_ended() -> None:
     before = set(threading.enumerate())
-    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    datagrams.bind(("127.0.0.1", 0))
-    resolver = Resolver(datagrams, socket.create_server(("127.0.0.1", 0)), print)
+    sockets = make_sockets()
+    resolver = Resolver(sockets, print, no_records)
     resolver.start()
     started = set(threading.enumerate()) - before
     assert len(started) == 2
     resolver.close()
     wait_for(lambda: not any(thread.is_alive() for thread in started))
-    assert datagrams.fileno() == -1
+    assert [held.fileno() for held in sockets] == [-1, -1]

@@ -6,6 +6,7 @@ of their own.
 
 import contextlib
 import gzip
+import itertools
 import json
 import os
 import socket
@@ -13,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ import pytest
 from standins import Index, hang, wait_for
 
 from jail.orders import (
+    DNS_PORT,
     HOME_IN_JAIL,
+    INDEX_PORT,
     SCRATCH_FOLDERS,
     STARTED,
     Answer,
@@ -36,6 +39,8 @@ from jail.watch import changes as changes_room
 from jail.watch import session as session_room
 from jail.watch.main import watch
 
+# The last part of addresses of the loopback.
+HOSTS = itertools.cycle(range(1, 255))
 SETTINGS = JailSettings(
     cgroup_pids_max=128,
     decoy_internet=False,
@@ -82,10 +87,12 @@ class Jail:
         self.far_ends.append(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
         self.ends["audit"] = os.open(fifo, os.O_WRONLY)
         fifo.unlink()
+        # Watch knows them by their ports.
+        host = free_host()
         self.servers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]
-        self.servers[0].bind(("127.0.0.1", 0))
-        for _ in range(2 if start.index else 1):
-            self.servers.append(socket.create_server(("127.0.0.1", 0)))
+        self.servers[0].bind((host, DNS_PORT))
+        for port in (DNS_PORT, INDEX_PORT) if start.has_index else (DNS_PORT,):
+            self.servers.append(socket.create_server((host, port)))
         self.addresses = [server.getsockname() for server in self.servers]
 
     def write(self, name: str, data: bytes) -> None:
@@ -98,6 +105,11 @@ class Jail:
         file = self.scratch / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+
+
+def free_host() -> str:
+    """An address of the loopback that no other test has."""
+    return ".".join(str(part) for part in (127, *os.getpid().to_bytes(3)[1:], next(HOSTS)))
 
 
 # What a jail does, and the status that it ends with.
@@ -171,6 +183,8 @@ class RunKeeper:
         self.cache.mkdir()
         for name in SCRATCH_FOLDERS:
             (self.scratch / name).mkdir(parents=True)
+        self.cgroup = folder / "cgroup" / f"1-{ORDER.run_id}"
+        self.cgroup.mkdir(parents=True)
         self.machine = Machine(
             nsjail="/nsjail",
             strace=None,
@@ -179,9 +193,9 @@ class RunKeeper:
             cache=str(self.cache),
             index_url=index.url,
             default_index=False,
+            cgroups=(str(self.cgroup.parent),),
         )
         self.works: dict[str, Work] = {"pip": install}
-        self.oom_kills = 0
         self.starts: list[Start] = []
         self.kills: list[int] = []
         self.jail: Jail | None = None
@@ -191,7 +205,7 @@ class RunKeeper:
 
     def answer(self, answer: Answer, fds: list[int]) -> None:
         with contextlib.suppress(OSError):
-            socket.send_fds(self.control, [json.dumps(asdict(answer)).encode()], fds)
+            socket.send_fds(self.control, [json.dumps(answer._asdict()).encode()], fds)
 
     def attend(self) -> None:
         """Take requests until watch hangs up."""
@@ -216,7 +230,7 @@ class RunKeeper:
         status = self.works.get(start.launch[0], calm)(jail)
         for fd in jail.ends.values():
             os.close(fd)
-        self.answer(Answer(start.jail, True, status, self.oom_kills), [])
+        self.answer(Answer(start.jail, True, status), [])
 
     def receive(self) -> None:
         """Be the service: take all that comes."""
@@ -232,7 +246,7 @@ class RunKeeper:
             os.chdir(self.scratch)
             with contextlib.suppress(BaseException):
                 watch(
-                    replace(SETTINGS, **settings),
+                    SETTINGS._replace(**settings),
                     order,
                     self.machine,
                     Path(),
@@ -296,7 +310,7 @@ def test_the_stream_has_the_report_in_all_its_shapes_and_an_end(keeper: RunKeepe
 
 
 def test_each_trigger_is_a_jail_of_its_own(keeper: RunKeeper) -> None:
-    ran = keeper.run(replace(ORDER, mode="detonate"))
+    ran = keeper.run(ORDER._replace(mode="detonate"))
     assert ran.outcomes == [
         ("install", None, "ok"),
         ("start", None, "ok"),
@@ -304,7 +318,7 @@ def test_each_trigger_is_a_jail_of_its_own(keeper: RunKeeper) -> None:
         ("execute", "calm", "ok"),
     ]
     assert [start.jail for start in ran.starts] == [0, 1, 2, 3]
-    assert [start.index for start in ran.starts] == [True, False, False, False]
+    assert [start.has_index for start in ran.starts] == [True, False, False, False]
     progress = [data for name, data in ran.frames if name == "progress"]
     assert progress == [b"install", b"start", b"import calm", b"execute calm"]
 
@@ -336,7 +350,7 @@ def test_the_status_of_the_jail_is_the_phase_s(keeper: RunKeeper) -> None:
         return 3
 
     keeper.works["pip"] = fail
-    ran = keeper.run(replace(ORDER, mode="detonate"))
+    ran = keeper.run(ORDER._replace(mode="detonate"))
     assert ran.outcomes == [("install", None, "failed")]
     assert ran.report["phases"][0]["exit_code"] == 3
     assert ran.summary["outcome"] == "failed"
@@ -371,7 +385,7 @@ def test_a_later_phase_is_compared_with_the_one_before(keeper: RunKeeper) -> Non
         return calm(jail)
 
     keeper.works["import"] = change
-    ran = keeper.run(replace(ORDER, mode="import"))
+    ran = keeper.run(ORDER._replace(mode="import"))
     lines = [line for line in ran.evidence if line["kind"] == "file" and line["phase"] == "import"]
     assert {(line["path"].rpartition("/")[2], line["change"]) for line in lines} == {
         ("calm.py", "modified"),
@@ -393,7 +407,7 @@ def test_a_linked_folder_is_judged_by_both_its_names(keeper: RunKeeper) -> None:
         return calm(jail)
 
     keeper.works |= {"pip": link_later, "start": link, "import": write}
-    ran = keeper.run(replace(ORDER, mode="detonate"))
+    ran = keeper.run(ORDER._replace(mode="detonate"))
     grave = [
         (finding["phase"], finding["title"])
         for finding in ran.report["findings"]
@@ -410,7 +424,7 @@ def test_a_file_that_hides_a_module_of_another_is_grave(keeper: RunKeeper) -> No
         return calm(jail)
 
     keeper.works["import"] = shadow
-    ran = keeper.run(replace(ORDER, mode="import"))
+    ran = keeper.run(ORDER._replace(mode="import"))
     assert [(finding["severity"], finding["rule"]) for finding in ran.report["findings"]] == [
         ("high", "persistence.write")
     ]
@@ -445,7 +459,7 @@ def test_bait_that_is_read_is_told_in_its_phase(keeper: RunKeeper) -> None:
         return calm(jail)
 
     keeper.works["import"] = steal
-    ran = keeper.run(replace(ORDER, mode="detonate"))
+    ran = keeper.run(ORDER._replace(mode="detonate"))
     read = [finding for finding in ran.report["findings"] if finding["rule"] == "secret.read"]
     assert [(finding["severity"], finding["phase"]) for finding in read] == [("high", "import")]
     assert f"{HOME_IN_JAIL}/.ssh/id_rsa" in read[0]["title"]
@@ -462,7 +476,7 @@ def test_bait_that_turns_up_in_a_file_or_the_output_is_told(keeper: RunKeeper) -
         return 0
 
     keeper.works["import"] = leak
-    ran = keeper.run(replace(ORDER, mode="import"))
+    ran = keeper.run(ORDER._replace(mode="import"))
     leaks = {(line["target"], line["reason"]) for line in ran.evidence if line["kind"] == "leak"}
     assert leaks == {("NPM_TOKEN", "file /tmp/loot"), ("GITHUB_TOKEN", "output on stderr")}
 
@@ -478,7 +492,7 @@ def test_names_that_are_asked_for_are_told(keeper: RunKeeper) -> None:
         return calm(jail)
 
     keeper.works["import"] = ask
-    ran = keeper.run(replace(ORDER, mode="import"))
+    ran = keeper.run(ORDER._replace(mode="import"))
     assert [(item["kind"], item["target"]) for item in ran.report["network"]] == [
         ("dns", "evil.example")
     ]
@@ -501,7 +515,7 @@ def test_the_index_is_there_while_pip_runs(keeper: RunKeeper, index: Index) -> N
 
 def test_the_evidence_has_each_line_with_its_phase_and_time(keeper: RunKeeper) -> None:
     before_sec = time.time()
-    ran = keeper.run(replace(ORDER, mode="import"))
+    ran = keeper.run(ORDER._replace(mode="import"))
     assert {line["kind"] for line in ran.evidence} >= {"output", "end"}
     for line in ran.evidence:
         assert before_sec - 1 < line["at"] < time.time() + 1
@@ -518,7 +532,7 @@ def test_the_evidence_has_each_line_with_its_phase_and_time(keeper: RunKeeper) -
 
 def test_a_phase_has_a_time(keeper: RunKeeper) -> None:
     keeper.works["import"] = endless
-    ran = keeper.run(replace(ORDER, mode="detonate"), run_timeout_sec=1)
+    ran = keeper.run(ORDER._replace(mode="detonate"), run_timeout_sec=1)
     assert ("import", "calm", "timeout") in ran.outcomes
     assert ran.outcomes[-1] == ("execute", "calm", "ok")
     assert ran.kills == [2]
@@ -528,7 +542,7 @@ def test_a_phase_has_a_time(keeper: RunKeeper) -> None:
 
 def test_a_run_has_a_budget_and_what_it_leaves_out_is_not_run(keeper: RunKeeper) -> None:
     keeper.works["start"] = endless
-    ran = keeper.run(replace(ORDER, mode="detonate"), run_budget_sec=1)
+    ran = keeper.run(ORDER._replace(mode="detonate"), run_budget_sec=1)
     assert ran.outcomes == [("install", None, "ok"), ("start", None, "timeout")]
     assert "RUN_BUDGET_SEC" in ran.summary["reason"]
     assert len(ran.report["coverage"]["not_run"]) == 3
@@ -545,7 +559,7 @@ def test_the_service_can_stop_a_run_and_gets_its_report(keeper: RunKeeper) -> No
         return endless(jail)
 
     keeper.works["start"] = stopped
-    ran = keeper.run(replace(ORDER, mode="detonate"))
+    ran = keeper.run(ORDER._replace(mode="detonate"))
     assert ran.outcomes == [("install", None, "ok"), ("start", None, "interrupted")]
     assert ran.summary["outcome"] == "interrupted"
     assert [item["path"] for item in ran.report["files"]] == [f"{HOME_IN_JAIL}/.bashrc"]
@@ -575,11 +589,11 @@ def test_the_disk_has_a_size(keeper: RunKeeper) -> None:
 def test_a_kill_for_want_of_memory_is_told_in_its_phase(keeper: RunKeeper) -> None:
     def greedy(jail: Jail) -> int:
         calm(jail)
-        keeper.oom_kills += 1
+        (keeper.cgroup / "memory.events").write_text("oom 1\noom_kill 1\n")
         return -9
 
     keeper.works["import"] = greedy
-    ran = keeper.run(replace(ORDER, mode="detonate"))
+    ran = keeper.run(ORDER._replace(mode="detonate"))
     assert ran.outcomes[2:] == [("import", "calm", "memory"), ("execute", "calm", "ok")]
     assert "RLIMIT_AS_MB" in ran.summary["reason"]
 
@@ -602,7 +616,7 @@ def test_the_download_limit_ends_the_phase(keeper: RunKeeper, index: Index) -> N
 def test_an_index_that_does_not_answer_ends_the_run(keeper: RunKeeper) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    keeper.machine = replace(keeper.machine, index_url=f"http://127.0.0.1:{port}/simple")
+    keeper.machine = keeper.machine._replace(index_url=f"http://127.0.0.1:{port}/simple")
     keeper.works["pip"] = endless
     ran = keeper.run()
     assert ran.outcomes == [("install", None, "error")]
@@ -659,7 +673,7 @@ def test_a_pipe_that_somebody_holds_open_keeps_nobody_waiting(
 
 
 def test_a_fault_of_ours_is_a_complaint_and_nothing_more(keeper: RunKeeper) -> None:
-    keeper.machine = replace(keeper.machine, cache="/absent")
+    keeper.machine = keeper.machine._replace(cache="/absent")
     ran = keeper.run()
     assert ran.names() == ["complaint"]
     assert b"FileNotFoundError" in ran.frame("complaint")
@@ -670,7 +684,7 @@ def test_a_fault_of_ours_is_a_complaint_and_nothing_more(keeper: RunKeeper) -> N
 
 def test_hosts_are_told_one_a_line(keeper: RunKeeper, index: Index) -> None:
     index.entry("pip", url="https://files.example/pip.whl")
-    ran = keeper.run(replace(ORDER, task="hosts"))
+    ran = keeper.run(ORDER._replace(task="hosts"))
     own = index.origin.partition("//")[2]
     assert sorted(ran.frame("text").decode().splitlines()) == sorted([own, "files.example"])
     assert ran.summary["outcome"] == "ok"
@@ -679,8 +693,8 @@ def test_hosts_are_told_one_a_line(keeper: RunKeeper, index: Index) -> None:
 
 
 def test_hosts_of_an_index_that_is_down_are_an_error(keeper: RunKeeper) -> None:
-    keeper.machine = replace(keeper.machine, index_url="http://127.0.0.1:1/simple")
-    ran = keeper.run(replace(ORDER, task="hosts"))
+    keeper.machine = keeper.machine._replace(index_url="http://127.0.0.1:1/simple")
+    ran = keeper.run(ORDER._replace(task="hosts"))
     assert ran.names() == ["summary", "end"]
     assert ran.summary["outcome"] == "error"
     assert "does not answer" in ran.summary["reason"]

@@ -25,6 +25,7 @@ from jail.orders import (
     Machine,
     Order,
 )
+from jail.watch.limits import count_oom_kills
 
 TARGET = f"{WORK_IN_JAIL}/site/victim-1"
 PATIENCE_SEC = 20.0
@@ -46,7 +47,7 @@ class Place:
 
     def start(self, number: int, *launch: str, index: bool = False, **variables: str) -> None:
         words = list(launch) or ["start", TARGET]
-        self.send(jail=number, launch=words, variables=variables, index=index)
+        self.send(jail=number, launch=words, variables=variables, has_index=index)
 
     def answer(self) -> tuple[dict[str, Any], list[int]]:
         """The next answer of the run keeper and its descriptors; {} when there is none.
@@ -193,7 +194,8 @@ def killed(place: Place) -> dict[str, Any]:
 
 def greedy(place: Place) -> dict[str, Any]:
     """More memory than a run may have."""
-    return place.run(0, "x = []\nwhile True: x.append(bytearray(10_000_000))")
+    told = place.run(0, "x = []\nwhile True: x.append(bytearray(10_000_000))")
+    return told | {"oom_kills": count_oom_kills(place.machine.cgroups, place.order.run_id)}
 
 
 def endless(place: Place) -> None:
@@ -242,20 +244,20 @@ MALFORMED = (
     b'{"jail": 0}',  # was not started
     b'{"jail": 0, "kill": true}',
     b'{"jail": 0, "launch": [], "variables": {}}',
-    b'{"jail": 0, "launch": "start", "variables": {}, "index": false}',
-    b'{"jail": 0, "launch": {}, "variables": {}, "index": false}',
-    b'{"jail": 0, "launch": ["start"], "variables": [], "index": false}',
-    b'{"jail": 0, "launch": ["start"], "variables": {}, "index": 1}',
-    b'{"jail": 0, "launch": ["start", 1], "variables": {}, "index": false}',
-    b'{"jail": 0, "launch": ["start", null], "variables": {}, "index": false}',
-    b'{"jail": 0, "launch": ["a\\u0000b"], "variables": {}, "index": false}',
-    b'{"jail": 0, "launch": ["\\ud800"], "variables": {}, "index": false}',
-    b'{"jail": 0, "launch": ["a"], "variables": {"A": "a\\u0000b"}, "index": false}',
-    b'{"jail": 0, "launch": ["a"], "variables": {"A\\u0000": ""}, "index": false}',
-    b'{"jail": 0, "launch": ["a"], "variables": {"A": 1}, "index": false}',
-    b'{"jail": 0, "launch": ["' + b"a" * 4097 + b'"], "variables": {}, "index": false}',
-    b'{"jail": 0, "launch": ["a"], "variables": {}, "index": false, "user": 0}',
-    b'{"jail": 0, "launch": ["a"], "variables": {}, "index": false, "more": "'
+    b'{"jail": 0, "launch": "start", "variables": {}, "has_index": false}',
+    b'{"jail": 0, "launch": {}, "variables": {}, "has_index": false}',
+    b'{"jail": 0, "launch": ["start"], "variables": [], "has_index": false}',
+    b'{"jail": 0, "launch": ["start"], "variables": {}, "has_index": 1}',
+    b'{"jail": 0, "launch": ["start", 1], "variables": {}, "has_index": false}',
+    b'{"jail": 0, "launch": ["start", null], "variables": {}, "has_index": false}',
+    b'{"jail": 0, "launch": ["a\\u0000b"], "variables": {}, "has_index": false}',
+    b'{"jail": 0, "launch": ["\\ud800"], "variables": {}, "has_index": false}',
+    b'{"jail": 0, "launch": ["a"], "variables": {"A": "a\\u0000b"}, "has_index": false}',
+    b'{"jail": 0, "launch": ["a"], "variables": {"A\\u0000": ""}, "has_index": false}',
+    b'{"jail": 0, "launch": ["a"], "variables": {"A": 1}, "has_index": false}',
+    b'{"jail": 0, "launch": ["' + b"a" * 4097 + b'"], "variables": {}, "has_index": false}',
+    b'{"jail": 0, "launch": ["a"], "variables": {}, "has_index": false, "user": 0}',
+    b'{"jail": 0, "launch": ["a"], "variables": {}, "has_index": false, "more": "'
     + b"a" * 150_000
     + b'"}',
 )
@@ -293,7 +295,7 @@ def two_at_a_time(place: Place) -> dict[str, Any]:
 
 def descriptors(place: Place) -> dict[str, Any]:
     """Descriptors that nobody asked for, beside a request."""
-    request = {"jail": 0, "launch": ["start", TARGET], "variables": {}, "index": False}
+    request = {"jail": 0, "launch": ["start", TARGET], "variables": {}, "has_index": False}
     ends = [*os.pipe(), *os.pipe()]
     socket.send_fds(place.control, [json.dumps(request).encode()], ends)
     return place.follow()

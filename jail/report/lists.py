@@ -19,6 +19,7 @@ from jail.watch.events import (
     Severity,
     is_near,
 )
+from jail.watch.world_events import Conversation, Payload, Request
 
 Item = dict[str, Any]
 
@@ -69,6 +70,10 @@ def entries(seen: Seen) -> Iterator[Entry]:
             item = {"phase": phase.name, "path": event.path, "change": event.change}
             item |= {"bytes": event.size_bytes, "sha256": None, "place": event.place}
             yield Entry("files", item, {"trigger": phase.trigger}, rank)
+        case Request():
+            yield request_entry(phase, event, seen.at_sec, rank)
+        case Conversation():
+            yield conversation_entry(phase, event, rank)
         case Code():
             item = {"phase": phase.name, "sha256": event.sha256, "bytes": event.size_bytes}
             item["at"] = event.place
@@ -92,6 +97,32 @@ def network_entries(phase: Phase, event: NameAsked | Connection, rank: int) -> I
     yield Entry("network", item, more, rank)
 
 
+def payload_item(payload: Payload) -> Item:
+    about: Item = {"bytes": payload.size_bytes, "sha256": payload.sha256, "text": payload.text}
+    return about | {"truncated": payload.truncated}
+
+
+def request_entry(phase: Phase, event: Request, at_sec: float, rank: int) -> Entry:
+    """A request to the decoy internet."""
+    item: Item = {"phase": phase.name, "trigger": phase.trigger, "at": round(at_sec, 6)}
+    item |= {"process": event.actor.process, "place": event.actor.place}
+    item |= {"method": event.method, "url": event.url, "status": event.status}
+    item |= {"headers": [list(header) for header in event.headers], "bait": list(event.bait)}
+    item |= {"environment": event.environment, "body": payload_item(event.body)}
+    return Entry("requests", item, {}, rank)
+
+
+def conversation_entry(phase: Phase, event: Conversation, rank: int) -> Entry:
+    """What was said on a connection: the entry of the connection, with what the decoy knows."""
+    item: Item = {"phase": phase.name, "kind": str(event.net), "target": event.target}
+    item |= {"place": event.actor.place, "witness": event.actor.witness}
+    more: Item = {"trigger": phase.trigger, "name": event.name, "process": event.actor.process}
+    tls = {"sni": event.tls.sni, "trusted_us": event.tls.trusted_us} if event.tls else None
+    more |= {"answer": str(event.reply), "tls": tls}
+    more["payload"] = payload_item(event.payload) if event.payload else None
+    return Entry("network", item, more, rank)
+
+
 def process_entry(phase: Phase, event: ProcessEnded) -> Entry:
     """A process that did something worth an event goes before those that did not."""
     item: Item = {"phase": phase.name, "trigger": phase.trigger}
@@ -103,13 +134,18 @@ def process_entry(phase: Phase, event: ProcessEnded) -> Entry:
 
 def best_items(found: Sequence[Entry]) -> tuple[list[Item], int]:
     """The items of one list in the order of `found`, each once; and how many had no room."""
-    known: set[str] = set()
+    known: dict[str, Entry] = {}
     fresh: list[Entry] = []
     for entry in found:
         key = json.dumps(entry.item, sort_keys=True)
         if key not in known:
-            known.add(key)
+            known[key] = entry
             fresh.append(entry)
+            continue
+        # What the decoy internet knows of a connection comes after the connection itself.
+        for name, value in entry.more.items():
+            if known[key].more.get(name) in (None, "refused") and value is not None:
+                known[key].more[name] = value
     by_rank = sorted(range(len(fresh)), key=lambda number: fresh[number].rank)
     kept = sorted(by_rank[:MAX_LIST_ITEMS])
     return [fresh[number].item | fresh[number].more for number in kept], len(fresh) - len(kept)

@@ -25,6 +25,7 @@ MAX_EMBED_BYTES = 32 << 10  # as JSON, on the way to the service
 # and the start of a decoded code they stay below MAX_EMBED_UNITS - SERVICE_UNITS.
 LIST_UNITS = {
     "Findings": 1000,
+    "URLs": 450,
     "Hosts": 450,
     "Commands": 450,
     "Files": 350,
@@ -47,6 +48,8 @@ MARKS = {
     str(Severity.INFO): "⚪",
     "gap": "⚠️",
 }
+# "https://evil.example/", up to the path.
+URL_START = re.compile(r"\bhttp(s?)://([^/\s]+)", re.IGNORECASE)
 BACKTICK = "\\x60"  # in a code span or block Discord shows all as it is, and only a backtick acts
 
 
@@ -55,9 +58,15 @@ def units(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
+def defanged(text: str) -> str:
+    """The text with URLs that no program takes for one: hxxps://evil[.]example/x."""
+    return URL_START.sub(lambda url: f"hxxp{url[1]}://{url[2].replace('.', '[.]')}", text)
+
+
 def code_span(text: str, limit_chars: int) -> str:
     """Untrusted text in a code span, in which nothing acts; never an empty one, which is none."""
-    return f"`{plain(text.replace('`', BACKTICK), limit_chars) or ' '}`"
+    safe = plain(defanged(text.replace("`", BACKTICK)[: 4 * limit_chars]), limit_chars)
+    return f"`{safe or ' '}`"
 
 
 def render_embed(report: Report, index_url: str, default_index: bool) -> Embed:

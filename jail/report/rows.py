@@ -149,8 +149,35 @@ def phase_row(phase: Phase) -> Row:
 
 
 def network_row(item: Item) -> Row:
-    witness = "+".join(item["witness"])
-    return row(item["kind"], item["target"], item["phase"], item["place"], witness)
+    witness, texts = "+".join(item["witness"]), {}
+    payload, tls = item["payload"], item["tls"]
+    if payload and payload["bytes"]:
+        texts[f"sent, {payload['bytes']} bytes, sha256 {payload['sha256']}"] = payload["text"]
+    about = [item["name"], item["phase"], item["place"], witness]
+    about += ["does not trust our certificate"] if tls and not tls["trusted_us"] else []
+    return row(item["kind"], item["target"], *about, texts=texts)
+
+
+def request_rows(items: list[Item]) -> list[Row]:
+    """Each URL once for each method, with the headers and the body of the first request."""
+    groups: dict[tuple[str, str], list[Item]] = {}
+    for item in items:
+        groups.setdefault((item["method"], item["url"]), []).append(item)
+    rows = []
+    for (method, url), group in groups.items():
+        first, texts = group[0], {}
+        bait = list(dict.fromkeys(name for item in group for name in item["bait"]))
+        sends = f"sends {', '.join(bait)}" if bait else ""
+        times = f"{len(group)} times" if len(group) > 1 else ""
+        texts["headers"] = "\n".join(f"{name}: {value}" for name, value in first["headers"])
+        body = first["body"]
+        if body["bytes"]:
+            texts[f"body, {body['bytes']} bytes, sha256 {body['sha256']}"] = body["text"]
+        sent = size(body["bytes"] or None)
+        rows.append(
+            row(method, url, first["phase"], first["place"], sent, sends, times, texts=texts)
+        )
+    return rows
 
 
 def file_row(item: Item) -> Row:
@@ -178,9 +205,11 @@ def sections(report: Report) -> list[Section]:
     tree = process_tree(lists["processes"])
     missed = [row("gap", gap) for gap in report.gaps[:MAX_ROWS]]
     missed += [row("note", note) for note in notes[:MAX_ROWS]]
+    urls = request_rows(lists["requests"])
     phases = [phase_row(phase) for phase in report.phases[:MAX_ROWS]]
     return [
         Section("Findings", groups, len(report.groups)),
+        Section("URLs", urls[:MAX_ROWS], len(urls)),
         listed("Hosts", lists["network"], network_row),
         Section("Processes", tree[:MAX_ROWS], len(tree)),
         listed("Files", lists["files"], file_row),

@@ -10,6 +10,7 @@ from typing import assert_never
 from jail.orders import SCRATCH_FOLDERS, WORK_IN_JAIL
 from jail.report.places import what_waits_at
 from jail.report.text import plain
+from jail.report.world_rules import judge_world
 from jail.watch.events import (
     NOBODY,
     Actor,
@@ -39,6 +40,7 @@ from jail.watch.events import (
     TraceContradicted,
     TraceCut,
     WitnessTampered,
+    WorldEvent,
     is_near,
     plain_path,
 )
@@ -104,6 +106,8 @@ CALLED_FOR = {Rule.NETWORK_ATTEMPT, Rule.PROCESS_SPAWN}
 def judge(phase: Phase, event: Event) -> tuple[Finding, ...]:
     """The findings of an event: what its rule says, and whether Python's own witness was evaded."""
     actor = getattr(event, "actor", NOBODY)
+    if isinstance(event, WorldEvent):
+        return judge_world(phase, event)
     found = rule_for(phase, event)
     if found is None:
         return ()
@@ -137,7 +141,7 @@ def rule_for(phase: Phase, event: Event) -> Finding | None:
         case LeftAtWork():
             title = f"left {event.count} processes at work, which were ended with the phase"
             return finding(Severity.MEDIUM, Rule.LIMIT_HIT, title, Actor(process=event.process))
-        case Downloaded() | IndexRefused() | DependencyDenied() | ProcessEnded():
+        case Downloaded() | IndexRefused() | DependencyDenied() | ProcessEnded() | WorldEvent():
             return None
         case StartsUnchecked():
             return None

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from jail.orders import JailSettings, Order
+from jail.report.acts import without_repeats
 from jail.report.lists import (
     LIST_BYTES,
     MAX_LIST_ITEMS,
@@ -135,7 +136,7 @@ def assemble(
     facts = Facts(order, settings, record, phases, not_run, kernel_witness, interrupted, error)
     outcome, reason = outcome_of(facts)
     gaps = gaps_of(facts)
-    found = [*((seen.phase, seen.findings) for seen in record.seen), *limit_findings(facts)]
+    found = [*without_repeats(record.seen), *limit_findings(facts)]
     lists, cut = all_lists(facts, found)
     coverage: Item = {
         "kernel_witness": kernel_witness,

@@ -13,6 +13,7 @@ from jail.watch.events import Change, Event, FileChanged, StartupCode, printable
 from jail.watch.installed import Installed
 from jail.watch.links import Links
 from jail.watch.scratch import FOLDERS, MAX_FILE_BYTES, FileState, Scratch, as_seen
+from jail.watch.served import SecondStages
 from jail.watch.shadows import Shadows
 
 MAX_COMPARE_SEC = 5.0  # for the changes of one phase
@@ -48,6 +49,7 @@ class Changes:
         is_install: bool,
         tell: Callable[[Event], object],
         changed: Callable[[FileChanged], object],
+        stages: SecondStages | None,
     ) -> None:
         self.scratch = scratch
         self.order = order
@@ -56,6 +58,7 @@ class Changes:
         self.is_install = is_install
         self.tell = tell
         self.changed = changed
+        self.stages = stages
         self.links = Links(scratch.links)
 
     def compare(self, before: States, after: States, was_stopped: bool) -> None:
@@ -98,7 +101,11 @@ class Changes:
         hidden = shadowed.removeprefix(f"{self.order.site}/") if shadowed else None
         event = FileChanged(seen, change, new.size_bytes, None, other_paths=others, shadows=hidden)
         self.changed(event)
-        self.decoys.search_file(seen, self.scratch.read(path, "file"))
+        data = self.scratch.read(path, "file")
+        self.decoys.search_file(seen, data)
+        stage = self.stages.of_file(event, data) if self.stages else None
+        if stage:
+            self.tell(stage)
 
     def tell_new_name(self, link: str, path: str, state: FileState) -> None:
         """Tell that a new link to a folder gives a file of it one more name."""

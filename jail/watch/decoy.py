@@ -15,11 +15,11 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from jail.watch.endpoint import Endpoint
-from jail.watch.events import Net
+from jail.watch.events import Net, WorldEvent
 from jail.watch.sink import Sink
 from jail.watch.talk import MAX_RAW_TEXT_BYTES, Target, target_text
 from jail.watch.world import Traffic, World, unix_sec
-from jail.watch.world_events import Conversation, Reply, Speaker, WorldEvent
+from jail.watch.world_events import Conversation, Reply, Speaker
 
 MAX_OPEN = 128  # connections; the one that was silent for longest makes room for a new one
 MAX_WAITING = 1024  # connections that nobody has accepted yet

@@ -58,6 +58,7 @@ class Decoys:
             name: form.format(secrets.token_hex(20)) for name, form in VARIABLES.items()
         }
         self.forms = {name: disguises(value) for name, value in self.variables.items()}
+        self.values = dict(self.variables)
         self.files: dict[str, int] = {}  # descriptors, by the path in the jail
         self.texts: dict[str, bytes] = {}
         self.times: dict[str, Times] = {}
@@ -70,6 +71,7 @@ class Decoys:
             value = secrets.token_hex(20)
             key = "".join(secrets.choice(KEY_CHARS) for _ in range(16))
             self.forms[f"~/{name}"] = disguises(value)
+            self.values[f"~/{name}"] = value
             text, path = form.format(value, key=key), f"{HOME_IN_JAIL}/{name}"
             self.files[path] = lay(home / name, text)
             self.texts[path] = text.encode()

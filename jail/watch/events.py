@@ -320,6 +320,10 @@ class ProcessEnded:
     acted: bool
 
 
+class WorldEvent:
+    """What the decoy internet saw or served: the kinds are in world_events.py."""
+
+
 Event = (
     Exec
     | Connection
@@ -339,6 +343,7 @@ Event = (
     | IndexRefused
     | DependencyDenied
     | ProcessEnded
+    | WorldEvent
 )
 
 

@@ -5,6 +5,7 @@ The README names the fields of each kind.
 
 import json
 import zlib
+from dataclasses import asdict
 from typing import Any
 
 from jail.watch.events import (
@@ -32,6 +33,7 @@ from jail.watch.events import (
     TraceContradicted,
     TraceCut,
     WitnessTampered,
+    WorldEvent,
 )
 
 MAX_EVIDENCE_BYTES = 64 << 20  # before it is compressed
@@ -39,6 +41,9 @@ MAX_PACKED_BYTES = 32_000_000
 PENDING_BYTES = 256 << 10  # at most what the packer has taken and not yet given
 GZIP_FORMAT = 31  # zlib's wbits: the largest window, with gzip's header
 FAST = 1
+# What events of the decoy internet are called.
+WORLD_KINDS = {"Conversation": "conversation", "Request": "request"}
+WORLD_KINDS |= {"RemoteCode": "remote_code", "NamesDecoded": "names_decoded"}
 
 
 class Evidence:
@@ -143,8 +148,20 @@ def describe(event: Event) -> dict[str, Any]:
             return {"kind": "left", "count": event.count, "process": event.process}
         case ProcessEnded():
             return describe_process(event)
+        case WorldEvent():
+            return describe_world(event)
         case _:
             return describe_request(event)
+
+
+def describe_world(event: WorldEvent) -> dict[str, Any]:
+    """The fields of what the decoy internet saw: those of its class, by their names."""
+    told: Any = event
+    about: dict[str, Any] = asdict(told)
+    if "actor" in about:
+        about = {name: value for name, value in about.items() if name != "actor"}
+        about |= who(told.actor)
+    return {"kind": WORLD_KINDS[type(event).__name__], **about}
 
 
 def describe_file(event: FileChanged) -> dict[str, Any]:

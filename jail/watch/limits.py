@@ -1,6 +1,9 @@
 """When a jail has had enough, and the sentence for it."""
 
+import re
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 from jail.orders import JailSettings
 from jail.watch.events import Outcome
@@ -43,3 +46,22 @@ def want_of_memory(settings: JailSettings) -> Reached:
     """The kernel has killed a process of the run."""
     size = settings.rlimit_as_mb
     return Outcome.MEMORY, f"killed by the kernel for want of memory ({size} MiB, RLIMIT_AS_MB)"
+
+
+# "oom_kill 1", a line of memory.oom_control or of memory.events.
+OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE | re.ASCII)
+
+
+def count_oom_kills(parents: Iterable[str], run_id: str) -> int:
+    """Processes of a run that the kernel has killed for want of memory, as its cgroups tell.
+
+    Args:
+        parents: the groups in which keeper makes those of the runs.
+    """
+    count = 0
+    for parent in parents:
+        for group in Path(parent).glob(f"*-{run_id}"):
+            for file in (group / "memory.oom_control", group / "memory.events"):
+                text = file.read_text() if file.exists() else ""
+                count += sum(int(number) for number in OOM_KILLS.findall(text))
+    return count

@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import ctypes
 import json
+import shutil
 import socket
 import sys
 import threading
@@ -16,22 +17,24 @@ import time
 import traceback
 from pathlib import Path
 
-from jail.orders import MAX_JAILS, JailSettings, Machine, Order
+from jail.orders import MAX_JAILS, PROGRAMS, JailSettings, Machine, Order
 from jail.report.message import fallback_embed, render_embed
 from jail.report.page import render_page
 from jail.report.rows import render_text
 from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
-from jail.watch.events import NotRun, Omission, Outcome, Phase
+from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.record import Record
 from jail.watch.resources import Resources
 from jail.watch.scratch import Scratch
+from jail.watch.served import SecondStages
 from jail.watch.session import Session
 from jail.watch.trial import lacks
-from jail.watch.triggers import Trigger, installation, triggers, without_installation
+from jail.watch.triggers import Trigger, installation, triggers, variables, without_installation
 from jail.watch.upstream import PackageCache, Refused, Upstream, file_hosts
+from jail.watch.world import make_world
 
 MAX_PROGRESS_FRAMES = 500
 MAX_PROGRESS_BYTES = 300
@@ -210,6 +213,14 @@ def triage(
         upstream=Upstream(machine.index_url, settings.max_download_bytes),
         cache=PackageCache(Path(machine.cache)),
     )
+    if settings.decoy_internet:
+        values = resources.decoys.values
+        environment = variables(order, PhaseName.IMPORT) | resources.decoys.variables
+        openssl = shutil.which("openssl", path=PROGRAMS)
+        resources.world = make_world(openssl, values, environment)
+        resources.stages = SecondStages(resources.world.marks)
+        for name, data in resources.world.trust_files().items():
+            (folder / "certificates" / name).write_bytes(data)
     # While the first jail is being made.
     ask = threading.Thread(
         target=resources.upstream.learn_hosts, args=(settings.index_file_hosts,), daemon=True
@@ -218,6 +229,7 @@ def triage(
     resources.states = resources.scratch.snapshot()
     run = Run(resources, outlet)
     run.go()
+    has_tls = resources.world is not None and resources.world.authority is not None
     report = assemble(
         order,
         settings,
@@ -227,8 +239,9 @@ def triage(
         started_at_sec=begun_sec,
         finished_at_sec=resources.now_sec(),
         not_run=run.not_run,
-        notes=lacks(settings, machine),
+        notes=lacks(settings, machine, resources.reach, has_tls),
         interrupted=run.is_interrupted,
+        decoy_internet=resources.reach,
     )
     send_report(report, evidence, machine, outlet)
     resources.cache.trim()

@@ -19,6 +19,7 @@ from jail.watch.events import (
     Phase,
     Seen,
     Severity,
+    WorldEvent,
 )
 
 # Room of its own for the first event of each subject (a host, a program, a folder), as many
@@ -58,6 +59,8 @@ def subject(event: Event) -> str:
             return event.path.rpartition("/")[0]
         case Code():
             return event.place or ""
+        case WorldEvent():
+            return str(getattr(event, "target", ""))
     return ""
 
 

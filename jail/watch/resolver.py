@@ -1,4 +1,4 @@
-"""The resolver on the jail's loopback: knows no name, and remembers each that it was asked for.
+"""The resolver of the jail, whatever address it is asked at: remembers each name and its kind.
 
 Hostile input: DNS messages by UDP and TCP (RFC 1035), in any number and at any speed.
 """
@@ -6,32 +6,34 @@ Hostile input: DNS messages by UDP and TCP (RFC 1035), in any number and at any 
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jail.watch.events import printable
+from jail.watch.names import DNS_HEADER_BYTES, reply
 
 MAX_MESSAGE_BYTES = 4096
 MAX_LABELS = 127
 MAX_LABEL_BYTES = 63
 SLOW_SEC = 0.5  # a question by TCP must be whole by then, for the next one waits for it
 MAX_CLOSE_SEC = 1.0
-HEADER_BYTES = 12
-# Of a response with one question: recursion available, no such name; one question, no answers.
-NO_SUCH_NAME = b"\x81\x83\0\1\0\0\0\0\0\0"
+MAX_CONTROL_BYTES = 256
+# A control message that says at which address a datagram came in, of IPv4 and of IPv6.
+MEANT = {(socket.SOL_IP, 8), (socket.IPPROTO_IPV6, 50)}
+
+Records = list[tuple[int, bytes]]
 
 
 @dataclass(frozen=True)
 class Question:
-    """The name that a message asks for, safe to show, and the answer "no such name"; "" where it
-    can't be answered.
-    """
+    """The name that a message asks for, safe to show, the kind of records, and where it ends."""
 
     name: str
-    answer: bytes
+    kind: int
+    end: int
 
 
-MALFORMED = Question("(malformed question)", b"")
+MALFORMED = Question("(malformed question)", 0, 0)
 
 
 def parse_question(message: bytes) -> Question:
@@ -41,7 +43,7 @@ def parse_question(message: bytes) -> Question:
     counts; the name as labels with their lengths; type and class.
     """
     labels: list[bytes] = []
-    at = HEADER_BYTES
+    at = DNS_HEADER_BYTES
     while at < len(message) and message[at]:
         length = message[at]
         if length > MAX_LABEL_BYTES or len(labels) > MAX_LABELS:
@@ -51,9 +53,8 @@ def parse_question(message: bytes) -> Question:
     end = at + 5
     if len(message) < end:
         return MALFORMED
-    return Question(
-        printable(b".".join(labels)), message[:2] + NO_SUCH_NAME + message[HEADER_BYTES:end]
-    )
+    kind = int.from_bytes(message[end - 4 : end - 2])
+    return Question(printable(b".".join(labels)), kind, end)
 
 
 def close_listener(server: socket.socket) -> None:
@@ -63,53 +64,85 @@ def close_listener(server: socket.socket) -> None:
         server.shutdown(socket.SHUT_RDWR)
 
 
+def from_there(control: Sequence[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    """The control messages that send an answer from the address that was asked.
+
+    Of IPv4 `interface, own address, address of the header`; of IPv6 `address, interface`.
+    """
+    found = []
+    for level, kind, data in control:
+        if (level, kind) in MEANT and level == socket.SOL_IP:
+            found.append((level, kind, bytes(4) + data[8:12] + bytes(4)))
+        elif (level, kind) in MEANT:
+            found.append((level, kind, data[:16] + bytes(4)))
+    return found
+
+
 class Resolver:
-    """Answers one jail. `note(name)` is called for each question, maybe in two threads at once."""
+    """Answers one jail.
+
+    Args:
+        sockets: of datagrams and of streams.
+        note: called for each question, its name and kind, maybe in several threads at once.
+        records: what there is for a name and a kind, or None; from the same threads.
+    """
 
     def __init__(
-        self, datagrams: socket.socket, listener: socket.socket, note: Callable[[str], None]
+        self,
+        sockets: Sequence[socket.socket],
+        note: Callable[[str, int], None],
+        records: Callable[[str, int], Records | None],
     ) -> None:
-        self.datagrams = datagrams
-        self.listener = listener
+        self.sockets = sockets
         self.note = note
+        self.records = records
         self.closed = threading.Event()
-        self.threads = [
-            threading.Thread(target=self.answer_datagrams, daemon=True),
-            threading.Thread(target=self.answer_streams, daemon=True),
-        ]
+        self.threads = []
+        for held in sockets:
+            is_stream = held.type == socket.SOCK_STREAM
+            work = self.answer_streams if is_stream else self.answer_datagrams
+            self.threads.append(threading.Thread(target=work, args=(held,), daemon=True))
 
     def start(self) -> None:
-        """Answer in two threads, until `close`."""
+        """Answer in a thread for each socket, until `close`."""
         for thread in self.threads:
             thread.start()
 
     def close(self) -> None:
-        """End both threads, when the questions that are waiting have been noted."""
+        """End the threads, when the questions that are waiting have been noted."""
         self.closed.set()
-        close_listener(self.datagrams)
-        close_listener(self.listener)
+        for held in self.sockets:
+            close_listener(held)
         for thread in self.threads:
             thread.join(MAX_CLOSE_SEC)
 
-    def answer_datagrams(self) -> None:
-        with self.datagrams:
+    def answer(self, message: bytes) -> bytes:
+        """The answer to a message; none to what is no question."""
+        question = parse_question(message)
+        self.note(question.name, question.kind)
+        if question is MALFORMED:
+            return b""
+        records = self.records(question.name.lower(), question.kind)
+        return reply(message, question.end, records)
+
+    def answer_datagrams(self, server: socket.socket) -> None:
+        with server:
             while True:
-                message, client = self.datagrams.recvfrom(MAX_MESSAGE_BYTES)
+                message, control, _, client = server.recvmsg(MAX_MESSAGE_BYTES, MAX_CONTROL_BYTES)
                 # A socket that was shut down still gives what it has; then it gives nothing.
                 if self.closed.is_set() and not client:
                     return
-                question = parse_question(message)
-                self.note(question.name)
+                answer = self.answer(message)
                 # Nobody may wait for it any more.
                 with contextlib.suppress(OSError):
-                    self.datagrams.sendto(question.answer, client)
+                    server.sendmsg([answer], from_there(control), 0, client)
 
-    def answer_streams(self) -> None:
-        """DNS over TCP (RFC 7766), one question a connection: enough to say no."""
-        with self.listener:
+    def answer_streams(self, server: socket.socket) -> None:
+        """DNS over TCP (RFC 7766), one question a connection."""
+        with server:
             while True:
                 try:
-                    connection, _ = self.listener.accept()
+                    connection, _ = server.accept()
                 except OSError:
                     if self.closed.is_set():
                         return
@@ -124,7 +157,6 @@ class Resolver:
         with contextlib.suppress(OSError):
             length = int.from_bytes(connection.recv(2, socket.MSG_WAITALL))
             message = connection.recv(min(length, MAX_MESSAGE_BYTES), socket.MSG_WAITALL)
-        question = parse_question(message)
-        self.note(question.name)
+        answer = self.answer(message)
         with contextlib.suppress(OSError):
-            connection.sendall(len(question.answer).to_bytes(2) + question.answer)
+            connection.sendall(len(answer).to_bytes(2) + answer)

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 from jail.orders import JailSettings, Machine, Order
 from jail.watch.decoys import Decoys
-from jail.watch.events import Event, Phase
+from jail.watch.events import Event, Exec, Phase
 from jail.watch.evidence import Evidence
 from jail.watch.installed import Installed
 from jail.watch.record import Record
 from jail.watch.scratch import FileState, Scratch
+from jail.watch.served import SecondStages
 from jail.watch.upstream import PackageCache, Upstream
+from jail.watch.world import World
 
 MAX_OUTPUTS_BYTES = 32 << 20  # kept of what all jails of a run print
 
@@ -37,6 +39,9 @@ class Resources:
     evidence: Evidence
     upstream: Upstream
     cache: PackageCache
+    world: World | None = None
+    stages: SecondStages | None = None
+    reach: str = "off"  # of the decoy internet, in the last jail
     states: dict[str, FileState] = field(
         default_factory=dict
     )  # of the scratch after the last phase
@@ -64,11 +69,21 @@ class Journal:
         self.lost: Counter[str] = Counter()
 
     def tell(self, event: Event, at_sec: float | None = None) -> bool:
-        """Record an event, of now unless told: whether there was room for it."""
+        """Record an event, of now unless told: whether there was room for it.
+
+        What the decoy internet served may be part of it. What a served script does is no event.
+        """
+        at_sec = at_sec or self.resources.now_sec()
+        record, stages = self.resources.record, self.resources.stages
         with self.lock:
             if not self.is_open:
                 return False
-            return self.resources.record.add(self.phase, event, at_sec or self.resources.now_sec())
+            stage = stages.of_event(event) if stages else None
+            if stage:
+                record.add(self.phase, stage, at_sec)
+            if stages and isinstance(event, Exec) and stages.is_own_act(event):
+                return True
+            return record.add(self.phase, event, at_sec)
 
     def lose(self, kind: str, count: int = 1) -> None:
         """Count what was not kept or not looked at."""

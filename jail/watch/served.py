@@ -8,7 +8,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from jail.watch.events import NOBODY, Actor, Code, Connection, Event, Exec, FileChanged, Net
+from jail.watch.events import (
+    NOBODY,
+    Actor,
+    Code,
+    Connection,
+    Event,
+    Exec,
+    FileChanged,
+    Net,
+    WorldEvent,
+)
 from jail.watch.labels import find_hidden
 from jail.watch.payload import Search
 from jail.watch.stubs import Marks
@@ -18,7 +28,6 @@ from jail.watch.world_events import (
     NamesDecoded,
     RemoteCode,
     Request,
-    WorldEvent,
 )
 
 MAX_SUBJECT_CHARS = 300

@@ -12,20 +12,27 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from jail.orders import JAIL_FDS, MAX_PACKET_BYTES, STARTED, Answer, Kill, Start
 from jail.watch.changes import Changes
-from jail.watch.events import MAX_EVENTS, BaitRead, Outcome, Phase, PhaseName, Printed, printable
-from jail.watch.gateway import Gateway
+from jail.watch.events import (
+    BaitRead,
+    Outcome,
+    Phase,
+    PhaseName,
+    printable,
+)
 from jail.watch.installed import read_installed
-from jail.watch.limits import full_disk, reached_limit, want_of_memory
+from jail.watch.limits import count_oom_kills, full_disk, reached_limit, want_of_memory
+from jail.watch.output import Output
+from jail.watch.outside import MAX_NETWORK_SOCKETS, Outside
 from jail.watch.python_witness import PythonWitness
-from jail.watch.resolver import Resolver
 from jail.watch.resources import Journal, Resources
 from jail.watch.started import Starts
 from jail.watch.story import Story
 from jail.watch.triggers import Trigger, variables
+from jail.watch.world import TRUST_VARIABLES
 
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each of stdout, stderr and nsjail's log
 MAX_READS = 4  # of the Python witness for one of the kernel's
@@ -34,32 +41,6 @@ TRACE_PIPE_BYTES = 16 << 10
 POLL_SEC = 0.02  # how stale a look at the limits may be
 MAX_DRAIN_SEC = 5.0  # what the pipes of an ended jail still hold is read for this long
 MAX_LOG_CHARS = 1000  # shown of nsjail's log
-
-
-class Output:
-    """What was written to one of the jail's pipes: up to `max_bytes` of its start, and how much it
-    was.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.kept = bytearray()
-        self.size_bytes = 0
-
-    def take(self, data: bytes) -> None:
-        """Keep what there is room for."""
-        self.size_bytes += len(data)
-        self.kept += data[: self.max_bytes - len(self.kept)]
-
-    def drop_start(self, size_bytes: int) -> None:
-        """Forget the first bytes."""
-        del self.kept[:size_bytes]
-        self.size_bytes -= size_bytes
-
-    def printed(self) -> Printed:
-        """As the report has it."""
-        text = self.kept.decode("utf-8", "replace")
-        return Printed(text, self.size_bytes, self.size_bytes > len(self.kept))
 
 
 class Session:
@@ -77,12 +58,10 @@ class Session:
         self.story = Story(kind, self.has_index, self.witness, resources.decoys, self.journal.tell)
         max_bytes = min(MAX_OUTPUT_BYTES, resources.left_output_bytes // 4) + len(STARTED)
         self.outputs = {name: Output(max_bytes) for name in ("stdout", "stderr", "log")}
-        self.questions: dict[str, float] = {}
         self.takers: dict[int, Callable[[bytes], None]] = {}
         self.poll = select.poll()
         self.audit_fd = -1
-        self.resolver: Resolver | None = None
-        self.gateway: Gateway | None = None
+        self.outside: Outside | None = None
         self.starts: Starts | None = None
         self.answer: Answer | None = None  # the last one: the jail has ended
         self.stopped: Outcome | None = None  # why we ended it
@@ -104,10 +83,12 @@ class Session:
         self.hear_python()
         if self.audit_fd >= 0:
             os.close(self.audit_fd)
-        self.story.finish(dict(self.questions))
+        self.story.finish(dict(self.outside.questions) if self.outside else {})
         for path in sprung:
             self.journal.tell(BaitRead(path, self.story.opened_at(path)))
         self.tell_files()
+        if self.outside:
+            self.outside.tell()
         has_started = self.take_output()
         self.conclude(has_started)
         self.finish()
@@ -126,8 +107,10 @@ class Session:
         """Ask the run keeper for a jail with this trigger's words and environment."""
         resources = self.resources
         environment = variables(resources.order, self.trigger.phase) | resources.decoys.variables
+        if resources.world and resources.world.authority:
+            environment |= TRUST_VARIABLES
         start = Start(self.number, self.trigger.launch, environment, self.has_index)
-        resources.control.send(json.dumps(asdict(start)).encode())
+        resources.control.send(json.dumps(start._asdict()).encode())
         for fd in (resources.control.fileno(), resources.stream.fileno()):
             self.poll.register(fd, select.POLLIN)
 
@@ -142,10 +125,8 @@ class Session:
                 drained_sec = min(drained_sec, time.monotonic() + MAX_DRAIN_SEC)
             elif not self.stopped:
                 self.look_at_limits()
-        if self.resolver:
-            self.resolver.close()
-        if self.gateway:
-            self.gateway.close()
+        if self.outside:
+            self.outside.close()
         if self.starts:
             self.starts.close()
         for fd in self.takers:
@@ -165,7 +146,9 @@ class Session:
     def take_answer(self) -> None:
         """Take what the run keeper says: the jail is there, or it has ended."""
         control = self.resources.control
-        packet, fds, _, _ = socket.recv_fds(control, MAX_PACKET_BYTES, len(JAIL_FDS) + 3)
+        packet, fds, _, _ = socket.recv_fds(
+            control, MAX_PACKET_BYTES, len(JAIL_FDS) + MAX_NETWORK_SOCKETS
+        )
         gone = Answer(self.number, True, error="the run keeper ended")
         answer = Answer(**json.loads(packet)) if packet else gone
         if answer.ended:
@@ -188,21 +171,7 @@ class Session:
         fcntl.fcntl(pipes["trace"], fcntl.F_SETPIPE_SZ, TRACE_PIPE_BYTES)
         for fd in (*self.takers, self.audit_fd):
             self.poll.register(fd, select.POLLIN)
-        datagrams, listener, *index = [socket.socket(fileno=fd) for fd in fds[len(JAIL_FDS) :]]
-        self.resolver = Resolver(datagrams, listener, self.note_question)
-        self.resolver.start()
-        if index:
-            resources = self.resources
-            denylist = resources.settings.package_denylist
-            self.gateway = Gateway(
-                resources.order,
-                denylist,
-                resources.upstream,
-                resources.cache,
-                self.search,
-                self.journal.tell,
-            )
-            self.gateway.start(index[0])
+        self.outside = Outside(self.resources, self.journal, fds[len(JAIL_FDS) :])
 
     def take_pipe(self, fd: int) -> None:
         """Read from a pipe; at its end let go of it."""
@@ -230,20 +199,6 @@ class Session:
             for _ in range(MAX_READS):
                 self.witness.take(os.read(self.audit_fd, READ_BYTES))
 
-    def note_question(self, name: str) -> None:
-        """Keep when a name was first asked for, and look whether it carries bait."""
-        self.search("DNS name", name[:200], name.replace(".", "").encode())
-        if name in self.questions:
-            return
-        if len(self.questions) < MAX_EVENTS:
-            self.questions[name] = self.resources.now_sec()
-        else:
-            self.journal.lose("NameAsked")
-
-    def search(self, kind: str, where: str, data: bytes) -> bool:
-        """Look for bait in what came from this jail's network."""
-        return self.journal.is_open and self.resources.decoys.search(kind, where, data)
-
     def look_at_limits(self) -> None:
         """End the jail when it has used up one of its limits."""
         reached = reached_limit(self.resources, self.begun_sec, self.has_index)
@@ -254,7 +209,7 @@ class Session:
         """End the jail, and say why."""
         if not self.stopped:
             self.stopped, self.phase.reason = outcome, reason
-            self.resources.control.send(json.dumps(asdict(Kill(self.number))).encode())
+            self.resources.control.send(json.dumps(Kill(self.number)._asdict()).encode())
 
     def tell_files(self) -> None:
         """Tell what changed in the scratch, and what an installation has installed."""
@@ -271,6 +226,7 @@ class Session:
             is_install,
             self.journal.tell,
             self.story.file_changed,
+            resources.stages,
         )
         changes.compare(before, after, self.stopped is not None)
         resources.states = after
@@ -303,10 +259,14 @@ class Session:
             phase.outcome = Outcome.OK if phase.exit_code == 0 else Outcome.FAILED
             if phase.outcome is Outcome.FAILED and resources.scratch.is_full():
                 phase.outcome, phase.reason = full_disk(resources.settings)
-        has_killed = bool(answer and answer.oom_kills > resources.oom_kills)
-        if has_killed and phase.outcome in (Outcome.OK, Outcome.FAILED, Outcome.ERROR):
+        oom_kills = count_oom_kills(resources.machine.cgroups, resources.order.run_id)
+        if oom_kills > resources.oom_kills and phase.outcome in (
+            Outcome.OK,
+            Outcome.FAILED,
+            Outcome.ERROR,
+        ):
             phase.outcome, phase.reason = want_of_memory(resources.settings)
-        resources.oom_kills = max(resources.oom_kills, answer.oom_kills if answer else 0)
+        resources.oom_kills = oom_kills
 
     def finish(self) -> None:
         """Count what was lost, and write what the evidence has beside the events."""

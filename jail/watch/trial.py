@@ -4,13 +4,16 @@ what works on this machine.
 
 import json
 import os
+import shutil
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jail.orders import (
     JAIL_DIR,
+    JAIL_FDS,
     MAX_PACKET_BYTES,
+    PROGRAMS,
     STARTED,
     WORK_IN_JAIL,
     Answer,
@@ -19,12 +22,28 @@ from jail.orders import (
     Order,
     Start,
 )
+from jail.watch.outside import MAX_NETWORK_SOCKETS, Sockets
 
 TRIAL_SEC = 20.0
 MAX_TRIAL_BYTES = 2000  # of each pipe of the jail
 NO_STRACE = (
     "strace can't be used here: apt-get install -y strace; in a container add --cap-add SYS_PTRACE."
 )
+# For an ordinary user and for root.
+NO_JAIL = (
+    "allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0), or run as root",
+    "a container needs --cap-add NET_ADMIN --cap-add SYS_ADMIN --security-opt seccomp=unconfined "
+    "(and apparmor=unconfined where AppArmor is on)",
+)
+# Of the decoy internet, by how far it reaches.
+REACHES = {
+    "full": "every port of every address answers",
+    "ports": "some 30 ports of every address answer; for all: apt-get install -y nftables, and a "
+    "kernel with tproxy (modprobe nft_tproxy nf_tproxy_ipv6)",
+    "off": "nothing answers: apt-get install -y iproute2, or DECOY_INTERNET=false",
+}
+NO_TLS = "; it speaks no TLS: apt-get install -y openssl"
 NO_CGROUPS = "each process is limited instead; run as root with a writable cgroup file system."
 
 
@@ -41,12 +60,13 @@ def trial(
 
     Called without privileges, with the arguments of a watch.
     """
-    failure = start_jail(order, scratch, control)
+    failure, reached = start_jail(order, scratch, control)
     closed = find_closed(machine, failure)
     if failure and not closed:
         stream.sendall(failure.encode())
         return
-    checks = [closed_to_jail(closed)] if closed else look_at(settings, machine)
+    has_tls = shutil.which("openssl", path=PROGRAMS) is not None
+    checks = [closed_to_jail(closed)] if closed else look_at(settings, machine, reached, has_tls)
     told = {
         "works": not closed,
         "checks": [asdict(check) for check in checks],
@@ -56,27 +76,43 @@ def trial(
     stream.sendall(json.dumps(told).encode())
 
 
-def start_jail(order: Order, scratch: Path, control: socket.socket) -> str:
-    """Start a bare interpreter in a jail: "" when it ran to its end, else what was in the way."""
+def no_jail(error: str) -> bytes:
+    """JSON for the service where no jail can be made: `error` is "namespaces: ..." and the like."""
+    name, _, detail = error.partition(": ")
+    if name == "namespaces":
+        detail += f": {NO_JAIL[os.geteuid() == 0]}."
+    check = Check(name, False, True, detail)
+    told = {"works": False, "checks": [asdict(check)], "index_url": "", "default_index": False}
+    return json.dumps(told).encode()
+
+
+def start_jail(order: Order, scratch: Path, control: socket.socket) -> tuple[str, str]:
+    """Start a bare interpreter in a jail: "" when it ran to its end, else what was in the way; and
+    how far the decoy internet reaches there.
+    """
     (scratch / order.site).mkdir()
     start = Start(0, ("start", f"{WORK_IN_JAIL}/{order.site}"), {}, False)
     control.settimeout(TRIAL_SEC)
-    control.send(json.dumps(asdict(start)).encode())
+    control.send(json.dumps(start._asdict()).encode())
     pipes: list[int] = []
-    answer = Answer(0, False)
+    answer, reached = Answer(0, False), ""
     while not answer.ended:
-        packet, fds, _, _ = socket.recv_fds(control, MAX_PACKET_BYTES, 16)
+        packet, fds, _, _ = socket.recv_fds(
+            control, MAX_PACKET_BYTES, len(JAIL_FDS) + MAX_NETWORK_SOCKETS
+        )
         answer = Answer(**json.loads(packet))
         # The view of the jail's processes comes alone.
-        pipes = fds if len(fds) > 1 else pipes
+        if len(fds) > 1:
+            pipes = fds
+            reached = Sockets(fds[len(JAIL_FDS) :]).reach()
     if not pipes:
-        return answer.error
+        return answer.error, ""
     # It has ended, and what little it said is in the pipes.
     stdout, stderr, log = (os.read(fd, MAX_TRIAL_BYTES) for fd in pipes[:3])
     if stdout.startswith(STARTED) and answer.status == 0:
-        return ""
+        return "", reached
     words = (log or stderr).decode(errors="replace").strip()
-    return words or f"the jail ended with status {answer.status}"
+    return words or f"the jail ended with status {answer.status}", reached
 
 
 @dataclass(frozen=True)
@@ -115,8 +151,12 @@ def closed_to_jail(folder: Path) -> Check:
     return Check("namespaces", False, True, detail)
 
 
-def look_at(settings: JailSettings, machine: Machine) -> list[Check]:
-    """What there is on a machine where a jail can be started."""
+def look_at(settings: JailSettings, machine: Machine, reached: str, has_tls: bool) -> list[Check]:
+    """What there is on a machine where a jail can be started.
+
+    Args:
+        reached: a word of REACHES; `has_tls`: whether there can be certificates.
+    """
     # An ordinary user's namespace has only the user 0.
     is_root = os.getuid() != 0
     who = "an ordinary user, by user namespaces"
@@ -125,6 +165,10 @@ def look_at(settings: JailSettings, machine: Machine) -> list[Check]:
         who = f"root, ids in the jail are {'real' if own else 'those of a user namespace'}"
     groups = ", ".join(machine.cgroups) or f"{machine.no_cgroups}: {NO_CGROUPS}"
     size = f"{settings.max_disk_bytes} bytes for each run"
+    outside = REACHES[reached] + ("" if has_tls else NO_TLS)
+    is_whole = reached == "full" and has_tls
+    if not settings.decoy_internet:
+        outside, is_whole = "not wanted (DECOY_INTERNET)", True
     return [
         Check("nsjail", True, True, machine.nsjail),
         Check("jail python", True, True, f"{settings.jail_python_name} with our own pip"),
@@ -132,10 +176,11 @@ def look_at(settings: JailSettings, machine: Machine) -> list[Check]:
         Check("scratch tmpfs", True, True, size),
         Check("kernel witness", machine.strace is not None, False, machine.strace or NO_STRACE),
         Check("cgroups", bool(machine.cgroups), False, groups),
+        Check("decoy internet", is_whole, False, outside),
     ]
 
 
-def lacks(settings: JailSettings, machine: Machine) -> list[str]:
+def lacks(settings: JailSettings, machine: Machine, reached: str, has_tls: bool) -> list[str]:
     """Notes for a report, of what could be looked at better elsewhere."""
-    checks = look_at(settings, machine)
+    checks = look_at(settings, machine, reached, has_tls)
     return [f"{check.name}: {check.detail}" for check in checks if not check.passed]

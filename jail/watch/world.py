@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jail.watch.certificates import Authority, CertificateError
-from jail.watch.events import MAX_EVENTS, MAX_TEXT_CHARS
+from jail.watch.events import MAX_EVENTS, MAX_TEXT_CHARS, WorldEvent
 from jail.watch.names import Names
 from jail.watch.payload import Carried, Search
 from jail.watch.stubs import Marks
-from jail.watch.world_events import Conversation, Payload, Request, WorldEvent
+from jail.watch.world_events import Conversation, Payload, Request
 
 MAX_TEXTS_CHARS = 24 << 20  # of all events of a run
 MAX_SEARCH_SEC = 5.0  # for bait, of a jail; what is first to its target has as much once more

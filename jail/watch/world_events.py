@@ -7,7 +7,7 @@ to show only by jail/report/text.py.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from jail.watch.events import NOBODY, Actor, Net
+from jail.watch.events import NOBODY, Actor, Net, WorldEvent
 
 
 class Reply(StrEnum):
@@ -52,7 +52,7 @@ class Tls:
 
 
 @dataclass(frozen=True)
-class Conversation:
+class Conversation(WorldEvent):
     """One connection, or the datagrams of one socket to one address.
 
     `number`: it is the how manieth to this target in its phase, from 0; so it finds its Connection.
@@ -75,7 +75,7 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(WorldEvent):
     """One request of HTTP. `target` and `number` are those of its Conversation.
 
     `status`: what was answered; None where the connection ended before the request did. `bait`,
@@ -96,7 +96,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class RemoteCode:
+class RemoteCode(WorldEvent):
     """What was served from `url` was executed or kept; `subject`: the source, command or path."""
 
     url: str
@@ -107,13 +107,10 @@ class RemoteCode:
 
 
 @dataclass(frozen=True)
-class NamesDecoded:
+class NamesDecoded(WorldEvent):
     """What `questions` questions for names below `domain` say when they are put together."""
 
     domain: str
     questions: int
     text: str
     bait: tuple[str, ...] = ()
-
-
-WorldEvent = Conversation | Request | RemoteCode | NamesDecoded

@@ -1,0 +1,68 @@
+"""One act, one line: what a name, a connection and a request say of the same act is said once."""
+
+from collections.abc import Sequence
+
+from jail.watch.events import (
+    Connection,
+    Finding,
+    NameAsked,
+    Phase,
+    Rule,
+    Seen,
+)
+from jail.watch.world_events import Conversation, NamesDecoded, Request
+
+
+def without_repeats(seen: Sequence[Seen]) -> list[tuple[Phase, tuple[Finding, ...]]]:
+    """The findings of each event, without what a better one of the same phase says again.
+
+    A request says more than its conversation, that more than the connection, and each of them more
+    than that the name was asked for. What is sent counts beside where it goes.
+    """
+    better = told_in_full(seen)
+    found = []
+    for one in seen:
+        findings = one.findings
+        if better & keys_of_lesser(one):
+            findings = tuple(f for f in findings if f.rule != Rule.NETWORK_ATTEMPT)
+        found.append((one.phase, findings))
+    return found
+
+
+Key = tuple[int, str, str]
+
+
+def told_in_full(seen: Sequence[Seen]) -> set[Key]:
+    """Of each phase: names and targets of which something better than a connection is told."""
+    keys: set[Key] = set()
+    for one in seen:
+        phase, event = id(one.phase), one.event
+        attempts = any(found.rule == Rule.NETWORK_ATTEMPT for found in one.findings)
+        match event:
+            case Conversation():
+                # Its name was asked for on the way to it.
+                keys.add((phase, "name", (event.name or "").lower()))
+                if attempts:
+                    keys.add((phase, f"connection {event.net}", event.target))
+            case Request():
+                keys.add((phase, "connection tcp", event.target))
+                keys.add((phase, "conversation", event.target))
+            case NamesDecoded():
+                keys.add((phase, "domain", event.domain))
+    return keys
+
+
+def keys_of_lesser(one: Seen) -> set[Key]:
+    """What would have to be told in full elsewhere, to make this event's own line needless."""
+    phase, event = id(one.phase), one.event
+    match event:
+        case NameAsked():
+            labels = event.name.lower().split(".")
+            domains = [".".join(labels[at:]) for at in range(len(labels))]
+            below = {(phase, "domain", domain) for domain in domains[1:]}
+            return {(phase, "name", event.name.lower()), *below}
+        case Connection() if not event.listens:
+            return {(phase, f"connection {event.net}", event.target)}
+        case Conversation() if event.payload is None or event.tls is None or event.tls.trusted_us:
+            return {(phase, "conversation", event.target)}
+    return set()

@@ -1,0 +1,114 @@
+"""The rules for what the decoy internet saw; above each is an example of it."""
+
+import re
+
+from jail.report.text import plain
+from jail.watch.events import (
+    NOBODY,
+    Actor,
+    Finding,
+    Phase,
+    PhaseName,
+    Rule,
+    Severity,
+    WorldEvent,
+)
+from jail.watch.world_events import Conversation, Kept, NamesDecoded, RemoteCode, Request
+
+MAX_WORLD_FINDING_CHARS = 300
+ENVIRONMENT = "its whole environment"
+# What is kept without being run, by the names of files that programs keep for themselves.
+DATA_FILE = re.compile(
+    r".*/\.cache/.*|.*\.(?:json|txt|dat|csv|html?|xml|css|png|jpe?g|gif|ico|pdf|md|ya?ml|toml|log)",
+    re.DOTALL,
+)
+
+
+def judge_world(phase: Phase, event: WorldEvent) -> tuple[Finding, ...]:
+    """The findings of an event of the decoy internet."""
+    match event:
+        case Request():
+            return (*secrets_in(event, event.url), requested(phase, event))
+        case Conversation():
+            return (*secrets_in(event, reached_name(event)), *talked(phase, event))
+        case RemoteCode():
+            return (ran_remote(event),)
+        case NamesDecoded():
+            return (spelled(event),)
+    return ()
+
+
+def found(
+    severity: Severity, rule: Rule, title: str, actor: Actor, place: str | None = None
+) -> Finding:
+    shown = plain(title, MAX_WORLD_FINDING_CHARS)
+    return Finding(severity, rule, shown, place or actor.place, actor.process or None)
+
+
+# Request("POST", "https://x/", bait=("NPM_TOKEN",)): high secret.sent "sends NPM_TOKEN to https://x/"
+def secrets_in(event: Request | Conversation, target: str) -> tuple[Finding, ...]:
+    names = [*event.bait, *([ENVIRONMENT] if event.environment else [])]
+    if not names:
+        return ()
+    title = f"sends {', '.join(names)} to {target}"
+    return (found(Severity.HIGH, Rule.SECRET_SENT, title, event.actor),)
+
+
+# Request("POST", "https://x/", ...): high network.attempt "POST https://x/, 1,234 bytes"
+def requested(phase: Phase, event: Request) -> Finding:
+    size = f", {event.body.size_bytes:,} bytes" if event.body.size_bytes else ""
+    unread = " that can't be read" if event.opaque else ""
+    title = f"{event.method} {event.url}{size}{unread}"
+    return found(severity_in(phase), Rule.NETWORK_ATTEMPT, title, event.actor)
+
+
+def severity_in(phase: Phase) -> Severity:
+    """What a function does that is called with made-up arguments is what it is for."""
+    if phase.name == PhaseName.CALL:
+        return Severity.INFO
+    return Severity.MEDIUM if phase.name == PhaseName.EXECUTE else Severity.HIGH
+
+
+# Conversation("1.2.3.4:4444", payload of 12 bytes): high network.attempt
+# "sends 12 bytes to 1.2.3.4:4444 (c2.evil.example)". Without a payload its Connection says it all.
+def talked(phase: Phase, event: Conversation) -> tuple[Finding, ...]:
+    if event.tls and not event.tls.trusted_us:
+        title = f"speaks TLS with {reached_name(event)} and trusts nobody but its own authority"
+    elif event.payload:
+        title = f"sends {event.payload.size_bytes:,} bytes to {reached_name(event)}"
+    else:
+        return ()
+    return (found(severity_in(phase), Rule.NETWORK_ATTEMPT, title, event.actor),)
+
+
+def reached_name(event: Conversation) -> str:
+    name = event.tls.sni if event.tls and event.tls.sni else event.name
+    return f"{event.target} ({name})" if name else event.target
+
+
+WAYS = {
+    Kept.EXECUTED: "executes what it fetched from",
+    Kept.ARGUMENT: "starts a program with what it fetched from",
+    Kept.FILE: "keeps in a file what it fetched from",
+}
+
+
+# RemoteCode("http://x/stage2", Kept.EXECUTED, ...): high code.remote
+# "executes what it fetched from http://x/stage2". A file of data that nobody ran is only kept.
+def ran_remote(event: RemoteCode) -> Finding:
+    is_data = event.kept == Kept.FILE and DATA_FILE.fullmatch(event.subject) is not None
+    severity = Severity.MEDIUM if is_data else Severity.HIGH
+    title = f"{WAYS[event.kept]} {event.url}"
+    if event.kept != Kept.EXECUTED:
+        title += f": {event.subject}"
+    return found(severity, Rule.CODE_REMOTE, title, event.actor, event.place)
+
+
+# NamesDecoded("evil.example", 12, "root:x:0", ()): high network.attempt
+# "says in 12 names below evil.example: root:x:0"
+def spelled(event: NamesDecoded) -> Finding:
+    title = f"says in {event.questions} names below {event.domain}: {event.text}"
+    if event.bait:
+        title = f"sends {', '.join(event.bait)} in names below {event.domain}"
+        return found(Severity.HIGH, Rule.SECRET_SENT, title, NOBODY)
+    return found(Severity.HIGH, Rule.NETWORK_ATTEMPT, title, NOBODY)

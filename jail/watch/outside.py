@@ -1,0 +1,116 @@
+"""All that one jail can reach: the resolver, the index, and the decoy internet.
+
+Hostile input goes to the rooms that read it; here are the names that were asked for.
+"""
+
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+
+from jail.orders import DNS_PORT, INDEX_PORT
+from jail.watch.decoy import Decoy
+from jail.watch.events import MAX_EVENTS, Connection
+from jail.watch.gateway import Gateway
+from jail.watch.resolver import Records, Resolver
+from jail.watch.resources import Journal, Resources
+from jail.watch.served import attribute, decode_names
+
+MAX_NETWORK_SOCKETS = 150  # of a jail's network
+
+
+class Sockets:
+    """The sockets that the run keeper made, in whatever order, by what they are for."""
+
+    def __init__(self, fds: Iterable[int]) -> None:
+        self.dns: list[socket.socket] = []
+        self.index: socket.socket | None = None
+        self.decoys: list[socket.socket] = []
+        for fd in fds:
+            held = socket.socket(fileno=fd)
+            port = held.getsockname()[1]
+            if port == DNS_PORT:
+                self.dns.append(held)
+            elif port == INDEX_PORT:
+                self.index = held
+            else:
+                self.decoys.append(held)
+
+    def reach(self) -> str:
+        """How much of the world is answered: a word of the report's coverage."""
+        ports = {held.getsockname()[1] for held in self.decoys}
+        if not ports:
+            return "off"
+        return "full" if len(ports) == 1 else "ports"
+
+
+class Outside:
+    """What is outside of one jail. `questions`: when each name was asked for first."""
+
+    def __init__(self, resources: Resources, journal: Journal, fds: Iterable[int]) -> None:
+        self.resources = resources
+        self.journal = journal
+        self.questions: dict[str, float] = {}
+        self.lock = threading.Lock()
+        sockets = Sockets(fds)
+        resources.reach = sockets.reach()
+        self.resolver = Resolver(sockets.dns, self.note_question, self.records)
+        self.resolver.start()
+        self.decoy = Decoy(resources.world, sockets.decoys) if resources.world else None
+        if self.decoy:
+            self.decoy.start()
+        self.gateway: Gateway | None = None
+        if sockets.index:
+            denylist = resources.settings.package_denylist
+            self.gateway = Gateway(
+                resources.order,
+                denylist,
+                resources.upstream,
+                resources.cache,
+                self.search,
+                journal.tell,
+            )
+            self.gateway.start(sockets.index)
+
+    def note_question(self, name: str, _: int) -> None:
+        """Keep when a name was first asked for, and look whether it carries bait."""
+        self.search("DNS name", name[:200], name.replace(".", "").encode())
+        with self.lock:
+            if name in self.questions:
+                return
+            if len(self.questions) < MAX_EVENTS:
+                self.questions[name] = self.resources.now_sec()
+                return
+        self.journal.lose("NameAsked")
+
+    def search(self, kind: str, where: str, data: bytes) -> bool:
+        """Look for bait in what came from this jail's network."""
+        return self.journal.is_open and self.resources.decoys.search(kind, where, data)
+
+    def records(self, name: str, kind: int) -> Records | None:
+        """What the resolver answers; None: there is no such name."""
+        world = self.resources.world
+        return world.names.answer(name, kind) if world else None
+
+    def close(self) -> None:
+        """Take no more: the jail has ended."""
+        self.resolver.close()
+        if self.gateway:
+            self.gateway.close()
+
+    def tell(self) -> None:
+        """Tell what the decoy internet saw, with who did it. To be called after `close`."""
+        world = self.resources.world
+        if not self.decoy or not world:
+            return
+        for at_sec, event in attribute(self.decoy.close(), self.connections()):
+            self.journal.tell(event, at_sec)
+        for hidden in decode_names(list(self.questions), world.search):
+            self.journal.tell(hidden)
+        for kind, count in self.decoy.traffic.lost.items():
+            self.journal.lose(kind, count)
+
+    def connections(self) -> Iterator[Connection]:
+        """Those of this jail that the kernel's witness saw."""
+        for seen in self.resources.record.seen:
+            if seen.phase is self.journal.phase and isinstance(seen.event, Connection):
+                yield seen.event
