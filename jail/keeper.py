@@ -60,15 +60,13 @@ STRACE_CALLS = "execve,execveat,fork,vfork,clone,clone3,connect,sendto,sendmsg,s
 STRACE_FLAGS = ["-f", "-q", "-y", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s", "4096"]
 STRACE_FLAGS += ["-e", f"trace={STRACE_CALLS},unlink,unlinkat,exit_group", "-e", "signal=!SIGCHLD"]
 
-# What reads a run's hostile bytes: settings, order, machine, scratch, control, stream.
-Watch = Callable[[JailSettings, Order, Machine, Path, socket.socket, socket.socket], None]
 
-
-# What is the same for all runs.
+# What is the same for all runs. `watch` reads a run's hostile bytes: it is given settings, order,
+# machine, scratch, control, stream.
 class House(NamedTuple):
     settings: JailSettings
     machine: Machine
-    watch: Watch
+    watch: Callable[..., None]
 
 
 # One bounded line, whatever somebody made us quote. That nobody reads it must not stop us.
@@ -416,6 +414,5 @@ class RunKeeper:
             limits["nproc"] = pids + OWN_PIDS if settings.enable_cgroup_pids_limit else "soft"
         options += [f"--rlimit_{name}={value}" for name, value in limits.items()]
         options += [f"--env={name}={value}" for name, value in request.variables.items()]
-        python = [f"{orders.PYTHON_IN_JAIL}/bin/python", "-I", "-S"]
-        launch = [f"{orders.INSIDE_IN_JAIL}/launch.py", *request.launch]
-        return [self.machine.nsjail, *options, "--", *python, *launch]
+        python, launch = f"{orders.PYTHON_IN_JAIL}/bin/python", f"{orders.INSIDE_IN_JAIL}/launch.py"
+        return [self.machine.nsjail, *options, "--", python, "-I", "-S", launch, *request.launch]
