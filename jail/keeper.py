@@ -61,15 +61,13 @@ STRACE_CALLS = "/^execve,/fork$,/^clone3?$,/^send(to|m),/^unlink,connect,bind,so
 STRACE_FLAGS = ["-fqyT", "-ttt", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s4096"]
 STRACE_FLAGS += [f"-etrace={STRACE_CALLS}", "-esignal=!CHLD", "-einject=/^execve:delay_exit=5000"]
 
-# What reads a run's hostile bytes: settings, order, machine, scratch, control, stream.
-Watch = Callable[[JailSettings, Order, Machine, Path, socket.socket, socket.socket], None]
 
-
-# What is the same for all runs.
+# What is the same for all runs. `watch` reads a run's hostile bytes: it is given settings, order,
+# machine, scratch, control, stream.
 class House(NamedTuple):
     settings: JailSettings
     machine: Machine
-    watch: Watch
+    watch: Callable[..., None]
 
 
 # One bounded line, whatever somebody made us quote. That nobody reads it must not stop us.
@@ -419,6 +417,5 @@ class RunKeeper:
             limits["nproc"] = pids + OWN_PIDS if settings.enable_cgroup_pids_limit else "soft"
         options += [f"--rlimit_{name}={value}" for name, value in limits.items()]
         options += [f"--env={name}={value}" for name, value in request.variables.items()]
-        python = [f"{orders.PYTHON_IN_JAIL}/bin/python", "-I", "-S"]
-        launch = [f"{orders.INSIDE_IN_JAIL}/launch.py", *request.launch]
-        return [self.machine.nsjail, *options, "--", *python, *launch]
+        python, launch = f"{orders.PYTHON_IN_JAIL}/bin/python", f"{orders.INSIDE_IN_JAIL}/launch.py"
+        return [self.machine.nsjail, *options, "--", python, "-I", "-S", launch, *request.launch]

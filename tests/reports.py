@@ -32,6 +32,17 @@ from jail.watch.events import (
     StartupCode,
 )
 from jail.watch.record import Record
+from jail.watch.world_events import (
+    Conversation,
+    Kept,
+    NamesDecoded,
+    Payload,
+    RemoteCode,
+    Reply,
+    Request,
+    Speaker,
+    Tls,
+)
 
 INDEX_URL = "https://index.example/simple"
 SETTINGS = JailSettings(
@@ -135,6 +146,31 @@ def events_saying(said: str, number: int) -> list[Event]:
         Downloaded(f"{said}{number}", 3, "cd" * 32, False),
         IndexRefused(f"{said}{number}", said),
         ProcessEnded(number + 7, number + 6, (said, said), None, None, False, True),
+        *world_events_saying(said, number, actor),
+    ]
+
+
+def world_events_saying(said: str, number: int, actor: Actor) -> list[Event]:
+    """The same of the decoy internet."""
+    target, url = f"24.1.2.3:{number}", f"https://{said}.example.com/{said}{number}"
+    payload = Payload(len(said) + 1, "ef" * 32, said, True)
+    return [
+        Request(target, 0, said, url, ((said, said),), payload, 200, (said,), True, actor=actor),
+        Conversation(
+            Net.TCP,
+            target,
+            1,
+            said,
+            Reply.DECOY,
+            Speaker.PACKAGE,
+            Tls(said, False),
+            payload,
+            (said,),
+            True,
+            actor=actor,
+        ),
+        RemoteCode(url, list(Kept)[number % 3], said, said, actor),
+        NamesDecoded(f"{said}{number}", 3, said, (said,) if number % 2 else ()),
     ]
 
 

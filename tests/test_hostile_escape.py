@@ -183,6 +183,7 @@ tell(places=lambda: sorted(line[4] for line in mounts()), writable=writable, opt
 SCRATCH = {"/home/dev", "/tmp", "/dev/shm"}  # noqa: S108
 PLACES = {"/", "/proc", "/usr", "/bin", "/lib", "/lib64", "/sbin"} | SCRATCH
 ETC = {"ld.so.cache", "alternatives", "passwd", "group", "hosts", "nsswitch.conf", "resolv.conf"}
+ETC |= {"ssl"}  # what the run trusts
 DEVICES = {"null", "zero", "full", "random", "urandom", "shm"}
 WRITABLE_DEVICES = {f"/dev/{name}" for name in DEVICES}
 

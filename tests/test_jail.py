@@ -74,8 +74,11 @@ def check_that_it_is_locked_in(seen: dict[str, Any], report: dict[str, Any]) -> 
     assert seen["interfaces"] == ["lo"]
     assert seen["index"] == "ConnectionRefusedError"  # no index outside of the install phase
     assert seen["service"] == "ConnectionRefusedError"  # the jail's loopback is not the machine's
-    assert seen["world"] != "it worked"
+    # Who answers is the decoy internet; it knows no name that nobody can have.
+    assert seen["world"] == "it worked"
     assert seen["name"] == "gaierror"
+    (world,) = [item for item in report["network"] if item["target"] == "192.0.2.1:443"]
+    assert world["answer"] == "decoy"
     questions = [attempt for attempt in report["network"] if attempt["kind"] == "dns"]
     assert "exfil.attacker.example" in {attempt["target"] for attempt in questions}
     assert {attempt["phase"] for attempt in questions} == {"import"}

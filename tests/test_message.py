@@ -39,6 +39,7 @@ from jail.watch.events import (
 )
 from jail.watch.evidence import Evidence
 from jail.watch.main import Outlet, send_report
+from jail.watch.world_events import Payload, Request
 
 HIGH, MEDIUM = BaitRead("/home/dev/.ssh/id_rsa", "setup.py:6"), StartupCode("/x.pth", "y")
 INFO = Code("0", 1, None, False, "x")
@@ -102,8 +103,17 @@ def test_every_list_has_its_place(kind: str) -> None:
     names = [
         field["name"].rpartition(" ")[0] for field in embed_of(saying(HOSTILE[kind], 500))["fields"]
     ]
-    first = ["Findings", "Hosts", "Commands", "Files", "Decoded code", "Not covered"]
+    first = ["Findings", "URLs", "Hosts", "Commands", "Files", "Decoded code", "Not covered"]
     assert names == [*first, "Phases", "Downloads"]
+
+
+def test_urls_are_defanged_in_a_code_span_where_no_program_takes_them_for_one() -> None:
+    body = Payload(0, "", "")
+    url = "https://discord.com/api/webhooks/1/a.b"
+    request = Request("24.1.2.3:443", 0, "POST", url, (), body, 204)
+    shown = json.dumps(embed_of(report_of(request)))
+    assert "`POST hxxps://discord[.]com/api/webhooks/1/a.b" in shown
+    assert url not in shown
 
 
 def test_nothing_makes_no_empty_fields() -> None:

@@ -174,9 +174,8 @@ def request_rows(items: list[Item]) -> list[Row]:
         if body["bytes"]:
             texts[f"body, {body['bytes']} bytes, sha256 {body['sha256']}"] = body["text"]
         sent = size(body["bytes"] or None)
-        rows.append(
-            row(method, url, first["phase"], first["place"], sent, sends, times, texts=texts)
-        )
+        about = (first["phase"], first["place"], sent, sends, times)
+        rows.append(row("", f"{method} {url}", *about, texts=texts))
     return rows
 
 

@@ -1,0 +1,173 @@
+"""What the decoy internet saw, as findings and in the lists of a report."""
+
+from typing import Any
+
+import pytest
+from reports import a_phase, report_of
+
+from jail.report.rows import render_text
+from jail.report.rules import judge
+from jail.report.verdict import Report
+from jail.watch.events import (
+    Actor,
+    Connection,
+    Event,
+    Exec,
+    NameAsked,
+    Net,
+    Phase,
+    PhaseName,
+    Rule,
+    Severity,
+)
+from jail.watch.world_events import (
+    Conversation,
+    Kept,
+    NamesDecoded,
+    Payload,
+    RemoteCode,
+    Reply,
+    Request,
+    Speaker,
+    Tls,
+)
+
+ACTOR = Actor(7, "python x.py", "/x.py:3")
+URL = "https://evil.example.com/c"
+TARGET = "24.1.2.3:443"
+NOTHING = Payload(0, "", "")
+NAME = NameAsked("evil.example.com", ACTOR)
+CONNECTION = Connection(Net.TCP, TARGET, False, None, ACTOR)
+
+
+def request(url: str = URL, **fields: Any) -> Request:
+    body = fields.pop("body", NOTHING)
+    return Request(TARGET, 0, "POST", url, (("A", "b"),), body, 200, actor=ACTOR, **fields)
+
+
+def conversation(**fields: Any) -> Conversation:
+    about = {"tls": Tls("evil.example.com", True)} | fields
+    about |= {"actor": ACTOR}
+    start = (Net.TCP, TARGET, 0, "evil.example.com", Reply.DECOY, Speaker.PACKAGE)
+    return Conversation(*start, **about)
+
+
+def found(report: Report) -> list[tuple[str, str, str]]:
+    findings = report.lists["findings"]
+    return [(item["severity"], item["rule"], item["title"]) for item in findings]
+
+
+@pytest.mark.parametrize(
+    ("event", "rule", "severity", "title"),
+    [
+        (
+            request(body=Payload(1234, "ab", "x"), bait=("NPM_TOKEN",)),
+            Rule.SECRET_SENT,
+            Severity.HIGH,
+            f"sends NPM_TOKEN to {URL}",
+        ),
+        (
+            request(environment=True),
+            Rule.SECRET_SENT,
+            Severity.HIGH,
+            f"sends its whole environment to {URL}",
+        ),
+        (
+            conversation(tls=None, payload=Payload(9, "ab", "x"), bait=("NPM_TOKEN",)),
+            Rule.SECRET_SENT,
+            Severity.HIGH,
+            f"sends NPM_TOKEN to {TARGET} (evil.example.com)",
+        ),
+        (
+            RemoteCode(URL, Kept.EXECUTED, "x", "/x.py:3", ACTOR),
+            Rule.CODE_REMOTE,
+            Severity.HIGH,
+            f"executes what it fetched from {URL}",
+        ),
+        (
+            RemoteCode(URL, Kept.FILE, "/home/dev/agent", "/x.py:3", ACTOR),
+            Rule.CODE_REMOTE,
+            Severity.HIGH,
+            f"keeps in a file what it fetched from {URL}: /home/dev/agent",
+        ),
+        # Data that nobody ran.
+        (
+            RemoteCode(URL, Kept.FILE, "/home/dev/.cache/x/list.json", None, ACTOR),
+            Rule.CODE_REMOTE,
+            Severity.MEDIUM,
+            f"keeps in a file what it fetched from {URL}: /home/dev/.cache/x/list.json",
+        ),
+        (
+            NamesDecoded("evil.example.com", 3, "x", ("NPM_TOKEN",)),
+            Rule.SECRET_SENT,
+            Severity.HIGH,
+            "sends NPM_TOKEN in names below evil.example.com",
+        ),
+    ],
+)
+def test_an_event_has_its_finding(event: Event, rule: Rule, severity: Severity, title: str) -> None:
+    findings = judge(Phase(PhaseName.IMPORT, "x"), event)
+    assert (severity, rule, title) in [(one.severity, one.rule, one.title) for one in findings]
+
+
+@pytest.mark.parametrize(
+    ("name", "severity"),
+    [
+        (PhaseName.INSTALL, Severity.HIGH),
+        (PhaseName.IMPORT, Severity.HIGH),
+        (PhaseName.EXECUTE, Severity.MEDIUM),
+        (PhaseName.CALL, Severity.INFO),
+    ],
+)
+def test_what_a_program_is_for_is_no_crime(name: PhaseName, severity: Severity) -> None:
+    (finding,) = judge(Phase(name, "x"), request())
+    assert finding.severity == severity
+
+
+def test_one_act_is_one_line_with_the_best_detail() -> None:
+    sent = request(body=Payload(1234, "ab", "x"))
+    report = report_of(NAME, CONNECTION, conversation(), sent)
+    assert found(report) == [("high", "network.attempt", f"POST {URL}, 1,234 bytes")]
+
+
+def test_what_another_phase_did_is_told_too() -> None:
+    other = a_phase(PhaseName.IMPORT, "x")
+    report = report_of(NAME, conversation(), request(), (other, NAME), phases=[a_phase(), other])
+    assert [title for _, _, title in found(report)] == [
+        f"POST {URL}",
+        "asks for the name evil.example.com",
+    ]
+
+
+def test_a_connection_on_which_nothing_was_said_is_told() -> None:
+    report = report_of(NAME, CONNECTION, conversation(tls=None))
+    assert [rule for _, rule, _ in found(report)] == ["network.attempt"] * len(found(report))
+    assert any(TARGET in title for _, _, title in found(report))
+
+
+def test_the_entry_of_a_connection_has_what_the_decoy_knows() -> None:
+    sent = Payload(3, "ab", "abc")
+    report = report_of(CONNECTION, conversation(payload=sent, tls=Tls("evil.example.com", False)))
+    (item,) = report.lists["network"]
+    assert (item["answer"], item["name"]) == ("decoy", "evil.example.com")
+    assert item["tls"] == {"sni": "evil.example.com", "trusted_us": False}
+    assert item["payload"]["text"] == "abc"
+
+
+def test_without_the_decoy_a_connection_was_refused() -> None:
+    (item,) = report_of(CONNECTION).lists["network"]
+    assert (item["answer"], item["tls"], item["payload"]) == ("refused", None, None)
+
+
+def test_urls_are_listed_once_with_what_was_sent() -> None:
+    body = Payload(3, "ab", "key")
+    text = render_text(report_of(request(body=body, bait=("NPM_TOKEN",)), request())).decode()
+    assert "\nURLs (1)\n" in text
+    assert f"  POST {URL}  (install, /x.py:3, 3 bytes, sends NPM_TOKEN, 2 times)" in text
+    assert "| A: b" in text
+    assert "| key" in text
+
+
+def test_a_program_that_only_starts_is_no_remote_code() -> None:
+    event = Exec("/bin/true", ("/bin/true",), None, ACTOR)
+    assert all(one.rule != Rule.CODE_REMOTE for one in judge(Phase(PhaseName.IMPORT, "x"), event))
