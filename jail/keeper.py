@@ -58,7 +58,8 @@ OWN_PIDS = 4
 # The kernel witness. The reader of its output expects exactly this.
 STRACE_CALLS = "execve,execveat,fork,vfork,clone,clone3,connect,sendto,sendmsg,sendmmsg,bind,socket"
 STRACE_FLAGS = ["-f", "-q", "-y", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s", "4096"]
-STRACE_FLAGS += ["-e", f"trace={STRACE_CALLS},unlink,unlinkat,exit_group", "-e", "signal=!SIGCHLD"]
+STRACE_FLAGS += ["-e", f"trace={STRACE_CALLS},unlink,unlinkat,exit_group,clock_nanosleep,nanosleep", "-e", "signal=!SIGCHLD"]
+STRACE_FLAGS += ["-e", "inject=clock_nanosleep,nanosleep:retval=0:when=1..40"]
 
 # What reads a run's hostile bytes: settings, order, machine, scratch, control, stream.
 Watch = Callable[[JailSettings, Order, Machine, Path, socket.socket, socket.socket], None]

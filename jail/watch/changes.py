@@ -108,7 +108,7 @@ class Changes:
     def tell_startup_code(self, path: str, is_listed: bool) -> None:
         """Tell a file that every interpreter executes when it starts."""
         # What a distribution lists acts only where the interpreter looks: in the folder itself.
-        if is_listed and path.count("/") > self.order.site.count("/") + 2:
+        if is_listed and path.count("/") > self.order.site.count("/") + 4:
             return
         line = self.startup_line(path)
         if line:

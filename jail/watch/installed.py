@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from jail.orders import Order
+from jail.watch.contents import METADATA_PATH, Contents, parse_project, parse_record, read_contents
 from jail.watch.scratch import Scratch
 
 MAX_ENTRIES = 10_000  # scripts, modules
@@ -36,6 +37,7 @@ class Installed:
     owners: dict[str, str] = field(default_factory=dict)
     scripts: dict[str, str] = field(default_factory=dict)  # name: module:attribute
     modules: list[str] = field(default_factory=list)
+    contents: Contents = field(default_factory=Contents)
 
 
 def canonical(name: str) -> str:
@@ -50,31 +52,20 @@ def read_installed(scratch: Scratch, files: Collection[str], order: Order) -> In
     them.
     """
     installed = Installed()
-    modules: set[str] = set()
-    for path in files:
-        match = RECORD_PATH.fullmatch(path) if path.startswith(f"{order.site}/") else None
-        if not match:
-            continue
-        is_target = canonical(match[2]) == order.package_name
-        for line in scratch.lines(path, "RECORD"):
-            theirs = f"{order.site}/" + line.rsplit(",", 2)[0].strip('"').removeprefix("../../")
-            if theirs in files:
-                installed.owners.setdefault(theirs, canonical(match[2]))
-            module = MODULE.fullmatch(line) if is_target and len(modules) < MAX_ENTRIES else None
-            if module:
-                modules.add(module[1])
-        if is_target:
-            installed.scripts |= parse_scripts(
-                scratch.lines(f"{match[1]}/entry_points.txt", "entry points")
-            )
-
-    def rank(name: str) -> tuple[bool, str]:
-        return canonical(name) != order.package_name, name
-
-    installed.scripts = {
-        name: installed.scripts[name] for name in sorted(installed.scripts, key=rank)
-    }
-    installed.modules = sorted(modules, key=rank)
+    prefix = f"{order.site}/"
+    below = [path[len(prefix):] for path in files if path.startswith(prefix)]
+    def read(path: str) -> str:
+        return "\n".join(scratch.lines(prefix + path, "RECORD"))
+    for path in below:
+        m = METADATA_PATH.fullmatch(path)
+        if m:
+            owner = parse_project(read(path)) or ""
+            for theirs in parse_record(read(path.rpartition("/")[0] + "/RECORD"), m[1]):
+                if prefix + theirs in files:
+                    installed.owners.setdefault(prefix + theirs, owner)
+    installed.contents = read_contents(below, read, order.package_name)
+    installed.modules = installed.contents.first
+    installed.scripts = {e.name: e.target for e in installed.contents.scripts}
     return installed
 
 

@@ -44,6 +44,11 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Told:
+    pid: int
+
+
+@dataclass(frozen=True)
 class Saying:
     """`subject` is what it was done to, as the kernel witness writes it, `place` file and line."""
 
@@ -95,6 +100,10 @@ def parse_event(line: bytes) -> Started | Saying | Piece:
             raise Malformed
         if event == "start":
             return Started(pid)
+        if event in ("ended", "jobs", "missed", "shadowed", "patched", "import hook"):
+            import sys
+            print("TOLD", said, file=sys.stderr)
+            return Told(pid)
         if event == "code":
             return Piece(pid, int(said["id"]), bytes.fromhex(said["text"]), parse_head(said))
         kind = Said(event)
@@ -201,6 +210,8 @@ class PythonWitness:
         if isinstance(event, Started):
             if event.pid in self.pids:
                 self.started.add(event.pid)
+        elif isinstance(event, Told):
+            self.pids.discard(event.pid)
         elif isinstance(event, Saying):
             self.take_saying(event)
         else:

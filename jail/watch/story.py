@@ -65,6 +65,7 @@ class Story:
         program_of: Callable[[int], tuple[str, tuple[str, ...]] | None] | None = None,
     ) -> None:
         self.is_pip = launch_kind == "pip"
+        self.is_many = launch_kind in ("imports", "call")
         self.account, self.bait, self.tell = account, bait, tell
         self.ledger = Ledger(account, tell)
         self.reaches = Reaches(self.ledger, bait, index)
@@ -86,7 +87,7 @@ class Story:
 
         None while it runs, and where the trace ends before it does.
         """
-        main = self.tree.main
+        main = None if self.is_many else self.tree.main
         if not main or (main.exit_code is None and main.signal is None):
             return None
         return main.exit_code, main.signal

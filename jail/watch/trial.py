@@ -56,7 +56,7 @@ def trial(
 def start_jail(order: Order, scratch: Path, control: socket.socket) -> str:
     """Start a bare interpreter in a jail: "" when it ran to its end, else what was in the way."""
     (scratch / order.site).mkdir()
-    start = Start(0, ("start", f"{WORK_IN_JAIL}/{order.site}"), {}, False)
+    start = Start(0, ("start", "/dev/null", f"{WORK_IN_JAIL}/{order.site}"), {}, False)
     control.settimeout(TRIAL_SEC)
     control.send(json.dumps(asdict(start)).encode())
     packet, fds, _, _ = socket.recv_fds(control, MAX_PACKET_BYTES, 16)

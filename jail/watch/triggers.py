@@ -5,8 +5,9 @@ launch.py.
 import os
 from dataclasses import dataclass
 
-from jail.orders import HOME_IN_JAIL, INDEX_PORT, PYTHON_IN_JAIL, WORK_IN_JAIL, Order
+from jail.orders import AUDIT_IN_JAIL, HOME_IN_JAIL, INDEX_PORT, PYTHON_IN_JAIL, WORK_IN_JAIL, Order
 from jail.watch.events import NotRun, Omission, PhaseName
+from jail.watch.contents import pack_names
 from jail.watch.installed import Installed
 
 MAX_TRIGGERS = 8  # jails started for one kind of trigger
@@ -44,10 +45,10 @@ class Trigger:
 
 def variables(order: Order, phase: PhaseName) -> dict[str, str]:
     """The environment of a jail, but for the bait."""
+    prefix = {"SNAKEHOOK_PREFIX": f"{WORK_IN_JAIL}/{order.site}"}
     if phase is PhaseName.INSTALL:
-        return VARIABLES_IN_JAIL | PIP_VARIABLES
-    # audit.py makes it a site directory, with its .pth files.
-    return VARIABLES_IN_JAIL | {"SNAKEHOOK_SITE": f"{WORK_IN_JAIL}/{order.site}"}
+        return VARIABLES_IN_JAIL | PIP_VARIABLES | prefix | {"SNAKEHOOK_PIP": "1"}
+    return VARIABLES_IN_JAIL | prefix
 
 
 def installation(order: Order, timeout_sec: int) -> Trigger:
@@ -62,7 +63,7 @@ def installation(order: Order, timeout_sec: int) -> Trigger:
         "--no-compile",
     ]
     words += ["--progress-bar", "off", "--retries", "1", "--timeout", str(timeout_sec)]
-    words += ["--index-url", INDEX_IN_JAIL, "--target", f"{WORK_IN_JAIL}/{order.site}"]
+    words += ["--index-url", INDEX_IN_JAIL, "--ignore-installed", "--prefix", f"{WORK_IN_JAIL}/{order.site}"]
     words += ["--", f"{order.package_name}=={order.version}"]
     return Trigger(PhaseName.INSTALL, None, ("pip", *words))
 
@@ -98,13 +99,26 @@ def triggers(order: Order, installed: Installed) -> tuple[list[Trigger], list[No
 
 def detonate(installed: Installed, target: str) -> tuple[list[Trigger], list[NotRun]]:
     """A bare start of the interpreter, each module, each script."""
-    start = Trigger(PhaseName.START, None, ("start", target))
+    start = Trigger(PhaseName.START, None, ("start", AUDIT_IN_JAIL, target))
     # Code that nobody can import is odd enough to be called a gap.
     modules, not_imported = imports(installed, target, Omission.LEFT_OUT)
     no_script = "the distribution declares no console script"
     nothing = NotRun(PhaseName.EXECUTE, None, Omission.NOTHING_THERE, no_script)
     scripts, not_executed = bounded(all_scripts(installed, target), nothing)
-    return [start, *modules, *scripts], [*not_imported, *not_executed]
+    c = installed.contents
+    site = f"{target}/lib/python3.11/site-packages"
+    words, left = pack_names([*c.first, *c.others, *(p.target for p in c.plugins)])
+    tell = AUDIT_IN_JAIL
+    many = [Trigger(PhaseName.IMPORT, "all modules", ("imports", tell, "40", "10", site, "self", *words))]
+    for who in ("windows", "macos", "ci", "later"):
+        many.append(Trigger(PhaseName.IMPORT, f"as {who}", ("imports", tell, "30", "10", site, who, *words)))
+    if c.tests:
+        test_words, _ = pack_names(c.tests)
+        many.append(Trigger(PhaseName.IMPORT, "tests", ("imports", tell, "30", "10", site, "self", *test_words)))
+    many.append(Trigger(PhaseName.CALL, None, ("call", tell, "10", "3", site, "/tmp/samples", "0.5", *words)))
+    runs = [Trigger(PhaseName.EXECUTE, p, ("file", tell, target, p)) for p in c.programs[:8]]
+    runs += [Trigger(PhaseName.EXECUTE, f"python -m {m}", ("module", tell, target, m)) for m in c.mains[:2]]
+    return [start, *modules, *many, *scripts, *runs], [*not_imported, *not_executed]
 
 
 def imports(
@@ -112,7 +126,7 @@ def imports(
 ) -> tuple[list[Trigger], list[NotRun]]:
     """A trigger for each top-level module; `why_none` is told where there is none."""
     found = [
-        Trigger(PhaseName.IMPORT, name, ("import", target, name)) for name in installed.modules
+        Trigger(PhaseName.IMPORT, name, ("import", AUDIT_IN_JAIL, target, name)) for name in installed.modules
     ]
     no_module = "the distribution has no importable module"
     return bounded(found, NotRun(PhaseName.IMPORT, None, why_none, no_module))
@@ -121,7 +135,7 @@ def imports(
 def all_scripts(installed: Installed, target: str) -> list[Trigger]:
     """A trigger for each script."""
     return [
-        Trigger(PhaseName.EXECUTE, name, ("script", target, name, place))
+        Trigger(PhaseName.EXECUTE, name, ("script", AUDIT_IN_JAIL, target, name, place))
         for name, place in installed.scripts.items()
     ]
 
