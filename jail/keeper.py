@@ -55,11 +55,11 @@ MAX_LOG_LINE_CHARS, MAX_REFUSALS, MAX_FDS = 500, 50, 8
 BURY_SEC, TICK_SEC = 2.0, 0.001
 # strace, nsjail and launch.py count, but are not the package's.
 OWN_PIDS = 4
-# The kernel witness. The reader of its output expects exactly this.
-STRACE_CALLS = "execve,execveat,fork,vfork,clone,clone3,connect,sendto,sendmsg,sendmmsg,bind,socket"
-STRACE_FLAGS = ["-f", "-q", "-y", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s", "4096"]
-STRACE_FLAGS += ["-e", f"trace={STRACE_CALLS},unlink,unlinkat,exit_group,clock_nanosleep,nanosleep", "-e", "signal=!SIGCHLD"]
-STRACE_FLAGS += ["-e", "inject=clock_nanosleep,nanosleep:retval=0:when=1..40"]
+# The kernel witness. The reader of its output expects exactly this: calls by name, or by a pattern
+# of names. The first sleeps of each thread end at once.
+STRACE_CALLS = "/^execve,/fork$,/^clone3?$,/^send(to|m),/^unlink,connect,bind,socket,exit_group"
+STRACE_FLAGS = ["-fqy", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s4096", "-esignal=!SIGCHLD"]
+STRACE_FLAGS += [f"-etrace={STRACE_CALLS},/nanosleep", "-einject=/nanosleep:retval=0:when=1..40"]
 
 # What reads a run's hostile bytes: settings, order, machine, scratch, control, stream.
 Watch = Callable[[JailSettings, Order, Machine, Path, socket.socket, socket.socket], None]

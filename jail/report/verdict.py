@@ -27,9 +27,11 @@ from jail.report.outcome import (
     Facts,
     explained,
     gaps_of,
+    is_extra,
     outcome_of,
     sentence,
 )
+from jail.report.notices import note_on
 from jail.report.text import plain
 from jail.watch.events import (
     Finding,
@@ -44,6 +46,7 @@ from jail.watch.events import (
     Rule,
     Severity,
 )
+from jail.watch.noticed import Noticed
 from jail.watch.record import Record
 
 MAX_CROWD = MAX_LIST_ITEMS // 10  # findings of one rule and severity in a phase; more are a crowd
@@ -169,6 +172,8 @@ def limit_findings(facts: Facts) -> Iterator[Found]:
         (item.phase, item.trigger) for item in facts.not_run if item.why == Omission.OUT_OF_TIME
     }
     for phase in facts.phases:
+        if is_extra(phase):
+            continue
         if phase.outcome in LIMITS and (phase.name, phase.trigger) not in out_of_time:
             yield phase, (Finding(Severity.MEDIUM, Rule.LIMIT_HIT, explained(facts, phase)),)
     by_title = {phase.title: phase for phase in facts.phases}
@@ -269,6 +274,8 @@ def all_notes(facts: Facts, cut: Counter[str], notes: Sequence[str]) -> Iterator
             note = f"what {event.count} processes were still waiting to do was not seen"
         if isinstance(event, IndexRefused):
             note = f"refused {event.target}: {event.reason}"
+        if isinstance(event, Noticed):
+            note = note_on(event)
         if note:
             yield plain(f"{seen.phase.title}: {note}", MAX_NOTE_CHARS)
     for item in facts.not_run:

@@ -20,6 +20,8 @@ MAX_COMPARE_SEC = 5.0  # for the changes of one phase
 PIP_FOLDER = "tmp/pip-"
 # `site/six-1.17.0/sitecustomize.py`: imported by every interpreter that has its folder on the path.
 CUSTOMIZE = re.compile(r".*/(?:site|user)customize(?:/__init__)?\.pyc?", re.DOTALL)
+# `site/six-1.17.0/lib/python3.11/site-packages/six.pth`: where .pth files act.
+IN_SITE_PACKAGES = re.compile(r"site/[^/]+/lib(?:64)?/python3\.\d+/site-packages/[^/]+", re.DOTALL)
 
 States = dict[str, FileState]
 
@@ -37,6 +39,7 @@ class Changes:
         installed: what the distributions list as theirs.
         is_install: whether it is the phase that put it there.
         tell, changed: take StartupCode, and FileChanged.
+        samples: the folder in tmp that our own worker has filled: what lies there is only searched.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Changes:
         is_install: bool,
         tell: Callable[[Event], object],
         changed: Callable[[FileChanged], object],
+        samples: str | None = None,
     ) -> None:
         self.scratch = scratch
         self.order = order
@@ -56,6 +60,7 @@ class Changes:
         self.is_install = is_install
         self.tell = tell
         self.changed = changed
+        self.samples = f"tmp/{samples}/" if samples else None
         self.links = Links(scratch.links)
 
     def compare(self, before: States, after: States, was_stopped: bool) -> None:
@@ -78,6 +83,9 @@ class Changes:
                 continue
             # It had no time to tidy up.
             if was_stopped and path.startswith(PIP_FOLDER):
+                continue
+            if self.samples and path.startswith(self.samples):
+                self.decoys.search_file(as_seen(path), self.scratch.read(path, "file"))
                 continue
             self.tell_change(path, old, new, shadowed)
             for reached in self.links.reached_by(path, files):
@@ -108,7 +116,7 @@ class Changes:
     def tell_startup_code(self, path: str, is_listed: bool) -> None:
         """Tell a file that every interpreter executes when it starts."""
         # What a distribution lists acts only where the interpreter looks: in the folder itself.
-        if is_listed and path.count("/") > self.order.site.count("/") + 4:
+        if is_listed and not IN_SITE_PACKAGES.fullmatch(path):
             return
         line = self.startup_line(path)
         if line:

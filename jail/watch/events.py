@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from jail.watch.noticed import Noticed, Slept
+
 MAX_TEXT_CHARS = 4096  # of any one text in an event, output and code apart
 # Of one kind and severity in one phase. What is graver has room of its own, and so has the first
 # of each subject.
@@ -211,10 +213,14 @@ class Code:
 
 @dataclass(frozen=True)
 class BaitRead:
-    """A decoy file was read, or touched in a way that could hide it."""
+    """A decoy file was read, or touched in a way that could hide it.
+
+    `reader` is the project whose code did it, as far as Python says.
+    """
 
     path: str
     place: str | None
+    reader: str | None = None
 
 
 @dataclass(frozen=True)
@@ -328,6 +334,8 @@ Event = (
     | IndexRefused
     | DependencyDenied
     | ProcessEnded
+    | Noticed
+    | Slept
 )
 
 
@@ -354,6 +362,7 @@ class Phase:
     stderr: Printed = field(default_factory=Printed)
     reason: str = ""  # ours, of what went wrong in the sandbox
     python_witness: bool = False  # whether the hook spoke in the phase's own process
+    shortfall: str = ""  # what of it there was no time for
 
     @property
     def title(self) -> str:

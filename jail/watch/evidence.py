@@ -32,6 +32,7 @@ from jail.watch.events import (
     TraceCut,
     WitnessTampered,
 )
+from jail.watch.noticed import Noticed, Slept
 
 MAX_EVIDENCE_BYTES = 64 << 20  # before it is compressed
 MAX_PACKED_BYTES = 32_000_000
@@ -140,6 +141,11 @@ def describe(event: Event) -> dict[str, Any]:
             return {"kind": "left", "count": event.count, "process": event.process}
         case ProcessEnded():
             return describe_process(event)
+        case Noticed():
+            about = {"target": event.what, "how": event.how, "reason": event.text}
+            return {"kind": f"notice: {event.kind}", **about, "place": event.place}
+        case Slept():
+            return {"kind": "slept", "seconds": event.asked_sec, "process": event.process}
         case _:
             return describe_request(event)
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from pathlib import Path
 
 from jail.orders import MAX_JAILS, JailSettings, Machine, Order
@@ -23,11 +24,12 @@ from jail.report.rows import render_text
 from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
-from jail.watch.events import NotRun, Omission, Outcome, Phase
+from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.record import Record
 from jail.watch.resources import Resources
 from jail.watch.scratch import Scratch
+from jail.watch.second_try import available, missed_modules, second_installation
 from jail.watch.session import Session
 from jail.watch.trial import lacks
 from jail.watch.triggers import Trigger, installation, triggers, without_installation
@@ -83,6 +85,7 @@ class Run:
         self.outlet = outlet
         self.phases: list[Phase] = []
         self.not_run: list[NotRun] = []
+        self.notes: list[str] = []
         self.is_interrupted = False
 
     def go(self) -> None:
@@ -90,11 +93,15 @@ class Run:
         resources = self.resources
         order = resources.order
         install = self.phase(installation(order, resources.settings.run_timeout_sec))
-        if install.outcome is not Outcome.OK:
+        # pip may end badly after all has landed: then it is there for a victim, too.
+        has_landed = install.outcome is Outcome.FAILED and resources.installed.is_there
+        if install.outcome is not Outcome.OK and not has_landed:
             self.not_run += without_installation(order)
             return
-        found, self.not_run = triggers(order, resources.installed)
-        for trigger in found:
+        found, self.not_run = triggers(order, resources.installed, resources.settings)
+        waiting = deque(found)
+        while waiting:
+            trigger = waiting.popleft()
             if self.is_interrupted:
                 return
             if self.is_over():
@@ -103,6 +110,31 @@ class Run:
             phase = self.phase(trigger)
             if phase.outcome is Outcome.TIMEOUT and self.is_over():
                 self.leave_out(trigger)
+            self.fall_short(phase)
+            if phase.trigger == "all modules" and not self.is_over():
+                waiting.extendleft(self.second_try(phase))
+
+    def fall_short(self, phase: Phase) -> None:
+        """Say what of a phase there was no time for: of calls with made-up arguments a note will
+        do.
+        """
+        if not phase.shortfall:
+            return
+        if phase.name is PhaseName.CALL:
+            self.notes.append(f"{phase.title}: {phase.shortfall}")
+        else:
+            item = NotRun(phase.name, phase.trigger, Omission.LEFT_OUT, phase.shortfall)
+            self.not_run.append(item)
+
+    def second_try(self, phase: Phase) -> list[Trigger]:
+        """pip once more, for the modules that the package asked for and missed, if the index has
+        them: what is imported later finds them.
+        """
+        resources = self.resources
+        missed = missed_modules(resources.record.seen, phase, resources.installed)
+        found, notes = available(missed, resources.upstream, resources.settings)
+        self.notes += notes
+        return [second_installation(resources.order, resources.settings, found)] if found else []
 
     def leave_out(self, trigger: Trigger) -> None:
         """Say that there was no time for it, or not enough."""
@@ -224,7 +256,7 @@ def triage(
         started_at_sec=begun_sec,
         finished_at_sec=resources.now_sec(),
         not_run=run.not_run,
-        notes=lacks(settings, machine),
+        notes=[*lacks(settings, machine), *run.notes],
         interrupted=run.is_interrupted,
     )
     send_report(report, evidence, machine, outlet)

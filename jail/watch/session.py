@@ -15,15 +15,16 @@ from dataclasses import asdict, replace
 
 from jail.orders import JAIL_FDS, MAX_PACKET_BYTES, STARTED, Answer, Kill, Start
 from jail.watch.changes import Changes
+from jail.watch.endings import end_phase
 from jail.watch.events import MAX_EVENTS, BaitRead, Outcome, Phase, PhaseName, Printed, printable
 from jail.watch.gateway import Gateway
-from jail.watch.installed import read_installed
+from jail.watch.installed import read_installed, reader_of
 from jail.watch.limits import full_disk, reached_limit, want_of_memory
 from jail.watch.python_witness import PythonWitness
 from jail.watch.resolver import Resolver
 from jail.watch.resources import Journal, Resources
 from jail.watch.story import Story
-from jail.watch.triggers import Trigger, variables
+from jail.watch.triggers import SAMPLES, Trigger, variables
 
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each of stdout, stderr and nsjail's log
 MAX_READS = 4  # of the Python witness for one of the kernel's
@@ -102,7 +103,9 @@ class Session:
             os.close(self.audit_fd)
         self.story.finish(dict(self.questions))
         for path in sprung:
-            self.journal.tell(BaitRead(path, self.story.opened_at(path)))
+            place = self.story.opened_at(path)
+            reader = reader_of(place, resources.installed, resources.order)
+            self.journal.tell(BaitRead(path, place, reader))
         self.tell_files()
         has_started = self.take_output()
         self.conclude(has_started)
@@ -121,7 +124,8 @@ class Session:
     def ask_for_jail(self) -> None:
         """Ask the run keeper for a jail with this trigger's words and environment."""
         resources = self.resources
-        environment = variables(resources.order, self.trigger.phase) | resources.decoys.variables
+        environment = variables(resources.order, self.trigger)
+        environment |= resources.decoys.environment(is_in_ci=self.trigger.is_in_ci)
         start = Start(self.number, self.trigger.launch, environment, self.has_index)
         resources.control.send(json.dumps(asdict(start)).encode())
         for fd in (resources.control.fileno(), resources.stream.fileno()):
@@ -259,6 +263,7 @@ class Session:
             is_install,
             self.journal.tell,
             self.story.file_changed,
+            SAMPLES if self.trigger.phase is PhaseName.CALL else None,
         )
         changes.compare(before, after, self.stopped is not None)
         resources.states = after
@@ -279,7 +284,8 @@ class Session:
         """Say how the phase ended."""
         phase, answer, resources = self.phase, self.answer, self.resources
         status = answer.status if answer else None
-        phase.python_witness = self.story.python_witness
+        is_python = self.trigger.launch[0] != "program"
+        phase.python_witness = self.story.python_witness or not is_python
         if self.stopped:
             phase.outcome = self.stopped
         elif not has_started:
@@ -287,8 +293,7 @@ class Session:
             error = answer.error if answer else ""
             phase.reason = error or log or "the jail did not start"
         else:
-            phase.exit_code, phase.signal = self.story.main_exit or (status, None)
-            phase.outcome = Outcome.OK if phase.exit_code == 0 else Outcome.FAILED
+            end_phase(phase, self.trigger, self.story.main_exit, status, resources.settings)
             if phase.outcome is Outcome.FAILED and resources.scratch.is_full():
                 phase.outcome, phase.reason = full_disk(resources.settings)
         has_killed = bool(answer and answer.oom_kills > resources.oom_kills)

@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 
-from jail.watch.calls import Call, Delete, End, Execute, FirstCallUnseen, Reach, Socket
+from jail.watch.calls import Call, Delete, End, Execute, FirstCallUnseen, Reach, Sleep, Socket
 from jail.watch.events import (
     Actor,
     Change,
@@ -21,6 +21,7 @@ from jail.watch.events import (
     WitnessTampered,
     printable,
 )
+from jail.watch.noticed import Slept
 from jail.watch.ledger import Bait, Ledger, Tell
 from jail.watch.processes import Process, ProcessTree
 from jail.watch.programs import (
@@ -65,7 +66,6 @@ class Story:
         program_of: Callable[[int], tuple[str, tuple[str, ...]] | None] | None = None,
     ) -> None:
         self.is_pip = launch_kind == "pip"
-        self.is_many = launch_kind in ("imports", "call")
         self.account, self.bait, self.tell = account, bait, tell
         self.ledger = Ledger(account, tell)
         self.reaches = Reaches(self.ledger, bait, index)
@@ -87,7 +87,7 @@ class Story:
 
         None while it runs, and where the trace ends before it does.
         """
-        main = None if self.is_many else self.tree.main
+        main = self.tree.main
         if not main or (main.exit_code is None and main.signal is None):
             return None
         return main.exit_code, main.signal
@@ -118,6 +118,9 @@ class Story:
                 self.reaches.make(call)
             case Delete():
                 self.delete(process, call)
+            case Sleep() if not process.own:
+                event = Slept(call.asked_sec, process.title)
+                self.ledger.tell_once((Slept, process.number), process, event)
             case End():
                 self.give_up(process)
                 self.ledger.tell_failures(process)

@@ -9,6 +9,7 @@ are bounded, and what was cut is marked.
 
 import re
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,9 +26,11 @@ from jail.watch.calls import (
     FirstCallUnseen,
     Fork,
     Reach,
+    Sleep,
     Socket,
 )
 from jail.watch.events import printable
+from jail.watch.sleeps import skipped_sec
 
 MAX_TRACE_LINE_BYTES = 1 << 20
 # Kept of a longer line: its start and, since there stand address and result, its end.
@@ -299,6 +302,11 @@ def parse_exit(call: Returned) -> list[Call]:
     return [ExitAll(call.pid)]
 
 
+def parse_sleep(call: Returned) -> list[Call]:
+    asked_sec = skipped_sec(call.text, time.monotonic(), time.time())
+    return [Sleep(call.pid, asked_sec)] if asked_sec else []
+
+
 def parse_reach(call: Returned) -> list[Call]:
     act, text = ACTS[call.name], call.text
     descriptor = DESCRIPTOR.match(text)
@@ -372,4 +380,5 @@ PARSERS: dict[bytes, Callable[[Returned], list[Call]]] = {
     **dict.fromkeys(ACTS, parse_reach),
     b"socket": parse_socket,
     b"exit_group": parse_exit,
+    **dict.fromkeys((b"nanosleep", b"clock_nanosleep"), parse_sleep),
 }
