@@ -13,14 +13,12 @@ from types import ModuleType
 AFTER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
 # As orders.STARTED: only this folder can be imported from here.
 READY_LINE = b"jail ready\n"
-FOLDER = __file__.rpartition("/")[0]
-# The rooms that do many jobs; all others run one trigger.
-MANY = ("imports", "call")
+LAUNCH_FOLDER = __file__.rpartition("/")[0]
 
 
-def open_rooms() -> None:
+def make_importable() -> None:
     """Make the modules of this folder those of jail.inside."""
-    for name, places in (("jail", [""]), ("jail.inside", [FOLDER])):
+    for name, places in (("jail", [""]), ("jail.inside", [LAUNCH_FOLDER])):
         module = ModuleType(name)
         module.__path__ = places
         sys.modules[name] = module
@@ -38,7 +36,7 @@ def run_one(argv: list[str]) -> int:
             return code if code >= 0 else 128 - code
 
 
-def linger() -> None:
+def await_orphans() -> None:
     """Wait for what is still at work. No sleep: the kernel witness may skip those."""
     deadline_sec = time.monotonic() + AFTER_SEC
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -54,24 +52,50 @@ def linger() -> None:
             signal.sigtimedwait({signal.SIGCHLD}, left_sec)
 
 
+def command(kind: str, words: list[str]) -> list[str]:
+    """The program that a trigger of one thing is.
+
+    -P: nothing in the working directory is pip's.
+    """
+    from jail.inside.supervise import starter
+
+    if kind == "pip":
+        return [sys.executable, "-P", "-m", "pip", *words]
+    if kind == "program":
+        return words
+    return [*starter("run"), kind, *words]
+
+
+def launch(kind: str, words: list[str]) -> int:
+    """Run a trigger, and return its exit code.
+
+    imports, call: many jobs, in workers. several: many triggers of one thing, each a word.
+    """
+    from jail.inside import supervise
+
+    if kind == "several":
+        import json
+
+        path, total_sec, each_sec, *others = words
+        commands = [command(other[0], other[1:]) for other in map(json.loads, others)]
+        return supervise.run_several(commands, path, float(total_sec), float(each_sec))
+    if kind not in ("imports", "call"):
+        return run_one(command(kind, words))
+    code = supervise.launch_jobs(kind, words)
+    # What only shows in the code: looked for by an interpreter in which no package runs.
+    if kind == "imports" and words[4] == "self":
+        python = supervise.starter("gates")
+        run_one([python[0], "-I", "-S", *python[1:], words[0], words[3], *words[5:]])
+    return code
+
+
 def main() -> int:
     """Run it, stay a little longer, and return its exit code."""
     os.write(1, READY_LINE)
-    open_rooms()
-    from jail.inside.supervise import launch, starter
-
-    kind, words = sys.argv[1], sys.argv[2:]
-    if kind in MANY:
-        code = launch(kind, words)
-    elif kind == "pip":
-        # -P: nothing in the working directory is pip's.
-        code = run_one([sys.executable, "-P", "-m", "pip", *words])
-    elif kind == "program":
-        code = run_one(words)
-    else:
-        code = run_one([*starter("run"), kind, *words])
+    make_importable()
+    code = launch(sys.argv[1], sys.argv[2:])
     # A package may send it to the whole jail.
-    linger()
+    await_orphans()
     return code
 
 
