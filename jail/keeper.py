@@ -58,7 +58,7 @@ OWN_PIDS = 4
 # The kernel witness. The reader of its output expects exactly this: calls by name, or by a pattern
 # of names. The first sleeps of each thread end at once.
 STRACE_CALLS = "/^execve,/fork$,/^clone3?$,/^send(to|m),/^unlink,connect,bind,socket,exit_group"
-STRACE_FLAGS = ["-fqy", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s4096", "-esignal=!SIGCHLD"]
+STRACE_FLAGS = ["-fqyxx", "--seccomp-bpf", "--decode-pids=pidns", "-s4096", "-esignal=!SIGCHLD"]
 STRACE_FLAGS += [f"-etrace={STRACE_CALLS},/nanosleep", "-einject=/nanosleep:retval=0:when=1..40"]
 
 # What reads a run's hostile bytes: settings, order, machine, scratch, control, stream.

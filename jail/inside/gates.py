@@ -15,9 +15,9 @@ from jail.inside.ending import Teller, now_sec
 from jail.inside.imports import read_names
 
 MAX_LOOK_SEC = 4.0
-MAX_SOURCE_BYTES = 1 << 20
+MAX_LOOKED_BYTES = 1 << 20
 MAX_GATES = 30
-MAX_SHOWN_CHARS = 120
+MAX_ACT_CHARS = 120
 MAX_TEXT_DEPTH = 2  # of code in a text in code
 
 # What is waited for, by the names that code has for it, from the right: `datetime.now`.
@@ -45,7 +45,7 @@ GATES = (
     ("command line", COMMAND_LINE),
 )
 # What an act is, by the name that is called: what starts, sends, decodes, destroys.
-ACTS = re.compile(
+ACT_NAMES = re.compile(
     r"(?:exec|eval|__import__|os\.(?:system|popen|exec\w+|spawn\w+|posix_spawn\w*|startfile)"
     r"|(?:.*\.)?(?:Popen|check_output|check_call|getoutput|urlopen|urlretrieve|create_connection)"
     r"|subprocess\.(?:run|call)|(?:requests|httpx|session)\.(?:get|post|put|request)"
@@ -77,7 +77,7 @@ def dotted(node: ast.AST) -> str:
     return ".".join([node.id, *reversed(parts)])
 
 
-class Source:
+class SourceFile:
     """One file: what in it is behind a condition."""
 
     def __init__(self, tree: ast.Module) -> None:
@@ -120,9 +120,8 @@ class Source:
         """What a condition waits for, "" if it is none of ours."""
         for node in ast.walk(test):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if CI_NAMES.fullmatch(node.value) and "environ" in ast.dump(test):
-                    return "CI"
-                if CI_NAMES.fullmatch(node.value) and "getenv" in ast.dump(test):
+                asks = "environ" in ast.dump(test) or "getenv" in ast.dump(test)
+                if asks and CI_NAMES.fullmatch(node.value):
                     return "CI"
             if not isinstance(node, ast.Attribute | ast.Name):
                 continue
@@ -140,11 +139,11 @@ class Source:
             for node in ast.walk(statement):
                 if isinstance(node, ast.Call):
                     name = self.name_of(node.func)
-                    if ACTS.fullmatch(name) or name in self.acting:
-                        return ast.unparse(node)[:MAX_SHOWN_CHARS]
+                    if ACT_NAMES.fullmatch(name) or name in self.acting:
+                        return ast.unparse(node)[:MAX_ACT_CHARS]
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     if SECRETS.search(node.value):
-                        return repr(node.value)[:MAX_SHOWN_CHARS]
+                        return repr(node.value)[:MAX_ACT_CHARS]
         return ""
 
     def gates(self) -> Iterator[tuple[str, int, str]]:
@@ -198,7 +197,7 @@ def gates_of(text: str, depth: int = 0) -> Iterator[tuple[str, int, str]]:
     """The gates in some source."""
     try:
         tree = ast.parse(text)
-        source = Source(tree)
+        source = SourceFile(tree)
         yield from source.gates()
         inner = [*texts_in(tree)] if depth < MAX_TEXT_DEPTH else []
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -224,7 +223,7 @@ def read_source(path: str) -> str:
     """The start of a file, if it can have a gate; of a .pth file what is executed."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
-            data = file.read(MAX_SOURCE_BYTES)
+            data = file.read(MAX_LOOKED_BYTES)
     except OSError:
         return ""
     if not WORDS.search(data):

@@ -1,4 +1,4 @@
-"""First process of the jail: runs pip or what a trigger needs in children, and passes on how it went.
+"""First process of the jail: runs pip or what a trigger needs in children, and tells how it went.
 
 Arguments: what to run, then what that needs. It holds no secret and is believed in nothing but its
 first line, which it writes before any foreign code runs.

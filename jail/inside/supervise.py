@@ -245,7 +245,7 @@ def run_within(argv: Sequence[str], limit_sec: float) -> bool:
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            os.execv(argv[0], argv)
+            os.execv(argv[0], [*argv])
         finally:
             os._exit(127)
     ended = os.pidfd_open(pid)

@@ -6,8 +6,8 @@ from jail.report.text import plain
 from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
 from jail.watch.noticed import Notice, Noticed, Slept
 
-MAX_TITLE_CHARS = 300
-AFTER_SEC = 3  # what is left at work gets: jail/inside/ending.py
+MAX_NOTICE_CHARS = 300
+LINGER_SEC = 3  # what is left at work gets: jail/inside/ending.py
 # How a job ended that something has to be said of.
 LEFT, STOPPED, RAISED = "left", "stopped", "raised"
 
@@ -39,7 +39,7 @@ def ended(phase: Phase, event: Noticed) -> Finding | None:
     is_asked = phase.name in (PhaseName.CALL, PhaseName.EXECUTE)
     severity = Severity.INFO if is_asked else Severity.MEDIUM
     if event.how == LEFT:
-        title = f"goes on after {AFTER_SEC} s more: {event.text}"
+        title = f"goes on after {LINGER_SEC} s more: {event.text}"
         return said(severity, Rule.LIMIT_HIT, title, event.place)
     if event.how == STOPPED:
         title = f"{event.what or phase.title} did not end, and was stopped {event.text}"
@@ -57,7 +57,7 @@ def slept(event: Slept) -> Finding:
 def said(
     severity: Severity, rule: Rule, title: str, place: str | None, process: str | None = None
 ) -> Finding:
-    return Finding(severity, rule, plain(title, MAX_TITLE_CHARS), place, process)
+    return Finding(severity, rule, plain(title, MAX_NOTICE_CHARS), place, process)
 
 
 def note_on(event: Noticed) -> str:

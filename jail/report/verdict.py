@@ -21,6 +21,7 @@ from jail.report.lists import (
     entries,
     fitted,
 )
+from jail.report.notices import note_on
 from jail.report.outcome import (
     EVENT_WORDS,
     LIMITS,
@@ -31,7 +32,6 @@ from jail.report.outcome import (
     outcome_of,
     sentence,
 )
-from jail.report.notices import note_on
 from jail.report.text import plain
 from jail.watch.events import (
     Finding,

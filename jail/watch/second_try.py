@@ -18,25 +18,25 @@ from jail.watch.triggers import Trigger, pip_words
 from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, Refused, Upstream
 
 MAX_SECOND = 5  # projects
-MAX_ASKED = 12  # names that the index is asked for
+MAX_ASKED_NAMES = 12  # names that the index is asked for
 MAX_SECOND_BYTES = 3_000_000  # of the smallest wheel
 MAX_TOLD_NAMES = 20
 
 MODULE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,60}", re.ASCII)
 # What other systems and Pythons have in their own library.
-LIBRARIES_ELSEWHERE = frozenset(
-    """
-    BaseHTTPServer ConfigParser Cookie HTMLParser Queue StringIO Tkinter UserDict __builtin__
-    _winreg cPickle cStringIO cookielib commands copy_reg distutils dummy_thread exceptions
-    htmlentitydefs httplib java md5 new org sets sha thread tkMessageBox urllib2 urlparse
-    xmlrpclib pkg_resources
-    """.split()
-)
+ELSEWHERE_NAMES = """
+BaseHTTPServer ConfigParser Cookie HTMLParser Queue StringIO Tkinter UserDict __builtin__ _winreg
+cPickle cStringIO cookielib commands copy_reg distutils dummy_thread exceptions htmlentitydefs
+httplib java md5 new org sets sha thread tkMessageBox urllib2 urlparse xmlrpclib pkg_resources
+"""
+LIBRARIES_ELSEWHERE = frozenset(ELSEWHERE_NAMES.split())
 
 
 def missed_modules(seen: Iterable[Seen], phase: Phase, installed: Installed) -> list[str]:
     """The top-level modules that the target's own files asked for in a phase and did not find."""
-    own = {name.partition(".")[0] for name in (*installed.contents.first, *installed.contents.tests)}
+    own = {
+        name.partition(".")[0] for name in (*installed.contents.first, *installed.contents.tests)
+    }
     own_files = set(installed.contents.listed)
     found: dict[str, None] = {}
     for item in seen:
@@ -60,7 +60,7 @@ def available(
     """Which of the modules the index has a small wheel for, by the same name; and notes on all."""
     found: list[str] = []
     denied = {plain_project(name) for name in settings.package_denylist}
-    for module in missed[:MAX_ASKED]:
+    for module in missed[:MAX_ASKED_NAMES]:
         project = plain_project(module)
         if len(found) < MAX_SECOND and project not in denied and has_small_wheel(project, upstream):
             found.append(project)
@@ -79,7 +79,9 @@ def has_small_wheel(project: str, upstream: Upstream) -> bool:
     page = io.BytesIO()
     try:
         with upstream.lock:
-            upstream.fetch(f"{upstream.url.rstrip('/')}/{project}/", JSON_PAGE, page, MAX_PAGE_BYTES)
+            upstream.fetch(
+                f"{upstream.url.rstrip('/')}/{project}/", JSON_PAGE, page, MAX_PAGE_BYTES
+            )
         said: Any = json.loads(page.getvalue())
         files = said["files"]
         sizes = [
@@ -87,7 +89,7 @@ def has_small_wheel(project: str, upstream: Upstream) -> bool:
         ]
     except (Refused, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return False
-    return bool(sizes) and min(sizes[-MAX_ASKED:]) <= MAX_SECOND_BYTES
+    return bool(sizes) and min(sizes[-MAX_ASKED_NAMES:]) <= MAX_SECOND_BYTES
 
 
 def second_installation(order: Order, settings: JailSettings, projects: Sequence[str]) -> Trigger:

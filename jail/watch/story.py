@@ -21,8 +21,8 @@ from jail.watch.events import (
     WitnessTampered,
     printable,
 )
-from jail.watch.noticed import Slept
 from jail.watch.ledger import Bait, Ledger, Tell
+from jail.watch.noticed import Slept
 from jail.watch.processes import Process, ProcessTree
 from jail.watch.programs import (
     JAIL_PYTHON,

@@ -35,7 +35,7 @@ CALLS_SEC, CALL_SEC, ONE_CALL_SEC = 10.0, 3.0, 0.5
 PROGRAM_SEC = 5.0
 # What a jail takes beside its jobs: to start, and to end what they left at work.
 MARGIN_SEC = 12.0
-VICTIMS = ("windows", "macos", "ci,later")
+OTHER_VICTIMS = ("windows", "macos", "ci,later")
 
 # The kinds of words for launch.py after which the launcher's own exit code tells how it went.
 MANY_KINDS = frozenset({"imports", "call", "several"})
@@ -63,7 +63,7 @@ PIP_VARIABLES = {
     "SNAKEHOOK_PIP": "1",
 }
 # Before any .pth file acts; the worker adds more.
-CI_VARIABLES = {"CI": "true", "GITHUB_ACTIONS": "true"}
+ONLY_CI_VARIABLES = {"CI": "true", "GITHUB_ACTIONS": "true"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def variables(order: Order, trigger: Trigger) -> dict[str, str]:
     found |= VARIABLES_IN_JAIL
     if trigger.phase is PhaseName.INSTALL:
         found |= PIP_VARIABLES
-    return found | (CI_VARIABLES if trigger.is_in_ci else {})
+    return found | (ONLY_CI_VARIABLES if trigger.is_in_ci else {})
 
 
 def pip_words(order: Order, timeout_sec: int, *requirements: str) -> tuple[str, ...]:
@@ -201,7 +201,7 @@ class Plan:
         others = self.dependency_modules()
         if others:
             found.append(self.jobs("dependencies", "self", VICTIM_SEC, pack_names(others)[0]))
-        for victim in VICTIMS:
+        for victim in OTHER_VICTIMS:
             title = f"as {victim.replace(',', ', ')}"
             found.append(self.jobs(title, victim, VICTIM_SEC))
         left_out = self.left_out + self.contents.left_out
