@@ -119,10 +119,9 @@ class SourceFile:
     def waits_for(self, test: ast.expr) -> str:
         """What a condition waits for, "" if it is none of ours."""
         for node in ast.walk(test):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                asks = "environ" in ast.dump(test) or "getenv" in ast.dump(test)
-                if asks and CI_NAMES.fullmatch(node.value):
-                    return "CI"
+            if isinstance(node, ast.Constant) and CI_NAMES.fullmatch(str(node.value)):
+                written = ast.unparse(test)
+                return "CI" if "environ" in written or "getenv" in written else ""
             if not isinstance(node, ast.Attribute | ast.Name):
                 continue
             name = self.name_of(node)

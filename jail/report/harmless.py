@@ -17,11 +17,10 @@ OWN_SECRETS = {
 #   ctypes.util.find_library       ldconfig -p  gcc -Wl,-t -o /tmp/x -lfoo         ld -t -lfoo
 #   matplotlib                     fc-list --format=%{file}\n                      gs --version
 HARMLESS_LOOKS = re.compile(
-    r"uname( -[a-z])?|arch|machine|sw_vers( -\w+)?|sysctl( -n)? (hw|machdep|kern)\.[\w.]+"
+    r"(?:/bin/sh -c |sh -c )?(?:uname( -[a-z])?|arch|machine|sw_vers( -\w+)?|sysctl( -n)? (hw|machdep|kern)(\.[\w.]+)?"
     r"|file -b( -L)? \S+|(cmd /c )?ver|ldconfig -p|fc-list( \S+)?|(gs|gswin32c|gswin64c) --version"
     r"|lsb_release( -\w+)?|getconf \w+|(gcc|cc|ld)( -\S+| \S+)*( -l\S+)( \S+)?|which \w+|locale -a"
-    r"|lscpu|nproc|tput \w+|stty size|sh -c (ver|uname( -\w)?)( 2> ?/dev/null)?"
-    r"|/bin/sh -c (ver|uname( -\w)?)( 2> ?/dev/null)?",
+    r"|lscpu|nproc|tput \w+|stty size)( 2> ?/dev/null)?",
     re.ASCII,
 )
 

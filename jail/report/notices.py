@@ -8,6 +8,8 @@ from jail.watch.noticed import Notice, Noticed, Slept
 
 MAX_NOTICE_CHARS = 300
 LINGER_SEC = 3  # what is left at work gets: jail/inside/ending.py
+# What builds packages is changed by others that build packages.
+BUILDERS = ("distutils.", "setuptools.")
 # How a job ended that something has to be said of.
 LEFT, STOPPED, RAISED = "left", "stopped", "raised"
 
@@ -22,7 +24,9 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
     match event.kind:
         case Notice.PATCHED:
             title = f"puts its own code in the place of {event.what}"
-            return said(Severity.MEDIUM, Rule.CODE_DYNAMIC, title, event.place)
+            is_builder = event.what.startswith(BUILDERS)
+            severity = Severity.INFO if is_builder else Severity.MEDIUM
+            return said(severity, Rule.CODE_DYNAMIC, title, event.place)
         case Notice.HOOKED if event.text:
             title = f"changes the import of other modules ({event.text}) by {event.what}"
             return said(Severity.MEDIUM, Rule.CODE_DYNAMIC, title, event.place)
@@ -65,8 +69,8 @@ def note_on(event: Noticed) -> str:
     match event.kind:
         case Notice.SHADOWED:
             return f"{event.what} is found in {event.text} first; its own was run by its path"
-        case Notice.COUNTED if RAISED in event.text:
-            return f"how many of {event.what} ended how: {event.text}"
+        case Notice.COUNTED if event.what == "imports" and RAISED in event.text:
+            return f"of its modules {event.text}"
         case Notice.ENDED if event.how == "not run":
             return f"{event.how}: {event.text}"
     return ""

@@ -87,6 +87,7 @@ class Run:
         self.not_run: list[NotRun] = []
         self.notes: list[str] = []
         self.is_interrupted = False
+        self.has_tried_again = False
 
     def go(self) -> None:
         """Install, then run what the mode asks for."""
@@ -107,12 +108,15 @@ class Run:
             if self.is_over():
                 self.leave_out(trigger)
                 continue
+            if trigger.with_missed and not self.has_tried_again:
+                self.has_tried_again = True
+                waiting.appendleft(trigger)
+                waiting.extendleft(self.second_try())
+                continue
             phase = self.phase(trigger)
             if phase.outcome is Outcome.TIMEOUT and self.is_over():
                 self.leave_out(trigger)
             self.fall_short(phase)
-            if phase.trigger == "all modules" and not self.is_over():
-                waiting.extendleft(self.second_try(phase))
 
     def fall_short(self, phase: Phase) -> None:
         """Say what of a phase there was no time for: of calls with made-up arguments a note will
@@ -126,12 +130,12 @@ class Run:
             item = NotRun(phase.name, phase.trigger, Omission.LEFT_OUT, phase.shortfall)
             self.not_run.append(item)
 
-    def second_try(self, phase: Phase) -> list[Trigger]:
+    def second_try(self) -> list[Trigger]:
         """pip once more, for the modules that the package asked for and missed, if the index has
         them: what is imported later finds them.
         """
         resources = self.resources
-        missed = missed_modules(resources.record.seen, phase, resources.installed)
+        missed = missed_modules(resources.record.seen, resources.installed)
         found, notes = available(missed, resources.upstream, resources.settings)
         self.notes += notes
         return [second_installation(resources.order, resources.settings, found)] if found else []

@@ -4,6 +4,7 @@ somebody has requests. Installed once more by pip, if the index has it under tha
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from jail.orders import WORK_IN_JAIL, JailSettings, Order
 from jail.watch.contents import plain_project
-from jail.watch.events import Phase, PhaseName, Seen
+from jail.watch.events import PhaseName, Seen
 from jail.watch.installed import Installed
 from jail.watch.noticed import Notice, Noticed
 from jail.watch.triggers import Trigger, pip_words
@@ -22,6 +23,14 @@ MAX_ASKED_NAMES = 12  # names that the index is asked for
 MAX_SECOND_BYTES = 3_000_000  # of the smallest wheel
 MAX_TOLD_NAMES = 20
 
+# `chardet-5.2.0-py3-none-any.whl`, `brotli-1.1.0-cp311-cp311-manylinux_2_17_x86_64.whl`: what this
+# machine can use.
+FITTING = re.compile(
+    r"[^-]+-[^-]+(?:-\d[^-]*)?-(?:(?:\w+\.)?py3-none-any"
+    rf"|(?:cp3{sys.version_info.minor}-cp3{sys.version_info.minor}|cp3\d+-abi3)"
+    rf"-\S*linux\S*{os.uname().machine}\S*)\.whl",
+    re.ASCII,
+)
 MODULE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,60}", re.ASCII)
 # What other systems and Pythons have in their own library.
 ELSEWHERE_NAMES = """
@@ -32,8 +41,8 @@ httplib java md5 new org sets sha thread tkMessageBox urllib2 urlparse xmlrpclib
 LIBRARIES_ELSEWHERE = frozenset(ELSEWHERE_NAMES.split())
 
 
-def missed_modules(seen: Iterable[Seen], phase: Phase, installed: Installed) -> list[str]:
-    """The top-level modules that the target's own files asked for in a phase and did not find."""
+def missed_modules(seen: Iterable[Seen], installed: Installed) -> list[str]:
+    """The top-level modules that the target's own files asked for and did not find."""
     own = {
         name.partition(".")[0] for name in (*installed.contents.first, *installed.contents.tests)
     }
@@ -41,9 +50,9 @@ def missed_modules(seen: Iterable[Seen], phase: Phase, installed: Installed) -> 
     found: dict[str, None] = {}
     for item in seen:
         event = item.event
-        if item.phase is not phase or not isinstance(event, Noticed):
+        if not isinstance(event, Noticed) or event.kind is not Notice.MISSED:
             continue
-        if event.kind is not Notice.MISSED or not MODULE_NAME.fullmatch(event.what):
+        if not MODULE_NAME.fullmatch(event.what):
             continue
         # `/opt/.../work/site/six-1.17.0/lib/python3.11/site-packages/six.py:3`
         place = (event.place or "").removeprefix(f"{WORK_IN_JAIL}/").rpartition(":")[0]
@@ -85,7 +94,7 @@ def has_small_wheel(project: str, upstream: Upstream) -> bool:
         said: Any = json.loads(page.getvalue())
         files = said["files"]
         sizes = [
-            int(file.get("size") or 0) for file in files if str(file["filename"]).endswith(".whl")
+            int(file.get("size") or 0) for file in files if FITTING.fullmatch(str(file["filename"]))
         ]
     except (Refused, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return False
@@ -96,4 +105,4 @@ def second_installation(order: Order, settings: JailSettings, projects: Sequence
     """pip once more. Nothing is built: what is foreign to the package runs no code here."""
     kind, install, *words = pip_words(order, settings.run_timeout_sec, *projects)
     launch = (kind, install, "--only-binary", ":all:", *words)
-    return Trigger(PhaseName.INSTALL, f"of {', '.join(projects)}", launch, is_second=True)
+    return Trigger(PhaseName.INSTALL, f"of {', '.join(projects)}", launch)

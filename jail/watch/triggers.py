@@ -7,7 +7,7 @@ The words are understood by jail/inside/launch.py; what each kind runs stands th
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jail.orders import (
     AUDIT_IN_JAIL,
@@ -70,13 +70,13 @@ ONLY_CI_VARIABLES = {"CI": "true", "GITHUB_ACTIONS": "true"}
 class Trigger:
     """One jail to start: its phase, what a reader calls it, the words for launch.py.
 
-    `is_second`: pip once more, for what the package asks for and does not declare.
+    `with_missed`: what the package asks for and does not declare is to be there.
     """
 
     phase: PhaseName
     title: str | None
     launch: tuple[str, ...]
-    is_second: bool = False
+    with_missed: bool = False
 
     @property
     def is_in_ci(self) -> bool:
@@ -181,9 +181,12 @@ class Plan:
         start = self.trigger(PhaseName.START, None, "start")
         # Code that nobody can import is odd enough to be called a gap.
         imports, not_imported = self.imports(Omission.LEFT_OUT)
-        calls, not_called = self.calls()
         programs, not_executed = self.programs()
-        found = [start, *imports, *calls, *programs]
+        calls, not_called = self.calls()
+        # Programs run without what is missed, as for most people; calls and other victims with it.
+        first = [trigger for trigger in imports if not trigger.with_missed]
+        later = [trigger for trigger in imports if trigger.with_missed]
+        found = [start, *first, *programs, *later, *calls]
         return found, [*not_imported, *not_called, *not_executed]
 
     def imports(self, why_none: Omission) -> tuple[list[Trigger], list[NotRun]]:
@@ -203,7 +206,7 @@ class Plan:
             found.append(self.jobs("dependencies", "self", VICTIM_SEC, pack_names(others)[0]))
         for victim in OTHER_VICTIMS:
             title = f"as {victim.replace(',', ', ')}"
-            found.append(self.jobs(title, victim, VICTIM_SEC))
+            found.append(replace(self.jobs(title, victim, VICTIM_SEC), with_missed=True))
         left_out = self.left_out + self.contents.left_out
         if not left_out:
             return found, []
@@ -228,7 +231,8 @@ class Plan:
         folder = f"{SCRATCH_FOLDERS['tmp']}/{SAMPLES}"
         seconds = (f"{min(CALLS_SEC, self.most_sec):g}", f"{CALL_SEC:g}")
         words = (*seconds, self.site, folder, f"{ONE_CALL_SEC:g}", *self.names)
-        found = [Trigger(PhaseName.CALL, None, ("call", AUDIT_IN_JAIL, *words))]
+        launch = ("call", AUDIT_IN_JAIL, *words)
+        found = [Trigger(PhaseName.CALL, None, launch, with_missed=True)]
         if self.contents.tests:
             tests = self.jobs("tests", "self", VICTIM_SEC, pack_names(self.contents.tests)[0])
             found.append(Trigger(PhaseName.CALL, "tests", tests.launch))
