@@ -140,9 +140,8 @@ class SourceFile:
                     name = self.name_of(node.func)
                     if ACT_NAMES.fullmatch(name) or name in self.acting:
                         return ast.unparse(node)[:MAX_ACT_CHARS]
-                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    if SECRETS.search(node.value):
-                        return repr(node.value)[:MAX_ACT_CHARS]
+                elif isinstance(node, ast.Constant) and SECRETS.search(str(node.value)):
+                    return repr(node.value)[:MAX_ACT_CHARS]
         return ""
 
     def gates(self) -> Iterator[tuple[str, int, str]]:

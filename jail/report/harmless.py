@@ -17,27 +17,47 @@ OWN_SECRETS = {
 #   ctypes.util.find_library       ldconfig -p  gcc -Wl,-t -o /tmp/x -lfoo         ld -t -lfoo
 #   matplotlib                     fc-list --format=%{file}\n                      gs --version
 HARMLESS_LOOKS = re.compile(
-    r"(?:/bin/sh -c |sh -c )?(?:uname( -[a-z])?|arch|machine|sw_vers( -\w+)?|sysctl( -n)? (hw|machdep|kern)(\.[\w.]+)?"
-    r"|file -b( -L)? \S+|(cmd /c )?ver|ldconfig -p|fc-list( \S+)?|(gs|gswin32c|gswin64c) --version"
-    r"|lsb_release( -\w+)?|getconf \w+|(gcc|cc|ld)( -\S+| \S+)*( -l\S+)( \S+)?|which \w+|locale -a"
-    r"|lscpu|nproc|tput \w+|stty size)( 2> ?/dev/null)?",
+    r"(?:/bin/sh -c |sh -c )?(?:uname( -[a-z])?|arch|machine|sw_vers( -\w+)?"
+    r"|sysctl( -n)? (hw|machdep|kern)(\.[\w.]+)?|file -b( -L)? \S+|(cmd /c )?ver|ldconfig -p"
+    r"|fc-list( \S+)?|(gs|gswin32c|gswin64c) --version|lsb_release( -\w+)?|getconf \w+"
+    r"|(gcc|cc|ld)( -\S+| \S+)*( -l\S+)( \S+)?|which \w+|locale -a|lscpu|nproc|tput \w+"
+    r"|stty size)( 2> ?/dev/null)?",
     re.ASCII,
 )
 
-# Lines of .pth files of distributions that many have. The start of the interpreter runs what they
-# lead to all the same.
-#   setuptools: distutils-precedence.pth
-#   pytest-cov: pytest-cov.pth; coverage: a1_coverage.pth
-#   namespace packages of setuptools: x-nspkg.pth
-STARTUP_LINES = re.compile(
-    r"import os; var = 'SETUPTOOLS_USE_DISTUTILS'; enabled = os\.environ\.get\(var, 'local'\)"
-    r" == 'local'; enabled and __import__\('_distutils_hack'\);?"
-    r"|import os, sys;exec\('if ''COV_CORE_SOURCE'' in os\.environ: .{0,200}"
-    r"|import sys; exec\('try: import coverage; coverage\.process_startup\(\).{0,60}"
-    r"|import sys, ?types, ?os;has_mfs = sys\.version_info > \(3, 5\);p = os\.path\.join\("
-    r"sys\._getframe\(1\)\.f_locals\['sitedir'\], \*\('[\w.]+',(?: ?'[\w.]+',?)*\)\);.{0,600}"
-    r"|import _virtualenv"
+# Lines of .pth files that many have, whole: what they lead to runs when an interpreter starts, and
+# is seen. setuptools: distutils-precedence.pth; future-fstrings; pytest-cov.
+STARTUP_LINES = {
+    "import os; var = 'SETUPTOOLS_USE_DISTUTILS'; enabled = os.environ.get(var, 'local') =="
+    " 'local'; enabled and __import__('_distutils_hack').add_shim();",
+    "import sys; exec('try:\\n    import future_fstrings\\nexcept ImportError:\\n    pass\\nelse:\\n"
+    "    future_fstrings.register()\\n')",
+    "import os, sys;exec('if \\'COV_CORE_SOURCE\\' in os.environ:\\n try:\\n  from pytest_cov.embed"
+    ' import init\\n  init()\\n except Exception as exc:\\n  sys.stderr.write(\\n   "pytest-cov:'
+    ' Failed to setup subprocess coverage. "\\n   "Environ: {0!r} "\\n   "Exception:'
+    ' {1!r}\\\\n".format(\\n    dict((k, v) for k, v in os.environ.items() if'
+    " k.startswith(\\'COV_CORE\\')),\\n    exc\\n   )\\n  )\\n')",
+}
+# A namespace package of setuptools (x-nspkg.pth): NAME stands for its name, PARTS for a tuple of its
+# parts.
+NAMESPACE_LINE = (
+    "import sys, types, os;has_mfs = sys.version_info > (3, 5);p = os.path.join("
+    "sys._getframe(1).f_locals['sitedir'], *(PARTS));importlib = has_mfs and"
+    " __import__('importlib.util');has_mfs and __import__('importlib.machinery');m = has_mfs and"
+    " sys.modules.setdefault('NAME', importlib.util.module_from_spec("
+    "importlib.machinery.PathFinder.find_spec('NAME', [os.path.dirname(p)])));m = m or"
+    " sys.modules.setdefault('NAME', types.ModuleType('NAME'));mp = (m or []) and"
+    " m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)"
 )
+NAMESPACE_CHILD = ";m and setattr(sys.modules['NAME'], 'NAME', m)"
+
+
+def as_pattern(line: str) -> str:
+    """A pattern for a line with the words NAME and PARTS in it."""
+    return re.escape(line).replace("NAME", r"[\w.]+").replace("PARTS", r"'\w+'(?:, '\w+'|,)*")
+
+
+NAMESPACE = re.compile(f"{as_pattern(NAMESPACE_LINE)}(?:{as_pattern(NAMESPACE_CHILD)})?", re.ASCII)
 
 
 def is_own_secret(path: str, reader: str | None) -> bool:
@@ -55,4 +75,5 @@ def is_harmless_look(argv: tuple[str, ...]) -> bool:
 
 def is_known_startup(line: str) -> bool:
     """Whether a line that every interpreter executes is one of those that many have."""
-    return STARTUP_LINES.fullmatch(line) is not None
+    plain = line.strip()
+    return plain in STARTUP_LINES or NAMESPACE.fullmatch(plain) is not None

@@ -68,7 +68,8 @@ class Facts:
             for seen in self.record.seen
             if isinstance(seen.event, DependencyDenied)
         ]
-        return [f"{project} is on the denylist and was not given out" for project in projects]
+        withheld = "is on the denylist and was not given out, a stand-in was"
+        return [f"{project} {withheld}" for project in dict.fromkeys(projects)]
 
 
 def explained(facts: Facts, phase: Phase) -> str:
@@ -183,6 +184,8 @@ def left_out(facts: Facts) -> Iterator[str]:
     for item in facts.not_run:
         if item.why != Omission.NOTHING_THERE:
             yield plain(f"not run: {sentence(item)}", MAX_SENTENCE_CHARS)
+    for denied in facts.denied:
+        yield plain(f"withheld: {denied}", MAX_SENTENCE_CHARS)
     known = {phase.name for phase in facts.phases} | {item.phase for item in facts.not_run}
     for name in PROMISED[facts.order.mode]:
         if name not in known and facts.phases:

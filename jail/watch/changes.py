@@ -15,6 +15,7 @@ from jail.watch.links import Links
 from jail.watch.scratch import FOLDERS, MAX_FILE_BYTES, FileState, Scratch, as_seen
 from jail.watch.shadows import Shadows
 
+MAX_STARTUP_LINES = 10  # of one file
 MAX_COMPARE_SEC = 5.0  # for the changes of one phase
 # Where pip builds.
 PIP_FOLDER = "tmp/pip-"
@@ -24,6 +25,13 @@ CUSTOMIZE = re.compile(r".*/(?:site|user)customize(?:/__init__)?\.pyc?", re.DOTA
 IN_SITE_PACKAGES = re.compile(r"site/[^/]+/lib(?:64)?/python3\.\d+/site-packages/[^/]+", re.DOTALL)
 
 States = dict[str, FileState]
+
+
+def plain_text(line: str) -> str:
+    """A line as text: its bytes may be any, but those of a string in quotes stay readable."""
+    text = printable(line.encode(errors="replace"))
+    # A person reads the backslashes of a source as they are.
+    return text.replace("\\\\", "\\")
 
 
 def rank(path: str) -> tuple[int, str]:
@@ -40,6 +48,7 @@ class Changes:
         is_install: whether it is the phase that put it there.
         tell, changed: take StartupCode, and FileChanged.
         samples: the folder in tmp that our own worker has filled: what lies there is only searched.
+        is_second: whether it installs what the package only asks for, and does not declare.
     """
 
     def __init__(
@@ -52,6 +61,7 @@ class Changes:
         tell: Callable[[Event], object],
         changed: Callable[[FileChanged], object],
         samples: str | None = None,
+        is_second: bool = False,
     ) -> None:
         self.scratch = scratch
         self.order = order
@@ -60,6 +70,7 @@ class Changes:
         self.is_install = is_install
         self.tell = tell
         self.changed = changed
+        self.is_second = is_second
         self.samples = f"tmp/{samples}/" if samples else None
         self.links = Links(scratch.links)
 
@@ -76,6 +87,9 @@ class Changes:
                 return
             old, new = before.get(path), after.get(path)
             is_listed = self.is_install and path in self.installed.owners
+            # What came later is not the package's: pip has fetched it for us.
+            if is_listed and self.is_second:
+                continue
             if new:
                 self.tell_startup_code(path, is_listed)
             shadowed = shadows.shadowed_by(path) if new and not old else None
@@ -118,19 +132,19 @@ class Changes:
         # What a distribution lists acts only where the interpreter looks: in the folder itself.
         if is_listed and not IN_SITE_PACKAGES.fullmatch(path):
             return
-        line = self.startup_line(path)
-        if line:
-            self.tell(StartupCode(as_seen(path), printable(line.encode(errors="replace"))))
+        for line in self.startup_lines(path):
+            self.tell(StartupCode(as_seen(path), plain_text(line)))
 
-    def startup_line(self, path: str) -> str:
-        """The line that is executed at the start; "" when there is none."""
+    def startup_lines(self, path: str) -> list[str]:
+        """The different lines that are executed at the start, or a word on them."""
         if CUSTOMIZE.fullmatch(path):
-            return "the whole file"
+            return ["the whole file"]
         if not path.endswith(".pth"):
-            return ""
+            return []
         lines = self.scratch.lines(path, ".pth")
-        for line in lines:
-            if line.startswith(("import ", "import\t")):
-                return line
+        executed = [line for line in lines if line.startswith(("import ", "import\t"))]
+        found = [*dict.fromkeys(executed)]
+        if len(found) > MAX_STARTUP_LINES:
+            return [*found[:MAX_STARTUP_LINES], f"{len(found) - MAX_STARTUP_LINES} more lines"]
         is_cut = sum(map(len, lines)) + len(lines) >= MAX_FILE_BYTES
-        return "too long to be looked at" if is_cut else ""
+        return [*found, "too long to be looked at"] if is_cut else found

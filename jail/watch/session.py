@@ -195,6 +195,7 @@ class Session:
                 self.search,
                 self.journal.tell,
             )
+            self.gateway.is_second = self.trigger.title is not None
             self.gateway.start(index[0])
 
     def take_pipe(self, fd: int) -> None:
@@ -264,6 +265,7 @@ class Session:
             self.journal.tell,
             self.story.file_changed,
             SAMPLES if self.trigger.phase is PhaseName.CALL else None,
+            is_install and self.trigger.title is not None,
         )
         changes.compare(before, after, self.stopped is not None)
         resources.states = after
