@@ -37,6 +37,7 @@ from jail.watch.events import (
     WitnessTampered,
 )
 from jail.watch.evidence import Evidence
+from jail.watch.noticed import Notice, Noticed, Slept
 
 ACTOR = Actor(pid=7, process="python x.py", place="x.py:1", hidden=True)
 WHO = {
@@ -104,6 +105,12 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
         {"kind": "refused", "target": "GET /", "reason": "not plain"},
     ),
     (DependencyDenied("torch"), {"kind": "denied", "project": "torch"}),
+    (
+        Noticed(Notice.ENDED, "s.proxy", "raised", "ImportError", "x.py:1"),
+        {"kind": "notice", "notice": "ended", "target": "s.proxy", "how": "raised"}
+        | {"reason": "ImportError", "place": "x.py:1"},
+    ),
+    (Slept(3600, "python x.py"), {"kind": "slept", "seconds": 3600, "process": "python x.py"}),
     (
         ProcessEnded(7, 1, ("x",), 0, None, False, True),
         {

@@ -27,6 +27,7 @@ from jail.orders import (
 )
 
 TARGET = f"{WORK_IN_JAIL}/site/victim-1"
+TELL = "/dev/null"  # nobody listens to what a trigger tells beside the hook
 PATIENCE_SEC = 20.0
 
 
@@ -45,7 +46,7 @@ class Place:
         self.control.send(json.dumps(request).encode())
 
     def start(self, number: int, *launch: str, index: bool = False, **variables: str) -> None:
-        words = list(launch) or ["start", TARGET]
+        words = list(launch) or ["start", TELL, TARGET]
         self.send(jail=number, launch=words, variables=variables, index=index)
 
     def answer(self) -> tuple[dict[str, Any], list[int]]:
@@ -58,12 +59,12 @@ class Place:
         return json.loads(packet) if packet else {}, fds
 
     def run(self, number: int, source: str, **options: Any) -> dict[str, Any]:
-        """Import `source` in a jail and read all that it says, to its end."""
+        """Run `source` in a jail and read all that it says, to its end."""
         module = f"source{number}"
         folder = self.scratch / "site" / "victim-1"
         folder.mkdir(exist_ok=True)
         (folder / f"{module}.py").write_text(source)
-        self.start(number, "import", TARGET, module, SNAKEHOOK_SITE=TARGET, **options)
+        self.start(number, "file", TELL, TARGET, f"{module}.py", **options)
         return self.follow()
 
     def follow(self) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def killed(place: Place) -> dict[str, Any]:
     folder = place.scratch / "site" / "victim-1"
     folder.mkdir()
     (folder / "endless.py").write_text(source)
-    place.start(0, "import", TARGET, "endless", SNAKEHOOK_SITE=TARGET)
+    place.start(0, "file", TELL, TARGET, "endless.py")
     _, fds = place.answer()
     said = b""
     while b"at work" not in said:
@@ -196,7 +197,7 @@ def endless(place: Place) -> None:
     (folder / "endless.py").write_text(
         "import time; print('at work', flush=True); time.sleep(1000)"
     )
-    place.start(0, "import", TARGET, "endless", SNAKEHOOK_SITE=TARGET)
+    place.start(0, "file", TELL, TARGET, "endless.py")
     _, fds = place.answer()
     said = b""
     while b"at work" not in said:
@@ -286,7 +287,7 @@ def two_at_a_time(place: Place) -> dict[str, Any]:
 
 def descriptors(place: Place) -> dict[str, Any]:
     """Descriptors that nobody asked for, beside a request."""
-    request = {"jail": 0, "launch": ["start", TARGET], "variables": {}, "index": False}
+    request = {"jail": 0, "launch": ["start", TELL, TARGET], "variables": {}, "index": False}
     ends = [*os.pipe(), *os.pipe()]
     socket.send_fds(place.control, [json.dumps(request).encode()], ends)
     return place.follow()

@@ -30,13 +30,14 @@ HARMLESS_LOOKS = re.compile(
 STARTUP_LINES = {
     "import os; var = 'SETUPTOOLS_USE_DISTUTILS'; enabled = os.environ.get(var, 'local') =="
     " 'local'; enabled and __import__('_distutils_hack').add_shim();",
-    "import sys; exec('try:\\n    import future_fstrings\\nexcept ImportError:\\n    pass\\nelse:\\n"
-    "    future_fstrings.register()\\n')",
-    "import os, sys;exec('if \\'COV_CORE_SOURCE\\' in os.environ:\\n try:\\n  from pytest_cov.embed"
-    ' import init\\n  init()\\n except Exception as exc:\\n  sys.stderr.write(\\n   "pytest-cov:'
-    ' Failed to setup subprocess coverage. "\\n   "Environ: {0!r} "\\n   "Exception:'
-    ' {1!r}\\\\n".format(\\n    dict((k, v) for k, v in os.environ.items() if'
-    " k.startswith(\\'COV_CORE\\')),\\n    exc\\n   )\\n  )\\n')",
+    "import sys; exec('try:\\n    import future_fstrings\\nexcept ImportError:\\n    pass\\n"
+    "else:\\n    future_fstrings.register()\\n')",
+    "import os, sys;exec('if \\'COV_CORE_SOURCE\\' in os.environ:\\n try:\\n"
+    r"  from pytest_cov.embed import init\n  init()\n except Exception as exc:\n"
+    r'  sys.stderr.write(\n   "pytest-cov: Failed to setup subprocess coverage. "\n'
+    r'   "Environ: {0!r} "\n   "Exception: {1!r}\\n".format(\n'
+    r"    dict((k, v) for k, v in os.environ.items() if k.startswith(\'COV_CORE\')),\n"
+    r"    exc\n   )\n  )\n')",
 }
 # A namespace package of setuptools (x-nspkg.pth): NAME stands for its name, PARTS for a tuple of its
 # parts.

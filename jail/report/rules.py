@@ -87,7 +87,7 @@ BUILD_TOOL = re.compile(
     r"|cmake|ninja|meson|rustc|cargo|swig|cython|pkg-config|git|uname|ldconfig|lsb_release|which"
     r"|gfortran|f951|llvm-config|install|patchelf)(-[0-9.]+)?"
 )
-# What the package brings for people to run.
+# What the package brings for people to run, which `python -m` of it may start.
 OWN_PROGRAM = re.compile(re.escape(WORK_IN_JAIL) + r"/site/[^/]+/bin/[^/]+")
 # Services of a developer's machine that do what they are told: whoever reaches one is its master.
 SERVICE_SOCKET = re.compile(
@@ -209,7 +209,7 @@ def command_severity(phase: Phase, event: Exec) -> Severity:
     is_systems = bool(event.error) or program.startswith(SYSTEM_FOLDERS)
     if is_systems and is_harmless_look(argv):
         return Severity.INFO
-    if phase.name != PhaseName.INSTALL and OWN_PROGRAM.fullmatch(program):
+    if phase.name == PhaseName.EXECUTE and OWN_PROGRAM.fullmatch(program):
         return Severity.INFO
     return Severity.MEDIUM
 

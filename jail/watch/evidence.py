@@ -143,7 +143,7 @@ def describe(event: Event) -> dict[str, Any]:
             return describe_process(event)
         case Noticed():
             about = {"target": event.what, "how": event.how, "reason": event.text}
-            return {"kind": f"notice: {event.kind}", **about, "place": event.place}
+            return {"kind": "notice", "notice": event.kind, **about, "place": event.place}
         case Slept():
             return {"kind": "slept", "seconds": event.asked_sec, "process": event.process}
         case _:
