@@ -56,9 +56,15 @@ SECRETS = re.compile(
     r"\.ssh\b|id_rsa|\.aws\b|\.pypirc|\.npmrc|\.git-credentials|Login Data|wallet|\.docker/config"
     r"|\.kube/config|\.netrc|Cookies"
 )
-# A file without any of these has no gate.
-WORDS = re.compile(
-    rb"now|today|time|platform|os\.name|uname|environ|getenv|argv|gethostname|getuser|getlogin"
+# A file without any of each kind has no gate: most are not parsed.
+WAITING_WORDS = re.compile(
+    rb"now\b|today\b|time\(|platform|\bname\b|uname|environ|getenv|argv|gethostname|getuser|getlogin"
+    rb"|getfqdn|getnode|locale|tzname|timezone|cpu_count|getwindowsversion|gmtime"
+)
+ACTING_WORDS = re.compile(
+    rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
+    rb"|subprocess|requests|httpx|session|socket|b64decode|marshal|decompress|fromhex|pickle|windll"
+    rb"|rmtree|ssh|id_rsa|\.aws|pypirc|npmrc|credentials|Login|wallet|docker|kube|netrc|Cookies"
 )
 
 Text = ast.expr | ast.stmt
@@ -224,7 +230,7 @@ def read_source(path: str) -> str:
             data = file.read(MAX_LOOKED_BYTES)
     except OSError:
         return ""
-    if not WORDS.search(data):
+    if not WAITING_WORDS.search(data) or not ACTING_WORDS.search(data):
         return ""
     text = data.decode("utf-8", "replace")
     if path.endswith(".pth"):

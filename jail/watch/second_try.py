@@ -31,6 +31,13 @@ FITTING = re.compile(
     rf"-\S*linux\S*{os.uname().machine}\S*)\.whl",
     re.ASCII,
 )
+# What does the same faster, or did it once: very many ask for it first and then take the library's.
+# It is told, and not installed: nobody's act waits for what nobody has.
+FALLBACK_NAMES = """
+brotli brotlicffi cchardet chardet cjson faust_cchardet fastjson isal lz4 orjson pysimdjson rapidjson
+simplejson snappy toml ujson uvloop yajl zlib_ng zstandard
+"""
+FALLBACKS = frozenset(FALLBACK_NAMES.split())
 MODULE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,60}", re.ASCII)
 # What other systems and Pythons have in their own library.
 ELSEWHERE_NAMES = """
@@ -71,7 +78,8 @@ def available(
     denied = {plain_project(name) for name in settings.package_denylist}
     for module in missed[:MAX_ASKED_NAMES]:
         project = plain_project(module)
-        if len(found) < MAX_SECOND and project not in denied and has_small_wheel(project, upstream):
+        is_wanted = module not in FALLBACKS and project not in denied
+        if is_wanted and len(found) < MAX_SECOND and has_small_wheel(project, upstream):
             found.append(project)
     notes = []
     left_out = [name for name in missed if plain_project(name) not in found]
