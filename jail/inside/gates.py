@@ -213,9 +213,9 @@ def gates_of(text: str, depth: int = 0) -> Iterator[tuple[str, int, str]]:
 
 def files_of(site: str, names: list[str]) -> Iterator[str]:
     """The source files of the modules, and of what every interpreter executes at its start."""
-    for entry in os.scandir(site):
-        if entry.name.endswith(".pth"):
-            yield entry.path
+    for name in os.listdir(site) if os.path.isdir(site) else ():  # noqa: PTH112, PTH208
+        if name.endswith(".pth"):
+            yield f"{site}/{name}"
     for name in names:
         path = f"{site}/{name.partition(':')[0].replace('.', '/')}"
         for file in (f"{path}/__init__.py", f"{path}/__main__.py", f"{path}.py"):

@@ -39,8 +39,8 @@ STARTUP_LINES = {
     r"    dict((k, v) for k, v in os.environ.items() if k.startswith(\'COV_CORE\')),\n"
     r"    exc\n   )\n  )\n')",
 }
-# A namespace package of setuptools (x-nspkg.pth): NAME stands for its name, PARTS for a tuple of its
-# parts.
+# A namespace package of setuptools (x-nspkg.pth): NAME stands for its name, PARTS for those of a
+# tuple.
 NAMESPACE_LINE = (
     "import sys, types, os;has_mfs = sys.version_info > (3, 5);p = os.path.join("
     "sys._getframe(1).f_locals['sitedir'], *(PARTS));importlib = has_mfs and"

@@ -31,13 +31,14 @@ FITTING = re.compile(
     rf"-\S*linux\S*{os.uname().machine}\S*)\.whl",
     re.ASCII,
 )
-# What does the same faster, or did it once: very many ask for it first and then take the library's.
-# It is told, and not installed: nobody's act waits for what nobody has.
-FALLBACK_NAMES = """
-brotli brotlicffi cchardet chardet cjson faust_cchardet fastjson isal lz4 orjson pysimdjson rapidjson
-simplejson snappy toml ujson uvloop yajl zlib_ng zstandard
+# What does the same faster, and very many ask for first; then the tools of developers that ask for
+# plug-ins themselves. These are told, and not installed: nobody's act waits for what few have.
+NOT_NEEDED_NAMES = """
+brotli brotlicffi cchardet chardet cjson faust_cchardet fastjson isal lz4 orjson pysimdjson
+rapidjson simplejson snappy toml ujson uvloop yajl zlib_ng zstandard
+Cython coverage cython flake8 hypothesis mypy nose pylint setuptools sphinx
 """
-FALLBACKS = frozenset(FALLBACK_NAMES.split())
+NOT_NEEDED = frozenset(NOT_NEEDED_NAMES.split())
 MODULE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,60}", re.ASCII)
 # What other systems and Pythons have in their own library.
 ELSEWHERE_NAMES = """
@@ -78,7 +79,7 @@ def available(
     denied = {plain_project(name) for name in settings.package_denylist}
     for module in missed[:MAX_ASKED_NAMES]:
         project = plain_project(module)
-        is_wanted = module not in FALLBACKS and project not in denied
+        is_wanted = module not in NOT_NEEDED and project not in denied
         if is_wanted and len(found) < MAX_SECOND and has_small_wheel(project, upstream):
             found.append(project)
     notes = []
@@ -112,5 +113,5 @@ def has_small_wheel(project: str, upstream: Upstream) -> bool:
 def second_installation(order: Order, settings: JailSettings, projects: Sequence[str]) -> Trigger:
     """pip once more. Nothing is built: what is foreign to the package runs no code here."""
     kind, install, *words = pip_words(order, settings.run_timeout_sec, *projects)
-    launch = (kind, install, "--only-binary", ":all:", *words)
+    launch = (kind, install, "--only-binary", ":all:", "--no-compile", *words)
     return Trigger(PhaseName.INSTALL, f"of {', '.join(projects)}", launch)
