@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from test_watch import SETTINGS
 
-from jail.inside.imports import read_names
+from jail.inside.words import read_names
 from jail.orders import AUDIT_IN_JAIL, SCRATCH_FOLDERS, WORK_IN_JAIL, Order, Start, parse_request
 from jail.watch import scratch as scratch_room
 from jail.watch.contents import Contents, EntryPoint

@@ -1,18 +1,16 @@
 """Looks in the source for acts behind a condition: on the date, the system, CI, the command line.
 No other trigger may be able to make them true.
 
-Runs no code of the package, in an interpreter that has none of its files on the path. Words: the
-file for what is told, the site-packages of the installation, then names as for imports.py.
+Runs no code of the package, in a child of the launcher, which has none of its files on the path.
 """
 
 import ast
 import os
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from jail.inside.ending import Teller, now_sec
-from jail.inside.imports import read_names
+from jail.inside.words import read_names
 
 MAX_LOOK_SEC = 4.0
 MAX_LOOKED_BYTES = 1 << 20
@@ -213,7 +211,7 @@ def gates_of(text: str, depth: int = 0) -> Iterator[tuple[str, int, str]]:
 
 def files_of(site: str, names: list[str]) -> Iterator[str]:
     """The source files of the modules, and of what every interpreter executes at its start."""
-    for name in os.listdir(site) if os.path.isdir(site) else ():  # noqa: PTH112, PTH208
+    for name in os.listdir(site) if os.path.isdir(site) else ():  # noqa: PTH112
         if name.endswith(".pth"):
             yield f"{site}/{name}"
     for name in names:
@@ -239,9 +237,14 @@ def read_source(path: str) -> str:
     return text
 
 
-def main() -> None:
-    """Tell the gates."""
-    path, site, *words = sys.argv[1:]
+def tell_gates(path: str, site: str, words: Sequence[str]) -> None:
+    """Tell them.
+
+    Args:
+        path: the file for what is told.
+        site: the site-packages of the installation.
+        words: names as for imports.py.
+    """
     teller = Teller(path)
     deadline_sec = now_sec() + MAX_LOOK_SEC
     told: set[tuple[str, str, int]] = set()
