@@ -20,7 +20,7 @@ HARMLESS_LOOKS = re.compile(
     r"(?:/bin/sh -c |sh -c )?(?:uname( -[a-z])?|arch|machine|sw_vers( -\w+)?"
     r"|sysctl( -n)? (hw|machdep|kern)(\.[\w.]+)?|file -b( -L)? \S+|(cmd /c )?ver|ldconfig -p"
     r"|fc-list( \S+)?|(gs|gswin32c|gswin64c) --version|lsb_release( -\w+)?|getconf \w+"
-    r"|(gcc|cc|ld)( -\S+| \S+)*( -l\S+)( \S+)?|which \w+|locale -a|lscpu|nproc|tput \w+"
+    r"|(gcc|cc|ld)( \S+){0,20} -l\S+( \S+)?|which \w+|locale -a|lscpu|nproc|tput \w+"
     r"|stty size)( 2> ?/dev/null)?",
     re.ASCII,
 )
