@@ -355,12 +355,6 @@ def test_pip_is_given_the_requirement_and_no_option_of_a_stranger() -> None:
     assert launch[launch.index("--prefix") :][:2] == ("--prefix", TARGET)
 
 
-def test_modules_are_compiled_only_where_they_are_imported_many_times() -> None:
-    for mode in ("install", "execute", "execute_module", "import", "detonate"):
-        is_compiled = "--no-compile" not in installation(replace(ORDER, mode=mode), 45).launch
-        assert is_compiled == (mode in ("import", "detonate"))
-
-
 def test_programs_run_before_what_is_missed_is_installed() -> None:
     """Most people do not have it; what it leads to is seen with calls and other victims."""
     found, _ = plan()

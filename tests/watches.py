@@ -167,9 +167,9 @@ def several(place: Place) -> list[dict[str, Any]]:
 def killed(place: Place) -> dict[str, Any]:
     """A jail that would go on for ever, with children that ignore signals."""
     source = (
-        "import os, signal, time\n"
+        "import os, select, signal\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "os.fork(); os.fork(); print('at work', flush=True); time.sleep(1000)\n"
+        "os.fork(); os.fork(); print('at work', flush=True); select.select([], [], [], 1000)\n"
     )
     folder = place.scratch / "site" / "victim-1"
     folder.mkdir()
@@ -195,7 +195,7 @@ def endless(place: Place) -> None:
     folder = place.scratch / "site" / "victim-1"
     folder.mkdir()
     (folder / "endless.py").write_text(
-        "import time; print('at work', flush=True); time.sleep(1000)"
+        "import select; print('at work', flush=True); select.select([], [], [], 1000)"
     )
     place.start(0, "file", TELL, TARGET, "endless.py")
     _, fds = place.answer()

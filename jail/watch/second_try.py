@@ -113,5 +113,5 @@ def has_small_wheel(project: str, upstream: Upstream) -> bool:
 def second_installation(order: Order, settings: JailSettings, projects: Sequence[str]) -> Trigger:
     """pip once more. Nothing is built: what is foreign to the package runs no code here."""
     kind, install, *words = pip_words(order, settings.run_timeout_sec, *projects)
-    launch = (kind, install, "--only-binary", ":all:", "--no-compile", *words)
+    launch = (kind, install, "--only-binary", ":all:", *words)
     return Trigger(PhaseName.INSTALL, f"of {', '.join(projects)}", launch)

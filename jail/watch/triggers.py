@@ -103,9 +103,8 @@ def pip_words(order: Order, timeout_sec: int, *requirements: str) -> tuple[str, 
     not. --ignore-installed, because our own pip is none of the target's.
     """
     words = ["install", "--no-input", "--disable-pip-version-check", "--no-cache-dir"]
-    # Where modules are imported, and then many times, compiled ones cost less than they save.
-    if order.mode not in ("import", "detonate"):
-        words.append("--no-compile")
+    # To compile thousands of files takes longer than a phase may.
+    words.append("--no-compile")
     words += ["--progress-bar", "off", "--retries", "1", "--timeout", str(timeout_sec)]
     words += ["--index-url", INDEX_IN_JAIL]
     words += ["--ignore-installed", "--prefix", f"{WORK_IN_JAIL}/{order.site}"]
