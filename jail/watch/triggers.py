@@ -92,6 +92,9 @@ def variables(order: Order, trigger: Trigger) -> dict[str, str]:
     found |= VARIABLES_IN_JAIL
     if trigger.phase is PhaseName.INSTALL:
         found |= PIP_VARIABLES
+        # Where modules are imported, then many times, this costs less than it saves.
+        if order.mode in ("import", "detonate") and not trigger.title:
+            found["SNAKEHOOK_COMPILE"] = "1"
     return found | (ONLY_CI_VARIABLES if trigger.is_in_ci else {})
 
 
@@ -103,7 +106,7 @@ def pip_words(order: Order, timeout_sec: int, *requirements: str) -> tuple[str, 
     not. --ignore-installed, because our own pip is none of the target's.
     """
     words = ["install", "--no-input", "--disable-pip-version-check", "--no-cache-dir"]
-    # To compile thousands of files takes longer than a phase may.
+    # To compile thousands of files may take longer than a phase may: see jail/inside/compiling.py.
     words.append("--no-compile")
     words += ["--progress-bar", "off", "--retries", "1", "--timeout", str(timeout_sec)]
     words += ["--index-url", INDEX_IN_JAIL]
