@@ -15,12 +15,12 @@ INSIDE = ROOT / "jail" / "inside"
 LAUNCHER = """
 import os, runpy, sys
 runpy.run_path(sys.argv[1])["open_rooms"]()
-from jail.inside.supervise import launch, starter
+from jail.inside.supervise import launch_jobs, starter
 sys.executable = sys.argv[2]
 if sys.argv[3] == "run":
     argv = [*starter("run"), *sys.argv[4:]]
     os.execv(argv[0], argv)
-sys.exit(launch(sys.argv[3], sys.argv[4:]))
+sys.exit(launch_jobs(sys.argv[3], sys.argv[4:]))
 """
 TIMEOUT_SEC = 60
 TOTAL_SEC, EACH_SEC = "20", "3"

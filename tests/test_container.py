@@ -747,7 +747,7 @@ print(json.dumps(found))
 def test_stop_with_a_run_under_way_and_a_restart_on_the_same_volume(
     stage: Stage, index: Index, discord: Discord
 ) -> None:
-    index.add_wheel("slow", "1.0", {"slow.py": "import time\ntime.sleep(3)\n"})
+    index.add_wheel("slow", "1.0", {"slow.py": "__import__('select').select([], [], [], 3)\n"})
     index.add_wheel("waiting", "1.0", {"waiting.py": ""})
     container = stage.start(MAX_CONCURRENCY="1")
     under_way = container.accept("slow", mode="import")
@@ -836,7 +836,9 @@ def test_nobody_has_power_who_meets_a_stranger(container: Container, index: Inde
 
 
 def test_orphans_of_a_killed_jail_are_buried(container: Container, index: Index) -> None:
-    index.add_wheel("sleeper", "1.0", {"sleeper.py": "import time\ntime.sleep(30)\n"})
+    index.add_wheel(
+        "sleeper", "1.0", {"sleeper.py": "__import__('select').select([], [], [], 30)\n"}
+    )
     run_id = container.accept("sleeper", mode="import")
     # Of the three programs that are keeper's, the one between keeper and watch.
     kill = (

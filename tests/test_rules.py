@@ -311,7 +311,7 @@ def test_very_long_paths_cost_little() -> None:
     [
         (f"{HOME_IN_JAIL}/.bashrc", Change.DELETED, PhaseName.IMPORT, HIGH),
         (f"/{HOME_IN_JAIL}/x/../.bashrc", Change.CREATED, PhaseName.IMPORT, HIGH),
-        (f"{SITE}/x.pth", Change.CREATED, PhaseName.INSTALL, HIGH),
+        (f"{SITE}/lib/python3.11/site-packages/x.pth", Change.CREATED, PhaseName.INSTALL, HIGH),
         (f"{SITE}/sitecustomize.py", Change.CREATED, PhaseName.IMPORT, HIGH),
         (f"{SITE}/other.py", Change.MODIFIED, PhaseName.IMPORT, HIGH),
         (f"{SITE}/other.so", Change.MODIFIED, PhaseName.IMPORT, HIGH),
@@ -323,7 +323,9 @@ def test_very_long_paths_cost_little() -> None:
         ("/tmp/x", Change.CREATED, PhaseName.IMPORT, None),
         ("/tmp/pip-target-x/lib/python/x.pth", Change.CREATED, PhaseName.INSTALL, None),
         ("/tmp/pip-x/../../home/dev/.bashrc", Change.CREATED, PhaseName.INSTALL, HIGH),
-        ("/tmp/pip-target-x/x.pth", Change.CREATED, PhaseName.IMPORT, HIGH),
+        ("/tmp/y/site-packages/x.pth", Change.CREATED, PhaseName.IMPORT, HIGH),
+        # No interpreter looks there.
+        ("/tmp/pip-target-x/x.pth", Change.CREATED, PhaseName.IMPORT, None),
     ],
 )
 def test_a_change_is_judged_by_path_and_phase(

@@ -43,6 +43,7 @@ from jail.watch.events import (
     StartsUnchecked,
     StartupCode,
 )
+from jail.watch.noticed import Notice, Noticed
 from jail.watch.record import Record
 
 MAX_REPORT_BYTES = 10_000_000  # what the service takes
@@ -76,7 +77,8 @@ def test_a_program_that_could_not_be_looked_at_in_time_is_a_gap() -> None:
 
 
 NOTHING = NotRun(EXECUTE, None, Omission.NOTHING_THERE, "the distribution declares no script")
-WHOLE = [a_phase(), a_phase(START), a_phase(IMPORT, "x"), a_phase(EXECUTE, "x")]
+CALL = PhaseName.CALL
+WHOLE = [*map(a_phase, (INSTALL, START, IMPORT, CALL, EXECUTE))]
 
 
 @pytest.mark.parametrize(
@@ -86,8 +88,8 @@ WHOLE = [a_phase(), a_phase(START), a_phase(IMPORT, "x"), a_phase(EXECUTE, "x")]
         ("import", [a_phase(), a_phase(IMPORT, "x")], []),
         ("execute", [a_phase(), FAILED], []),
         ("detonate", WHOLE, []),
-        ("detonate", WHOLE[:3], [NOTHING]),
-        ("detonate", [*WHOLE[:3], FAILED], []),
+        ("detonate", WHOLE[:4], [NOTHING]),
+        ("detonate", [*WHOLE[:4], FAILED], []),
     ],
 )
 def test_it_is_clean_when_all_ran_and_was_seen(
@@ -235,8 +237,39 @@ def test_a_reason_is_the_line_that_says_what_was_wrong(stderr: str, reason: str)
 def test_a_denied_dependency_is_the_reason_of_an_installation_that_fails() -> None:
     phase = a_phase(outcome=Outcome.FAILED, exit_code=1)
     report = report_of(DependencyDenied("torch"), phases=[phase])
-    assert report.reason == "install: torch is on the denylist and was not given out"
-    assert report.coverage["notes"] == ["torch is on the denylist and was not given out"]
+    denied = "torch is on the denylist and was not given out, a stand-in was"
+    assert report.reason == f"install: {denied}"
+    assert report.coverage["notes"] == [denied]
+
+
+def test_with_a_dependency_withheld_nothing_can_be_clean() -> None:
+    report = report_of(DependencyDenied("torch"))
+    assert report.verdict == Verdict.UNSEEN
+    assert report.gaps == [
+        "withheld: torch is on the denylist and was not given out, a stand-in was"
+    ]
+
+
+def test_a_second_installation_decides_nothing() -> None:
+    """What the package asks for and does not declare may be broken: that is not its doing."""
+    for outcome in (Outcome.FAILED, Outcome.TIMEOUT, Outcome.DOWNLOAD_CAP):
+        report = report_of(phases=[a_phase(), a_phase(INSTALL, "of helper", outcome, 1)])
+        assert (report.outcome, report.verdict) == (Outcome.OK, Verdict.CLEAN)
+
+
+def test_what_workers_tell_is_noted() -> None:
+    events: list[Event] = [
+        Noticed(Notice.SHADOWED, "wave", text="/usr/lib/wave.py"),
+        Noticed(Notice.COUNTED, "imports", text="2 raised, 8 ran"),
+        Noticed(Notice.COUNTED, "imports", text="8 ran"),
+        Noticed(Notice.ENDED, "", how="not run", text="3 of 9 jobs"),
+    ]
+    notes = report_of(*events, phases=[a_phase(IMPORT, "all modules")]).coverage["notes"]
+    assert [note.partition(": ")[2] for note in notes] == [
+        "wave is found in /usr/lib/wave.py first; its own was run by its path",
+        "of its modules 2 raised, 8 ran",
+        "not run: 3 of 9 jobs",
+    ]
 
 
 def test_a_limit_is_a_finding() -> None:

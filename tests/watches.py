@@ -28,6 +28,7 @@ from jail.orders import (
 from jail.watch.limits import count_oom_kills
 
 TARGET = f"{WORK_IN_JAIL}/site/victim-1"
+TELL = "/dev/null"  # nobody listens to what a trigger tells beside the hook
 PATIENCE_SEC = 20.0
 
 
@@ -46,7 +47,7 @@ class Place:
         self.control.send(json.dumps(request).encode())
 
     def start(self, number: int, *launch: str, index: bool = False, **variables: str) -> None:
-        words = list(launch) or ["start", TARGET]
+        words = list(launch) or ["start", TELL, TARGET]
         self.send(jail=number, launch=words, variables=variables, has_index=index)
 
     def answer(self) -> tuple[dict[str, Any], list[int]]:
@@ -66,12 +67,12 @@ class Place:
         return json.loads(packet) if packet else {}, fds
 
     def run(self, number: int, source: str, **options: Any) -> dict[str, Any]:
-        """Import `source` in a jail and read all that it says, to its end."""
+        """Run `source` in a jail and read all that it says, to its end."""
         module = f"source{number}"
         folder = self.scratch / "site" / "victim-1"
         folder.mkdir(exist_ok=True)
         (folder / f"{module}.py").write_text(source)
-        self.start(number, "import", TARGET, module, SNAKEHOOK_SITE=TARGET, **options)
+        self.start(number, "file", TELL, TARGET, f"{module}.py", **options)
         return self.follow()
 
     def follow(self) -> dict[str, Any]:
@@ -174,14 +175,14 @@ def several(place: Place) -> list[dict[str, Any]]:
 def killed(place: Place) -> dict[str, Any]:
     """A jail that would go on for ever, with children that ignore signals."""
     source = (
-        "import os, signal, time\n"
+        "import os, select, signal\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "os.fork(); os.fork(); print('at work', flush=True); time.sleep(1000)\n"
+        "os.fork(); os.fork(); print('at work', flush=True); select.select([], [], [], 1000)\n"
     )
     folder = place.scratch / "site" / "victim-1"
     folder.mkdir()
     (folder / "endless.py").write_text(source)
-    place.start(0, "import", TARGET, "endless", SNAKEHOOK_SITE=TARGET)
+    place.start(0, "file", TELL, TARGET, "endless.py")
     _, fds = place.answer()
     said = b""
     while b"at work" not in said:
@@ -203,9 +204,9 @@ def endless(place: Place) -> None:
     folder = place.scratch / "site" / "victim-1"
     folder.mkdir()
     (folder / "endless.py").write_text(
-        "import time; print('at work', flush=True); time.sleep(1000)"
+        "import select; print('at work', flush=True); select.select([], [], [], 1000)"
     )
-    place.start(0, "import", TARGET, "endless", SNAKEHOOK_SITE=TARGET)
+    place.start(0, "file", TELL, TARGET, "endless.py")
     _, fds = place.answer()
     said = b""
     while b"at work" not in said:
@@ -295,7 +296,7 @@ def two_at_a_time(place: Place) -> dict[str, Any]:
 
 def descriptors(place: Place) -> dict[str, Any]:
     """Descriptors that nobody asked for, beside a request."""
-    request = {"jail": 0, "launch": ["start", TARGET], "variables": {}, "has_index": False}
+    request = {"jail": 0, "launch": ["start", TELL, TARGET], "variables": {}, "has_index": False}
     ends = [*os.pipe(), *os.pipe()]
     socket.send_fds(place.control, [json.dumps(request).encode()], ends)
     return place.follow()

@@ -193,6 +193,26 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 send("start", what=sys.orig_argv)
 sys.addaudithook(hook)
-# As site-packages: after the library, and with its .pth files.
-if "SNAKEHOOK_SITE" in os.environ:
-    site.addsitedir(os.environ["SNAKEHOOK_SITE"])
+OWN_PREFIX, PREFIX = sys.prefix, os.environ.get("SNAKEHOOK_PREFIX")
+
+
+def look_installed() -> None:
+    """Let this interpreter look like that of the installation. What the package brings comes before
+    our own modules, pip that is.
+    """
+    sys.prefix = sys.exec_prefix = str(PREFIX)
+    site.PREFIXES[:] = [sys.prefix]
+    for folder in [folder for folder in sys.path if folder.startswith(f"{OWN_PREFIX}/")]:
+        sys.path.remove(folder)
+        sys.path.append(folder)
+    customize()
+
+
+if PREFIX:
+    # site calls it last, when all .pth files have been read.
+    customize = site.execsitecustomize
+    site.execsitecustomize = look_installed
+    # From here on site reads the .pth files of the installation; not in pip, whose doing is not
+    # the package's.
+    if "SNAKEHOOK_PIP" not in os.environ:
+        sys.prefix = sys.exec_prefix = PREFIX

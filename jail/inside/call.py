@@ -16,10 +16,11 @@ from types import FrameType, FunctionType, ModuleType
 from typing import Any, NoReturn
 
 from jail.inside.ending import How, hide
-from jail.inside.imports import Importer, read_names
+from jail.inside.imports import Importer
 from jail.inside.jobs import Jobs
 from jail.inside.made_up import Mock, Samples, arguments
 from jail.inside.patches import Originals, own_files
+from jail.inside.words import read_names
 
 MAX_CALLS = 400
 MAX_METHODS = 40  # of one class

@@ -20,6 +20,7 @@ from jail.inside.ending import Teller, hide
 from jail.inside.jobs import Jobs
 from jail.inside.patches import Originals
 from jail.inside.victims import become
+from jail.inside.words import read_names
 
 SUFFIXES = importlib.machinery.all_suffixes()
 TOP_FINDERS = (
@@ -31,19 +32,6 @@ MAX_MODULE_FAILURES = 3  # of one module
 IMPORT_NAME = opcode.opmap["IMPORT_NAME"]
 # Our own names for them: a package may replace those of the modules.
 import_module = importlib.import_module
-
-
-def read_names(words: Sequence[str]) -> list[str]:
-    """The names that `words` stand for, each once. Raises OSError for a file not to be read."""
-    names: list[str] = []
-    for word in words:
-        if word.startswith("@"):
-            with open(word[1:], encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-                names += file.read().splitlines()
-        else:
-            head, mark, rest = word.rpartition(">")
-            names += [f"{head}{name}" for name in (rest if mark else word).split(",")]
-    return [name for name in dict.fromkeys(names) if name]
 
 
 def module_file(folder: str, name: str) -> str | None:

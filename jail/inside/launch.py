@@ -1,81 +1,130 @@
-"""First process of the jail: runs pip or one trigger in a child and passes its exit code on.
+"""First process of the jail: runs pip or what a trigger needs in children, and tells how it went.
 
-Arguments: what to run (pip, start, import, script, file, module), the install target, then what the
-kind needs. It holds no secret and is believed in nothing but its first line, which it writes before
-any foreign code runs.
+Arguments: what to run, then what that needs. It holds no secret and is believed in nothing but its
+first line, which it writes before any foreign code runs.
 """
 
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from types import ModuleType
 
-LINGER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
-REAP_SEC = 0.02
+AFTER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
 # As orders.STARTED: only this folder can be imported from here.
 READY_LINE = b"jail ready\n"
-
-# What a person would type; sys.argv is [name, target, argument ...] when a snippet starts.
-# audit.py has made the target a site directory.
-ENTER = "import sys; target = sys.argv.pop(1); "
-RUN_SCRIPT = (
-    "import importlib, operator; sys.argv.pop(0); "
-    "module, _, attr = sys.argv.pop(1).partition(':'); "
-    "sys.exit(operator.attrgetter(attr)(importlib.import_module(module))())"
-)
-RUN_FILE = (
-    "import os, runpy; sys.argv.pop(0); sys.argv[0] = os.path.join(target, sys.argv[0]); "
-    "sys.path[0] = os.path.dirname(sys.argv[0]); runpy.run_path(sys.argv[0], run_name='__main__')"
-)
-RUN_MODULE = (
-    "import runpy; sys.argv.pop(0); "
-    "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
-)
-SNIPPETS = {
-    "start": ENTER,
-    "import": f"{ENTER}import importlib; importlib.import_module(sys.argv.pop(1))",
-    "script": ENTER + RUN_SCRIPT,
-    "file": ENTER + RUN_FILE,
-    "module": ENTER + RUN_MODULE,
-}
+LAUNCH_FOLDER = __file__.rpartition("/")[0]
 
 
-def command(kind: str, arguments: list[str]) -> list[str]:
-    """The program that runs it."""
-    if kind == "pip":
-        # -P: nothing in the working directory is pip's.
-        return [sys.executable, "-P", "-m", "pip", *arguments]
-    return [sys.executable, "-c", SNIPPETS[kind], *arguments]
+def make_importable() -> None:
+    """Make the modules of this folder those of jail.inside."""
+    for name, places in (("jail", [""]), ("jail.inside", [LAUNCH_FOLDER])):
+        module = ModuleType(name)
+        module.__path__ = places
+        sys.modules[name] = module
 
 
-def main() -> int:
-    """Run it, stay a little longer for what it left at work, and return its exit code."""
-    os.write(1, READY_LINE)
-    argv = command(sys.argv[1], sys.argv[2:])
+def run_one(argv: list[str]) -> int:
+    """Run a program, bury the orphans that we inherit, and return its exit code."""
     child = os.fork()
     if child == 0:
         os.execv(argv[0], argv)
-    # A package may send it to the whole jail.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    code = os.waitstatus_to_exitcode(wait_for(child))
-    deadline_sec = time.monotonic() + LINGER_SEC
-    while time.monotonic() < deadline_sec:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            break
-        if pid == 0:
-            time.sleep(REAP_SEC)
-    return code if code >= 0 else 128 - code
-
-
-def wait_for(child: int) -> int:
-    """The status of `child`. As the first process here it inherits the orphans: bury them, too."""
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == child:
-            return status
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def await_orphans() -> None:
+    """Wait for what is still at work. No sleep: the kernel witness may skip those."""
+    deadline_sec = time.monotonic() + AFTER_SEC
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        left_sec = deadline_sec - time.monotonic()
+        if left_sec <= 0:
+            return
+        if pid == 0:
+            signal.sigtimedwait({signal.SIGCHLD}, left_sec)
+
+
+def command(kind: str, words: list[str]) -> list[str]:
+    """The program that a trigger of one thing is.
+
+    -P: nothing in the working directory is pip's.
+    """
+    from jail.inside.supervise import starter
+
+    if kind == "pip":
+        return [sys.executable, "-P", "-m", "pip", *words]
+    if kind == "program":
+        return words
+    return [*starter("run"), kind, *words]
+
+
+def launch(kind: str, words: list[str]) -> int:
+    """Run a trigger, and return its exit code.
+
+    imports, call: many jobs, in workers. several: many triggers of one thing, each a word.
+    """
+    from jail.inside import supervise
+
+    if kind == "several":
+        import json
+
+        path, total_sec, each_sec, *others = words
+        commands = [command(other[0], other[1:]) for other in map(json.loads, others)]
+        return supervise.run_several(commands, path, float(total_sec), float(each_sec))
+    if kind not in ("imports", "call"):
+        code = run_one(command(kind, words))
+        if kind == "pip" and "SNAKEHOOK_COMPILE" in os.environ:
+            in_child(compile_all)
+        return code
+    code = supervise.launch_jobs(kind, words)
+    # What only shows in the code.
+    if kind == "imports" and words[4] == "self":
+        in_child(lambda: look_for_gates(words))
+    return code
+
+
+def in_child(work: Callable[[], None]) -> None:
+    """Read what was installed, where no package runs: odd source may end the child that reads."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def compile_all() -> None:
+    from jail.inside.compiling import compile_installed
+
+    compile_installed(os.environ["SNAKEHOOK_PREFIX"])
+
+
+def look_for_gates(words: list[str]) -> None:
+    from jail.inside.gates import tell_gates
+
+    tell_gates(words[0], words[3], words[5:])
+
+
+def main() -> int:
+    """Run it, stay a little longer, and return its exit code."""
+    os.write(1, READY_LINE)
+    make_importable()
+    code = launch(sys.argv[1], sys.argv[2:])
+    # A package may send it to the whole jail.
+    await_orphans()
+    return code
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os._exit(main())

@@ -24,6 +24,19 @@ def own_files(names: Collection[str], site: str) -> set[str]:
     return {f"{site}/{module}{end}" for module in modules for end in ("", "/__init__")}
 
 
+def own_packages(names: Collection[str]) -> tuple[str, ...]:
+    """The names that have none of `names` above them: all below is the package's own, its tests
+    too, which are not among `names`.
+    """
+    modules = {name.partition(":")[0] for name in names}
+    found = []
+    for module in modules:
+        parts = module.split(".")
+        if not any(".".join(parts[:depth]) in modules for depth in range(1, len(parts))):
+            found.append(module)
+    return tuple(found)
+
+
 def is_of(files: set[str], path: str) -> bool:
     """Whether `path` is one of `files`."""
     folder, _, name = path.rpartition("/")
@@ -81,18 +94,19 @@ class Originals:
             names: the package's own modules.
         """
         mine = own_files(names, self.site)
+        packages = own_packages(names)
         for hook in [*sys.meta_path, *sys.path_hooks]:
             if not any(hook is known for known in self.hooks):
                 self.tell_hook(hook, teller)
-        for what, value in [*self.replaced(mine)][:MAX_TOLD_PATCHES]:
+        for what, value in [*self.replaced(mine, packages)][:MAX_TOLD_PATCHES]:
             code = code_of(value)
             if code:
                 teller.tell("patched", what, at=f"{code.co_filename}:{code.co_firstlineno}")
 
-    def replaced(self, mine: set[str]) -> Iterator[tuple[str, Any]]:
+    def replaced(self, mine: set[str], packages: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
         """What is the package's now of the built-in functions, and of other modules'."""
         yield from self.replaced_builtins(mine)
-        yield from self.replaced_elsewhere(mine)
+        yield from self.replaced_elsewhere(mine, packages)
 
     def tell_hook(self, hook: Any, teller: Teller) -> None:
         """Tell of an import hook, with those of KNOWN_NAMES that it answers to."""
@@ -118,12 +132,16 @@ class Originals:
             if code and is_of(mine, code.co_filename):
                 yield f"builtins.{name}", now
 
-    def replaced_elsewhere(self, mine: set[str]) -> Iterator[tuple[str, Any]]:
+    def replaced_elsewhere(
+        self, mine: set[str], packages: Collection[str]
+    ) -> Iterator[tuple[str, Any]]:
         """Functions and methods of other modules whose code is the package's now."""
         for name, module in [*sys.modules.items()]:
             if not isinstance(module, ModuleType) or name in ("__main__", "builtins"):
                 continue
-            if is_of(mine, str(module.__dict__.get("__file__", ""))):
+            file = str(module.__dict__.get("__file__", ""))
+            is_below = any(name.startswith(f"{package}.") for package in packages)
+            if is_of(mine, file) or (is_below and file.startswith(f"{self.site}/")):
                 continue
             yield from self.replaced_in(name, module, mine)
 

@@ -214,12 +214,59 @@ def supervise(command: Sequence[str], words: Sequence[str], teller: Teller, limi
     return SOME_LEFT if is_any_left else ALL_RAN
 
 
+def run_several(
+    commands: Sequence[Sequence[str]], path: str, total_sec: float, each_sec: float
+) -> int:
+    """Run programs, one after the other, each with an end: ALL_RAN, SOME_LEFT or SOME_NOT_RUN.
+
+    Args:
+        path: the file for what is told.
+    """
+    teller = Teller(path)
+    deadline_sec = time.monotonic() + total_sec
+    is_any_stopped = False
+    for number, argv in enumerate(commands):
+        left_sec = min(each_sec, deadline_sec - time.monotonic())
+        if left_sec <= 0:
+            text = f"{len(commands) - number} of {len(commands)} programs"
+            teller.tell("ended", "", how=How.NOT_RUN, text=text)
+            return SOME_NOT_RUN
+        if run_within(argv, left_sec):
+            continue
+        is_any_stopped = True
+        teller.tell("ended", " ".join(argv[3:]), how=How.STOPPED, text=f"after {left_sec:.1f} s")
+    return SOME_LEFT if is_any_stopped else ALL_RAN
+
+
+def run_within(argv: Sequence[str], limit_sec: float) -> bool:
+    """Run a program: whether it ended by itself within the limit."""
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            os.execv(argv[0], [*argv])
+        finally:
+            os._exit(127)
+    ended = os.pidfd_open(pid)
+    deadline_sec = time.monotonic() + limit_sec
+    has_ended: list[int] = []
+    while not has_ended and time.monotonic() < deadline_sec:
+        has_ended, _, _ = select.select([ended], [], [], LISTEN_SEC)
+        bury_orphans(pid)
+    if not has_ended:
+        signal.pidfd_send_signal(ended, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(ended)
+    return bool(has_ended)
+
+
 def starter(room: str) -> list[str]:
     """The start of a command that runs `main` of a room of this folder in a Python as any other."""
     return [sys.executable, f"{OWN_FOLDER}/enter.py", room]
 
 
-def launch(room: str, words: Sequence[str]) -> int:
+def launch_jobs(room: str, words: Sequence[str]) -> int:
     """What the launcher does for the rooms `imports` and `call`: returns its exit code.
 
     Args:

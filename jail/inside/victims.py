@@ -258,5 +258,6 @@ VICTIMS: dict[str, Callable[[], None]] = {
 
 
 def become(victim: str) -> None:
-    """Become one of VICTIMS. Raises KeyError for another."""
-    VICTIMS[victim]()
+    """Become one of VICTIMS, or several: "ci,later". Raises KeyError for another."""
+    for one in victim.split(","):
+        VICTIMS[one]()

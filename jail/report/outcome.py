@@ -24,7 +24,7 @@ PROMISED = {
     "execute": (PhaseName.INSTALL, PhaseName.EXECUTE),
     "execute_module": (PhaseName.INSTALL, PhaseName.EXECUTE),
     "import": (PhaseName.INSTALL, PhaseName.IMPORT),
-    "detonate": (PhaseName.INSTALL, PhaseName.START, PhaseName.IMPORT, PhaseName.EXECUTE),
+    "detonate": (*PhaseName,),
 }
 # The modes that are for one trigger, which the request names: it decides over the run.
 ONE_TRIGGER = {"execute", "execute_module"}
@@ -69,7 +69,8 @@ class Facts:
             for seen in self.record.seen
             if isinstance(seen.event, DependencyDenied)
         ]
-        return [f"{project} is on the denylist and was not given out" for project in projects]
+        withheld = "is on the denylist and was not given out, a stand-in was"
+        return [f"{project} {withheld}" for project in dict.fromkeys(projects)]
 
 
 def explained(facts: Facts, phase: Phase) -> str:
@@ -104,7 +105,14 @@ def own_words(facts: Facts, phase: Phase) -> str:
 
 def is_decisive(facts: Facts, phase: Phase) -> bool:
     """Whether a phase that failed, by itself, makes the run one that failed."""
-    return phase.name == PhaseName.INSTALL or facts.order.mode in ONE_TRIGGER
+    if phase.name == PhaseName.INSTALL:
+        return not is_extra(phase)
+    return facts.order.mode in ONE_TRIGGER
+
+
+def is_extra(phase: Phase) -> bool:
+    """Whether it is a second installation, of what the package asks for and does not require."""
+    return phase.name == PhaseName.INSTALL and phase.trigger is not None
 
 
 def outcome_of(facts: Facts) -> tuple[Outcome, str]:
@@ -116,7 +124,8 @@ def outcome_of(facts: Facts) -> tuple[Outcome, str]:
     if not facts.phases:
         return Outcome.ERROR, "nothing was run"
     for phase in facts.phases:
-        if phase.outcome == Outcome.FAILED and not is_decisive(facts, phase):
+        is_failed = phase.outcome == Outcome.FAILED or is_extra(phase)
+        if is_failed and not is_decisive(facts, phase):
             continue
         if phase.outcome != Outcome.OK:
             return phase.outcome, explained(facts, phase)
@@ -140,6 +149,8 @@ def ran_to_its_end(phase: Phase) -> bool:
     A program that ends with 2 for want of arguments has done what it does. An import, a start or a
     build that fails was broken off in the middle, and so was whatever a signal ended.
     """
+    if is_extra(phase):
+        return True
     if phase.outcome == Outcome.FAILED:
         return phase.name == PhaseName.EXECUTE and phase.signal is None
     return phase.outcome == Outcome.OK
@@ -183,6 +194,8 @@ def left_out(facts: Facts) -> Iterator[str]:
     for item in facts.not_run:
         if item.why != Omission.NOTHING_THERE:
             yield plain(f"not run: {sentence(item)}", MAX_SENTENCE_CHARS)
+    for denied in facts.denied:
+        yield plain(f"withheld: {denied}", MAX_SENTENCE_CHARS)
     known = {phase.name for phase in facts.phases} | {item.phase for item in facts.not_run}
     for name in PROMISED[facts.order.mode]:
         if name not in known and facts.phases:

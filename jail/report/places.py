@@ -163,8 +163,11 @@ PROJECT_PLACES = (
     ),
 )
 
-# docs.python.org: site. The kind is "Python start".
-PLACES_ANYWHERE = (".pth", "/sitecustomize.py", "/usercustomize.py")
+# docs.python.org: site. The kind is "Python start". A .pth file acts in a folder for libraries.
+PLACES_ANYWHERE = ("/sitecustomize.py", "/usercustomize.py")
+LIBRARY_PLACE = re.compile(r".*/(?:site|dist)-packages/[^/]+\.pth", re.DOTALL)
+# Nobody works on a project there; tools keep clones in it.
+CACHE_FOLDER = ".cache/"
 
 
 def compiled(lists: Sequence[Places]) -> list[tuple[str, re.Pattern[str]]]:
@@ -187,7 +190,7 @@ PROJECT_NAMES = {
 
 def what_waits_at(path: str) -> str | None:
     """The kind of program that executes or obeys the file at a normalised path, if one does."""
-    if path.endswith(PLACES_ANYWHERE):
+    if path.endswith(PLACES_ANYWHERE) or LIBRARY_PLACE.fullmatch(path):
         return "Python start"
     if not path.startswith(f"{HOME_IN_JAIL}/"):
         return None
@@ -196,7 +199,7 @@ def what_waits_at(path: str) -> str | None:
         if paths.match(below_home):
             return kind
     names = below_home.split("/")
-    if PROJECT_NAMES.isdisjoint(names):
+    if PROJECT_NAMES.isdisjoint(names) or below_home.startswith(CACHE_FOLDER):
         return None
     for number, name in enumerate(names):
         below_project = "/".join(names[number:]) if name in PROJECT_NAMES else ""

@@ -8,11 +8,14 @@ import re
 from typing import assert_never
 
 from jail.orders import SCRATCH_FOLDERS, WORK_IN_JAIL
+from jail.report.harmless import is_harmless_look, is_known_startup, is_own_secret
+from jail.report.notices import noticed, slept
 from jail.report.places import what_waits_at
 from jail.report.text import plain
 from jail.report.world_rules import judge_world
 from jail.watch.events import (
     NOBODY,
+    SYSTEM_FOLDERS,
     Actor,
     BaitLeaked,
     BaitRead,
@@ -44,6 +47,7 @@ from jail.watch.events import (
     is_near,
     plain_path,
 )
+from jail.watch.noticed import Noticed, Slept
 
 MAX_FINDING_CHARS = 300
 
@@ -86,6 +90,8 @@ BUILD_TOOL = re.compile(
     r"|cmake|ninja|meson|rustc|cargo|swig|cython|pkg-config|git|uname|ldconfig|lsb_release|which"
     r"|gfortran|f951|llvm-config|install|patchelf)(-[0-9.]+)?"
 )
+# What the package brings for people to run, which `python -m` of it may start.
+PROGRAM_OF_PACKAGE = re.compile(re.escape(WORK_IN_JAIL) + r"/site/[^/]+/bin/[^/]+")
 # Services of a developer's machine that do what they are told: whoever reaches one is its master.
 SERVICE_SOCKET = re.compile(
     r"unix:.*(?:docker|containerd|podman|crio)[^/]*\.sock|unix:/tmp/ssh-[^/]*/agent\..*"
@@ -100,7 +106,7 @@ VERBS = {Net.TCP: "connects (tcp) to", Net.UDP: "sends (udp) to"}
 PIP_STAGING = re.compile(r"/tmp/pip-[^/]+/.*", re.DOTALL)  # noqa: S108
 ALTERED_CODE = re.compile(r".*\.(?:pyc?|so)|.*/bin/[^/]+", re.DOTALL)
 # What a function does that is called with made-up arguments is what it is for.
-CALLED_FOR = {Rule.NETWORK_ATTEMPT, Rule.PROCESS_SPAWN}
+CALLED_FOR = {Rule.NETWORK_ATTEMPT, Rule.PROCESS_SPAWN, Rule.LIMIT_HIT}
 
 
 def judge(phase: Phase, event: Event) -> tuple[Finding, ...]:
@@ -133,14 +139,19 @@ def rule_for(phase: Phase, event: Event) -> Finding | None:
         case Code():
             return executed_code(event)
         case BaitRead():
-            return read_bait(event)
+            return read_bait(phase, event)
         case BaitLeaked():
             return leaked_bait(event)
         case WitnessTampered() | TraceContradicted() | TraceCut() | FailedOften():
             return tampered(event)
         case LeftAtWork():
             title = f"left {event.count} processes at work, which were ended with the phase"
-            return finding(Severity.MEDIUM, Rule.LIMIT_HIT, title, Actor(process=event.process))
+            severity = softened(phase, Rule.LIMIT_HIT, Severity.MEDIUM)
+            return finding(severity, Rule.LIMIT_HIT, title, Actor(process=event.process))
+        case Noticed():
+            return noticed(phase, event)
+        case Slept():
+            return slept(event)
         case Downloaded() | IndexRefused() | DependencyDenied() | ProcessEnded() | WorldEvent():
             return None
         case StartsUnchecked():
@@ -201,6 +212,11 @@ def command_severity(phase: Phase, event: Exec) -> Severity:
     if phase.name != PhaseName.INSTALL and is_dropped(program, argv):
         return Severity.HIGH
     if event.pool_helper or BUILD_TOOL.fullmatch(program):
+        return Severity.INFO
+    is_systems = bool(event.error) or program.startswith(SYSTEM_FOLDERS)
+    if is_systems and is_harmless_look(argv):
+        return Severity.INFO
+    if phase.name == PhaseName.EXECUTE and PROGRAM_OF_PACKAGE.fullmatch(program):
         return Severity.INFO
     return Severity.MEDIUM
 
@@ -304,7 +320,8 @@ def startup_code(phase: Phase, event: StartupCode) -> Finding | None:
     if phase.name == PhaseName.INSTALL and PIP_STAGING.fullmatch(plain_path(event.path)):
         return None
     title = f"{event.path} runs code at every interpreter start: {event.line}"
-    return finding(Severity.MEDIUM, Rule.PTH_CODE, title, place=event.path)
+    severity = Severity.INFO if is_known_startup(event.line) else Severity.MEDIUM
+    return finding(severity, Rule.PTH_CODE, title, place=event.path)
 
 
 # Code(decoded=True, ...): high code.dynamic "executes decoded code, 120 bytes"
@@ -319,9 +336,13 @@ def executed_code(event: Code) -> Finding:
 
 
 # BaitRead("/home/dev/.ssh/id_rsa", ...): high secret.read "reads or touches /home/dev/.ssh/id_rsa"
-def read_bait(event: BaitRead) -> Finding:
-    title = f"reads or touches {event.path}"
-    return finding(Severity.HIGH, Rule.SECRET_READ, title, place=event.place)
+# A tool that is called and reads the file that it keeps its own password in: info.
+def read_bait(phase: Phase, event: BaitRead) -> Finding:
+    severity, title = Severity.HIGH, f"reads or touches {event.path}"
+    is_asked = phase.name in (PhaseName.CALL, PhaseName.EXECUTE)
+    if is_asked and is_own_secret(event.path, event.reader):
+        severity, title = Severity.INFO, f"{title}, its own"
+    return finding(severity, Rule.SECRET_READ, title, place=event.place)
 
 
 # BaitLeaked("NPM_TOKEN", "command curl x"): high secret.read

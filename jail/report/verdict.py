@@ -22,12 +22,14 @@ from jail.report.lists import (
     entries,
     fitted,
 )
+from jail.report.notices import note_on
 from jail.report.outcome import (
     EVENT_WORDS,
     LIMITS,
     Facts,
     explained,
     gaps_of,
+    is_extra,
     outcome_of,
     sentence,
     unchecked,
@@ -47,6 +49,7 @@ from jail.watch.events import (
     Severity,
     StartsUnchecked,
 )
+from jail.watch.noticed import Noticed
 from jail.watch.record import Record
 
 MAX_CROWD = MAX_LIST_ITEMS // 10  # findings of one rule and severity in a phase; more are a crowd
@@ -172,6 +175,8 @@ def limit_findings(facts: Facts) -> Iterator[Found]:
         (item.phase, item.trigger) for item in facts.not_run if item.why == Omission.OUT_OF_TIME
     }
     for phase in facts.phases:
+        if is_extra(phase):
+            continue
         if phase.outcome in LIMITS and (phase.name, phase.trigger) not in out_of_time:
             yield phase, (Finding(Severity.MEDIUM, Rule.LIMIT_HIT, explained(facts, phase)),)
     by_title = {phase.title: phase for phase in facts.phases}
@@ -274,6 +279,8 @@ def all_notes(facts: Facts, cut: Counter[str], notes: Sequence[str]) -> Iterator
             note = unchecked(event)
         if isinstance(event, IndexRefused):
             note = f"refused {event.target}: {event.reason}"
+        if isinstance(event, Noticed):
+            note = note_on(event)
         if note:
             yield plain(f"{seen.phase.title}: {note}", MAX_NOTE_CHARS)
     for item in facts.not_run:

@@ -142,7 +142,15 @@ class End:
     signal: str | None
 
 
-Call = Fork | Execute | FirstCallUnseen | Socket | Reach | Delete | ExitAll | End
+@dataclass(slots=True)
+class Sleep:
+    """A process asked to sleep for long, and the kernel witness let it go on at once."""
+
+    pid: int
+    asked_sec: int
+
+
+Call = Fork | Execute | FirstCallUnseen | Socket | Reach | Delete | ExitAll | Sleep | End
 
 # How the error of a call is written that had not returned when its process ended.
 UNFINISHED = "unfinished"

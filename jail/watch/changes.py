@@ -16,13 +16,32 @@ from jail.watch.scratch import FOLDERS, MAX_FILE_BYTES, FileState, Scratch, as_s
 from jail.watch.served import SecondStages
 from jail.watch.shadows import Shadows
 
+MAX_STARTUP_LINES = 10  # of one file
 MAX_COMPARE_SEC = 5.0  # for the changes of one phase
 # Where pip builds.
 PIP_FOLDER = "tmp/pip-"
 # `site/six-1.17.0/sitecustomize.py`: imported by every interpreter that has its folder on the path.
 CUSTOMIZE = re.compile(r".*/(?:site|user)customize(?:/__init__)?\.pyc?", re.DOTALL)
+# `site/six-1.17.0/lib/python3.11/site-packages/six.pth`: where .pth files act.
+IN_SITE_PACKAGES = re.compile(r"site/[^/]+/lib(?:64)?/python3\.\d+/site-packages/[^/]+", re.DOTALL)
+
+# `site/six-1.17.0/lib/python3.11/site-packages/__pycache__/six.cpython-311.pyc`
+COMPILED_FILE = re.compile(r"(site/.*/)__pycache__/([^/.]+)\.cpython-\d+\.pyc", re.DOTALL)
 
 States = dict[str, FileState]
+
+
+def source_of(path: str) -> str:
+    """The source that the launcher has compiled to this file, after pip; else the file itself."""
+    compiled = COMPILED_FILE.fullmatch(path)
+    return f"{compiled[1]}{compiled[2]}.py" if compiled else path
+
+
+def plain_text(line: str) -> str:
+    """A line as text: its bytes may be any, but those of a string in quotes stay readable."""
+    text = printable(line.encode(errors="replace"))
+    # A person reads the backslashes of a source as they are.
+    return text.replace("\\\\", "\\")
 
 
 def rank(path: str) -> tuple[int, str]:
@@ -38,6 +57,8 @@ class Changes:
         installed: what the distributions list as theirs.
         is_install: whether it is the phase that put it there.
         tell, changed: take StartupCode, and FileChanged.
+        samples: the folder in tmp that our own worker has filled: what lies there is only searched.
+        is_second: whether it installs what the package only asks for, and does not declare.
     """
 
     def __init__(
@@ -50,6 +71,8 @@ class Changes:
         tell: Callable[[Event], object],
         changed: Callable[[FileChanged], object],
         stages: SecondStages | None,
+        samples: str | None = None,
+        is_second: bool = False,
     ) -> None:
         self.scratch = scratch
         self.order = order
@@ -59,6 +82,8 @@ class Changes:
         self.tell = tell
         self.changed = changed
         self.stages = stages
+        self.is_second = is_second
+        self.samples = f"tmp/{samples}/" if samples else None
         self.links = Links(scratch.links)
 
     def compare(self, before: States, after: States, was_stopped: bool) -> None:
@@ -73,7 +98,11 @@ class Changes:
                 self.scratch.lost["FileChanged, not looked at"] += len(changed) - number
                 return
             old, new = before.get(path), after.get(path)
-            is_listed = self.is_install and path in self.installed.owners
+            owners = self.installed.owners
+            is_listed = self.is_install and (path in owners or source_of(path) in owners)
+            # What came later is not the package's: pip has fetched it for us.
+            if is_listed and self.is_second:
+                continue
             if new:
                 self.tell_startup_code(path, is_listed)
             shadowed = shadows.shadowed_by(path) if new and not old else None
@@ -81,6 +110,9 @@ class Changes:
                 continue
             # It had no time to tidy up.
             if was_stopped and path.startswith(PIP_FOLDER):
+                continue
+            if self.samples and path.startswith(self.samples):
+                self.decoys.search_file(as_seen(path), self.scratch.read(path, "file"))
                 continue
             self.tell_change(path, old, new, shadowed)
             for reached in self.links.reached_by(path, files):
@@ -115,21 +147,21 @@ class Changes:
     def tell_startup_code(self, path: str, is_listed: bool) -> None:
         """Tell a file that every interpreter executes when it starts."""
         # What a distribution lists acts only where the interpreter looks: in the folder itself.
-        if is_listed and path.count("/") > self.order.site.count("/") + 2:
+        if is_listed and not IN_SITE_PACKAGES.fullmatch(path):
             return
-        line = self.startup_line(path)
-        if line:
-            self.tell(StartupCode(as_seen(path), printable(line.encode(errors="replace"))))
+        for line in self.startup_lines(path):
+            self.tell(StartupCode(as_seen(path), plain_text(line)))
 
-    def startup_line(self, path: str) -> str:
-        """The line that is executed at the start; "" when there is none."""
+    def startup_lines(self, path: str) -> list[str]:
+        """The different lines that are executed at the start, or a word on them."""
         if CUSTOMIZE.fullmatch(path):
-            return "the whole file"
+            return ["the whole file"]
         if not path.endswith(".pth"):
-            return ""
+            return []
         lines = self.scratch.lines(path, ".pth")
-        for line in lines:
-            if line.startswith(("import ", "import\t")):
-                return line
+        executed = [line for line in lines if line.startswith(("import ", "import\t"))]
+        found = [*dict.fromkeys(executed)]
+        if len(found) > MAX_STARTUP_LINES:
+            return [*found[:MAX_STARTUP_LINES], f"{len(found) - MAX_STARTUP_LINES} more lines"]
         is_cut = sum(map(len, lines)) + len(lines) >= MAX_FILE_BYTES
-        return "too long to be looked at" if is_cut else ""
+        return [*found, "too long to be looked at"] if is_cut else found

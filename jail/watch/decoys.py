@@ -29,6 +29,12 @@ VARIABLES = {
     "NPM_TOKEN": "npm_{}",
     "OPENAI_API_KEY": "sk-proj-{}",
 }
+# What only a machine of continuous integration has.
+CI_VARIABLES_WITH_BAIT = {
+    "ACTIONS_RUNTIME_TOKEN": "eyJhbGciOiJSUzI1NiJ9.{}",
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "eyJ0eXAiOiJKV1QifQ.{}",
+    "CI_JOB_TOKEN": "glcbt-64_{}",
+}
 FILES = {
     ".ssh/id_rsa": "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n",
     ".aws/credentials": "[default]\naws_access_key_id = AKIA{key}\naws_secret_access_key = {}\n",
@@ -57,8 +63,13 @@ class Decoys:
         self.variables = {
             name: form.format(secrets.token_hex(20)) for name, form in VARIABLES.items()
         }
-        self.forms = {name: disguises(value) for name, value in self.variables.items()}
-        self.values = dict(self.variables)
+        self.ci_variables = {
+            name: form.format(secrets.token_hex(20))
+            for name, form in CI_VARIABLES_WITH_BAIT.items()
+        }
+        everywhere = self.variables | self.ci_variables
+        self.forms = {name: disguises(value) for name, value in everywhere.items()}
+        self.values = dict(everywhere)
         self.files: dict[str, int] = {}  # descriptors, by the path in the jail
         self.texts: dict[str, bytes] = {}
         self.times: dict[str, Times] = {}
@@ -80,6 +91,10 @@ class Decoys:
     def paths(self) -> tuple[str, ...]:
         """The decoy files, as the jail sees them."""
         return tuple(self.files)
+
+    def environment(self, *, is_in_ci: bool) -> dict[str, str]:
+        """The bait of a jail's environment."""
+        return self.variables | (self.ci_variables if is_in_ci else {})
 
     def begin(self, tell: Callable[[Event], object], lose: Callable[[str, int], object]) -> None:
         """Before each phase: make the next read of each file show, and the next leak of each value

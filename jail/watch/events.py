@@ -1,13 +1,13 @@
-"""What was seen: a dataclass for each kind of event, and the rule that no flood of one hides
-another.
+"""What was seen: a dataclass for each kind of event, and that no flood of one hides another."""
 
-The rooms of watch make events; jail/report/ judges and draws them. Texts in them are the
-package's own: bounded by who made the event, and made safe to show only by jail/report/text.py.
-"""
+# The rooms of watch make events; jail/report/ judges and draws them. Texts in them are the
+# package's own: bounded by who made the event, and made safe to show only by jail/report/text.py.
 
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from jail.watch.noticed import Noticed, Slept
 
 MAX_TEXT_CHARS = 4096  # of any one text in an event, output and code apart
 # Of one kind and severity in one phase. What is graver has room of its own, and so has the first
@@ -211,10 +211,14 @@ class Code:
 
 @dataclass(frozen=True)
 class BaitRead:
-    """A decoy file was read, or touched in a way that could hide it."""
+    """A decoy file was read, or touched in a way that could hide it.
+
+    `reader` is the project whose code did it, as far as Python says.
+    """
 
     path: str
     place: str | None
+    reader: str | None = None
 
 
 @dataclass(frozen=True)
@@ -344,6 +348,8 @@ Event = (
     | DependencyDenied
     | ProcessEnded
     | WorldEvent
+    | Noticed
+    | Slept
 )
 
 
@@ -370,6 +376,7 @@ class Phase:
     stderr: Printed = field(default_factory=Printed)
     reason: str = ""  # ours, of what went wrong in the sandbox
     python_witness: bool = False  # whether the hook spoke in the phase's own process
+    shortfall: str = ""  # what of it there was no time for
 
     @property
     def title(self) -> str:

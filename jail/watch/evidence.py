@@ -35,6 +35,7 @@ from jail.watch.events import (
     WitnessTampered,
     WorldEvent,
 )
+from jail.watch.noticed import Noticed, Slept
 
 MAX_EVIDENCE_BYTES = 64 << 20  # before it is compressed
 MAX_PACKED_BYTES = 32_000_000
@@ -150,6 +151,11 @@ def describe(event: Event) -> dict[str, Any]:
             return describe_process(event)
         case WorldEvent():
             return describe_world(event)
+        case Noticed():
+            about = {"target": event.what, "how": event.how, "reason": event.text}
+            return {"kind": "notice", "notice": event.kind, **about, "place": event.place}
+        case Slept():
+            return {"kind": "slept", "seconds": event.asked_sec, "process": event.process}
         case _:
             return describe_request(event)
 

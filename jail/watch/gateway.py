@@ -21,6 +21,7 @@ from jail.orders import Order
 from jail.watch.events import DependencyDenied, Downloaded, Event, IndexRefused, printable
 from jail.watch.resolver import close_listener
 from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, PackageCache, Refused, Upstream
+from jail.watch.withheld import sha256_of, stand_in, versions_of
 
 MAX_REQUEST_BYTES = 16 << 10  # request line and headers
 MAX_CLIENTS = 32  # served at once; more are closed at once
@@ -46,7 +47,7 @@ class Gateway:
     Args:
         order: which project is the target; with `artifact`, only its files of that kind are
             offered.
-        denylist: projects that are not given out.
+        denylist: projects of which only stand-ins are given out.
         search: looks for bait in what the jail asks for: kind, where, bytes; whether there is any.
         tell: takes the events.
     """
@@ -70,6 +71,9 @@ class Gateway:
         self.known: dict[
             tuple[str, str], tuple[str, str]
         ] = {}  # (sha256 in link, name): (URL, sha256)
+        # What is installed later must not bring another version of the target.
+        self.is_second = False
+        self.stand_ins: dict[tuple[str, str], bytes] = {}  # by sha256 and name
         self.listener: socket.socket | None = None
         self.closed = threading.Event()
 
@@ -147,12 +151,11 @@ class Gateway:
     def page(self, project: str) -> BinaryIO:
         """The project's page with every link turned to this gateway.
 
-        Raises Refused for a project on the denylist, one that the index doesn't have, or a page
-        that is no such page.
+        Of a project on the denylist it names stand-ins. Raises Refused for a project that the index
+        doesn't have, or a page that is no such page.
         """
         if project in self.denylist:
             self.tell(DependencyDenied(project))
-            raise Refused(403, "the project is on the denylist")
         if self.search("index request for", project, project.encode()):
             raise Refused(403, "it carries a decoy's value")
         if len(self.known) > MAX_KNOWN:
@@ -161,7 +164,11 @@ class Gateway:
         self.upstream.fetch(page_url, JSON_PAGE, data, MAX_PAGE_BYTES)
         files = []
         try:
-            for entry in json.loads(data.getvalue())["files"]:
+            entries = json.loads(data.getvalue())["files"]
+            if project in self.denylist:
+                files = self.stand_ins_for(project, entries)
+                entries = []
+            for entry in entries:
                 offer = self.offer(page_url, entry)
                 if offer and self.is_wanted(project, offer["filename"]):
                     files.append(offer)
@@ -197,10 +204,25 @@ class Gateway:
             offer["core-metadata"] = {"sha256": metadata["sha256"]}
         return offer
 
+    def stand_ins_for(self, project: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A stand-in for each version on a page."""
+        offers = []
+        for version in versions_of(str(entry["filename"]) for entry in entries):
+            name, wheel = stand_in(project, version)
+            digest = sha256_of(wheel)
+            self.stand_ins[digest, name] = wheel
+            url = f"/files/{digest}/{name}"
+            offers.append({"filename": name, "url": url, "hashes": {"sha256": digest}})
+        return offers
+
     def is_wanted(self, project: str, name: str) -> bool:
         """Whether the order's `artifact` lets pip see this file. Other projects are seen whole."""
         artifact = self.order.artifact
-        if not artifact or project != self.order.package_name:
+        if project != self.order.package_name:
+            return True
+        if self.is_second and [self.order.version] != versions_of([name.lower()]):
+            return False
+        if not artifact:
             return True
         if artifact in ("wheel", "sdist"):
             return name.endswith(".whl") == (artifact == "wheel")
@@ -211,6 +233,8 @@ class Gateway:
 
         Raises Refused.
         """
+        if (sha256, name) in self.stand_ins:
+            return io.BytesIO(self.stand_ins[sha256, name])
         if (sha256, name) not in self.known:
             raise Refused(404, "no page of this run named that file")
         url, digest = self.known[sha256, name]

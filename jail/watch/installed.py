@@ -1,96 +1,100 @@
-"""What pip has installed: the files that the distributions list as theirs, the scripts and modules
-of the target.
+"""What pip has installed: the files that the distributions list as theirs, and what of them can be
+run.
 
-Hostile input: the metadata of wheels, RECORD and entry_points.txt.
+Hostile input: the metadata of wheels, METADATA, RECORD and entry_points.txt.
 """
 
-import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from jail.orders import Order
+from jail.orders import WORK_IN_JAIL, Order
+from jail.watch.contents import (
+    METADATA_PATH,
+    Contents,
+    metadata_folders,
+    parse_project,
+    parse_record,
+    plain_project,
+    read_contents,
+)
 from jail.watch.scratch import Scratch
 
-MAX_ENTRIES = 10_000  # scripts, modules
-
-# `site/six-1.17.0/six-1.17.0.dist-info/RECORD`: the folder of the metadata, and the project's name
-# in it.
-RECORD_PATH = re.compile(r"((?:[^/]+/){2}([^/-]+)[^/]*\.dist-info)/RECORD", re.DOTALL)
-# `black = black:patched_main [extra]`, a line of entry_points.txt.
-SCRIPT = re.compile(
-    r"\s*([\w.-]{1,100})\s*=\s*([A-Za-z_][\w.]{0,200}:[A-Za-z_][\w.]{0,200})\s*(?:\[.*)?", re.ASCII
-)
-# `black/__init__.py,sha256=47DEQ...,0`, a line of RECORD: the top-level module of a file with code.
-MODULE = re.compile(
-    r'"?((?!__pycache__)[A-Za-z_]\w{0,100})(?:/.*)?(?:\.pyc?|\.(?:[\w-]+\.)?so),.*', re.ASCII
-)
-SCRIPT_SECTIONS = ("[console_scripts]", "[gui_scripts]")
+MAX_RECORD_BYTES = 8 << 20  # plotly's has 2 MB
+MAX_DEPENDENCIES = 40  # whose modules are looked for
+PROGRAM_START_BYTES = 256
 
 
 @dataclass
 class Installed:
-    """`owners` are the paths in the scratch that a RECORD names; scripts and modules are the
-    target's own.
+    """`owners` are the paths in the scratch that a RECORD names, with the project that does.
+
+    `site` is the site-packages of the target, relative to its prefix, and `contents` what the
+    target has; `dependencies` are the shallowest modules of the other projects. `natives` are the
+    target's programs that no Python runs.
     """
 
     owners: dict[str, str] = field(default_factory=dict)
-    scripts: dict[str, str] = field(default_factory=dict)  # name: module:attribute
-    modules: list[str] = field(default_factory=list)
+    site: str = ""
+    contents: Contents = field(default_factory=Contents)
+    dependencies: dict[str, list[str]] = field(default_factory=dict)
+    natives: set[str] = field(default_factory=set)
+    files: frozenset[str] = frozenset()  # all that there are, relative to the prefix
 
-
-def canonical(name: str) -> str:
-    """A project's name in its one form (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    @property
+    def is_there(self) -> bool:
+        """Whether the target has landed, whatever pip says."""
+        return bool(self.site)
 
 
 def read_installed(scratch: Scratch, files: Collection[str], order: Order) -> Installed:
-    """Read the metadata of every distribution in the install target.
+    """Read the metadata of every distribution in the install target."""
+    prefix = f"{order.site}/"
+    below = frozenset(path.removeprefix(prefix) for path in files if path.startswith(prefix))
+    texts: dict[str, str] = {}
 
-    Of the target's scripts and modules those that are named like it come first: a person would try
-    them.
-    """
-    installed = Installed()
-    modules: set[str] = set()
-    for path in files:
-        match = RECORD_PATH.fullmatch(path) if path.startswith(f"{order.site}/") else None
+    def read(path: str) -> str:
+        if path not in texts:
+            # Each is asked for again.
+            lines = scratch.lines(prefix + path, "RECORD", MAX_RECORD_BYTES)
+            texts[path] = "\n".join(lines)
+        return texts[path]
+
+    installed = Installed(files=below)
+    for path in sorted(below):
+        match = METADATA_PATH.fullmatch(path)
         if not match:
             continue
-        is_target = canonical(match[2]) == order.package_name
-        for line in scratch.lines(path, "RECORD"):
-            theirs = f"{order.site}/" + line.rsplit(",", 2)[0].strip('"').removeprefix("../../")
-            if theirs in files:
-                installed.owners.setdefault(theirs, canonical(match[2]))
-            module = MODULE.fullmatch(line) if is_target and len(modules) < MAX_ENTRIES else None
-            if module:
-                modules.add(module[1])
-        if is_target:
-            installed.scripts |= parse_scripts(
-                scratch.lines(f"{match[1]}/entry_points.txt", "entry points")
-            )
-
-    def rank(name: str) -> tuple[bool, str]:
-        return canonical(name) != order.package_name, name
-
-    installed.scripts = {
-        name: installed.scripts[name] for name in sorted(installed.scripts, key=rank)
-    }
-    installed.modules = sorted(modules, key=rank)
+        project = parse_project(read(path)) or plain_project(match[2])
+        record = read(f"{path.rpartition('/')[0]}/RECORD")
+        for listed in parse_record(record, match[1]):
+            if listed in below:
+                installed.owners.setdefault(prefix + listed, project)
+        if project != order.package_name and len(installed.dependencies) < MAX_DEPENDENCIES:
+            installed.dependencies[project] = []
+    read_target(installed, scratch, order, read)
+    for project in installed.dependencies:
+        installed.dependencies[project] = read_contents(below, read, project).first
     return installed
 
 
-def parse_scripts(lines: list[str]) -> dict[str, str]:
-    """The console and GUI scripts of an entry_points.txt: name, module:attribute."""
-    scripts: dict[str, str] = {}
-    section = ""
-    for line in lines:
-        if line.startswith("["):
-            section = line.strip()
-            continue
-        script = (
-            SCRIPT.fullmatch(line)
-            if section in SCRIPT_SECTIONS and len(scripts) < MAX_ENTRIES
-            else None
-        )
-        if script:
-            scripts[script[1]] = script[2]
-    return scripts
+def read_target(
+    installed: Installed, scratch: Scratch, order: Order, read: Callable[[str], str]
+) -> None:
+    """What the target itself has."""
+    folders = metadata_folders(installed.files, read, order.package_name)
+    installed.site = folders[0][0] if folders else ""
+    installed.contents = read_contents(installed.files, read, order.package_name)
+    for program in installed.contents.programs:
+        start = scratch.read(f"{order.site}/{program}", "program", PROGRAM_START_BYTES)
+        # `#!/opt/.../bin/python`
+        first_line = start.partition(b"\n")[0]
+        if not (first_line.startswith(b"#!") and b"python" in first_line):
+            installed.natives.add(program)
+
+
+def reader_of(place: str | None, installed: Installed, order: Order) -> str | None:
+    """The project whose file a place (`/.../site-packages/six.py:3`) is in, by what is listed."""
+    start = f"{WORK_IN_JAIL}/"
+    if not place or not place.startswith(f"{start}{order.site}/"):
+        return None
+    return installed.owners.get(place.removeprefix(start).rpartition(":")[0])

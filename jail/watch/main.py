@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from pathlib import Path
 
 from jail.orders import MAX_JAILS, PROGRAMS, JailSettings, Machine, Order
@@ -29,6 +30,7 @@ from jail.watch.evidence import Evidence
 from jail.watch.record import Record
 from jail.watch.resources import Resources
 from jail.watch.scratch import Scratch
+from jail.watch.second_try import available, missed_modules, second_installation
 from jail.watch.served import SecondStages
 from jail.watch.session import Session
 from jail.watch.trial import lacks
@@ -86,26 +88,60 @@ class Run:
         self.outlet = outlet
         self.phases: list[Phase] = []
         self.not_run: list[NotRun] = []
+        self.notes: list[str] = []
         self.is_interrupted = False
+        self.has_tried_again = False
 
     def go(self) -> None:
         """Install, then run what the mode asks for."""
         resources = self.resources
         order = resources.order
         install = self.phase(installation(order, resources.settings.run_timeout_sec))
-        if install.outcome is not Outcome.OK:
+        # pip may end badly after all has landed: then it is there for a victim, too.
+        has_landed = install.outcome is Outcome.FAILED and resources.installed.is_there
+        if install.outcome is not Outcome.OK and not has_landed:
             self.not_run += without_installation(order)
             return
-        found, self.not_run = triggers(order, resources.installed)
-        for trigger in found:
+        found, self.not_run = triggers(order, resources.installed, resources.settings)
+        waiting = deque(found)
+        while waiting:
+            trigger = waiting.popleft()
             if self.is_interrupted:
                 return
             if self.is_over():
                 self.leave_out(trigger)
                 continue
+            if trigger.with_missed and not self.has_tried_again:
+                self.has_tried_again = True
+                waiting.appendleft(trigger)
+                waiting.extendleft(self.second_try())
+                continue
             phase = self.phase(trigger)
             if phase.outcome is Outcome.TIMEOUT and self.is_over():
                 self.leave_out(trigger)
+            self.fall_short(phase)
+
+    def fall_short(self, phase: Phase) -> None:
+        """Say what of a phase there was no time for: of calls with made-up arguments a note will
+        do.
+        """
+        if not phase.shortfall:
+            return
+        if phase.name is PhaseName.CALL:
+            self.notes.append(f"{phase.title}: {phase.shortfall}")
+        else:
+            item = NotRun(phase.name, phase.trigger, Omission.LEFT_OUT, phase.shortfall)
+            self.not_run.append(item)
+
+    def second_try(self) -> list[Trigger]:
+        """pip once more, for the modules that the package asked for and missed, if the index has
+        them: what is imported later finds them.
+        """
+        resources = self.resources
+        missed = missed_modules(resources.record.seen, resources.installed)
+        found, notes = available(missed, resources.upstream, resources.settings)
+        self.notes += notes
+        return [second_installation(resources.order, resources.settings, found)] if found else []
 
     def leave_out(self, trigger: Trigger) -> None:
         """Say that there was no time for it, or not enough."""
@@ -215,7 +251,8 @@ def triage(
     )
     if settings.decoy_internet:
         values = resources.decoys.values
-        environment = variables(order, PhaseName.IMPORT) | resources.decoys.variables
+        start = Trigger(PhaseName.START, None, ("start",))
+        environment = variables(order, start) | resources.decoys.variables
         openssl = shutil.which("openssl", path=PROGRAMS)
         resources.world = make_world(openssl, values, environment)
         resources.stages = SecondStages(resources.world.marks)
@@ -239,7 +276,7 @@ def triage(
         started_at_sec=begun_sec,
         finished_at_sec=resources.now_sec(),
         not_run=run.not_run,
-        notes=lacks(settings, machine, resources.reach, has_tls),
+        notes=[*lacks(settings, machine, resources.reach, has_tls), *run.notes],
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
     )

@@ -46,7 +46,9 @@ class Sockets:
 class Outside:
     """What is outside of one jail. `questions`: when each name was asked for first."""
 
-    def __init__(self, resources: Resources, journal: Journal, fds: Iterable[int]) -> None:
+    def __init__(
+        self, resources: Resources, journal: Journal, fds: Iterable[int], is_second: bool
+    ) -> None:
         self.resources = resources
         self.journal = journal
         self.questions: dict[str, float] = {}
@@ -69,6 +71,7 @@ class Outside:
                 self.search,
                 journal.tell,
             )
+            self.gateway.is_second = is_second
             self.gateway.start(sockets.index)
 
     def note_question(self, name: str, _: int) -> None:

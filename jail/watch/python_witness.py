@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, MAX_TEXT_CHARS, Code, Event, printable
+from jail.watch.noticed import Notice, Noticed
 
 MAX_AUDIT_LINE_BYTES = 8 << 10  # the hook keeps to half of it
 MAX_PID = 1 << 22  # the kernel's own limit
@@ -23,6 +24,7 @@ MAX_SOURCE_BYTES = 1 << 40  # that a piece of source may say it has
 # Of each kind. A build may run thousands of commands, and each without a saying would count as
 # hidden.
 MAX_SAYINGS, MAX_SAYINGS_BYTES = 10_000, 8 << 20
+NOTICES = frozenset(Notice)
 # Of a command: as much as two witnesses need to be found to tell of the same.
 MAX_TWIN_CHARS = 500
 
@@ -76,8 +78,8 @@ class Malformed(Exception):
     """A line that the hook does not write."""
 
 
-def parse_event(line: bytes) -> Started | Saying | Piece:
-    """A line of the hook. Raises Malformed.
+def parse_event(line: bytes) -> Started | Saying | Piece | Noticed:
+    """A line of the hook, or of a worker. Raises Malformed.
 
     {"event": "start", "pid": 7, "what": ["/usr/bin/python3", "x.py"]}
     {"event": "spawn", "pid": 7, "what": "true from-pth", "at": "/tmp/x.py:3"}
@@ -85,6 +87,7 @@ def parse_event(line: bytes) -> Started | Saying | Piece:
     {"event": "code", "pid": 7, "id": 1, "text": "7072696e74", "at": "x.py:5", "bytes": 7,
      "decoded": true}
     {"event": "code", "pid": 7, "id": 1, "text": "2829"}
+    {"event": "ended", "pid": 7, "what": "s.proxy", "how": "raised", "text": "ImportError: x"}
     """
     if len(line) > MAX_AUDIT_LINE_BYTES:
         raise Malformed
@@ -95,6 +98,8 @@ def parse_event(line: bytes) -> Started | Saying | Piece:
             raise Malformed
         if event == "start":
             return Started(pid)
+        if event in NOTICES:
+            return parse_notice(said)
         if event == "code":
             return Piece(pid, int(said["id"]), bytes.fromhex(said["text"]), parse_head(said))
         kind = Said(event)
@@ -104,6 +109,16 @@ def parse_event(line: bytes) -> Started | Saying | Piece:
         *(RecursionError, OverflowError),
     ) as error:
         raise Malformed from error
+
+
+def parse_notice(said: dict[str, Any]) -> Noticed:
+    what, how, text = (
+        printable(str(said.get(key, "")).encode(errors="replace"))[:MAX_TEXT_CHARS]
+        for key in ("what", "how", "text")
+    )
+    return Noticed(
+        Notice(said["event"]), what, how, text, parse_place(said) if said.get("at") else None
+    )
 
 
 def parse_head(said: dict[str, Any]) -> Head | None:
@@ -195,7 +210,10 @@ class PythonWitness:
             except Malformed:
                 self.malformed += 1
 
-    def take_event(self, event: Started | Saying | Piece) -> None:
+    def take_event(self, event: Started | Saying | Piece | Noticed) -> None:
+        if isinstance(event, Noticed):
+            self.tell(event, None)
+            return
         if len(self.pids) < MAX_PIDS:
             self.pids.add(event.pid)
         if isinstance(event, Started):

@@ -120,7 +120,7 @@ class Scratch:
             Counter()
         )  # by kind: no flood of one keeps another from being read
 
-    def read(self, path: str, kind: str) -> bytes:
+    def read(self, path: str, kind: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """The start of a file; nothing of what is none, is gone, or is too much of its kind."""
         if self.read_bytes[kind] >= MAX_READ_BYTES:
             self.lost[f"{kind}, read"] += 1
@@ -130,13 +130,13 @@ class Scratch:
         with contextlib.suppress(OSError):
             fd = os.open(name, FILE_FLAGS, dir_fd=self.chain.enter(folder + slash))
             with os.fdopen(fd, "rb") as file:
-                data = file.read(MAX_FILE_BYTES)
+                data = file.read(max_bytes)
         self.read_bytes[kind] += max(len(data), PAGE_BYTES)
         return data
 
-    def lines(self, path: str, kind: str) -> list[str]:
+    def lines(self, path: str, kind: str, max_bytes: int = MAX_FILE_BYTES) -> list[str]:
         """The lines of a text file, within the bounds of `read`."""
-        return self.read(path, kind).decode("utf-8", "replace").splitlines()
+        return self.read(path, kind, max_bytes).decode("utf-8", "replace").splitlines()
 
     def snapshot(self) -> dict[str, FileState]:
         """Every file by its path, and every folder that can't be opened.

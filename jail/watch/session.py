@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from jail.orders import JAIL_FDS, MAX_PACKET_BYTES, STARTED, Answer, Kill, Start
 from jail.watch.changes import Changes
+from jail.watch.endings import end_phase
 from jail.watch.events import (
     BaitRead,
     Outcome,
@@ -23,7 +24,7 @@ from jail.watch.events import (
     PhaseName,
     printable,
 )
-from jail.watch.installed import read_installed
+from jail.watch.installed import read_installed, reader_of
 from jail.watch.limits import count_oom_kills, full_disk, reached_limit, want_of_memory
 from jail.watch.output import Output
 from jail.watch.outside import MAX_NETWORK_SOCKETS, Outside
@@ -31,7 +32,7 @@ from jail.watch.python_witness import PythonWitness
 from jail.watch.resources import Journal, Resources
 from jail.watch.started import Starts
 from jail.watch.story import Story
-from jail.watch.triggers import Trigger, variables
+from jail.watch.triggers import SAMPLES, Trigger, variables
 from jail.watch.world import TRUST_VARIABLES
 
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each of stdout, stderr and nsjail's log
@@ -85,7 +86,9 @@ class Session:
             os.close(self.audit_fd)
         self.story.finish(dict(self.outside.questions) if self.outside else {})
         for path in sprung:
-            self.journal.tell(BaitRead(path, self.story.opened_at(path)))
+            place = self.story.opened_at(path)
+            reader = reader_of(place, resources.installed, resources.order)
+            self.journal.tell(BaitRead(path, place, reader))
         self.tell_files()
         if self.outside:
             self.outside.tell()
@@ -106,7 +109,8 @@ class Session:
     def ask_for_jail(self) -> None:
         """Ask the run keeper for a jail with this trigger's words and environment."""
         resources = self.resources
-        environment = variables(resources.order, self.trigger.phase) | resources.decoys.variables
+        environment = variables(resources.order, self.trigger)
+        environment |= resources.decoys.environment(is_in_ci=self.trigger.is_in_ci)
         if resources.world and resources.world.authority:
             environment |= TRUST_VARIABLES
         start = Start(self.number, self.trigger.launch, environment, self.has_index)
@@ -171,7 +175,8 @@ class Session:
         fcntl.fcntl(pipes["trace"], fcntl.F_SETPIPE_SZ, TRACE_PIPE_BYTES)
         for fd in (*self.takers, self.audit_fd):
             self.poll.register(fd, select.POLLIN)
-        self.outside = Outside(self.resources, self.journal, fds[len(JAIL_FDS) :])
+        is_second = self.trigger.title is not None
+        self.outside = Outside(self.resources, self.journal, fds[len(JAIL_FDS) :], is_second)
 
     def take_pipe(self, fd: int) -> None:
         """Read from a pipe; at its end let go of it."""
@@ -227,6 +232,8 @@ class Session:
             self.journal.tell,
             self.story.file_changed,
             resources.stages,
+            SAMPLES if self.trigger.phase is PhaseName.CALL else None,
+            is_install and self.trigger.title is not None,
         )
         changes.compare(before, after, self.stopped is not None)
         resources.states = after
@@ -247,7 +254,8 @@ class Session:
         """Say how the phase ended."""
         phase, answer, resources = self.phase, self.answer, self.resources
         status = answer.status if answer else None
-        phase.python_witness = self.story.python_witness
+        is_python = self.trigger.launch[0] != "program"
+        phase.python_witness = self.story.python_witness or not is_python
         if self.stopped:
             phase.outcome = self.stopped
         elif not has_started:
@@ -255,8 +263,7 @@ class Session:
             error = answer.error if answer else ""
             phase.reason = error or log or "the jail did not start"
         else:
-            phase.exit_code, phase.signal = self.story.main_exit or (status, None)
-            phase.outcome = Outcome.OK if phase.exit_code == 0 else Outcome.FAILED
+            end_phase(phase, self.trigger, self.story.main_exit, status, resources.settings)
             if phase.outcome is Outcome.FAILED and resources.scratch.is_full():
                 phase.outcome, phase.reason = full_disk(resources.settings)
         oom_kills = count_oom_kills(resources.machine.cgroups, resources.order.run_id)

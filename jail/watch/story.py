@@ -19,6 +19,7 @@ from jail.watch.calls import (
     FirstCallUnseen,
     Observed,
     Reach,
+    Sleep,
     Socket,
 )
 from jail.watch.events import (
@@ -33,6 +34,7 @@ from jail.watch.events import (
     printable,
 )
 from jail.watch.ledger import Bait, Ledger, Tell
+from jail.watch.noticed import Slept
 from jail.watch.processes import Process, ProcessTree
 from jail.watch.programs import (
     JAIL_PYTHON,
@@ -142,6 +144,9 @@ class Story:
                 self.reaches.make(call)
             case Delete():
                 self.delete(process, call)
+            case Sleep() if not process.own:
+                event = Slept(call.asked_sec, process.title)
+                self.ledger.tell_once((Slept, process.number), process, event)
             case End():
                 self.give_up(process)
                 self.ledger.tell_failures(process)

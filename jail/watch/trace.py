@@ -1,15 +1,16 @@
 """The kernel witness: reads what strace writes of one jail, and makes typed calls of it. It judges
 nothing.
-
-strace runs as `strace -fqyT -ttt --seccomp-bpf --decode-pids=pidns -xx -s4096`, and holds each
-program that was started (`-einject=/^execve:delay_exit=5000`): a line for each call, with every
-string in hexadecimal, so that nothing of the jail can look like a part of a line. What is hostile
-is the amount: long lines, many lines, calls that never come to an end. All are bounded, and what
-was cut is marked.
 """
+
+# strace runs as `strace -fqyT -ttt --seccomp-bpf --decode-pids=pidns -xx -s4096`, and holds each
+# program that was started (`-einject=/^execve:delay_exit=5000`): a line for each call, with every
+# string in hexadecimal, so that nothing of the jail can look like a part of a line. What is hostile
+# is the amount: long lines, many lines, calls that never come to an end. All are bounded, and what
+# was cut is marked.
 
 import re
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,9 +27,11 @@ from jail.watch.calls import (
     FirstCallUnseen,
     Fork,
     Reach,
+    Sleep,
     Socket,
 )
 from jail.watch.events import printable
+from jail.watch.sleeps import skipped_sec
 
 MAX_TRACE_LINE_BYTES = 1 << 20
 # Kept of a longer line: its start and, since there stand address and result, its end.
@@ -62,7 +65,7 @@ UNFINISHED_END = re.compile(rb"<(?:unfinished|pid changed to (\d+)) \.\.\.>")
 RESULT = re.compile(
     rb"= (-?\d+|\?)(?:<([\\x0-9a-f]*)>\S*)?"
     rb"(?: (E\w+) \(.*\)| \(errno (\d+)\)| /\* (\d+) in strace's PID NS \*/)?"
-    rb"(?: \(DELAYED\))?(?: <(\d+\.\d+)>)?"
+    rb"(?: \((?:DELAYED|INJECTED)\))?(?: <(\d+\.\d+)>)?"
 )
 # "\x74\x72\x75\x65", and "\x74\x72\x75\x65"... where it is longer than strace shows
 HEX = rb'"([\\x0-9a-f]*)"'
@@ -314,6 +317,11 @@ def parse_exit(call: Returned) -> list[Call]:
     return [ExitAll(call.pid)]
 
 
+def parse_sleep(call: Returned) -> list[Call]:
+    asked_sec = skipped_sec(call.text, time.monotonic(), time.time())
+    return [Sleep(call.pid, asked_sec)] if asked_sec else []
+
+
 def parse_reach(call: Returned) -> list[Call]:
     act, text = ACTS[call.begun.name], call.text
     descriptor = DESCRIPTOR.match(text)
@@ -387,4 +395,5 @@ PARSERS: dict[bytes, Callable[[Returned], list[Call]]] = {
     **dict.fromkeys(ACTS, parse_reach),
     b"socket": parse_socket,
     b"exit_group": parse_exit,
+    **dict.fromkeys((b"nanosleep", b"clock_nanosleep"), parse_sleep),
 }

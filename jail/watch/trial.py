@@ -91,7 +91,7 @@ def start_jail(order: Order, scratch: Path, control: socket.socket) -> tuple[str
     how far the decoy internet reaches there.
     """
     (scratch / order.site).mkdir()
-    start = Start(0, ("start", f"{WORK_IN_JAIL}/{order.site}"), {}, False)
+    start = Start(0, ("start", "/dev/null", f"{WORK_IN_JAIL}/{order.site}"), {}, False)
     control.settimeout(TRIAL_SEC)
     control.send(json.dumps(start._asdict()).encode())
     pipes: list[int] = []

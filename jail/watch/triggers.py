@@ -1,16 +1,45 @@
 """What is run: pip, then the triggers that the mode of the order asks for, each with the words for
 launch.py.
+
+The words are understood by jail/inside/launch.py; what each kind runs stands there.
 """
 
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from jail.orders import HOME_IN_JAIL, INDEX_PORT, PYTHON_IN_JAIL, WORK_IN_JAIL, Order
+from jail.orders import (
+    AUDIT_IN_JAIL,
+    HOME_IN_JAIL,
+    INDEX_PORT,
+    PYTHON_IN_JAIL,
+    SCRATCH_FOLDERS,
+    WORK_IN_JAIL,
+    JailSettings,
+    Order,
+)
+from jail.watch.contents import EntryPoint, pack_names
 from jail.watch.events import NotRun, Omission, PhaseName
 from jail.watch.installed import Installed
+from jail.watch.well_known import WELL_KNOWN
 
-MAX_TRIGGERS = 8  # jails started for one kind of trigger
-MAX_OMISSIONS = 50  # told of one kind of trigger
+MAX_TRIGGERS = 8  # jails started for one kind of trigger; what is more shares one
+MAX_SEVERAL = 60  # programs that share a jail
+MAX_DEPENDENCY_MODULES = 60
+MAX_MAINS = 4
+# For all jobs of a jail, and for each. The first gives way to RUN_TIMEOUT_SEC.
+IMPORTS_SEC, IMPORT_SEC = 33.0, 10.0
+VICTIM_SEC = 25.0
+CALLS_SEC, CALL_SEC, ONE_CALL_SEC = 10.0, 3.0, 0.5
+PROGRAM_SEC = 5.0
+# What a jail takes beside its jobs: to start, and to end what they left at work.
+MARGIN_SEC = 12.0
+OTHER_VICTIMS = ("windows", "macos", "ci,later")
+
+# The kinds of words for launch.py after which the launcher's own exit code tells how it went.
+MANY_KINDS = frozenset({"imports", "call", "several"})
+SAMPLES = "samples"  # the folder of made-up files, in the jail's /tmp
 
 INDEX_IN_JAIL = f"http://127.0.0.1:{INDEX_PORT}/simple/"
 VARIABLES_IN_JAIL = {
@@ -21,50 +50,74 @@ VARIABLES_IN_JAIL = {
     "LANG": "C.UTF-8",
     "TERM": "xterm-256color",
     "TMPDIR": "/tmp",  # noqa: S108 - the jail's own, on the scratch
-    "PATH": f"{PYTHON_IN_JAIL}/bin:/usr/local/bin:/usr/bin:/bin",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUNBUFFERED": "1",
 }
+PATH_IN_JAIL = f"{PYTHON_IN_JAIL}/bin:/usr/local/bin:/usr/bin:/bin"
 PIP_VARIABLES = {
     # For the pips that pip starts, too.
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     # A build must not set up the pip that comes after it.
     "PIP_CONFIG_FILE": os.devnull,
+    # The installation is not active in pip: what pip does is not the package's doing.
+    "SNAKEHOOK_PIP": "1",
 }
+# Before any .pth file acts; the worker adds more.
+ONLY_CI_VARIABLES = {"CI": "true", "GITHUB_ACTIONS": "true"}
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """One jail to start: its phase, what a reader calls it, the words for launch.py."""
+    """One jail to start: its phase, what a reader calls it, the words for launch.py.
+
+    `with_missed`: what the package asks for and does not declare is to be there.
+    """
 
     phase: PhaseName
     title: str | None
     launch: tuple[str, ...]
+    with_missed: bool = False
+
+    @property
+    def is_in_ci(self) -> bool:
+        """Whether the environment is one of continuous integration."""
+        return self.launch[0] == "imports" and "ci" in self.launch[5].split(",")
 
 
-def variables(order: Order, phase: PhaseName) -> dict[str, str]:
+def variables(order: Order, trigger: Trigger) -> dict[str, str]:
     """The environment of a jail, but for the bait."""
-    if phase is PhaseName.INSTALL:
-        return VARIABLES_IN_JAIL | PIP_VARIABLES
-    # audit.py makes it a site directory, with its .pth files.
-    return VARIABLES_IN_JAIL | {"SNAKEHOOK_SITE": f"{WORK_IN_JAIL}/{order.site}"}
+    prefix = f"{WORK_IN_JAIL}/{order.site}"
+    # As in a virtual environment that was activated.
+    found = {"PATH": f"{prefix}/bin:{PATH_IN_JAIL}", "SNAKEHOOK_PREFIX": prefix}
+    found |= VARIABLES_IN_JAIL
+    if trigger.phase is PhaseName.INSTALL:
+        found |= PIP_VARIABLES
+        # Where modules are imported, then many times, this costs less than it saves.
+        if order.mode in ("import", "detonate") and not trigger.title:
+            found["SNAKEHOOK_COMPILE"] = "1"
+    return found | (ONLY_CI_VARIABLES if trigger.is_in_ci else {})
+
+
+def pip_words(order: Order, timeout_sec: int, *requirements: str) -> tuple[str, ...]:
+    """pip as people run it, pointed at the index on the loopback; what follows `--` can't be an
+    option.
+
+    All lands as in a virtual environment, the files of `.data/data` too: with --target it would
+    not. --ignore-installed, because our own pip is none of the target's.
+    """
+    words = ["install", "--no-input", "--disable-pip-version-check", "--no-cache-dir"]
+    # To compile thousands of files may take longer than a phase may: see jail/inside/compiling.py.
+    words.append("--no-compile")
+    words += ["--progress-bar", "off", "--retries", "1", "--timeout", str(timeout_sec)]
+    words += ["--index-url", INDEX_IN_JAIL]
+    words += ["--ignore-installed", "--prefix", f"{WORK_IN_JAIL}/{order.site}"]
+    return ("pip", *words, "--", *requirements)
 
 
 def installation(order: Order, timeout_sec: int) -> Trigger:
-    """pip as people run it, pointed at the index on the loopback; what follows `--` can't be an
-    option.
-    """
-    words = [
-        "install",
-        "--no-input",
-        "--disable-pip-version-check",
-        "--no-cache-dir",
-        "--no-compile",
-    ]
-    words += ["--progress-bar", "off", "--retries", "1", "--timeout", str(timeout_sec)]
-    words += ["--index-url", INDEX_IN_JAIL, "--target", f"{WORK_IN_JAIL}/{order.site}"]
-    words += ["--", f"{order.package_name}=={order.version}"]
-    return Trigger(PhaseName.INSTALL, None, ("pip", *words))
+    """The target and what it declares to need."""
+    words = pip_words(order, timeout_sec, f"{order.package_name}=={order.version}")
+    return Trigger(PhaseName.INSTALL, None, words)
 
 
 def without_installation(order: Order) -> list[NotRun]:
@@ -72,97 +125,193 @@ def without_installation(order: Order) -> list[NotRun]:
     phases = {
         "install": [],
         "import": [PhaseName.IMPORT],
-        "detonate": [PhaseName.START, PhaseName.IMPORT, PhaseName.EXECUTE],
+        "detonate": [PhaseName.START, PhaseName.IMPORT, PhaseName.CALL, PhaseName.EXECUTE],
     }.get(order.mode, [PhaseName.EXECUTE])
     reason = "the installation did not succeed"
     return [NotRun(phase, None, Omission.LEFT_OUT, reason) for phase in phases]
 
 
-def triggers(order: Order, installed: Installed) -> tuple[list[Trigger], list[NotRun]]:
-    """What to run after the installation, at most MAX_TRIGGERS of a kind, and what is left out or
-    not there.
-    """
-    target = f"{WORK_IN_JAIL}/{order.site}"
+def triggers(
+    order: Order, installed: Installed, settings: JailSettings
+) -> tuple[list[Trigger], list[NotRun]]:
+    """What to run after the installation, in this order, and what is left out or not there."""
+    plan = Plan(order, installed, settings)
     match order.mode:
         case "import":
-            return imports(installed, target, Omission.NOT_FOUND)
+            return plan.imports(Omission.NOT_FOUND)
         case "execute_module":
-            return execute_module(order, installed, target)
+            return plan.execute_module()
         case "execute":
-            return execute(order, installed, target)
+            return plan.execute()
         case "detonate":
-            return detonate(installed, target)
+            return plan.detonate()
         case _:
             return [], []
 
 
-def detonate(installed: Installed, target: str) -> tuple[list[Trigger], list[NotRun]]:
-    """A bare start of the interpreter, each module, each script."""
-    start = Trigger(PhaseName.START, None, ("start", target))
-    # Code that nobody can import is odd enough to be called a gap.
-    modules, not_imported = imports(installed, target, Omission.LEFT_OUT)
-    no_script = "the distribution declares no console script"
-    nothing = NotRun(PhaseName.EXECUTE, None, Omission.NOTHING_THERE, no_script)
-    scripts, not_executed = bounded(all_scripts(installed, target), nothing)
-    return [start, *modules, *scripts], [*not_imported, *not_executed]
+class Plan:
+    """The triggers of one run."""
 
+    def __init__(self, order: Order, installed: Installed, settings: JailSettings) -> None:
+        self.order = order
+        self.installed = installed
+        self.contents = installed.contents
+        self.prefix = f"{WORK_IN_JAIL}/{order.site}"
+        self.site = f"{self.prefix}/{installed.site}"
+        self.most_sec = max(settings.run_timeout_sec - MARGIN_SEC, 1.0)
+        names = [*self.contents.first, *self.contents.others]
+        plugins = [plugin.target for plugin in self.contents.plugins]
+        self.names, self.left_out = pack_names([*names, *plugins])
 
-def imports(
-    installed: Installed, target: str, why_none: Omission
-) -> tuple[list[Trigger], list[NotRun]]:
-    """A trigger for each top-level module; `why_none` is told where there is none."""
-    found = [
-        Trigger(PhaseName.IMPORT, name, ("import", target, name)) for name in installed.modules
-    ]
-    no_module = "the distribution has no importable module"
-    return bounded(found, NotRun(PhaseName.IMPORT, None, why_none, no_module))
+    def trigger(self, phase: PhaseName, title: str | None, kind: str, *words: str) -> Trigger:
+        """One of the kinds that run one thing."""
+        return Trigger(phase, title, (kind, AUDIT_IN_JAIL, self.prefix, *words))
 
+    def jobs(
+        self, title: str, victim: str, total_sec: float, names: Iterable[str] | None = None
+    ) -> Trigger:
+        """A jail in which one worker after the other imports all of `names`."""
+        words = self.names if names is None else [*names]
+        total = min(total_sec, self.most_sec)
+        each = min(IMPORT_SEC, total)
+        seconds = (f"{total:g}", f"{each:g}")
+        launch = ("imports", AUDIT_IN_JAIL, *seconds, self.site, victim, *words)
+        return Trigger(PhaseName.IMPORT, title, launch)
 
-def all_scripts(installed: Installed, target: str) -> list[Trigger]:
-    """A trigger for each script."""
-    return [
-        Trigger(PhaseName.EXECUTE, name, ("script", target, name, place))
-        for name, place in installed.scripts.items()
-    ]
+    def detonate(self) -> tuple[list[Trigger], list[NotRun]]:
+        """All there is: start, imports, calls, programs."""
+        start = self.trigger(PhaseName.START, None, "start")
+        # Code that nobody can import is odd enough to be called a gap.
+        imports, not_imported = self.imports(Omission.LEFT_OUT)
+        programs, not_executed = self.programs()
+        calls, not_called = self.calls()
+        # Programs run without what is missed, as for most people; calls and other victims with it.
+        first = [trigger for trigger in imports if not trigger.with_missed]
+        later = [trigger for trigger in imports if trigger.with_missed]
+        found = [start, *first, *programs, *later, *calls]
+        return found, [*not_imported, *not_called, *not_executed]
 
+    def imports(self, why_none: Omission) -> tuple[list[Trigger], list[NotRun]]:
+        """Top-level modules alone, then all modules, those of dependencies, and all as other
+        victims; `why_none` is told where there is none.
+        """
+        if not self.names:
+            no_module = "the distribution has no importable module"
+            return [], [NotRun(PhaseName.IMPORT, None, why_none, no_module)]
+        found = [
+            self.trigger(PhaseName.IMPORT, name, "import", name)
+            for name in self.contents.first[:MAX_TRIGGERS]
+        ]
+        found.append(self.jobs("all modules", "self", IMPORTS_SEC))
+        others = self.dependency_modules()
+        if others:
+            found.append(self.jobs("dependencies", "self", VICTIM_SEC, pack_names(others)[0]))
+        for victim in OTHER_VICTIMS:
+            title = f"as {victim.replace(',', ', ')}"
+            found.append(replace(self.jobs(title, victim, VICTIM_SEC), with_missed=True))
+        left_out = self.left_out + self.contents.left_out
+        if not left_out:
+            return found, []
+        reason = f"{left_out} modules are more than can be named"
+        return found, [NotRun(PhaseName.IMPORT, "all modules", Omission.LEFT_OUT, reason)]
 
-def execute(order: Order, installed: Installed, target: str) -> tuple[list[Trigger], list[NotRun]]:
-    """The file, the object or the script that the order names, or else the first script."""
-    wanted = order.entrypoint
-    if order.file_path:
-        return [Trigger(PhaseName.EXECUTE, order.file_path, ("file", target, order.file_path))], []
-    if wanted and ":" in wanted:
-        launch = ("script", target, order.package_name, wanted)
-        return [Trigger(PhaseName.EXECUTE, wanted, launch)], []
-    found = [
-        trigger for trigger in all_scripts(installed, target) if wanted in (None, trigger.title)
-    ]
-    if found:
-        return found[:1], []
-    missing = f"no console script {wanted or ''}".rstrip()
-    reason = f"{missing} (it declares {', '.join(installed.scripts) or 'none'})"
-    return [], [NotRun(PhaseName.EXECUTE, wanted, Omission.NOT_FOUND, reason)]
+    def dependency_modules(self) -> list[str]:
+        """What people import of the dependencies, those left out that everybody has."""
+        names = [
+            name
+            for project, modules in self.installed.dependencies.items()
+            if project not in WELL_KNOWN
+            for name in modules
+        ]
+        return names[:MAX_DEPENDENCY_MODULES]
 
+    def calls(self) -> tuple[list[Trigger], list[NotRun]]:
+        """Calls of what the modules offer; and its tests, which do as much and as odd things."""
+        if not self.names:
+            reason = "the distribution has no importable module"
+            return [], [NotRun(PhaseName.CALL, None, Omission.NOTHING_THERE, reason)]
+        folder = f"{SCRATCH_FOLDERS['tmp']}/{SAMPLES}"
+        seconds = (f"{min(CALLS_SEC, self.most_sec):g}", f"{CALL_SEC:g}")
+        words = (*seconds, self.site, folder, f"{ONE_CALL_SEC:g}", *self.names)
+        launch = ("call", AUDIT_IN_JAIL, *words)
+        found = [Trigger(PhaseName.CALL, None, launch, with_missed=True)]
+        if self.contents.tests:
+            tests = self.jobs("tests", "self", VICTIM_SEC, pack_names(self.contents.tests)[0])
+            found.append(Trigger(PhaseName.CALL, "tests", tests.launch))
+        return found, []
 
-def execute_module(
-    order: Order, installed: Installed, target: str
-) -> tuple[list[Trigger], list[NotRun]]:
-    """`python -m` with the module that the order names, or else the first of the distribution."""
-    module = order.module_name or next(iter(installed.modules), None)
-    if module:
-        return [Trigger(PhaseName.EXECUTE, f"python -m {module}", ("module", target, module))], []
-    return [], [
-        NotRun(PhaseName.EXECUTE, None, Omission.NOT_FOUND, "the distribution has no module")
-    ]
+    def programs(self) -> tuple[list[Trigger], list[NotRun]]:
+        """Scripts, programs and modules that can be run, a jail each; the rest shares one."""
+        contents = self.contents
+        mains = [
+            self.trigger(PhaseName.EXECUTE, f"python -m {name}", "module", name)
+            for name in contents.mains
+        ]
+        found = [self.script(script) for script in contents.scripts]
+        found += [self.program(path) for path in contents.programs]
+        # A script mostly runs the same as the module that is named like it.
+        places = MAX_MAINS if not found else 1
+        found = [*found[: MAX_TRIGGERS - 1], *mains[:places], *found[MAX_TRIGGERS - 1 :]]
+        found += mains[places:]
+        if not found:
+            reason = "the distribution declares no console script"
+            nothing = NotRun(PhaseName.EXECUTE, None, Omission.NOTHING_THERE, reason)
+            return [], [nothing]
+        return self.several(found)
 
+    def several(self, found: list[Trigger]) -> tuple[list[Trigger], list[NotRun]]:
+        """The first MAX_TRIGGERS of them, and one for what is more."""
+        alone, others = found[:MAX_TRIGGERS], found[MAX_TRIGGERS:]
+        if not others:
+            return alone, []
+        words = [json.dumps(other.launch) for other in others[:MAX_SEVERAL]]
+        seconds = (f"{min(IMPORTS_SEC, self.most_sec):g}", f"{PROGRAM_SEC:g}")
+        title = f"{len(words)} more programs"
+        shared = Trigger(PhaseName.EXECUTE, title, ("several", AUDIT_IN_JAIL, *seconds, *words))
+        reason = f"one of more than {MAX_TRIGGERS + MAX_SEVERAL}"
+        left_out = [
+            NotRun(other.phase, other.title, Omission.LEFT_OUT, reason)
+            for other in others[MAX_SEVERAL : 2 * MAX_SEVERAL]
+        ]
+        return [*alone, shared], left_out
 
-def bounded(found: list[Trigger], nothing: NotRun) -> tuple[list[Trigger], list[NotRun]]:
-    """The first MAX_TRIGGERS, and what is told of the others; `nothing` where there is none."""
-    if not found:
-        return [], [nothing]
-    reason = f"one of more than {MAX_TRIGGERS}"
-    left_out = [
-        NotRun(trigger.phase, trigger.title, Omission.LEFT_OUT, reason)
-        for trigger in found[MAX_TRIGGERS : MAX_TRIGGERS + MAX_OMISSIONS]
-    ]
-    return found[:MAX_TRIGGERS], left_out
+    def script(self, script: EntryPoint) -> Trigger:
+        """A console or GUI script."""
+        return self.trigger(PhaseName.EXECUTE, script.name, "script", script.name, script.target)
+
+    def program(self, path: str) -> Trigger:
+        """A file that a wheel brings for bin/."""
+        if path in self.installed.natives:
+            return Trigger(PhaseName.EXECUTE, path, ("program", f"{self.prefix}/{path}"))
+        return self.trigger(PhaseName.EXECUTE, path, "file", path)
+
+    def execute(self) -> tuple[list[Trigger], list[NotRun]]:
+        """The file, the object or the script that the order names, or else the first script."""
+        wanted, path = self.order.entrypoint, self.order.file_path
+        if path:
+            # A person says where a module lies; or a program.
+            below_site = f"{self.installed.site}/{path}"
+            place = path if below_site not in self.installed.files else below_site
+            return [self.trigger(PhaseName.EXECUTE, path, "file", place)], []
+        if wanted and ":" in wanted:
+            name = self.order.package_name
+            return [self.trigger(PhaseName.EXECUTE, wanted, "script", name, wanted)], []
+        scripts = self.contents.scripts
+        found = [self.script(script) for script in scripts if wanted in (None, script.name)]
+        if found:
+            return found[:1], []
+        missing = f"no console script {wanted or ''}".rstrip()
+        declared = ", ".join(script.name for script in scripts)
+        reason = f"{missing} (it declares {declared or 'none'})"
+        return [], [NotRun(PhaseName.EXECUTE, wanted, Omission.NOT_FOUND, reason)]
+
+    def execute_module(self) -> tuple[list[Trigger], list[NotRun]]:
+        """`python -m` with the module that the order names, or else the first of those that are
+        made for it, or else the first of all.
+        """
+        candidates = [*self.contents.mains, *self.contents.first]
+        name = self.order.module_name or next(iter(candidates), None)
+        if name:
+            return [self.trigger(PhaseName.EXECUTE, f"python -m {name}", "module", name)], []
+        reason = "the distribution has no module"
+        return [], [NotRun(PhaseName.EXECUTE, None, Omission.NOT_FOUND, reason)]

@@ -1,0 +1,260 @@
+"""Looks in the source for acts behind a condition: on the date, the system, CI, the command line.
+No other trigger may be able to make them true.
+
+Runs no code of the package, in a child of the launcher, which has none of its files on the path.
+"""
+
+import ast
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from jail.inside.ending import Teller, now_sec
+from jail.inside.words import read_names
+
+MAX_LOOK_SEC = 4.0
+MAX_LOOKED_BYTES = 1 << 20
+MAX_GATES = 30
+MAX_ACT_CHARS = 120
+MAX_TEXT_DEPTH = 2  # of code in a text in code
+
+# What is waited for, by the names that code has for it, from the right: `datetime.now`.
+DATE = re.compile(
+    r"(?:.*\.)?(?:datetime\.(?:now|today|utcnow)|date\.today|time\.(?:time|localtime|gmtime|strftime))"
+    r"|(?:utcnow|localtime|gmtime)"
+)
+SYSTEM = re.compile(
+    r"(?:sys\.platform|os\.name|os\.uname|sys\.getwindowsversion"
+    r"|platform\.(?:system|platform|uname|machine|release|version|win32_ver|mac_ver))"
+)
+MACHINE = re.compile(
+    r"(?:(?:.*\.)?(?:gethostname|getfqdn|getuser|getlogin|getnode|getlocale|getdefaultlocale)"
+    r"|platform\.node|time\.(?:tzname|timezone)|os\.cpu_count)"
+)
+COMMAND_LINE = re.compile(r"sys\.(?:orig_)?argv")
+CI_NAMES = re.compile(
+    r"(?:CI|GITHUB_ACTIONS|GITLAB_CI|TRAVIS|CIRCLECI|JENKINS_\w+|BUILDKITE|TF_BUILD|APPVEYOR"
+    r"|GITHUB_\w+|RUNNER_\w+|CODEBUILD_\w+|BITBUCKET_\w+|TEAMCITY_VERSION|ACTIONS_\w+)"
+)
+GATES = (
+    ("date", DATE),
+    ("system", SYSTEM),
+    ("machine", MACHINE),
+    ("command line", COMMAND_LINE),
+)
+# What an act is, by the name that is called: what starts, sends, decodes, destroys.
+ACT_NAMES = re.compile(
+    r"(?:exec|eval|__import__|os\.(?:system|popen|exec\w+|spawn\w+|posix_spawn\w*|startfile)"
+    r"|(?:.*\.)?(?:Popen|check_output|check_call|getoutput|urlopen|urlretrieve|create_connection)"
+    r"|subprocess\.(?:run|call)|(?:requests|httpx|session)\.(?:get|post|put|request)"
+    r"|socket\.(?:socket|gethostbyname|getaddrinfo)|(?:base64\.)?\w*b64decode|marshal\.loads"
+    r"|zlib\.decompress|bytes\.fromhex|pickle\.loads|ctypes\.windll\..*|shutil\.rmtree)"
+)
+SECRETS = re.compile(
+    r"\.ssh\b|id_rsa|\.aws\b|\.pypirc|\.npmrc|\.git-credentials|Login Data|wallet|\.docker/config"
+    r"|\.kube/config|\.netrc|Cookies"
+)
+# A file without any of each kind has no gate: most are not parsed.
+WAITING_WORDS = re.compile(
+    rb"now\b|today\b|time\(|platform|\bname\b|uname|environ|getenv|argv|gethostname|getuser|getlogin"
+    rb"|getfqdn|getnode|locale|tzname|timezone|cpu_count|getwindowsversion|gmtime"
+)
+ACTING_WORDS = re.compile(
+    rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
+    rb"|subprocess|requests|httpx|session|socket|b64decode|marshal|decompress|fromhex|pickle|windll"
+    rb"|rmtree|ssh|id_rsa|\.aws|pypirc|npmrc|credentials|Login|wallet|docker|kube|netrc|Cookies"
+)
+
+Text = ast.expr | ast.stmt
+
+
+def dotted(node: ast.AST) -> str:
+    """`os.environ.get` of an expression, "" of what is no name."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if isinstance(node, ast.Call) and not parts:
+        return dotted(node.func)
+    if not isinstance(node, ast.Name):
+        return ""
+    return ".".join([node.id, *reversed(parts)])
+
+
+class SourceFile:
+    """One file: what in it is behind a condition."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.tree = tree
+        self.full: dict[str, str] = {}  # `dt` of `from datetime import datetime as dt`
+        self.waiting: dict[str, str] = {}  # variables and functions that say what is waited for
+        self.acting: dict[str, str] = {}  # functions that act
+        for node in ast.walk(tree):
+            self.note_names(node)
+        for node in ast.walk(tree):
+            self.note_meaning(node)
+
+    def note_names(self, node: ast.AST) -> None:
+        """What imported names stand for."""
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                self.full[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.asname:
+                    self.full[alias.asname] = alias.name
+
+    def note_meaning(self, node: ast.AST) -> None:
+        """A variable that holds what is waited for, a function that acts."""
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            kind = self.waits_for(node.value)
+            if kind and isinstance(node.targets[0], ast.Name):
+                self.waiting[node.targets[0].id] = kind
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            act = self.act_in(node.body)
+            if act:
+                self.acting[node.name] = act
+
+    def name_of(self, node: ast.AST) -> str:
+        """A dotted name with its first part as it was imported."""
+        first, dot, rest = dotted(node).partition(".")
+        return f"{self.full.get(first, first)}{dot}{rest}"
+
+    def waits_for(self, test: ast.expr) -> str:
+        """What a condition waits for, "" if it is none of ours."""
+        for node in ast.walk(test):
+            if isinstance(node, ast.Constant) and CI_NAMES.fullmatch(str(node.value)):
+                written = ast.unparse(test)
+                return "CI" if "environ" in written or "getenv" in written else ""
+            if not isinstance(node, ast.Attribute | ast.Name):
+                continue
+            name = self.name_of(node)
+            if name in self.waiting:
+                return self.waiting[name]
+            for kind, pattern in GATES:
+                if pattern.fullmatch(name):
+                    return kind
+        return ""
+
+    def act_in(self, body: list[ast.stmt] | list[ast.expr]) -> str:
+        """The first act in some code as it is written, "" if there is none."""
+        for statement in body:
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Call):
+                    name = self.name_of(node.func)
+                    if ACT_NAMES.fullmatch(name) or name in self.acting:
+                        return ast.unparse(node)[:MAX_ACT_CHARS]
+                elif isinstance(node, ast.Constant) and SECRETS.search(str(node.value)):
+                    return repr(node.value)[:MAX_ACT_CHARS]
+        return ""
+
+    def gates(self) -> Iterator[tuple[str, int, str]]:
+        """What is waited for, its line, and the act."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.If | ast.While):
+                yield from self.found(node.test, [*node.body, *node.orelse])
+            elif isinstance(node, ast.IfExp):
+                yield from self.found(node.test, [node.body, node.orelse])
+            elif isinstance(node, ast.BoolOp):
+                for number, value in enumerate(node.values[:-1]):
+                    yield from self.found(value, node.values[number + 1 :])
+            yield from self.early_ends(getattr(node, "body", None))
+
+    def found(
+        self, test: ast.expr, body: list[ast.stmt] | list[ast.expr]
+    ) -> Iterator[tuple[str, int, str]]:
+        """The gate that a condition is for what stands behind it, if both are of ours."""
+        kind = self.waits_for(test)
+        act = self.act_in(body) if kind else ""
+        if act:
+            yield kind, test.lineno, act
+
+    def early_ends(self, body: object) -> Iterator[tuple[str, int, str]]:
+        """`if not it_is_time: return`, and what comes after."""
+        if not isinstance(body, list):
+            return
+        for number, statement in enumerate(body[:-1]):
+            if isinstance(statement, ast.If) and is_end(statement.body):
+                yield from self.found(statement.test, body[number + 1 :])
+
+
+def is_end(body: list[ast.stmt]) -> bool:
+    """Whether code leaves the function or the program."""
+    last = body[-1]
+    if isinstance(last, ast.Return | ast.Raise):
+        return True
+    return isinstance(last, ast.Expr) and dotted(last.value).endswith("exit")
+
+
+def texts_in(tree: ast.Module) -> Iterator[str]:
+    """The code in texts that the code executes: `exec("...")`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and dotted(node.func) in ("exec", "eval") and node.args:
+            text = node.args[0]
+            if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                yield text.value
+
+
+def gates_of(text: str, depth: int = 0) -> Iterator[tuple[str, int, str]]:
+    """The gates in some source."""
+    try:
+        tree = ast.parse(text)
+        source = SourceFile(tree)
+        yield from source.gates()
+        inner = [*texts_in(tree)] if depth < MAX_TEXT_DEPTH else []
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for text_inside in inner:
+        for kind, _, act in gates_of(text_inside, depth + 1):
+            yield kind, 1, act
+
+
+def files_of(site: str, names: list[str]) -> Iterator[str]:
+    """The source files of the modules, and of what every interpreter executes at its start."""
+    for name in os.listdir(site) if os.path.isdir(site) else ():  # noqa: PTH112
+        if name.endswith(".pth"):
+            yield f"{site}/{name}"
+    for name in names:
+        path = f"{site}/{name.partition(':')[0].replace('.', '/')}"
+        for file in (f"{path}/__init__.py", f"{path}/__main__.py", f"{path}.py"):
+            if os.path.isfile(file):  # noqa: PTH113 - the module of this name is not imported here
+                yield file
+
+
+def read_source(path: str) -> str:
+    """The start of a file, if it can have a gate; of a .pth file what is executed."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            data = file.read(MAX_LOOKED_BYTES)
+    except OSError:
+        return ""
+    if not WAITING_WORDS.search(data) or not ACTING_WORDS.search(data):
+        return ""
+    text = data.decode("utf-8", "replace")
+    if path.endswith(".pth"):
+        # Each line by itself, so that the number stays.
+        return "\n".join(line if line.startswith("import") else "" for line in text.split("\n"))
+    return text
+
+
+def tell_gates(path: str, site: str, words: Sequence[str]) -> None:
+    """Tell them.
+
+    Args:
+        path: the file for what is told.
+        site: the site-packages of the installation.
+        words: names as for imports.py.
+    """
+    teller = Teller(path)
+    deadline_sec = now_sec() + MAX_LOOK_SEC
+    told: set[tuple[str, str, int]] = set()
+    for file in dict.fromkeys(files_of(site, read_names(words))):
+        if now_sec() > deadline_sec:
+            teller.tell("ended", "", how="not run", text="the look for conditions, in part")
+            return
+        for kind, line, act in gates_of(read_source(file)):
+            key = (kind, file, line)
+            if key in told or len(told) >= MAX_GATES:
+                continue
+            told.add(key)
+            teller.tell("gated", kind, text=act, at=f"{file}:{line}")

@@ -1,0 +1,80 @@
+"""What popular packages do that only looks bad: exact forms, each with who does it."""
+
+import re
+
+# The files in which tools keep their own passwords, and the projects that are those tools.
+OWN_SECRETS = {
+    ".aws/credentials": "boto3 botocore awscli aiobotocore aioboto3 s3transfer sagemaker",
+    ".pypirc": "twine setuptools flit flit-core hatch poetry keyring pip readme-renderer",
+    ".docker/config.json": "docker docker-compose podman testcontainers",
+    ".kube/config": "kubernetes kubernetes-asyncio openshift pykube-ng",
+    ".git-credentials": "gitpython dulwich dvc",
+}
+
+# Looks at the system that tell nobody anything; of those that the machine does not have, the look
+# comes to nothing.
+#   platform, psutil, py-cpuinfo   uname -p     sw_vers      sysctl -n hw.ncpu     arch
+#   ctypes.util.find_library       ldconfig -p  gcc -Wl,-t -o /tmp/x -lfoo         ld -t -lfoo
+#   matplotlib                     fc-list --format=%{file}\n                      gs --version
+HARMLESS_LOOKS = re.compile(
+    r"(?:/bin/sh -c |sh -c )?(?:uname( -[a-z])?|arch|machine|sw_vers( -\w+)?"
+    r"|sysctl( -n)? (hw|machdep|kern)(\.[\w.]+)?|file -b( -L)? \S+|(cmd /c )?ver|ldconfig -p"
+    r"|fc-list( \S+)?|(gs|gswin32c|gswin64c) --version|lsb_release( -\w+)?|getconf \w+"
+    r"|(gcc|cc|ld)( \S+){0,20} -l\S+( \S+)?|which \w+|locale -a|lscpu|nproc|tput \w+"
+    r"|stty size)( 2> ?/dev/null)?",
+    re.ASCII,
+)
+
+# Lines of .pth files that many have, whole: what they lead to runs when an interpreter starts, and
+# is seen. setuptools: distutils-precedence.pth; future-fstrings; pytest-cov.
+STARTUP_LINES = {
+    "import os; var = 'SETUPTOOLS_USE_DISTUTILS'; enabled = os.environ.get(var, 'local') =="
+    " 'local'; enabled and __import__('_distutils_hack').add_shim();",
+    "import sys; exec('try:\\n    import future_fstrings\\nexcept ImportError:\\n    pass\\n"
+    "else:\\n    future_fstrings.register()\\n')",
+    "import os, sys;exec('if \\'COV_CORE_SOURCE\\' in os.environ:\\n try:\\n"
+    r"  from pytest_cov.embed import init\n  init()\n except Exception as exc:\n"
+    r'  sys.stderr.write(\n   "pytest-cov: Failed to setup subprocess coverage. "\n'
+    r'   "Environ: {0!r} "\n   "Exception: {1!r}\\n".format(\n'
+    r"    dict((k, v) for k, v in os.environ.items() if k.startswith(\'COV_CORE\')),\n"
+    r"    exc\n   )\n  )\n')",
+}
+# A namespace package of setuptools (x-nspkg.pth): NAME stands for its name, PARTS for those of a
+# tuple.
+NAMESPACE_LINE = (
+    "import sys, types, os;has_mfs = sys.version_info > (3, 5);p = os.path.join("
+    "sys._getframe(1).f_locals['sitedir'], *(PARTS));importlib = has_mfs and"
+    " __import__('importlib.util');has_mfs and __import__('importlib.machinery');m = has_mfs and"
+    " sys.modules.setdefault('NAME', importlib.util.module_from_spec("
+    "importlib.machinery.PathFinder.find_spec('NAME', [os.path.dirname(p)])));m = m or"
+    " sys.modules.setdefault('NAME', types.ModuleType('NAME'));mp = (m or []) and"
+    " m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)"
+)
+NAMESPACE_CHILD = ";m and setattr(sys.modules['NAME'], 'NAME', m)"
+
+
+def as_pattern(line: str) -> str:
+    """A pattern for a line with the words NAME and PARTS in it."""
+    return re.escape(line).replace("NAME", r"[\w.]+").replace("PARTS", r"'\w+'(?:, '\w+'|,)*")
+
+
+NAMESPACE = re.compile(f"{as_pattern(NAMESPACE_LINE)}(?:{as_pattern(NAMESPACE_CHILD)})?", re.ASCII)
+
+
+def is_own_secret(path: str, reader: str | None) -> bool:
+    """Whether the project that reads a decoy file is one that keeps its own password there."""
+    names = [names for end, names in OWN_SECRETS.items() if path.endswith(f"/{end}")]
+    return any(reader in tools.split() for tools in names)
+
+
+def is_harmless_look(argv: tuple[str, ...]) -> bool:
+    """Whether a command only looks at the system."""
+    first, *others = argv or ("",)
+    shell = first if " ".join(others).startswith("-c ") else first.rpartition("/")[2]
+    return HARMLESS_LOOKS.fullmatch(" ".join([shell, *others])) is not None
+
+
+def is_known_startup(line: str) -> bool:
+    """Whether a line that every interpreter executes is one of those that many have."""
+    plain = line.strip()
+    return plain in STARTUP_LINES or NAMESPACE.fullmatch(plain) is not None

@@ -1,0 +1,76 @@
+"""What is said of what the workers in the jail tell. It may be forged by the package that they
+share an interpreter with: what it leads to is at most worth a look.
+"""
+
+from jail.report.text import plain
+from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
+from jail.watch.noticed import Notice, Noticed, Slept
+
+MAX_NOTICE_CHARS = 300
+LINGER_SEC = 3  # what is left at work gets: jail/inside/ending.py
+# What builds packages is changed by others that build packages.
+BUILDERS = ("distutils.", "setuptools.")
+# How a job ended that something has to be said of.
+LEFT, STOPPED, RAISED = "left", "stopped", "raised"
+
+
+# Noticed(PATCHED, "json.dumps", place="/…/s.py:12"): medium code.dynamic
+# "puts its own code in the place of json.dumps"
+# Noticed(HOOKED, "s.Finder", text="json,requests"): medium code.dynamic
+# Noticed(ENDED, "import s", how="left", text="1 at work: Thread-1 at /…/s.py:3"): medium limit.hit
+# Noticed(GATED, "time", text="exec(...)", place="/…/s.py:9"): info code.gated
+def noticed(phase: Phase, event: Noticed) -> Finding | None:
+    """The finding, if there is one."""
+    match event.kind:
+        case Notice.PATCHED:
+            title = f"puts its own code in the place of {event.what}"
+            is_builder = event.what.startswith(BUILDERS)
+            severity = Severity.INFO if is_builder else Severity.MEDIUM
+            return said(severity, Rule.CODE_DYNAMIC, title, event.place)
+        case Notice.HOOKED if event.text:
+            title = f"changes the import of other modules ({event.text}) by {event.what}"
+            return said(Severity.MEDIUM, Rule.CODE_DYNAMIC, title, event.place)
+        case Notice.GATED:
+            title = f"does this only on a condition ({event.what}): {event.text}"
+            return said(Severity.INFO, Rule.CODE_GATED, title, event.place)
+        case Notice.ENDED:
+            return ended(phase, event)
+    return None
+
+
+def ended(phase: Phase, event: Noticed) -> Finding | None:
+    """Of what was still at work. Programs and calls exist to work: there it is only told."""
+    is_asked = phase.name in (PhaseName.CALL, PhaseName.EXECUTE)
+    severity = Severity.INFO if is_asked else Severity.MEDIUM
+    if event.how == LEFT:
+        title = f"goes on after {LINGER_SEC} s more: {event.text}"
+        return said(severity, Rule.LIMIT_HIT, title, event.place)
+    if event.how == STOPPED:
+        title = f"{event.what or phase.title} did not end, and was stopped {event.text}"
+        return said(severity, Rule.LIMIT_HIT, title, event.place)
+    return None
+
+
+# Slept(3600, "python x.py"): info limit.hit "asked to sleep 3600 s: skipped"
+def slept(event: Slept) -> Finding:
+    """A long sleep that the witness has skipped."""
+    title = f"asked to sleep {event.asked_sec} s: skipped"
+    return said(Severity.INFO, Rule.LIMIT_HIT, title, None, event.process)
+
+
+def said(
+    severity: Severity, rule: Rule, title: str, place: str | None, process: str | None = None
+) -> Finding:
+    return Finding(severity, rule, plain(title, MAX_NOTICE_CHARS), place, process)
+
+
+def note_on(event: Noticed) -> str:
+    """What a reader should know of it besides; "" for most."""
+    match event.kind:
+        case Notice.SHADOWED:
+            return f"{event.what} is found in {event.text} first; its own was run by its path"
+        case Notice.COUNTED if event.what == "imports" and RAISED in event.text:
+            return f"of its modules {event.text}"
+        case Notice.ENDED if event.how == "not run":
+            return f"{event.how}: {event.text}"
+    return ""

