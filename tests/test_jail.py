@@ -268,7 +268,7 @@ for folder in ("/home/dev", "/tmp", "/dev/shm", "/opt/snakehook/work/site"):
 """
     index.add_wheel("leaver", "1.0", {"leaver.py": module})
     for _ in range(2):
-        _, report, _ = triage("leaver", "--mode", "import")
+        _, report, _ = triage("leaver", "--mode", "execute_module")
         assert "True" not in report["phases"][-1]["stdout"]["text"]
         assert report["phases"][-1]["outcome"] == "ok"
     assert_nothing_is_left(state)
