@@ -108,8 +108,9 @@ def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tup
     # What dead keepers left bears their pid: groups of runs, and half-made interpreters.
     for parent in (*CGROUPS_V1, *CGROUPS_V2, folder):
         for left in parent.glob("*-*"):
-            # What is dead but not yet reaped stands in no folder.
-            if not os.access(f"/proc/{left.name.partition('-')[0]}/cwd", os.F_OK):
+            # What is dead but not yet reaped has no command. To see it takes no power over it.
+            pid = left.name.partition("-")[0]
+            if not any(file.read_bytes() for file in Path("/proc").glob(f"{pid}/cmdline")):
                 shutil.rmtree(left, ignore_errors=True)
     # Watch writes the downloads. Not through a link: others may write to PIP_CACHE_DIR.
     cache = Path(settings.pip_cache_dir, "snakehook")

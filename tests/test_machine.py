@@ -4,13 +4,14 @@ where no jail can be made."""
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import open_folder
+from conftest import ROOT, open_folder
 
 import jail.machine
 from jail.machine import DEFAULT_INDEX, HOOK_LINE, MachineError, prepare
@@ -147,6 +148,31 @@ def test_what_a_dead_keeper_left_is_removed(settings: JailSettings) -> None:
     prepare(settings, works)
     assert not (folder / f"{dead}-python").exists()
     assert (folder / f"{os.getppid()}-python").exists()
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="there is no setpriv here")
+def test_what_a_keeper_with_more_power_has_is_left_alone(settings: JailSettings) -> None:
+    """A container without SYS_PTRACE may share the cgroups of a service that has it."""
+    folder = Path(settings.state_dir, "python")
+    folder.mkdir()
+    other = folder / f"{os.getpid()}-python"
+    other.mkdir()
+    words = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", sys.executable]
+    source = (
+        "import json, sys\n"
+        "sys.path.append(sys.argv[1])\n"
+        "from jail.machine import prepare\n"
+        "from jail.orders import JailSettings\n"
+        "prepare(JailSettings(**json.loads(sys.argv[2])), lambda machine: b'{}')\n"
+    )
+    told = json.dumps(settings._asdict())
+    done = subprocess.run(
+        [*(words if os.geteuid() == 0 else words[-1:]), "-c", source, str(ROOT), told],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert other.exists()
 
 
 def test_the_link_that_stands_for_the_folder_is_followed(

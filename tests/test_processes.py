@@ -14,6 +14,8 @@ from conftest import ROOT, Serve, Service, Snakehook, free_port, serving
 from hostile import Family, Process, assert_nothing_is_left, descendants, family_of
 from standins import Discord, Index, wait_for
 
+from jail.orders import PYTHON_IN_JAIL
+
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 SERVICE_USER, WATCH_USER = "65533", "65534"
 # What a process would need to regain power: all of it is empty, and no program gives it back.
@@ -36,9 +38,10 @@ def status_of(pid: int) -> dict[str, list[str]]:
 
 def packages() -> list[Process]:
     """The processes in jails that run a package."""
-    return [
-        process for process in descendants() if process.is_jailed and "sleepy" in process.command
-    ]
+    # nsjail has the words of the command, too, and is in the jail before it gives up its power.
+    python = f"{PYTHON_IN_JAIL}/bin/python "
+    inside = [process for process in descendants() if process.command.startswith(python)]
+    return [process for process in inside if process.is_jailed and "sleepy" in process.command]
 
 
 @contextmanager

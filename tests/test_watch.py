@@ -703,7 +703,7 @@ def test_hosts_are_told_one_a_line(keeper: RunKeeper, index: Index) -> None:
 def test_hosts_of_an_index_that_is_down_are_an_error(keeper: RunKeeper) -> None:
     keeper.machine = keeper.machine._replace(index_url="http://127.0.0.1:1/simple")
     ran = keeper.run(ORDER._replace(task="hosts"))
-    assert ran.names() == ["summary", "end"]
+    assert ran.names() == ["report", "embed", "summary", "end"]
     assert ran.summary["outcome"] == "error"
     assert "does not answer" in ran.summary["reason"]
 

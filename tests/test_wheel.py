@@ -20,7 +20,7 @@ BUILD = "import sys, setuptools.build_meta as backend; print(backend.build_wheel
 @pytest.fixture(scope="module")
 def wheel() -> Iterator[Path]:
     """Built from a copy of what is needed, as from a fresh clone."""
-    # Not imported: it refuses to be where something has imported distutils already.
+    # Not imported: it refuses to be in a process that has the library's own distutils.
     if not importlib.util.find_spec("setuptools"):
         pytest.skip("there is no setuptools here to build a wheel with")
     with open_folder("wheel") as folder:
