@@ -342,7 +342,12 @@ def test_the_run_keeper_understands_every_launch() -> None:
     found, _ = plan()
     for trigger in [installation(ORDER, 45), *found]:
         start = Start(1, trigger.launch, variables(ORDER, trigger), True)
-        packet = {"jail": 1, "launch": start.launch, "variables": start.variables, "index": True}
+        packet = {
+            "jail": 1,
+            "launch": start.launch,
+            "variables": start.variables,
+            "has_index": True,
+        }
         assert parse_request(json.dumps(packet).encode()) == start
 
 
