@@ -102,6 +102,7 @@ class Reach:
     `payloads` what it sent.
 
     `is_short`: fewer messages were sent than were given. `is_unread`, `is_cut`: see Execute.
+    `is_unshown`: of this kind of call strace shows the addresses only when it has returned.
     """
 
     pid: int
@@ -113,6 +114,7 @@ class Reach:
     is_short: bool = False
     is_unread: bool = False
     is_cut: bool = False
+    is_unshown: bool = False
 
 
 @dataclass(slots=True)
