@@ -102,7 +102,7 @@ class Reach:
     `payloads` what it sent.
 
     `is_short`: fewer messages were sent than were given. `is_unread`, `is_cut`: see Execute.
-    `is_unshown`: of this kind of call strace shows the addresses only when it has returned.
+    `is_unshown`: it has not returned, and only then strace would have shown its addresses.
     """
 
     pid: int

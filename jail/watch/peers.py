@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from jail.watch.calls import UNFINISHED, Act, Reach, Socket
+from jail.watch.calls import Act, Reach, Socket
 from jail.watch.events import NOBODY, Connection, Net, TraceContradicted, is_near
 
 MAX_ARRIVED = 50_000  # far ends, and sockets that send datagrams to them
@@ -118,7 +118,7 @@ class Named:
             return
         if call.is_cut:
             self.is_whole = False
-        if call.is_unshown and call.error == UNFINISHED:
+        if call.is_unshown:
             self.has_all_datagrams = False
         nets = (Net.TCP, Net.UDP) if known is None else (udp_or_tcp(known),)
         for address in call.addresses:

@@ -339,7 +339,7 @@ def parse_reach(call: Returned) -> list[Call]:
         is_many and messages_left(call) > 0,
         is_unread,
         call.begun.is_cut,
-        is_many,
+        is_many and call.error == UNFINISHED,
     )
     return [reach]
 
