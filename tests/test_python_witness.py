@@ -392,6 +392,57 @@ def test_readable_code_is_not_called_decoded(source: str, hooked: Any) -> None:
     assert [code for code in told.codes if code.decoded] == []
 
 
+# A folder to write to, who writes, and who runs what was written: one of them decodes.
+SAVE = """import base64, importlib.util, os, pathlib, runpy, sys, tempfile
+sys.dont_write_bytecode = True
+folder = tempfile.mkdtemp()
+sys.path.insert(0, folder)
+w = os.path.join(folder, "w.py")
+def save(path, text):
+    with open(path, "w") as file: file.write(text)
+def load(path):
+    spec = importlib.util.spec_from_file_location("w", path)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+"""
+BY_OS = f"""
+    fd = os.open(w, os.O_WRONLY | os.O_CREAT)
+    os.write(fd, base64.b64decode('{CODED}'))
+"""
+SAVED = {
+    "imported": f"pathlib.Path(w).write_bytes(base64.b64decode('{CODED}'))\nimport w",
+    "run": f"save(w, base64.b64decode('{CODED}').decode())\nrunpy.run_path(w)",
+    "written by a function": f"def put():{BY_OS}put()\nload(w)",
+    "run by who decodes": f"def go():\n  save(w, base64.b64decode('{CODED}').decode())\n"
+    "  runpy.run_path(w)\ngo()",
+    "under another name": f"def put():{BY_OS}    os.rename(w, w + '.py')\nput()\nload(w + '.py')",
+    "a relative path": f"os.chdir(folder)\ndef put():{BY_OS}put()\nrunpy.run_path('w.py')",
+}
+
+
+@pytest.mark.parametrize("source", SAVED.values(), ids=SAVED)
+def test_what_is_decoded_into_a_file_and_run_from_there_is_told(source: str, hooked: Any) -> None:
+    told = hooked(SAVE + source)
+    assert [(code.decoded, code.text) for code in told.codes] == [(True, PLAIN)]
+
+
+SAVED_READABLE = {
+    "generated": "def put(): save(w, ''.join(f'zzz = {n}' for n in [7]))\nput()\nload(w)",
+    "generated beside what decodes": f"def undo(): return base64.b64decode('{CODED}')\n"
+    "def put(): save(w, f'zzz = {len(w)}')\nput()\nload(w)",
+    "there to be read": f"text = base64.b64decode('{CODED}')\nsave(w, 'zzz = 7')\nimport w",
+    "decoded data": "def put():\n"
+    f"  pathlib.Path(w + '.gif').write_bytes(base64.b64decode('{CODED}'))\n"
+    "put()\nimport helper",
+    "a module that was there": f"base64.b64decode('{CODED}')\nimport helper",
+}
+
+
+@pytest.mark.parametrize("source", SAVED_READABLE.values(), ids=SAVED_READABLE)
+def test_a_file_that_was_not_decoded_may_be_written_and_run(source: str, hooked: Any) -> None:
+    told = hooked(SAVE + source, helper=HELPER)
+    assert told.codes == []
+
+
 def test_the_library_s_own_code_is_not_told(hooked: Any) -> None:
     told = hooked("""
         import ast, base64, collections, dataclasses, enum, inspect, timeit, typing

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 import pytest
 from standins import wait_for
 
-from jail.watch.resolver import MALFORMED, Question, Records, Resolver, parse_question
+from jail.watch.events import Net
+from jail.watch.peers import Arrivals
+from jail.watch.resolver import (
+    MALFORMED,
+    Question,
+    Records,
+    Resolver,
+    meant_hosts,
+    parse_question,
+)
 
 IP_PKTINFO = 8
 HEAD = b"\xab\xcd\x01\0\0\1\0\0\0\0\0\0"
@@ -132,3 +141,36 @@ def test_it_ends_when_its_jail_has_ended() -> None:
     resolver.close()
     wait_for(lambda: not any(thread.is_alive() for thread in started))
     assert [held.fileno() for held in sockets] == [-1, -1]
+
+
+def test_the_far_end_of_a_question_is_the_address_that_was_asked() -> None:
+    # Interface, own address, the address of the header; of IPv6 address, interface.
+    v4 = (socket.SOL_IP, IP_PKTINFO, bytes(4) + b"\x0a\0\x02\x0f" + b"\x08\x08\x08\x08")
+    v6 = (socket.IPPROTO_IPV6, 50, b"\x20\x01\x0d\xb8" + bytes(11) + b"\x01" + bytes(4))
+    assert meant_hosts([v4, v6, (socket.SOL_SOCKET, 1, b"x")]) == ["8.8.8.8", "2001:db8::1"]
+
+
+class Elsewhere(Arrivals):
+    """Notes this machine, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[Net] = []
+
+    def note(self, net: Net, host: str, port: int, sender: object) -> None:
+        self.noted.append(net)
+
+
+def test_who_waits_when_the_jail_has_ended_is_noted() -> None:
+    arrivals, asked = Elsewhere(), list[str]()
+    resolver = Resolver(make_sockets(), lambda name, kind: asked.append(name), no_records, arrivals)
+    address = resolver.sockets[1].getsockname()
+    clients = [socket.create_connection(address) for _ in range(5)]
+    clients[3].sendall(len(EXAMPLE).to_bytes(2) + EXAMPLE)
+    clients[3].close()
+    resolver.start()
+    resolver.close()
+    for client in clients:
+        client.close()
+    assert arrivals.noted == [Net.TCP] * 5
+    assert "example.com" in asked

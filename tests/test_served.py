@@ -35,6 +35,14 @@ def test_each_conversation_is_given_to_whom_the_kernel_saw() -> None:
     assert actors == [CURL, WGET, WGET, CURL, Actor()]
 
 
+def test_the_kernel_makes_an_address_of_the_old_kind_of_a_mapped_one() -> None:
+    (found,) = attribute(
+        [(1.5, conversation("1.2.3.4:80", 0))], [connection("[::ffff:1.2.3.4]:80", CURL)]
+    )
+    assert isinstance(found[1], Conversation)
+    assert found[1].actor == CURL
+
+
 def test_what_was_served_is_found_where_it_runs_or_is_kept() -> None:
     marks = Marks()
     stages = SecondStages(marks)

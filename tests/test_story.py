@@ -844,3 +844,32 @@ def test_without_a_trace_nothing_is_said_to_be_forged() -> None:
     tape.say("start")
     tape.finish()
     assert tape.events == [] and tape.story.python_witness
+
+
+def test_whom_calls_name_is_known_when_the_launcher_has_ended() -> None:
+    tape = Tape()
+    tape.start("-c", "pass")
+    fd = tape.socket(MAIN, 7, kind="DGRAM")
+    tape.connect(MAIN, FAR, "0", fd)
+    tape.connect(MAIN, FAR, "0", fd)
+    tape.connect(MAIN, NSCD, "-1 ENOENT (No such file or directory)")
+    tape.end(MAIN)
+    assert not tape.story.named.is_whole
+    tape = Tape()
+    tape.start("-c", "pass")
+    tape.connect(MAIN, FAR, "0", tape.socket(MAIN, 7, kind="DGRAM"))
+    tape.end(MAIN)
+    tape.end(100)
+    tape.story.finish({})
+    assert tape.story.named.is_whole
+    assert tape.story.named.counts == {(Net.UDP, "203.0.113.1:443"): 1}
+
+
+def test_a_sendmmsg_that_never_returned_named_nobody_knows_whom() -> None:
+    tape = Tape()
+    tape.start("-c", "pass")
+    tape.line(MAIN, "sendmmsg(4,  <unfinished ...>")
+    tape.line(MAIN, "+++ killed by SIGKILL +++")
+    tape.line(100, "+++ killed by SIGKILL +++")
+    assert not tape.story.named.has_all_datagrams
+    assert tape.story.named.is_whole

@@ -28,6 +28,7 @@ for package in ("jail", "jail.inside"):
     sys.modules[package] = ModuleType(package)
     sys.modules[package].__path__ = [sys._getframe().f_code.co_filename.rpartition("/")[0]]
 from jail.inside.origins import (  # noqa: E402
+    Written,
     called_by_nobody,
     is_decoded,
     nearest_foreign,
@@ -56,6 +57,7 @@ SPAWNS = {
 PEERS = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.bind": 1}
 HOST_NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethostbyaddr": 0}
 OPENED = {"os.remove": 0, "os.rename": 1, "open": 0}
+WRITES = os.O_WRONLY | os.O_RDWR
 COMPILED = {"compile": 0, "marshal.loads": 0}
 WATCHED = {
     event: (kind, position)
@@ -77,6 +79,7 @@ absolute = os.path.abspath
 fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
 busy: set[int] = set()  # threads: what we do ourselves is not told
 codes_told = 0
+saved = Written()
 
 
 def listing(code: CodeType) -> bytes:
@@ -127,6 +130,15 @@ def tell_open(event: str, path: Any, mode: Any, frame: FrameType) -> None:
         send("open", what=name, at=place(frame))
 
 
+def note_written(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
+    """Remember a file that is written, or that has another name now."""
+    if event == "os.rename":
+        old, new = (absolute(fspath(path)) for path in arguments[:2])
+        saved.move(old, new)
+    elif event == "open" and arguments[2] & WRITES and not isinstance(arguments[0], int):
+        saved.note(absolute(fspath(arguments[0])), frame)
+
+
 def tell_spawn(command: Any, frame: FrameType) -> None:
     """As the bytes that the kernel gets."""
     arguments = [command] if isinstance(command, str | bytes | os.PathLike) else command
@@ -140,9 +152,21 @@ def tell_name(name: Any, frame: FrameType) -> None:
         send("name", what=asked.decode("latin-1"), at=place(frame))
 
 
-def tell_code(event: str, what: Any, direct: FrameType) -> None:
+def tell_file_run(source: Any, path: Any, direct: FrameType) -> None:
+    """A module is imported, or a file is run."""
+    frame = nearest_foreign(direct)
+    if not frame or not isinstance(source, bytes) or not isinstance(path, str):
+        return
+    if saved.is_decoded(absolute(path), source, frame):
+        send_code(source, frame, True)
+
+
+def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
+    what = arguments[0]
     frame, runners = who_compiles(direct)
     if not frame:
+        if event == "compile":
+            tell_file_run(what, arguments[1], direct)
         return
     if event == "marshal.loads":
         code = loads(what) if frame is direct else None
@@ -164,13 +188,14 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     kind, position = WATCHED[event]
     what = arguments[position]
     if kind == "code":
-        tell_code(event, what, direct)
+        tell_code(event, arguments, direct)
         return
     frame = nearest_foreign(direct) or called_by_nobody(direct)
     if frame is None:
         return
     if kind == "open":
         tell_open(event, what, arguments[1], frame)
+        note_written(event, arguments, frame)
     elif kind == "spawn":
         tell_spawn(what, frame)
     elif kind == "name":

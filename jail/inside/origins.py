@@ -28,6 +28,7 @@ DECODERS = {
     ),
 }
 FORMAT_FIELD = re.compile(r"\{\w+\}")  # "def inner(_it, _timer{init}):"
+MAX_WRITTEN = 10_000  # files that are remembered
 MAX_CALLS_DEEP, MAX_CODES_READ = 3, 300  # of functions that call functions, in search of a decoder
 # These execute what they are given; what the rest of the library compiles, it has written itself.
 RUNNERS = {
@@ -193,13 +194,19 @@ def lines(text: Any) -> set[str]:
     return {line.strip() for line in text.split("\n")} if isinstance(text, str) else set()
 
 
+def readable_lines(code: CodeType) -> set[str]:
+    """The lines of the texts that stand in it, and those that say nothing."""
+    known = {"", "pass"}
+    for const in code.co_consts:
+        known |= lines(const)
+    return known
+
+
 def is_literal(frame: FrameType, runners: list[FrameType], source: bytes) -> bool:
     """Whether a person can read each line of `source` in the code that executes it, or in what the
     runners put around it.
     """
-    known = {"", "pass"}
-    for const in frame.f_code.co_consts:
-        known |= lines(const)
+    known = readable_lines(frame.f_code)
     for runner in runners:
         for value in runner.f_globals.values():
             if isinstance(value, str):
@@ -215,6 +222,11 @@ def is_decoded(frame: FrameType, runners: list[FrameType], source: bytes) -> boo
         return False
     if any(has_decoder(runner.f_locals.get("self")) for runner in runners):
         return True
+    return decodes(frame)
+
+
+def decodes(frame: FrameType) -> bool:
+    """Whether this code, or if it was generated the code that executes it, reaches a decoder."""
     asker: FrameType | None = frame
     # The machinery that executes a .pth file ends in this file, which has the words of all
     # decoders.
@@ -223,3 +235,32 @@ def is_decoded(frame: FrameType, runners: list[FrameType], source: bytes) -> boo
             return True
         asker = asker.f_back if asker.f_code.co_filename.startswith("<") else None
     return False
+
+
+class Written:
+    """The files that code of this process wrote, and whether that code decodes: what is decoded
+    into a file, and imported or run from there, is executed no less.
+    """
+
+    def __init__(self) -> None:
+        self.writers: dict[str, tuple[CodeType, bool]] = {}
+
+    def note(self, path: str, frame: FrameType) -> None:
+        """The code of `frame` opens it to write."""
+        if len(self.writers) < MAX_WRITTEN:
+            self.writers[path] = (frame.f_code, decodes(frame))
+
+    def move(self, old: str, new: str) -> None:
+        if old in self.writers:
+            self.writers[new] = self.writers[old]
+
+    def is_decoded(self, path: str, source: bytes, frame: FrameType) -> bool:
+        """Whether the code that wrote it, or that of `frame` which runs it, decodes: and not only
+        what is there to be read.
+        """
+        if path not in self.writers:
+            return False
+        code, has_decoded = self.writers[path]
+        if lines(source) <= readable_lines(code) | readable_lines(frame.f_code):
+            return False
+        return has_decoded or decodes(frame)

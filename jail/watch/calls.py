@@ -102,6 +102,7 @@ class Reach:
     `payloads` what it sent.
 
     `is_short`: fewer messages were sent than were given. `is_unread`, `is_cut`: see Execute.
+    `is_unshown`: it has not returned, and only then strace would have shown its addresses.
     """
 
     pid: int
@@ -113,6 +114,7 @@ class Reach:
     is_short: bool = False
     is_unread: bool = False
     is_cut: bool = False
+    is_unshown: bool = False
 
 
 @dataclass(slots=True)

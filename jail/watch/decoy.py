@@ -16,6 +16,7 @@ from collections.abc import Iterable
 
 from jail.watch.endpoint import Endpoint
 from jail.watch.events import Net, WorldEvent
+from jail.watch.peers import Arrivals
 from jail.watch.sink import Sink
 from jail.watch.talk import MAX_RAW_TEXT_BYTES, Target, target_text
 from jail.watch.world import Traffic, World, unix_sec
@@ -24,6 +25,7 @@ from jail.watch.world_events import Conversation, Reply, Speaker
 MAX_OPEN = 128  # connections; the one that was silent for longest makes room for a new one
 MAX_WAITING = 1024  # connections that nobody has accepted yet
 WAITING_BYTES = 64 << 10  # of a connection, until they are read
+DATAGRAMS_BYTES = 1 << 20  # until they are read; the kernel may give less
 MAX_FLOWS = 500  # of datagrams
 MAX_ACCEPTED = 64  # before others have their turn
 MAX_DATAGRAMS = 64
@@ -51,9 +53,13 @@ class Decoy:
     Args:
         world: the run's.
         sockets: transparent listeners and sockets of datagrams of the jail's network.
+        arrivals: takes who was reached.
     """
 
-    def __init__(self, world: World, sockets: Iterable[socket.socket]) -> None:
+    def __init__(
+        self, world: World, sockets: Iterable[socket.socket], arrivals: Arrivals | None = None
+    ) -> None:
+        self.arrivals = arrivals or Arrivals()
         self.traffic = Traffic(world)
         self.sockets = list(sockets)
         self.selector = selectors.DefaultSelector()
@@ -84,6 +90,9 @@ class Decoy:
                 # What waits in the kernel takes memory, too; each connection has this from here.
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WAITING_BYTES)
                 listener.listen(MAX_WAITING)
+            else:
+                # A burst of datagrams is to wait there rather than be lost.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DATAGRAMS_BYTES)
             self.selector.register(listener, selectors.EVENT_READ)
         self.selector.register(self.near, selectors.EVENT_READ)
         ticked_sec = time.monotonic()
@@ -111,6 +120,7 @@ class Decoy:
             for _ in range(MAX_LAST_ROUNDS):
                 if not take(listener):
                     break
+            self.arrivals.note_dropped(listener)
         for endpoint in list(self.connections.values()):
             self.finish(endpoint)
         for flow in self.flows.values():
@@ -123,7 +133,7 @@ class Decoy:
         """Take new connections: whether there may be more."""
         for _ in range(MAX_ACCEPTED):
             try:
-                accepted, _ = listener.accept()
+                accepted, sender = listener.accept()
             except BlockingIOError:
                 return False
             except OSError:
@@ -133,10 +143,10 @@ class Decoy:
                     continue
                 time.sleep(ROUND_SEC)
                 return False
-            self.welcome(accepted)
+            self.welcome(accepted, sender)
         return True
 
-    def welcome(self, accepted: socket.socket) -> None:
+    def welcome(self, accepted: socket.socket, sender: object) -> None:
         """Begin to talk, if the jail does not only talk to itself."""
         host, port = accepted.getsockname()[:2]
         address = ipaddress.ip_address(host)
@@ -145,6 +155,7 @@ class Decoy:
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             accepted.close()
             return
+        self.arrivals.note(Net.TCP, host, port, sender)
         if len(self.connections) >= MAX_OPEN:
             self.make_room()
         accepted.setblocking(False)
@@ -227,6 +238,7 @@ class Decoy:
         return True
 
     def take_datagram(self, sender: object, host: str, port: int, data: bytes) -> None:
+        self.arrivals.note(Net.UDP, host, port, sender)
         key = (sender, target_text(host, port))
         if key not in self.flows:
             if len(self.flows) >= MAX_FLOWS:

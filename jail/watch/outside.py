@@ -11,6 +11,7 @@ from jail.orders import DNS_PORT, INDEX_PORT
 from jail.watch.decoy import Decoy
 from jail.watch.events import MAX_EVENTS, Connection
 from jail.watch.gateway import Gateway
+from jail.watch.peers import Arrivals, Named, find_unnamed, tell_unnamed
 from jail.watch.resolver import Records, Resolver
 from jail.watch.resources import Journal, Resources
 from jail.watch.served import attribute, decode_names
@@ -55,10 +56,12 @@ class Outside:
         self.lock = threading.Lock()
         sockets = Sockets(fds)
         resources.reach = sockets.reach()
-        self.resolver = Resolver(sockets.dns, self.note_question, self.records)
+        self.arrivals = Arrivals()
+        self.resolver = Resolver(sockets.dns, self.note_question, self.records, self.arrivals)
         self.resolver.start()
-        self.decoy = Decoy(resources.world, sockets.decoys) if resources.world else None
-        if self.decoy:
+        self.decoy: Decoy | None = None
+        if resources.world:
+            self.decoy = Decoy(resources.world, sockets.decoys, self.arrivals)
             self.decoy.start()
         self.gateway: Gateway | None = None
         if sockets.index:
@@ -100,16 +103,23 @@ class Outside:
         if self.gateway:
             self.gateway.close()
 
-    def tell(self) -> None:
-        """Tell what the decoy internet saw, with who did it. To be called after `close`."""
+    def tell(self, named: Named) -> None:
+        """Tell what the decoy internet saw, with who did it. To be called after `close`.
+
+        Args:
+            named: whom the calls named that the kernel's witness saw.
+        """
         world = self.resources.world
         if not self.decoy or not world:
             return
         for at_sec, event in attribute(self.decoy.close(), self.connections()):
             self.journal.tell(event, at_sec)
+        for unnamed in find_unnamed(self.arrivals.counts, named):
+            for told in tell_unnamed(unnamed):
+                self.journal.tell(told)
         for hidden in decode_names(list(self.questions), world.search):
             self.journal.tell(hidden)
-        for kind, count in self.decoy.traffic.lost.items():
+        for kind, count in (self.decoy.traffic.lost + self.arrivals.lost).items():
             self.journal.lose(kind, count)
 
     def connections(self) -> Iterator[Connection]:

@@ -12,6 +12,7 @@ from jail.orders import DNS_PORT, INDEX_PORT
 from jail.watch.calls import Act, Address, Family, Reach, Socket
 from jail.watch.events import Connection, NameAsked, Net, is_near
 from jail.watch.ledger import Bait, Ledger
+from jail.watch.peers import Named
 from jail.watch.processes import STRANGER, Process
 from jail.watch.python_witness import Said, plain_name
 from jail.watch.resolver import MALFORMED, parse_question
@@ -37,6 +38,7 @@ class Reaches:
         self.ledger, self.bait = ledger, bait
         self.plumbing = {RESOLVER, INDEX} if index else {RESOLVER}
         self.sockets: dict[bytes, Socket] = {}
+        self.named = Named()
         self.asked: dict[str, dict[Process, None]] = {}  # names, and who sent them to a resolver
         self.askers = 0  # among them
         self.asked_elsewhere: dict[str, None] = {}  # names, in questions to another machine
@@ -51,7 +53,9 @@ class Reaches:
         """Tell whom a call reached for, and search what it sent."""
         if call.is_cut:
             self.ledger.tell_cut(process, call.act)
-        what = contradiction(call, self.sockets.get(call.inode))
+        known = self.sockets.get(call.inode)
+        self.named.take(call, known)
+        what = contradiction(call, known)
         if what:
             self.ledger.tell_contradiction(process, what)
         for address in call.addresses:

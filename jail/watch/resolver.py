@@ -4,13 +4,16 @@ Hostile input: DNS messages by UDP and TCP (RFC 1035), in any number and at any 
 """
 
 import contextlib
+import ipaddress
+import select
 import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jail.watch.events import printable
+from jail.watch.events import Net, printable
 from jail.watch.names import DNS_HEADER_BYTES, reply
+from jail.watch.peers import Arrivals
 
 MAX_MESSAGE_BYTES = 4096
 MAX_LABELS = 127
@@ -78,6 +81,16 @@ def from_there(control: Sequence[tuple[int, int, bytes]]) -> list[tuple[int, int
     return found
 
 
+def meant_hosts(control: Sequence[tuple[int, int, bytes]]) -> list[str]:
+    """The address that a datagram was sent to."""
+    found = []
+    for level, kind, data in control:
+        if (level, kind) in MEANT:
+            packed = data[8:12] if level == socket.SOL_IP else data[:16]
+            found.append(str(ipaddress.ip_address(packed)))
+    return found
+
+
 class Resolver:
     """Answers one jail.
 
@@ -85,6 +98,7 @@ class Resolver:
         sockets: of datagrams and of streams.
         note: called for each question, its name and kind, maybe in several threads at once.
         records: what there is for a name and a kind, or None; from the same threads.
+        arrivals: takes who was asked.
     """
 
     def __init__(
@@ -92,7 +106,10 @@ class Resolver:
         sockets: Sequence[socket.socket],
         note: Callable[[str, int], None],
         records: Callable[[str, int], Records | None],
+        arrivals: Arrivals | None = None,
     ) -> None:
+        self.arrivals = arrivals or Arrivals()
+        self.near, self.far = socket.socketpair()  # closed to wake who waits for connections
         self.sockets = sockets
         self.note = note
         self.records = records
@@ -111,10 +128,13 @@ class Resolver:
     def close(self) -> None:
         """End the threads, when the questions that are waiting have been noted."""
         self.closed.set()
+        self.far.close()
         for held in self.sockets:
-            close_listener(held)
+            if held.type == socket.SOCK_DGRAM:
+                close_listener(held)
         for thread in self.threads:
             thread.join(MAX_CLOSE_SEC)
+        self.near.close()
 
     def answer(self, message: bytes) -> bytes:
         """The answer to a message; none to what is no question."""
@@ -131,29 +151,44 @@ class Resolver:
                 message, control, _, client = server.recvmsg(MAX_MESSAGE_BYTES, MAX_CONTROL_BYTES)
                 # A socket that was shut down still gives what it has; then it gives nothing.
                 if self.closed.is_set() and not client:
+                    self.arrivals.note_dropped(server)
                     return
+                for host in meant_hosts(control):
+                    self.arrivals.note(Net.UDP, host, server.getsockname()[1], client)
                 answer = self.answer(message)
                 # Nobody may wait for it any more.
                 with contextlib.suppress(OSError):
                     server.sendmsg([answer], from_there(control), 0, client)
 
     def answer_streams(self, server: socket.socket) -> None:
-        """DNS over TCP (RFC 7766), one question a connection."""
+        """DNS over TCP (RFC 7766), one question a connection.
+
+        Who still waits when the jail has ended is taken, too: it may have reached for somebody.
+        """
+        server.setblocking(False)
+        poll = select.poll()
+        for held in (server, self.near):
+            poll.register(held, select.POLLIN)
         with server:
             while True:
+                if not self.closed.is_set():
+                    poll.poll()
                 try:
-                    connection, _ = server.accept()
+                    connection, client = server.accept()
                 except OSError:
                     if self.closed.is_set():
+                        self.arrivals.note_dropped(server)
                         return
                     continue
+                host, port = connection.getsockname()[:2]
+                self.arrivals.note(Net.TCP, host, port, client)
                 with connection:
                     self.answer_stream(connection)
 
     def answer_stream(self, connection: socket.socket) -> None:
         """Who is slow, or leaves in the middle, asked too: it is noted as malformed."""
         message = b""
-        connection.settimeout(SLOW_SEC)
+        connection.settimeout(0 if self.closed.is_set() else SLOW_SEC)
         with contextlib.suppress(OSError):
             length = int.from_bytes(connection.recv(2, socket.MSG_WAITALL))
             message = connection.recv(min(length, MAX_MESSAGE_BYTES), socket.MSG_WAITALL)

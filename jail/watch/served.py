@@ -21,6 +21,7 @@ from jail.watch.events import (
 )
 from jail.watch.labels import find_hidden
 from jail.watch.payload import Search
+from jail.watch.peers import plain_target
 from jail.watch.stubs import Marks
 from jail.watch.world_events import (
     Conversation,
@@ -48,11 +49,11 @@ def attribute(told: Iterable[Told], connections: Iterable[Connection]) -> Iterat
     actors: defaultdict[tuple[Net, str], list[Actor]] = defaultdict(list)
     for connection in connections:
         if not connection.listens:
-            actors[connection.net, connection.target].append(connection.actor)
+            actors[connection.net, plain_target(connection.target)].append(connection.actor)
     for at_sec, event in told:
         if isinstance(event, Conversation | Request):
             net = event.net if isinstance(event, Conversation) else Net.TCP
-            known = actors[net, event.target] or [NOBODY]
+            known = actors[net, plain_target(event.target)] or [NOBODY]
             actor = known[min(event.number, len(known) - 1)]
             yield at_sec, replace(event, actor=actor)
         else:

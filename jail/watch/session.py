@@ -91,7 +91,7 @@ class Session:
             self.journal.tell(BaitRead(path, place, reader))
         self.tell_files()
         if self.outside:
-            self.outside.tell()
+            self.outside.tell(self.story.named)
         has_started = self.take_output()
         self.conclude(has_started)
         self.finish()

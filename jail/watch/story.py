@@ -35,6 +35,7 @@ from jail.watch.events import (
 )
 from jail.watch.ledger import Bait, Ledger, Tell
 from jail.watch.noticed import Slept
+from jail.watch.peers import Named
 from jail.watch.processes import Process, ProcessTree
 from jail.watch.programs import (
     JAIL_PYTHON,
@@ -94,6 +95,18 @@ class Story:
     def started(self) -> bool:
         """Whether the kernel saw the launcher start."""
         return self.tree.launcher is not None
+
+    @property
+    def named(self) -> Named:
+        """The far ends that calls named; whole only after finish(), where the trace is.
+
+        The launcher is the last to end in its jail. Where its end is not told, strace was ended
+        first, or was not read to its end.
+        """
+        named, launcher = self.reaches.named, self.tree.launcher
+        if not launcher or (launcher.exit_code is None and launcher.signal is None):
+            named.is_whole = False
+        return named
 
     @property
     def main_exit(self) -> tuple[int | None, str | None] | None:

@@ -328,6 +328,7 @@ def parse_reach(call: Returned) -> list[Call]:
     addresses = [parse_address(match, act) for match in ADDRESS.finditer(text)]
     # The first look is a quick one.
     is_unread = b"0x" in text and call.error not in UNREAD_ERRORS and bool(UNREAD.search(text))
+    is_many = call.begun.name == b"sendmmsg"
     reach = Reach(
         call.pid,
         act,
@@ -335,9 +336,10 @@ def parse_reach(call: Returned) -> list[Call]:
         tuple(addresses),
         parse_payloads(text) if act is Act.SEND else (),
         call.error,
-        call.begun.name == b"sendmmsg" and messages_left(call) > 0,
+        is_many and messages_left(call) > 0,
         is_unread,
         call.begun.is_cut,
+        is_many and call.error == UNFINISHED,
     )
     return [reach]
 
