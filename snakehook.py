@@ -243,10 +243,6 @@ def request_field(read: Callable[[str], str], rule: str, mode: str = "") -> Any:
     return field(default=None, metadata={"how": (read, rule, mode)})
 
 
-def exact_version(text: str) -> str:
-    return str(Version(text))
-
-
 DOTTED_NAME = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
 ENTRYPOINT = rf"[A-Za-z0-9_][A-Za-z0-9_.-]*|{DOTTED_NAME}:{DOTTED_NAME}"
 # Not absolute, no backslash, more than dots, and '..' is none of its parts.
@@ -256,6 +252,7 @@ ARTIFACT_RULE = "must be wheel, sdist or the name of a file of this release"
 ENTRYPOINT_RULE = "must be a console script's name or module:attribute"
 NAME_RULE = "must be a project name (letters, digits, '-', '_', '.')"
 PATH_RULE = "must be relative and stay in the target (no '..')"
+VERSION_RULE = "must be one exact version as PEP 440 has it"
 TEXT_RULE = f"must be at most {MAX_FIELD_CHARS} printable ASCII characters, no space around"
 
 
@@ -264,7 +261,7 @@ TEXT_RULE = f"must be at most {MAX_FIELD_CHARS} printable ASCII characters, no s
 @dataclass(frozen=True)
 class TriageRequest:
     package_name: str = request_field(project_name, NAME_RULE)
-    version: str = request_field(exact_version, "must be one exact version as PEP 440 has it")
+    version: str = request_field(lambda text: str(Version(text)), VERSION_RULE)
     mode: str = request_field(matching(MODES), f"must be one of {', '.join(TRIAGE_MODES)}")
     file_path: str | None = request_field(matching(FILE_PATH), PATH_RULE, "execute")
     entrypoint: str | None = request_field(matching(ENTRYPOINT), ENTRYPOINT_RULE, "execute")
@@ -907,7 +904,6 @@ CHECKING = "The sandbox is still being checked: try again in a moment."
 BROKEN = "No jail can be made here: 'snakehook check' says why. Mend it and restart the service."
 KEEPER_GONE = "Keeper, which makes the jails, has ended: restart the service."
 RUNS_FAIL = f"The last {MAX_FAILED_RUNS} runs ended in errors of the sandbox: see the log."
-STOPPING = "The service is stopping."
 
 
 # The pool and what it works on. A run is a task of the pool, a delivery one of the courier, which
@@ -948,19 +944,21 @@ class Service:
 
     # Take keeper's self-check, begin with what waits, and tell when keeper ends.
     def attend_keeper(self) -> None:
+        trouble = KEEPER_GONE
         with contextlib.suppress(ServiceError):  # what is told below
             found = self.keeper.self_check()
+            trouble = KEEPER_GONE if found["works"] else BROKEN
             self.jail_trouble = "" if found["works"] else BROKEN
             log.log(logging.DEBUG if found["works"] else logging.ERROR, "\n".join(found["lines"]))
             for _ in range(self.settings.max_concurrency):
                 self.start(self.pool, self.run_next)
         self.keeper.process.wait()
-        self.jail_trouble = KEEPER_GONE
-        log.log(logging.DEBUG if self.stopping.is_set() else logging.CRITICAL, KEEPER_GONE)
+        self.jail_trouble = trouble
+        log.log(logging.DEBUG if self.stopping.is_set() else logging.CRITICAL, "%s", trouble)
 
     # Why no run is accepted; "" when they are.
     def closed(self) -> str:
-        return STOPPING if self.stopping.is_set() else self.jail_trouble
+        return "The service is stopping." if self.stopping.is_set() else self.jail_trouble
 
     # What keeps runs from being accepted and worked on, from memory; "" when nothing does.
     def trouble(self) -> str:
