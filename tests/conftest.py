@@ -143,6 +143,14 @@ class Snakehook:
         return done.returncode, report, done.stderr
 
 
+def phase_of(report: Mapping[str, Any], trigger: str | None) -> dict[str, Any]:
+    """The one phase of a report with this trigger, such as the import of a module alone."""
+    found = [phase for phase in report["phases"] if phase["trigger"] == trigger]
+    assert len(found) == 1, (report["outcome"], report["reason"], report["phases"])
+    phase: dict[str, Any] = found[0]
+    return phase
+
+
 @contextmanager
 def open_folder(prefix: str) -> Iterator[Path]:
     """A new folder that the users which the service and its watch become can pass through.
