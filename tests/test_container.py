@@ -753,7 +753,7 @@ def test_stop_with_a_run_under_way_and_a_restart_on_the_same_volume(
     index.add_wheel("slow", "1.0", {"slow.py": "__import__('select').select([], [], [], 3)\n"})
     index.add_wheel("waiting", "1.0", {"waiting.py": ""})
     container = stage.start(MAX_CONCURRENCY="1")
-    under_way = container.accept("slow", mode="import")
+    under_way = container.accept("slow", mode="execute_module")
     queued = container.accept("waiting")
     soon(lambda: container.report(under_way)["status"] == "running")
     posted = len(discord.messages)
@@ -814,7 +814,7 @@ WAKE = FAMILY + SLEEPER + "for pid in sleepers: os.kill(pid, signal.SIGUSR2)\npr
 
 def test_nobody_has_power_who_meets_a_stranger(container: Container, index: Index) -> None:
     index.add_wheel("sleepy", "1.0", {"sleepy.py": SLEEPY})
-    run_id = container.accept("sleepy", mode="import")
+    run_id = container.accept("sleepy", mode="execute_module")
     soon(lambda: container.report(run_id)["status"] == "running")
     statuses = soon(lambda: container.python(LOOK))
     # But those that other tests have started here.
