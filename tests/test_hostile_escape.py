@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Snakehook
-from hostile import PROBES, add_probe, assert_nothing_is_left, findings, last_json
+from hostile import PROBES, add_probe, assert_nothing_is_left, findings, last_json, own_phase
 from standins import Index
 
 REFUSED = {"EPERM", "EACCES", "ENOSYS", "SIGSYS"}
@@ -48,7 +48,7 @@ class Jail:
             )
             _, report, _ = self.program.triage("probe", "--mode", "import")
             self.nothing_is_left()
-            lines = report["phases"][-1]["stdout"]["text"].splitlines()
+            lines = own_phase(report)["stdout"]["text"].splitlines()
             assert len(lines) == len(SOURCES), report
             answers[user] = dict(zip(SOURCES, map(json.loads, lines), strict=True))
         found: dict[str, Any] = answers[user][name]

@@ -272,6 +272,8 @@ if not os.path.exists("/home/dev/asked"):
     _, report, _ = program.triage("asker", "--mode", "import", PACKAGE_DENYLIST="Evil.Dep")
     seen = last_json(report)
     smuggled, body = seen.pop("smuggled"), seen.pop("body")
+    # The page of a stand-in of our own: see below that the index was not asked.
+    assert seen.pop("denied") == "200"
     assert {
         what: got for what, got in seen.items() if got not in ("400", "403", "404", "closed")
     } == {}

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 from conftest import Snakehook, Triage
-from hostile import PROBES, add_probe, assert_nothing_is_left, findings, targets
+from hostile import (
+    PROBES,
+    add_probe,
+    assert_nothing_is_left,
+    findings,
+    own_phase,
+    own_phases,
+    targets,
+)
 from standins import Index
 
 from jail.watch.events import MAX_EVENTS
@@ -238,7 +246,7 @@ def test_no_flood_of_the_common_hides_the_rare(triage: Triage, index: Index, wha
     source, (rule, words) = FLOODS[what]
     add_probe(index, source.replace("MANY", str(MANY)))
     _, report, _ = triage("probe", "--mode", "import")
-    assert report["outcome"] == "ok", (report["reason"], report["phases"][-1]["stderr"]["text"])
+    assert report["outcome"] == "ok", (report["reason"], own_phase(report)["stderr"]["text"])
     found = [
         finding
         for finding in report["findings"]
@@ -315,7 +323,7 @@ def test_a_program_is_seen_for_what_it_is(triage: Triage, index: Index, how: str
     ]
     assert [finding["severity"] for finding in found] == [severity], (
         report["findings"],
-        report["phases"][-1]["stderr"],
+        own_phase(report)["stderr"],
     )
     hidden = [title for title in findings(report, "witness.hidden") if words in title]
     assert bool(hidden) == ("bare" in how)  # by any other way Python's own witness has seen it, too
@@ -505,7 +513,7 @@ subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "/tmp/path", "HO
 """
     add_probe(index, source)
     _, report, _ = triage("probe", "--mode", "import")
-    assert "decoded" in report["phases"][-1]["stdout"]["text"], report["phases"][-1]
+    assert "decoded" in own_phase(report)["stdout"]["text"], own_phase(report)
     assert findings(report, "code.dynamic")
 
 
@@ -514,7 +522,8 @@ def test_a_sitecustomize_that_is_installed_is_told(triage: Triage, index: Index)
         "probe", "1.0", {"probe.py": "", "sitecustomize.py": "print('at every start')\n"}
     )
     _, report, _ = triage("probe", "--mode", "import")
-    assert report["phases"][-1]["stdout"]["text"] == "at every start\n"
+    printed = [phase["stdout"]["text"] for phase in own_phases(report)]
+    assert printed == ["at every start\n"] * 2
     assert any("sitecustomize.py" in title for title in findings(report, "pth.code"))
 
 

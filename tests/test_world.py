@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 from conftest import Snakehook
-from hostile import assert_nothing_is_left, findings, targets
+from hostile import ONCE, assert_nothing_is_left, findings, own_phase, targets
 from standins import Index
 
 CURL = pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl here")
 
 
 def imported(program: Snakehook, index: Index, source: str, **settings: object) -> dict[str, Any]:
-    """The report of a package whose one module does this when it is imported."""
-    index.add_wheel("chatty", "1.0", {"chatty.py": source})
+    """The report of a package whose one module does this when it is first imported."""
+    index.add_wheel("chatty", "1.0", {"chatty.py": ONCE + source})
     _, report, _ = program.triage("chatty", "--mode", "import", **settings)
     assert report["phases"], report["reason"]
     assert_nothing_is_left(program.state, program.cache)
@@ -23,7 +23,7 @@ def imported(program: Snakehook, index: Index, source: str, **settings: object) 
 
 
 def printed(report: dict[str, Any]) -> str:
-    phase = report["phases"][-1]
+    phase = own_phase(report)
     text: str = phase["stdout"]["text"]
     assert phase["exit_code"] == 0, (report["reason"], phase["stderr"]["text"])
     return text
@@ -54,11 +54,11 @@ def test_what_is_stolen_and_where_it_is_sent_to_is_told(program: Snakehook, inde
     assert request["status"] == 200
     assert '{"key": "' in request["body"]["text"]
     assert (request["phase"], request["trigger"]) == ("import", "chatty")
-    assert request["place"].endswith("chatty.py:5")
+    assert request["place"].endswith("chatty.py:10")
     (sent,) = (found for found in report["findings"] if found["rule"] == "secret.sent")
     assert sent["severity"] == "high"
     assert sent["title"] == "sends AWS_SECRET_ACCESS_KEY to https://evil.example.com/c?host=build"
-    assert sent["at"].endswith("chatty.py:5")
+    assert sent["at"].endswith("chatty.py:10")
     (connection,) = connections(report, ":443")
     assert connection["answer"] == "decoy"
     assert connection["tls"] == {"sni": "evil.example.com", "trusted_us": True}
@@ -224,7 +224,7 @@ print(client.recv(9))
 
 def test_without_the_decoy_internet_nothing_answers(program: Snakehook, index: Index) -> None:
     report = imported(program, index, EXFILTRATION, DECOY_INTERNET="false")
-    assert report["phases"][-1]["outcome"] == "failed"
+    assert own_phase(report)["outcome"] == "failed"
     assert report["coverage"]["decoy_internet"] == "off"
     assert report["requests"] == []
     assert targets(report, ["dns"]) == {"evil.example.com"}
