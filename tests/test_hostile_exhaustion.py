@@ -61,7 +61,6 @@ def test_cpu_time_is_bounded_apart_from_the_deadline(exhaust: Any) -> None:
     assert phase["signal"] in ("SIGXCPU", "SIGKILL")
     assert "RLIMIT_CPU_SEC" in report["reason"]
     # It was broken off in the middle: not all was seen.
-    assert report["coverage"]["gaps"]
     assert report["verdict"] == "medium"
     assert findings(report, "limit.hit")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Serve, Snakehook, copy_program
 from hostile import (
+    ONCE,
     PROBES,
     add_probe,
     assert_nothing_is_left,
@@ -147,11 +148,12 @@ def test_a_package_that_takes_its_scratch_away_fails_like_any_other(
     program: Snakehook, index: Index
 ) -> None:
     prelude = """
-import glob, os, select, time
+import glob, os, select
 if os.fork() == 0:
     os.closerange(0, 64)  # pip waits for all that hold its pipes
     os.setsid()
-    while not glob.glob("/opt/snakehook/work/site/*/*.dist-info/RECORD"): time.sleep(0.01)
+    installed = "/opt/snakehook/work/site/*/lib/*/site-packages/*.dist-info/RECORD"
+    while not glob.glob(installed): select.select([], [], [], 0.01)
     select.select([], [], [], 0.5)  # pip is done, and the launcher lingers
     os.rename(glob.glob("/opt/snakehook/work/site/*")[0], "/opt/snakehook/work/site/elsewhere")
     os._exit(0)
@@ -173,7 +175,7 @@ while time.monotonic() < end:
         os.rename(f"/tmp/s{n}", f"/tmp/t{n}")
         os.rename(f"/tmp/t{n}", f"/tmp/s{n}")
 """
-    add_probe(index, source)
+    add_probe(index, ONCE + source)
     _, report, _ = program.triage("probe", "--mode", "import", RUN_TIMEOUT_SEC=20)
     assert report["outcome"] == "ok", report["reason"]
     nothing_is_left(program)
