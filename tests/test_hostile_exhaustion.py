@@ -503,8 +503,9 @@ os.makedirs(site, exist_ok=True)
 open(f"{site}/lines", "w").write("\\n" * 1_000_000)
 for n in range(2000):
     os.makedirs(f"{site}/x-{n}.dist-info", exist_ok=True)
-    record = f"{site}/x-{n}.dist-info/RECORD"
-    if not os.path.exists(record): os.link(f"{site}/lines", record)
+    for name in ("METADATA", "RECORD"):
+        path = f"{site}/x-{n}.dist-info/{name}"
+        if not os.path.exists(path): os.link(f"{site}/lines", path)
 open("/home/dev/.bashrc", "w").write("echo persisted")
 """
 
