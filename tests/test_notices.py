@@ -48,7 +48,7 @@ UNTIL = b"CLOCK_MONOTONIC, TIMER_ABSTIME, {tv_sec=6132, tv_nsec=499665280}, NULL
     [
         (LONG, 50),
         (UNTIL, 6032),
-        (b"{tv_sec=7, tv_nsec=5}, NULL) = 0 (INJECTED)", 7),
+        (b"{tv_sec=7, tv_nsec=5}, NULL) = 0 (INJECTED) <0.000051>", 7),
         # Short ones are everywhere, and those that were slept are no news.
         (b"{tv_sec=1, tv_nsec=0}, NULL) = 0 (INJECTED)", 0),
         (LONG.removesuffix(b" (INJECTED)"), 0),

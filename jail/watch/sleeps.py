@@ -6,7 +6,8 @@ import re
 # clock_nanosleep(CLOCK_REALTIME, 0, {tv_sec=50, tv_nsec=0}, 0x7ffe1c2b)
 # nanosleep({tv_sec=50, tv_nsec=0}, 0x7ffe1c2b)
 ASKED = re.compile(
-    rb"(?:(CLOCK_\w+), (TIMER_ABSTIME|0), )?\{tv_sec=(\d{1,18}), tv_nsec=\d+\}.* = 0 \(INJECTED\)",
+    rb"(?:(CLOCK_\w+), (TIMER_ABSTIME|0), )?\{tv_sec=(\d{1,18}), tv_nsec=\d+\}.*"
+    rb" = 0 \(INJECTED\)(?: <[0-9.]+>)?",
     re.DOTALL,
 )
 LEAST_SEC = 5  # what is shorter is no news
@@ -16,7 +17,8 @@ MAX_ASKED_SEC = 10**9
 def skipped_sec(text: bytes, monotonic_sec: float, epoch_sec: float) -> int:
     """How many seconds a skipped call asked for; 0 of what is short, or was not skipped.
 
-    >>> skipped_sec(b"CLOCK_REALTIME, 0, {tv_sec=50, tv_nsec=0}, NULL) = 0 (INJECTED)", 1.0, 9.0)
+    >>> text = b"CLOCK_REALTIME, 0, {tv_sec=50, tv_nsec=0}, NULL) = 0 (INJECTED) <0.000123>"
+    >>> skipped_sec(text, 1.0, 9.0)
     50
 
     Args:
