@@ -345,9 +345,8 @@ for thread in threads: thread.join()
         "network"
     ]
     assert not findings(report, "witness.hidden") and not findings(report, "evidence.tamper")
-    assert (
-        len([process for process in report["processes"] if process["phase"] == "import"]) == 2
-    )  # threads are none
+    own = [process for process in report["processes"] if process["trigger"] == "probe"]
+    assert len(own) == 2  # threads are none
 
 
 def test_each_event_names_the_trigger_that_brought_it_about(triage: Triage, index: Index) -> None:
@@ -357,8 +356,10 @@ def test_each_event_names_the_trigger_that_brought_it_about(triage: Triage, inde
     _, report, _ = triage("several", "--mode", "import")
     for name in ("module_0", "module_1", "module_2"):
         for items in (report["findings"], report["files"], report["processes"]):
-            mine = [item for item in items if name in str(item)]
-            assert mine and {item["trigger"] for item in mine} == {name}, items
+            mine = {item["trigger"] for item in items if name in str(item)}
+            # The jails that import them all again do it again.
+            again = {"all modules", "as windows", "as macos", "as ci, later"}
+            assert name in mine and mine - {name} <= again, items
         pids = [process["pid"] for process in report["processes"] if process["trigger"] == name]
         assert len(pids) == 3, report["processes"]  # the launcher, the Python, the command
 
