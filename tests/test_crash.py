@@ -243,9 +243,9 @@ def test_what_a_dead_service_left_is_swept_at_start(
             wait_for(lambda: slow.count == 1, 60)
             had_groups = our_groups()
             kill_family(service)
-        # Empty cgroups are all that can be left.
+        # Empty cgroups are all that can be left; another test's keeper may have swept them already.
         wait_for(lambda: leftovers(state) == [str(group) for group in our_groups()], 2)
-        assert our_groups() == had_groups
+        assert {*our_groups()} <= {*had_groups}
         slow.opened.set()
         with serve(API_TOKEN=TOKEN) as service:
             service.finished(run_id, 60)

@@ -210,8 +210,10 @@ def findings(report: Report, severity: str) -> list[tuple[str, str]]:
 
 def python_version(program: Snakehook) -> str:
     """That of the jail's interpreter, as folders are called after it."""
-    (folder,) = (program.state / "python").glob("**/site-packages")
-    return folder.parent.name.removeprefix("python")
+    folders = (program.state / "python").glob("**/site-packages")
+    # Another test may have had one made with another pip.
+    (name,) = {folder.parent.name for folder in folders}
+    return name.removeprefix("python")
 
 
 def serve_acts(index: Index, version: str) -> None:
