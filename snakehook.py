@@ -711,11 +711,11 @@ class Store:
 
     # Of a run; `names` are our own words.
     def columns(self, run_id: str, names: str) -> dict[str, Any]:
-        return self.read(f"SELECT {names} FROM runs WHERE run_id = :run_id", run_id=run_id)  # noqa: S608
+        return self.read(f"SELECT {names} FROM runs WHERE run_id = :id", id=run_id)  # noqa: S608
 
     def update(self, run_id: str, **values: Any) -> None:
-        changes = ", ".join(f"{name} = :{name}" for name in values)
-        self.write(f"UPDATE runs SET {changes} WHERE run_id = :run_id", run_id=run_id, **values)  # noqa: S608
+        pairs = ", ".join(f"{name} = :{name}" for name in values)
+        self.write(f"UPDATE runs SET {pairs} WHERE run_id = :id", id=run_id, **values)  # noqa: S608
 
     # Keep a request: its new run id, or "" when `limit` runs wait or run already.
     def add(self, request: TriageRequest, limit: int) -> str:

@@ -52,7 +52,8 @@ def has_done(tool: str, *words: str) -> bool:
     program = shutil.which(tool, path=PROGRAMS)
     if not program:
         return False
-    done = subprocess.run([program, *words], env={}, cwd=JAIL_DIR, capture_output=True)  # noqa: S603
+    command = [program, *words]
+    done = subprocess.run(command, env={}, cwd=JAIL_DIR, capture_output=True)  # noqa: S603
     return done.returncode == 0
 
 

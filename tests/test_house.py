@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,12 @@ TOP_LEVEL = {
     *("snakehook.py", "jail", "container", "tests", "README.md", "pyproject.toml", "LICENSE"),
     *(".github", ".ci", ".gitignore", ".dockerignore"),
 }
-REGISTRY_NAMES = "pypi|pythonhosted|npmjs|rubygems|crates"
-REGISTRIES = re.compile(rf"\b(?:{REGISTRY_NAMES})[.](?:org|com|io)\b", re.IGNORECASE)
+HOST_NAME = re.compile(r"[a-z0-9-]+[.](?:org|com|io)\b", re.IGNORECASE)
+# The first digits of the sha256 of each registry's name: not even this test names a registry.
+REGISTRY_HASHES = {
+    *("a4aa2ac280bb8d1a", "8b5bb5eb9d758455", "8743857e3ea00fd1", "3ca29e55be4befa4"),
+    *("71741fe2460a6150", "789e46d79514e280"),
+}
 BOUND = re.compile(r"MAX_[A-Z0-9_]+|[A-Z0-9_]+_(SEC|BYTES)")
 
 
@@ -242,5 +247,6 @@ def test_no_package_registry_is_named(tracked: list[str]) -> None:
     for path in tracked:
         file = ROOT / path
         if file.is_file():
-            found = REGISTRIES.search(file.read_bytes().decode("utf-8", "replace"))
-            assert not found, f"{path} names {found}"
+            names = set(HOST_NAME.findall(file.read_bytes().decode("utf-8", "replace")))
+            hashes = {sha256(name.lower().encode()).hexdigest()[:16] for name in names}
+            assert not hashes & REGISTRY_HASHES, path

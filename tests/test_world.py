@@ -251,7 +251,8 @@ def test_a_run_has_names_and_certificates_of_its_own(program: Snakehook, index: 
     source = (
         "import hashlib, socket, ssl\n"
         "print(socket.gethostbyname('same.example.com'))\n"
-        "print(hashlib.sha256(open('/etc/ssl/certs/ca-certificates.crt','rb').read()).hexdigest())\n"
+        "bundle = open('/etc/ssl/certs/ca-certificates.crt', 'rb').read()\n"
+        "print(hashlib.sha256(bundle).hexdigest())\n"
     )
     first = printed(imported(program, index, source)).split()
     second = printed(imported(program, index, source)).split()

@@ -20,7 +20,8 @@ MAX_TEXT_DEPTH = 2  # of code in a text in code
 
 # What is waited for, by the names that code has for it, from the right: `datetime.now`.
 DATE = re.compile(
-    r"(?:.*\.)?(?:datetime\.(?:now|today|utcnow)|date\.today|time\.(?:time|localtime|gmtime|strftime))"
+    r"(?:.*\.)?(?:datetime\.(?:now|today|utcnow)|date\.today"
+    r"|time\.(?:time|localtime|gmtime|strftime))"
     r"|(?:utcnow|localtime|gmtime)"
 )
 SYSTEM = re.compile(
@@ -56,8 +57,8 @@ SECRETS = re.compile(
 )
 # A file without any of each kind has no gate: most are not parsed.
 WAITING_WORDS = re.compile(
-    rb"now\b|today\b|time\(|platform|\bname\b|uname|environ|getenv|argv|gethostname|getuser|getlogin"
-    rb"|getfqdn|getnode|locale|tzname|timezone|cpu_count|getwindowsversion|gmtime"
+    rb"now\b|today\b|time\(|platform|\bname\b|uname|environ|getenv|argv|gethostname|getuser"
+    rb"|getlogin|getfqdn|getnode|locale|tzname|timezone|cpu_count|getwindowsversion|gmtime"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"

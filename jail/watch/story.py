@@ -256,7 +256,8 @@ class Story:
         path = os.path.join(call.folder, call.name)  # noqa: PTH118 - they are bytes
         plain = printable(os.path.normpath(path).replace(b"//", b"/"))
         # pip tidies up. A path that leads back may come by a link, and only looks like pip's.
-        is_tidying = self.is_pip and plain.startswith("/tmp/pip-") and b".." not in path  # noqa: S108
+        is_pips = plain.startswith("/tmp/pip-") and b".." not in path  # noqa: S108
+        is_tidying = self.is_pip and is_pips
         if not process.own and not is_tidying:
             actor = self.ledger.actor(process, None, expected=False)
             self.file_changed(FileChanged(plain, Change.DELETED, None, None, actor))
