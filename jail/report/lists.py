@@ -61,7 +61,8 @@ def entries(seen: Seen) -> Iterator[Entry]:
     match event:
         case Downloaded():
             item = {"file": event.file, "bytes": event.size_bytes, "sha256": event.sha256}
-            yield Entry("downloads", item | {"from_cache": event.from_cache}, {}, rank)
+            more: Item = {"from_cache": event.from_cache, "url": event.url}
+            yield Entry("downloads", item | more, {}, rank)
         case NameAsked() | Connection():
             yield from network_entries(phase, event, rank)
         case ProcessEnded():

@@ -18,8 +18,16 @@ from typing import Any, BinaryIO
 from urllib.parse import urljoin
 
 from jail.orders import Order
-from jail.watch.events import DependencyDenied, Downloaded, Event, IndexRefused, printable
+from jail.watch.events import (
+    MAX_TEXT_CHARS,
+    DependencyDenied,
+    Downloaded,
+    Event,
+    IndexRefused,
+    printable,
+)
 from jail.watch.resolver import close_listener
+from jail.watch.sample import Sample, status_of
 from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, PackageCache, Refused, Upstream
 from jail.watch.withheld import sha256_of, stand_in, versions_of
 
@@ -50,6 +58,7 @@ class Gateway:
         denylist: projects of which only stand-ins are given out.
         search: looks for bait in what the jail asks for: kind, where, bytes; whether there is any.
         tell: takes the events.
+        sample: the file that came with the order.
     """
 
     def __init__(
@@ -60,6 +69,7 @@ class Gateway:
         cache: PackageCache,
         search: Callable[[str, str, bytes], bool],
         tell: Callable[[Event], object],
+        sample: Sample | None = None,
     ) -> None:
         self.order = order
         self.denylist = denylist
@@ -67,6 +77,7 @@ class Gateway:
         self.cache = cache
         self.search = search
         self.tell = tell
+        self.sample = sample
         self.places = threading.BoundedSemaphore(MAX_CLIENTS)
         self.known: dict[
             tuple[str, str], tuple[str, str]
@@ -160,13 +171,25 @@ class Gateway:
             raise Refused(403, "it carries a decoy's value")
         if len(self.known) > MAX_KNOWN:
             raise Refused(403, "the pages of this run name too many files")
+        sample = self.sample if project == self.order.package_name else None
+        if sample and sample.is_in_hand:
+            return page_of(project, [self.give_out(sample)])
+        self.upstream.is_needed = True
         page_url, data = f"{self.upstream.url}/{project}/", io.BytesIO()
-        self.upstream.fetch(page_url, JSON_PAGE, data, MAX_PAGE_BYTES)
+        try:
+            self.upstream.fetch(page_url, JSON_PAGE, data, MAX_PAGE_BYTES)
+        except Refused as refused:
+            if not sample or refused.status != 404:
+                raise
+            return page_of(project, [self.give_out(sample, str(refused))])
         files = []
         try:
-            entries = json.loads(data.getvalue())["files"]
+            said = json.loads(data.getvalue())
+            entries = said["files"]
+            if sample and sample.is_missed([str(entry["filename"]) for entry in entries]):
+                files.append(self.give_out(sample, status_of(said)))
             if project in self.denylist:
-                files = self.stand_ins_for(project, entries)
+                files += self.stand_ins_for(project, entries)
                 entries = []
             for entry in entries:
                 offer = self.offer(page_url, entry)
@@ -174,8 +197,12 @@ class Gateway:
                     files.append(offer)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise Refused(502, f"no JSON project page (PEP 691): {type(error).__name__}") from error
-        page = {"meta": {"api-version": "1.0"}, "name": project, "files": files}
-        return io.BytesIO(json.dumps(page).encode())
+        return page_of(project, files)
+
+    def give_out(self, sample: Sample, answer: str = "") -> dict[str, Any]:
+        """The entry of the file that came with the order; `answer` is what the index said."""
+        self.known[sample.sha256, sample.name] = ("", sample.sha256)
+        return sample.entry(answer)
 
     def offer(self, page_url: str, entry: dict[str, Any]) -> dict[str, Any] | None:
         """One file of a page for the jail, None when it may not have it: no sha256, an odd name, a
@@ -242,12 +269,21 @@ class Gateway:
         from_cache = file is not None
         if file:
             self.upstream.spend(os.fstat(file.fileno()).st_size)
+        elif not url:
+            raise Refused(502, "the sample is in PIP_CACHE_DIR no more")
         else:
             file = self.cache.download(self.upstream, url, digest)
         if not name.endswith(".metadata"):
             size_bytes = os.fstat(file.fileno()).st_size
-            self.tell(Downloaded(name, size_bytes, digest, from_cache))
+            where = printable(url.encode(errors="replace"))[:MAX_TEXT_CHARS]
+            self.tell(Downloaded(name, size_bytes, digest, from_cache, where))
         return file
+
+
+def page_of(project: str, files: list[dict[str, Any]]) -> BinaryIO:
+    """A project's page for the jail."""
+    page = {"meta": {"api-version": "1.0"}, "name": project, "files": files}
+    return io.BytesIO(json.dumps(page).encode())
 
 
 def read_head(connection: socket.socket) -> bytes:

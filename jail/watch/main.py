@@ -29,6 +29,7 @@ from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.record import Record
 from jail.watch.resources import Resources
+from jail.watch.sample import take_sample
 from jail.watch.scratch import Scratch
 from jail.watch.second_try import available, missed_modules, second_installation
 from jail.watch.served import SecondStages
@@ -170,6 +171,7 @@ def watch(
     scratch: Path,
     control: socket.socket,
     stream: socket.socket,
+    *samples: int,
 ) -> None:
     """Do what `order` says, and write to `stream` how it went.
 
@@ -179,6 +181,7 @@ def watch(
         scratch: the run's own file system, with the folders of orders.SCRATCH_FOLDERS.
         control: to the run keeper, who makes the jails.
         stream: to the service; shut down by it when the run is to stop.
+        samples: the descriptor of the order's `sample`, if it has one.
     """
     outlet = Outlet(stream)
     threading.excepthook = lambda fault: complain(outlet, fault.exc_value)
@@ -187,7 +190,7 @@ def watch(
         if order.task == "hosts":
             tell_hosts(settings, machine, outlet)
         else:
-            triage(settings, order, machine, scratch, control, outlet)
+            triage(settings, order, machine, scratch, control, outlet, *samples)
         outlet.send("end")
     except Exception as fault:
         complain(outlet, fault)
@@ -231,6 +234,7 @@ def triage(
     folder: Path,
     control: socket.socket,
     outlet: Outlet,
+    *samples: int,
 ) -> None:
     """Run the package and send the report."""
     begun_sec = time.time()
@@ -249,6 +253,8 @@ def triage(
         upstream=Upstream(machine.index_url, settings.max_download_bytes),
         cache=PackageCache(Path(machine.cache)),
     )
+    taken = take_sample(order, samples, resources.cache, resources.upstream, settings)
+    resources.sample, trouble = taken
     if settings.decoy_internet:
         values = resources.decoys.values
         start = Trigger(PhaseName.START, None, ("start",))
@@ -265,7 +271,9 @@ def triage(
     ask.start()
     resources.states = resources.scratch.snapshot()
     run = Run(resources, outlet)
-    run.go()
+    if not trouble:
+        run.go()
+    sample_notes = resources.sample.notes if resources.sample else []
     has_tls = resources.world is not None and resources.world.authority is not None
     report = assemble(
         order,
@@ -276,7 +284,8 @@ def triage(
         started_at_sec=begun_sec,
         finished_at_sec=resources.now_sec(),
         not_run=run.not_run,
-        notes=[*lacks(settings, machine, resources.reach, has_tls), *run.notes],
+        notes=[*lacks(settings, machine, resources.reach, has_tls), *run.notes, *sample_notes],
+        error=trouble,
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
     )

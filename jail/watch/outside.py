@@ -73,6 +73,7 @@ class Outside:
                 resources.cache,
                 self.search,
                 journal.tell,
+                resources.sample,
             )
             self.gateway.is_second = is_second
             self.gateway.start(sockets.index)
