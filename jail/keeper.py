@@ -153,7 +153,8 @@ def serve(service: socket.socket, house: House) -> None:
 def take_stream(order: Order, fds: list[int], others: list[Order], places: int) -> socket.socket:
     if len(fds) != (2 if order.sample else 1):
         raise OrderError(f"an order with {len(fds)} descriptors")
-    stream = socket.socket(fileno=fds.pop(0))
+    stream = socket.socket(fileno=fds[0])
+    del fds[0]
     if (stream.family, stream.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
         raise OrderError(f"run {order.run_id} has no stream")
     if any(other.run_id == order.run_id for other in others):

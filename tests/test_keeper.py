@@ -427,6 +427,8 @@ ODD_ORDERS: dict[str, object] = {
     "a module like an option": ORDER | {"module_name": "-m"},
     "an entry point with a zero byte": ORDER | {"entrypoint": "a\0"},
     "an artifact that leads elsewhere": ORDER | {"artifact": "../x.whl"},
+    "a sample that leads elsewhere": ORDER | {"sample": "in-hand:../x.whl"},
+    "a sample for another use": ORDER | {"sample": "run:x.whl"},
 }
 
 
@@ -451,6 +453,33 @@ def test_a_taken_over_service_gets_refusals(keeper: Keeper) -> None:
     assert keeper.run("look")["pid"] == 1
 
 
+def test_a_sample_is_handed_to_watch_and_to_nobody_else(keeper: Keeper, tmp_path: Path) -> None:
+    """Whoever may read it is who opened it: nobody below needs a right to the file."""
+    path = tmp_path / "calm-1.0.tar.gz"
+    path.write_text("what is in it")
+    path.chmod(0o600)
+    packet = ORDER | {"module_name": "read_sample", "sample": "in-hand:calm-1.0.tar.gz"}
+    before = links(keeper)
+    for use in ("in-hand", "kept"):
+        packet |= {"run_id": RUN_ID.format(ord(use[0])), "sample": f"{use}:{path.name}"}
+        ours, theirs = socket.socketpair()
+        with ours, theirs, path.open() as file:
+            keeper.send(json.dumps(packet).encode(), [theirs.fileno(), file.fileno()])
+            theirs.close()
+            ours.settimeout(PATIENCE_SEC)
+            told = json.loads(read_to_end(ours))
+        assert "failure" not in told, told["failure"]
+        assert (told["text"], told["use"]) == ("what is in it", packet["sample"])
+        assert "pipe" in told["jail"] and path.name not in told["jail"]
+    wait_for(lambda: links(keeper) == before, 5)
+    assert keeper.lines() == []
+
+
+def links(keeper: Keeper) -> int:
+    """How many descriptors keeper has open."""
+    return len(list(Path(f"/proc/{keeper.process.pid}/fd").iterdir()))
+
+
 def test_descriptors_that_are_no_stream(keeper: Keeper, tmp_path: Path) -> None:
     packet = json.dumps(ORDER).encode()
     ours, theirs = socket.socketpair()
@@ -463,6 +492,7 @@ def test_descriptors_that_are_no_stream(keeper: Keeper, tmp_path: Path) -> None:
     odd = [
         [],
         [theirs.fileno()] * 2,
+        [theirs.fileno(), file.fileno()],
         [theirs.fileno()] * 8,
         [theirs.fileno()] * 100,
         [datagrams.fileno()],
@@ -474,7 +504,11 @@ def test_descriptors_that_are_no_stream(keeper: Keeper, tmp_path: Path) -> None:
     ]
     for fds in odd:
         keeper.send(packet, fds)
-    wait_for(lambda: len(keeper.lines()) == len(odd), 5)
+    packet = json.dumps(ORDER | {"sample": "kept:x.whl"}).encode()
+    missing = [[theirs.fileno()], [theirs.fileno()] * 3, [file.fileno()] * 2]
+    for fds in missing:
+        keeper.send(packet, fds)
+    wait_for(lambda: len(keeper.lines()) == len(odd) + len(missing), 5)
     assert all("refused" in line for line in keeper.lines())
     assert len(list(Path(f"/proc/{keeper.process.pid}/fd").iterdir())) == open_before
     # The other end was closed with each of them.

@@ -23,13 +23,13 @@ from jail.report.message import fallback_embed, render_embed
 from jail.report.page import render_page
 from jail.report.rows import render_text
 from jail.report.rules import judge
-from jail.report.verdict import Report, as_json, assemble
+from jail.report.verdict import Report, Verdict, as_json, assemble
 from jail.watch.decoys import Decoys
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.record import Record
 from jail.watch.resources import Resources
-from jail.watch.sample import take_sample
+from jail.watch.sample import send_samples, take_sample
 from jail.watch.scratch import Scratch
 from jail.watch.second_try import available, missed_modules, second_installation
 from jail.watch.served import SecondStages
@@ -290,6 +290,8 @@ def triage(
         decoy_internet=resources.reach,
     )
     send_report(report, evidence, machine, outlet)
+    if report.verdict in (Verdict.HIGH, Verdict.MEDIUM):
+        send_samples(resources.record.seen, resources.cache, outlet.send)
     resources.cache.trim()
 
 

@@ -6,14 +6,18 @@ Hostile input: the file, and how the index answers for its project.
 import os
 import re
 import stat
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
 from jail.orders import JailSettings, Order
 from jail.watch.archive import Unreadable, read_fields
 from jail.watch.contents import plain_project
-from jail.watch.events import printable
+from jail.watch.events import Downloaded, Seen, printable
 from jail.watch.upstream import PackageCache, Refused, Upstream
+
+PIECE_BYTES = 1 << 20
+SEND_SEC = 10.0  # of the GRACE_SEC that a run has for its report
 
 # `1.0.0-Beta_2`, `v1.0`: what PEP 440 takes for the same version, taken apart far enough.
 WORDS = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc"}
@@ -57,7 +61,7 @@ class Sample:
         settings: how large it may be.
 
     Raises:
-        Refused: it can't be given out.
+        Refused, OSError: it can't be given out.
     """
 
     def __init__(self, order: Order, fd: int, cache: PackageCache, settings: JailSettings) -> None:
@@ -66,9 +70,9 @@ class Sample:
         self.is_in_hand = use == "in-hand"
         self.is_used = self.is_in_hand
         self.notes: list[str] = []
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Refused(403, f"{self.name} is not a file")
         with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise Refused(403, f"{self.name} is not a file")
             self.sha256 = cache.keep(file, settings.max_download_bytes)
             if self.is_in_hand:
                 self.notes.append(f"a file in hand was used, not the index's: {self.name}")
@@ -122,11 +126,35 @@ def take_sample(
         return None, ""
     try:
         sample = Sample(order, fds[0], cache, settings)
-    except Refused as refused:
+    except (Refused, OSError) as refused:
         is_in_hand = (order.sample or "").startswith("in-hand")
         return None, f"the file in hand can't be given out: {refused}" if is_in_hand else ""
     upstream.is_needed = not sample.is_in_hand
     return sample, ""
+
+
+def send_samples(
+    seen: Iterable[Seen], cache: PackageCache, send: Callable[[str, bytes], None]
+) -> None:
+    """Send what a run with findings loaded, for the service to keep: of each file its name, then
+    its bytes in pieces, of which the last is empty.
+
+    Only as long as there is time: the report has been sent, and must not be lost for that.
+    """
+    files = {
+        item.event.sha256: item.event.file for item in seen if isinstance(item.event, Downloaded)
+    }
+    end_sec = time.monotonic() + SEND_SEC
+    for digest, name in files.items():
+        file = cache.find(digest) if time.monotonic() < end_sec else None
+        if not file:
+            continue
+        with file:
+            file.seek(0)
+            send("sample", name.encode())
+            while piece := file.read(PIECE_BYTES):
+                send("piece", piece)
+            send("piece", b"")
 
 
 # Both as PEP 792 has it, `{"project-status": {"status": "quarantined"}}`, and as the example of its

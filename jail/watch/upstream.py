@@ -253,7 +253,8 @@ class PackageCache:
                 with contextlib.suppress(FileExistsError):
                     os.link(f"/proc/self/fd/{fd}", digest.hexdigest(), dst_dir_fd=self.fd)
         except OSError as error:
-            raise Refused(502, f"PIP_CACHE_DIR can't be written: {error.strerror}") from error
+            text = f"it can't be copied to PIP_CACHE_DIR: {error.strerror}"
+            raise Refused(502, text) from error
         self.has_grown = True
         return digest.hexdigest()
 
