@@ -193,7 +193,7 @@ def test_what_can_t_be_given_out_is_told(index: Index, tmp_path: Path, use: str)
 def test_what_a_run_loaded_is_sent_whole_and_each_file_once(
     make: Make, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jail.watch.sample.PIECE_BYTES", 100)
+    monkeypatch.setattr("jail.watch.sample.SAMPLE_PIECE_BYTES", 100)
     index.add_wheel("other", "1.0", {"other.py": "x = 1\n" * 100})
     jail = make()
     for project in ("calm", "other", "calm"):

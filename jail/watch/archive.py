@@ -28,7 +28,7 @@ SDIST_METADATA = re.compile(r"[^/]+/PKG-INFO")
 # `Name: s06_evil` and `Version: 1.0`, lines before the first blank one.
 FIELD = re.compile(r"(name|version):[ \t]*([!-~]{1,200})[ \t]*\r?", re.ASCII | re.IGNORECASE)
 # All that the readers of the library raise for what is not as it should be.
-BROKEN = (
+READ_ERRORS = (
     *(OSError, EOFError, ValueError, LookupError, ArithmeticError, RuntimeError, TypeError),
     *(zlib.error, struct.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError),
 )
@@ -53,7 +53,7 @@ def read_fields(file: BinaryIO, name: str) -> tuple[str, str]:
         is_tar = name.endswith(".tar.gz")
         texts = tar_metadata(file) if is_tar else zip_metadata(file, pattern)
         found = [parse_fields(text) for text in texts]
-    except BROKEN as error:
+    except READ_ERRORS as error:
         raise Unreadable(f"it can't be read as an archive ({type(error).__name__})") from error
     if not found:
         raise Unreadable("it has no metadata")
@@ -79,7 +79,7 @@ def parse_fields(metadata: bytes) -> tuple[str, str]:
 
 
 def zip_metadata(file: BinaryIO, pattern: re.Pattern[str]) -> Iterator[bytes]:
-    """The members of a zip file that are its metadata. Raises what BROKEN lists, Unreadable."""
+    """The members of a zip file that are its metadata. Raises what READ_ERRORS lists, Unreadable."""
     demand_short_directory(file)
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
@@ -125,7 +125,7 @@ class Unpacked:
 
 
 def tar_metadata(file: BinaryIO) -> Iterator[bytes]:
-    """The first member of a tar.gz file that is its metadata. Raises what BROKEN lists, Unreadable.
+    """The first member of a tar.gz file that is its metadata. Raises what READ_ERRORS lists, Unreadable.
 
     Only as much as that is unpacked: pip takes what comes last of the same name, so a second one
     can say something else.

@@ -16,7 +16,7 @@ from jail.watch.contents import plain_project
 from jail.watch.events import Downloaded, Seen, printable
 from jail.watch.upstream import PackageCache, Refused, Upstream
 
-PIECE_BYTES = 1 << 20
+SAMPLE_PIECE_BYTES = 1 << 20
 SEND_SEC = 10.0  # of the GRACE_SEC that a run has for its report
 
 # `1.0.0-Beta_2`, `v1.0`: what PEP 440 takes for the same version, taken apart far enough.
@@ -152,7 +152,7 @@ def send_samples(
         with file:
             file.seek(0)
             send("sample", name.encode())
-            while piece := file.read(PIECE_BYTES):
+            while piece := file.read(SAMPLE_PIECE_BYTES):
                 send("piece", piece)
             send("piece", b"")
 
