@@ -59,7 +59,9 @@ def played(home: Path, discord: Discord) -> Snakehook:
     shutil.copy(ROOT / "snakehook.py", code)
     shutil.copy(ROOT / "tests" / "fake_keeper.py", code / "jail" / "__main__.py")
     (code / "jail" / "nsjail.cfg").touch()
-    shutil.copy(ROOT / "jail" / "settings.toml", code / "jail")
+    for name in ("__init__.py", "settings.toml", "request.toml", "store.toml", "empty_report.toml"):
+        shutil.copy(ROOT / "jail" / name, code / "jail")
+    shutil.copytree(ROOT / "jail" / "command", code / "jail" / "command")
     libraries = Path(falcon.__file__).parent.parent
     for name in ("falcon", "waitress", "packaging", "pip"):
         (code / name).symlink_to(libraries / name)
@@ -454,7 +456,7 @@ def test_a_complaint_stands_in_the_log_with_the_run(caplog: pytest.LogCaptureFix
 
 
 def pieces(**changes: bytes) -> dict[Frame, bytes]:
-    usual = {
+    usual = dict.fromkeys(Frame, b"") | {
         Frame.SUMMARY: b'{"outcome": "ok", "reason": "a\\u001b[2J\\nb", "verdict": "clean"}',
         Frame.REPORT: b'{"phases": []}',
         Frame.EMBED: b'{"title": "t", "description": "d", "fields": []}',
@@ -739,8 +741,8 @@ def test_a_signal_asks_for_what_was_seen_so_far(played: Snakehook, number: int) 
 
 
 def test_a_watch_that_does_not_stop_is_left(played: Snakehook, home: Path) -> None:
-    code = f"import sys; sys.path.insert(0, {str(home / 'code')!r}); import snakehook;"
-    code += "snakehook.INTERRUPT_SEC = 0.5; sys.exit(snakehook.main())"
+    code = f"import sys; sys.path.insert(0, {str(home / 'code')!r}); from jail.command import main;"
+    code += "main.INTERRUPT_SEC = 0.5; sys.exit(main.main())"
     played = Snakehook([sys.executable, "-c", code], played.environment)
     process = played.start("triage", "hangs", "1.0", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stderr
