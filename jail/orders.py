@@ -48,6 +48,7 @@ class JailSettings(NamedTuple):
     enable_cgroup_pids_limit: bool
     index_file_hosts: tuple[str, ...]
     jail_python_name: str
+    keep_samples_bytes: int
     max_concurrency: int
     max_disk_bytes: int
     max_download_bytes: int
@@ -88,8 +89,7 @@ class Machine(NamedTuple):
 # One run, each field with what it may look like. The service has checked them by PEP 503 and
 # PEP 440; this only makes them harmless as words of a command line, of a path and of a URL.
 # `task`: "hosts" only asks the index from which hosts its files come. `sample`: the name of a file
-# that comes with the order as a descriptor, which is the release ("in-hand"), or is used where the
-# index has it no more ("kept").
+# in hand, which comes with the order as a descriptor, and is the release.
 class Order(NamedTuple):
     task: Annotated[str, "triage|hosts"]
     run_id: Annotated[str, "[0-9a-f]{32}"]
@@ -100,7 +100,7 @@ class Order(NamedTuple):
     entrypoint: Annotated[str | None, WORD] = None
     module_name: Annotated[str | None, WORD] = None
     artifact: Annotated[str | None, r"(?!\.)[A-Za-z0-9._+!-]{1,200}"] = None
-    sample: Annotated[str | None, r"(in-hand|kept):(?!\.)[A-Za-z0-9._+!-]{1,200}"] = None
+    sample: Annotated[str | None, r"(?!\.)[A-Za-z0-9._+!-]{1,200}"] = None
 
     # The install target, relative to the scratch.
     @property

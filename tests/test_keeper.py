@@ -160,6 +160,7 @@ def keeping(
             "enable_cgroup_pids_limit": True,
             "index_file_hosts": [],
             "jail_python_name": python,
+            "keep_samples_bytes": 0,
             "max_concurrency": 2,
             "max_disk_bytes": 50_000_000,
             "max_download_bytes": 1_000_000,
@@ -427,8 +428,7 @@ ODD_ORDERS: dict[str, object] = {
     "a module like an option": ORDER | {"module_name": "-m"},
     "an entry point with a zero byte": ORDER | {"entrypoint": "a\0"},
     "an artifact that leads elsewhere": ORDER | {"artifact": "../x.whl"},
-    "a sample that leads elsewhere": ORDER | {"sample": "in-hand:../x.whl"},
-    "a sample for another use": ORDER | {"sample": "run:x.whl"},
+    "a sample that leads elsewhere": ORDER | {"sample": "../x.whl"},
 }
 
 
@@ -458,19 +458,17 @@ def test_a_sample_is_handed_to_watch_and_to_nobody_else(keeper: Keeper, tmp_path
     path = tmp_path / "calm-1.0.tar.gz"
     path.write_text("what is in it")
     path.chmod(0o600)
-    packet = ORDER | {"module_name": "read_sample", "sample": "in-hand:calm-1.0.tar.gz"}
+    packet = ORDER | {"module_name": "read_sample", "sample": path.name}
     before = links(keeper)
-    for use in ("in-hand", "kept"):
-        packet |= {"run_id": RUN_ID.format(ord(use[0])), "sample": f"{use}:{path.name}"}
-        ours, theirs = socket.socketpair()
-        with ours, theirs, path.open() as file:
-            keeper.send(json.dumps(packet).encode(), [theirs.fileno(), file.fileno()])
-            theirs.close()
-            ours.settimeout(PATIENCE_SEC)
-            told = json.loads(read_to_end(ours))
-        assert "failure" not in told, told["failure"]
-        assert (told["text"], told["use"]) == ("what is in it", packet["sample"])
-        assert "pipe" in told["jail"] and path.name not in told["jail"]
+    ours, theirs = socket.socketpair()
+    with ours, theirs, path.open() as file:
+        keeper.send(json.dumps(packet).encode(), [theirs.fileno(), file.fileno()])
+        theirs.close()
+        ours.settimeout(PATIENCE_SEC)
+        told = json.loads(read_to_end(ours))
+    assert "failure" not in told, told["failure"]
+    assert (told["text"], told["name"]) == ("what is in it", path.name)
+    assert "pipe" in told["jail"] and path.name not in told["jail"]
     wait_for(lambda: links(keeper) == before, 5)
     assert keeper.lines() == []
 
@@ -504,7 +502,7 @@ def test_descriptors_that_are_no_stream(keeper: Keeper, tmp_path: Path) -> None:
     ]
     for fds in odd:
         keeper.send(packet, fds)
-    packet = json.dumps(ORDER | {"sample": "kept:x.whl"}).encode()
+    packet = json.dumps(ORDER | {"sample": "x.whl"}).encode()
     missing = [[theirs.fileno()], [theirs.fileno()] * 3, [file.fileno()] * 2]
     for fds in missing:
         keeper.send(packet, fds)

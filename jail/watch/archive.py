@@ -79,7 +79,7 @@ def parse_fields(metadata: bytes) -> tuple[str, str]:
 
 
 def zip_metadata(file: BinaryIO, pattern: re.Pattern[str]) -> Iterator[bytes]:
-    """The members of a zip file that are its metadata. Raises what READ_ERRORS lists, Unreadable."""
+    """The members of a zip file that are its metadata. Raises READ_ERRORS, Unreadable."""
     demand_short_directory(file)
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
@@ -125,7 +125,7 @@ class Unpacked:
 
 
 def tar_metadata(file: BinaryIO) -> Iterator[bytes]:
-    """The first member of a tar.gz file that is its metadata. Raises what READ_ERRORS lists, Unreadable.
+    """The first member of a tar.gz file that is its metadata. Raises READ_ERRORS, Unreadable.
 
     Only as much as that is unpacked: pip takes what comes last of the same name, so a second one
     can say something else.

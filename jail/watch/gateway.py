@@ -27,7 +27,7 @@ from jail.watch.events import (
     printable,
 )
 from jail.watch.resolver import close_listener
-from jail.watch.sample import Sample, status_of
+from jail.watch.sample import Given, Sample, is_of, status_of
 from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, PackageCache, Refused, Upstream
 from jail.watch.withheld import sha256_of, stand_in, versions_of
 
@@ -58,7 +58,7 @@ class Gateway:
         denylist: projects of which only stand-ins are given out.
         search: looks for bait in what the jail asks for: kind, where, bytes; whether there is any.
         tell: takes the events.
-        sample: the file that came with the order.
+        given: what there is beside the index.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Gateway:
         cache: PackageCache,
         search: Callable[[str, str, bytes], bool],
         tell: Callable[[Event], object],
-        sample: Sample | None = None,
+        given: Given | None = None,
     ) -> None:
         self.order = order
         self.denylist = denylist
@@ -77,7 +77,7 @@ class Gateway:
         self.cache = cache
         self.search = search
         self.tell = tell
-        self.sample = sample
+        self.given = given
         self.places = threading.BoundedSemaphore(MAX_CLIENTS)
         self.known: dict[
             tuple[str, str], tuple[str, str]
@@ -171,23 +171,25 @@ class Gateway:
             raise Refused(403, "it carries a decoy's value")
         if len(self.known) > MAX_KNOWN:
             raise Refused(403, "the pages of this run name too many files")
-        sample = self.sample if project == self.order.package_name else None
-        if sample and sample.is_in_hand:
-            return page_of(project, [self.give_out(sample)])
+        given = self.given if project == self.order.package_name else None
+        if given and given.in_hand:
+            return page_of(project, [self.give_out(given.in_hand)])
         self.upstream.is_needed = True
         page_url, data = f"{self.upstream.url}/{project}/", io.BytesIO()
         try:
             self.upstream.fetch(page_url, JSON_PAGE, data, MAX_PAGE_BYTES)
         except Refused as refused:
-            if not sample or refused.status != 404:
+            kept = given.find_kept(str(refused)) if given and refused.status == 404 else None
+            if not kept:
                 raise
-            return page_of(project, [self.give_out(sample, str(refused))])
+            return page_of(project, [self.give_out(kept)])
         files = []
         try:
             said = json.loads(data.getvalue())
             entries = said["files"]
-            if sample and sample.is_missed([str(entry["filename"]) for entry in entries]):
-                files.append(self.give_out(sample, status_of(said)))
+            if given and not any(is_of(self.order, str(entry["filename"])) for entry in entries):
+                kept = given.find_kept(status_of(said))
+                files += [self.give_out(kept)] if kept else []
             if project in self.denylist:
                 files += self.stand_ins_for(project, entries)
                 entries = []
@@ -199,10 +201,10 @@ class Gateway:
             raise Refused(502, f"no JSON project page (PEP 691): {type(error).__name__}") from error
         return page_of(project, files)
 
-    def give_out(self, sample: Sample, answer: str = "") -> dict[str, Any]:
-        """The entry of the file that came with the order; `answer` is what the index said."""
+    def give_out(self, sample: Sample) -> dict[str, Any]:
+        """The entry of a file that is not the index's."""
         self.known[sample.sha256, sample.name] = ("", sample.sha256)
-        return sample.entry(answer)
+        return sample.entry()
 
     def offer(self, page_url: str, entry: dict[str, Any]) -> dict[str, Any] | None:
         """One file of a page for the jail, None when it may not have it: no sha256, an odd name, a

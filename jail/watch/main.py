@@ -29,7 +29,8 @@ from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.record import Record
 from jail.watch.resources import Resources
-from jail.watch.sample import send_samples, take_sample
+from jail.watch.sample import keep_samples, make_given
+from jail.watch.samples import Samples
 from jail.watch.scratch import Scratch
 from jail.watch.second_try import available, missed_modules, second_installation
 from jail.watch.served import SecondStages
@@ -171,7 +172,7 @@ def watch(
     scratch: Path,
     control: socket.socket,
     stream: socket.socket,
-    *samples: int,
+    *fds: int,
 ) -> None:
     """Do what `order` says, and write to `stream` how it went.
 
@@ -181,7 +182,7 @@ def watch(
         scratch: the run's own file system, with the folders of orders.SCRATCH_FOLDERS.
         control: to the run keeper, who makes the jails.
         stream: to the service; shut down by it when the run is to stop.
-        samples: the descriptor of the order's `sample`, if it has one.
+        fds: the descriptor of the order's `sample`, if it has one.
     """
     outlet = Outlet(stream)
     threading.excepthook = lambda fault: complain(outlet, fault.exc_value)
@@ -190,7 +191,7 @@ def watch(
         if order.task == "hosts":
             tell_hosts(settings, machine, outlet)
         else:
-            triage(settings, order, machine, scratch, control, outlet, *samples)
+            triage(settings, order, machine, scratch, control, outlet, *fds)
         outlet.send("end")
     except Exception as fault:
         complain(outlet, fault)
@@ -234,11 +235,13 @@ def triage(
     folder: Path,
     control: socket.socket,
     outlet: Outlet,
-    *samples: int,
+    *fds: int,
 ) -> None:
     """Run the package and send the report."""
     begun_sec = time.time()
-    evidence = Evidence()
+    evidence, cache = Evidence(), PackageCache(Path(machine.cache))
+    samples = open_samples(folder, settings, outlet)
+    given, trouble = make_given(order, fds, cache, settings, samples)
     resources = Resources(
         settings=settings,
         order=order,
@@ -251,10 +254,10 @@ def triage(
         record=Record(judge, evidence.keep),
         evidence=evidence,
         upstream=Upstream(machine.index_url, settings.max_download_bytes),
-        cache=PackageCache(Path(machine.cache)),
+        cache=cache,
+        given=given,
     )
-    taken = take_sample(order, samples, resources.cache, resources.upstream, settings)
-    resources.sample, trouble = taken
+    resources.upstream.is_needed = given.in_hand is None
     if settings.decoy_internet:
         values = resources.decoys.values
         start = Trigger(PhaseName.START, None, ("start",))
@@ -273,7 +276,6 @@ def triage(
     run = Run(resources, outlet)
     if not trouble:
         run.go()
-    sample_notes = resources.sample.notes if resources.sample else []
     has_tls = resources.world is not None and resources.world.authority is not None
     report = assemble(
         order,
@@ -284,15 +286,28 @@ def triage(
         started_at_sec=begun_sec,
         finished_at_sec=resources.now_sec(),
         not_run=run.not_run,
-        notes=[*lacks(settings, machine, resources.reach, has_tls), *run.notes, *sample_notes],
+        notes=[*lacks(settings, machine, resources.reach, has_tls), *run.notes, *given.notes],
         error=trouble,
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
     )
     send_report(report, evidence, machine, outlet)
-    if report.verdict in (Verdict.HIGH, Verdict.MEDIUM):
-        send_samples(resources.record.seen, resources.cache, outlet.send)
-    resources.cache.trim()
+    # Whatever is in the way of that: the report is sent.
+    try:
+        if samples and report.verdict in (Verdict.HIGH, Verdict.MEDIUM):
+            keep_samples(resources.record.seen, cache, samples, report.verdict)
+    except OSError as fault:
+        complain(outlet, fault)
+    cache.trim()
+
+
+def open_samples(folder: Path, settings: JailSettings, outlet: Outlet) -> Samples | None:
+    """The samples of earlier runs. Ours is the folder where they are, whatever lies above it."""
+    try:
+        return Samples(folder / "../samples", settings.keep_samples_bytes)
+    except OSError as fault:
+        complain(outlet, fault)
+        return None
 
 
 def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Outlet) -> None:

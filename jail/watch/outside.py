@@ -73,7 +73,7 @@ class Outside:
                 resources.cache,
                 self.search,
                 journal.tell,
-                resources.sample,
+                resources.given,
             )
             self.gateway.is_second = is_second
             self.gateway.start(sockets.index)

@@ -1,27 +1,30 @@
-"""The file that comes with an order: one in hand, or one that was kept of a release that is gone.
+"""What is given out in the place of the index's files: a file in hand, which comes with the order,
+or a sample that was kept of a release that is gone.
 
 Hostile input: the file, and how the index answers for its project.
 """
 
+import contextlib
 import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from jail.orders import JailSettings, Order
 from jail.watch.archive import Unreadable, read_fields
 from jail.watch.contents import plain_project
 from jail.watch.events import Downloaded, Seen, printable
-from jail.watch.upstream import PackageCache, Refused, Upstream
+from jail.watch.samples import Kept, Samples, now_sec
+from jail.watch.upstream import PackageCache, Refused
 
-SAMPLE_PIECE_BYTES = 1 << 20
-SEND_SEC = 10.0  # of the GRACE_SEC that a run has for its report
+KEEP_SEC = 10.0  # of the GRACE_SEC that a run has for its report
 
 # `1.0.0-Beta_2`, `v1.0`: what PEP 440 takes for the same version, taken apart far enough.
-WORDS = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc"}
-WORDS |= {"rev": "post", "r": "post"}
+SPELLINGS = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc"}
+SPELLINGS |= {"rev": "post", "r": "post"}
 
 
 def plain_version(version: str) -> str:
@@ -31,7 +34,7 @@ def plain_version(version: str) -> str:
     ['1', '1.b.2', '1.rc.1', '1.post.1']
     """
     parts = re.findall(r"\d+|[a-z]+|[+!]", version.lower().strip().removeprefix("v"))
-    parts = [WORDS.get(part, part.lstrip("0") or "0") for part in parts]
+    parts = [SPELLINGS.get(part, part.lstrip("0") or "0") for part in parts]
     number = 0
     while number < len(parts) and parts[number].isdigit():
         number += 1
@@ -41,120 +44,142 @@ def plain_version(version: str) -> str:
     return ".".join(release + rest)
 
 
-def version_in(name: str) -> str:
-    """The version that the name of a file has, "" for an odd one.
+def release_in(name: str) -> tuple[str, str]:
+    """The project, in its one form, and the version that the name of a file has.
 
-    >>> [version_in(name) for name in ("six-1.17.0-py2.py3-none-any.whl", "a-b-1.0.tar.gz")]
-    ['1.17.0', '1.0']
+    >>> [release_in(name) for name in ("six-1.17.0-py2.py3-none-any.whl", "A.b-1.0.tar.gz")]
+    [('six', '1.17.0'), ('a-b', '1.0')]
     """
     if name.endswith(".whl"):
-        return [*name.split("-"), ""][1]
-    return re.sub(r"\.(?:tar\.[a-z0-9]+|zip|tgz)", "", name).rpartition("-")[2]
+        project, version, *_ = [*name.split("-"), ""]
+    else:
+        stem = re.sub(r"\.(?:tar\.[a-z0-9]+|zip|tgz)", "", name)
+        project, _, version = stem.rpartition("-")
+    return plain_project(project), version
 
 
+def is_of(order: Order, name: str) -> bool:
+    """Whether a file belongs to the release that an order names."""
+    _, version = release_in(name)
+    return plain_version(version) == plain_version(order.version)
+
+
+@dataclass(frozen=True)
 class Sample:
-    """The file of an order's `sample`.
+    """A file that the gateway gives out as the release; its bytes are in the cache."""
 
-    Args:
-        fd: of the file.
-        cache: where it is copied to, so that what is given out stays as it was hashed.
-        settings: how large it may be.
+    name: str
+    sha256: str
 
-    Raises:
-        Refused, OSError: it can't be given out.
-    """
-
-    def __init__(self, order: Order, fd: int, cache: PackageCache, settings: JailSettings) -> None:
-        self.order = order
-        use, _, self.name = (order.sample or "").partition(":")
-        self.is_in_hand = use == "in-hand"
-        self.is_used = self.is_in_hand
-        self.notes: list[str] = []
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise Refused(403, f"{self.name} is not a file")
-        with os.fdopen(fd, "rb") as file:
-            self.sha256 = cache.keep(file, settings.max_download_bytes)
-            if self.is_in_hand:
-                self.notes.append(f"a file in hand was used, not the index's: {self.name}")
-                self.notes += self.differences(file)
-
-    def differences(self, file: BinaryIO) -> list[str]:
-        """Where the metadata of the file says something else than its name."""
-        order = self.order
-        try:
-            name, version = read_fields(file, self.name)
-        except Unreadable as error:
-            return [f"the metadata of {self.name} could not be compared with its name: {error}"]
-        is_same = plain_project(name) == order.package_name
-        is_same = is_same and plain_version(version) == plain_version(order.version)
-        said = printable(f"{name or 'no name'} {version or 'no version'}".encode())
-        return [] if is_same else [f"the metadata of {self.name} says that it is {said}"]
-
-    def is_missed(self, names: list[str]) -> bool:
-        """Whether none of the files of a page is of the release that was kept."""
-        wanted = plain_version(self.order.version)
-        return all(plain_version(version_in(name)) != wanted for name in names)
-
-    def entry(self, answer: str) -> dict[str, Any]:
-        """The file's entry on its project's page; that a kept one is used is noted.
-
-        Args:
-            answer: what the index said, "" where it was not asked.
-        """
-        if not self.is_used:
-            self.is_used = True
-            gone = f"the index does not have {self.order.package_name} {self.order.version}"
-            used = f"the kept sample {self.name} was used, sha256 {self.sha256}"
-            self.notes.append(f"{gone} ({answer}): {used}")
+    def entry(self) -> dict[str, Any]:
+        """Its entry on the page of its project."""
         url = f"/files/{self.sha256}/{self.name}"
         return {"filename": self.name, "url": url, "hashes": {"sha256": self.sha256}}
 
 
-def take_sample(
+@dataclass
+class Given:
+    """What a run has beside the index. `notes` are for the report.
+
+    Args:
+        in_hand: the file that is the release.
+        samples: where a release that is gone may be found.
+    """
+
+    order: Order
+    cache: PackageCache
+    notes: list[str]
+    in_hand: Sample | None = None
+    samples: Samples | None = None
+    kept: Sample | None = None
+
+    def find_kept(self, answer: str) -> Sample | None:
+        """The sample of a release that the index does not have.
+
+        Args:
+            answer: what the index said.
+        """
+        if not self.samples or self.kept:
+            return self.kept
+        for found in self.samples.all():
+            file = self.samples.open(found.sha256) if self.is_wanted(found) else None
+            if not file:
+                continue
+            with file, contextlib.suppress(Refused):
+                sha256 = self.cache.keep(file, found.size_bytes)
+                self.kept = Sample(found.file, sha256)
+                gone = f"the index does not have {self.order.package_name} {self.order.version}"
+                used = f"the kept sample {found.file} was used, sha256 {sha256}"
+                self.notes.append(f"{gone} ({answer}): {used}")
+                break
+        return self.kept
+
+    def is_wanted(self, found: Kept) -> bool:
+        """Whether it is of the release, and such a file as the order asks for."""
+        artifact, is_wheel = self.order.artifact, found.file.endswith(".whl")
+        kinds = (None, "wheel" if is_wheel else "sdist", found.file)
+        is_release = found.name == self.order.package_name and is_of(self.order, found.file)
+        return is_release and artifact in kinds
+
+
+def make_given(
     order: Order,
     fds: Sequence[int],
     cache: PackageCache,
-    upstream: Upstream,
     settings: JailSettings,
-) -> tuple[Sample | None, str]:
-    """The file that came with the order, if one did; and why the run can't go on without it.
+    samples: Samples | None,
+) -> tuple[Given, str]:
+    """What a run has beside the index; and why it can't be run, where the file in hand is no file.
 
     Args:
-        fds: its descriptor, or none.
+        fds: the descriptor of the file that came with the order, or none.
     """
-    if not fds:
-        return None, ""
+    given, name = Given(order, cache, [], samples=samples), order.sample
+    if not fds or not name:
+        return given, ""
     try:
-        sample = Sample(order, fds[0], cache, settings)
-    except (Refused, OSError) as refused:
-        is_in_hand = (order.sample or "").startswith("in-hand")
-        return None, f"the file in hand can't be given out: {refused}" if is_in_hand else ""
-    upstream.is_needed = not sample.is_in_hand
-    return sample, ""
+        if not stat.S_ISREG(os.fstat(fds[0]).st_mode):
+            return given, f"the file in hand is none: {name}"
+        with os.fdopen(fds[0], "rb") as file:
+            # Copied, so that it stays as it was hashed.
+            sha256 = cache.keep(file, settings.max_download_bytes)
+            given.in_hand = Sample(name, sha256)
+            given.notes.append(f"a file in hand was used, not the index's: {name}")
+            given.notes += differences(order, file, name)
+    except (Refused, OSError) as error:
+        return given, f"the file in hand can't be used: {error}"
+    return given, ""
 
 
-def send_samples(
-    seen: Iterable[Seen], cache: PackageCache, send: Callable[[str, bytes], None]
-) -> None:
-    """Send what a run with findings loaded, for the service to keep: of each file its name, then
-    its bytes in pieces, of which the last is empty.
+def differences(order: Order, file: BinaryIO, file_name: str) -> list[str]:
+    """Where the metadata of a file says something else than its name."""
+    try:
+        name, version = read_fields(file, file_name)
+    except Unreadable as error:
+        return [f"the metadata of {file_name} could not be compared with its name: {error}"]
+    is_same = plain_project(name) == order.package_name
+    is_same = is_same and plain_version(version) == plain_version(order.version)
+    said = printable(f"{name or 'no name'} {version or 'no version'}".encode())
+    return [] if is_same else [f"the metadata of {file_name} says that it is {said}"]
 
-    Only as long as there is time: the report has been sent, and must not be lost for that.
+
+def keep_samples(seen: Iterable[Seen], cache: PackageCache, samples: Samples, verdict: str) -> None:
+    """Keep each file that a run loaded. Raises OSError.
+
+    Only as long as there is time: a run is ended when its time is over.
     """
-    files = {
-        item.event.sha256: item.event.file for item in seen if isinstance(item.event, Downloaded)
-    }
-    end_sec = time.monotonic() + SEND_SEC
-    for digest, name in files.items():
-        file = cache.find(digest) if time.monotonic() < end_sec else None
+    events = [item.event for item in seen]
+    files = {event.sha256: event.file for event in events if isinstance(event, Downloaded)}
+    end_sec = time.monotonic() + KEEP_SEC
+    for sha256, name in files.items():
+        file = cache.find(sha256) if time.monotonic() < end_sec else None
         if not file:
             continue
         with file:
+            size_bytes = os.fstat(file.fileno()).st_size
             file.seek(0)
-            send("sample", name.encode())
-            while piece := file.read(SAMPLE_PIECE_BYTES):
-                send("piece", piece)
-            send("piece", b"")
+            about = Kept(*release_in(name), name, sha256, verdict, size_bytes, now_sec())
+            samples.keep(file, about)
 
 
 # Both as PEP 792 has it, `{"project-status": {"status": "quarantined"}}`, and as the example of its
