@@ -45,7 +45,7 @@ LAYERS = {
     # What runs in the jail.
     "jail.inside.": ("jail.inside.",),
     # What people type, as who they are: it uses the service's file, and nobody uses it.
-    "jail.command.": ("jail.command.", SERVICE),
+    "jail.command.": ("jail.command.", SERVICE, "jail.watch.samples"),
 }
 COMMAND = "jail.command"
 # The usual names of a program.

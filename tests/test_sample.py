@@ -18,7 +18,7 @@ from test_watch import SETTINGS
 
 from jail.watch.events import Downloaded, Phase, PhaseName, Seen
 from jail.watch.sample import keep_samples, make_given, plain_version, release_in
-from jail.watch.samples import Kept, Samples
+from jail.watch.samples import KeptFile, Samples
 
 NAME, WHEEL = wheel("calm", "1.0", {"calm.py": "found = True\n"})
 DIGEST = hashlib.sha256(WHEEL).hexdigest()
@@ -72,7 +72,7 @@ def keep(
 ) -> str:
     """Keep a file: its sha256."""
     sha256 = hashlib.sha256(data).hexdigest()
-    kept = Kept(*release_in(name), name, sha256, verdict, len(data), 1000.0)
+    kept = KeptFile(*release_in(name), name, sha256, verdict, len(data), 1000.0)
     samples.keep(io.BytesIO(data), replace(kept, **changes))
     return sha256
 
@@ -298,8 +298,8 @@ def test_what_is_half_written_or_no_sample_vanishes(samples: Samples, tmp_path: 
     os.waitpid(pid, 0)
     assert list(folder.iterdir()) == []
     with pytest.raises(OSError):
-        samples.keep(Broken(), Kept("a", "1", "a-1.tar.gz", DIGEST, "high", 5, 1.0))
-    samples.keep(io.BytesIO(b"x"), Kept("a", "1", "a-1.tar.gz", DIGEST, "high", 1, 1.0))
+        samples.keep(Broken(), KeptFile("a", "1", "a-1.tar.gz", DIGEST, "high", 5, 1.0))
+    samples.keep(io.BytesIO(b"x"), KeptFile("a", "1", "a-1.tar.gz", DIGEST, "high", 1, 1.0))
     assert list(folder.iterdir()) == []
     (folder / f"{'0' * 64}.sample").write_bytes(b"of which nothing is known")
     (folder / f"{'1' * 64}.json").write_bytes(b"{}")
@@ -315,7 +315,7 @@ class Broken(io.BytesIO):
         raise OSError(5, "Input/output error")
 
 
-GOOD = asdict(Kept("calm", "1.0", NAME, DIGEST, "high", 5, 1000.0))
+GOOD = asdict(KeptFile("calm", "1.0", NAME, DIGEST, "high", 5, 1000.0))
 
 
 @pytest.mark.parametrize(

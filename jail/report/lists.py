@@ -29,7 +29,8 @@ MAX_LIST_ITEMS = 500  # of each list of a report
 LIST_BYTES = {
     "phases": 3_000_000,
     "findings": 900_000,
-    "downloads": 300_000,
+    "downloads": 200_000,
+    "indicators": 100_000,
     "network": 1_000_000,
     "requests": 500_000,
     "processes": 1_000_000,

@@ -17,8 +17,10 @@ import time
 import traceback
 from collections import deque
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from jail.orders import MAX_JAILS, PROGRAMS, JailSettings, Machine, Order
+from jail.report.indicators import OwnWords, find_indicators
 from jail.report.message import fallback_embed, render_embed
 from jail.report.page import render_page
 from jail.report.rows import render_text
@@ -27,10 +29,11 @@ from jail.report.verdict import Report, Verdict, as_json, assemble
 from jail.watch.decoys import Decoys
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
+from jail.watch.names import MAX_ADDRESSES
 from jail.watch.record import Record
 from jail.watch.resources import Resources
 from jail.watch.sample import keep_samples, make_given
-from jail.watch.samples import Samples
+from jail.watch.samples import open_samples
 from jail.watch.scratch import Scratch
 from jail.watch.second_try import available, missed_modules, second_installation
 from jail.watch.served import SecondStages
@@ -240,7 +243,9 @@ def triage(
     """Run the package and send the report."""
     begun_sec = time.time()
     evidence, cache = Evidence(), PackageCache(Path(machine.cache))
-    samples = open_samples(folder, settings, outlet)
+    samples, lacking = open_samples(folder, settings.keep_samples_bytes)
+    if lacking:
+        complain(outlet, lacking)
     given, trouble = make_given(order, fds, cache, settings, samples)
     resources = Resources(
         settings=settings,
@@ -291,6 +296,8 @@ def triage(
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
     )
+    indicators = find_indicators(report.lists, order.package_name, own_words(resources))
+    report.lists["indicators"] = indicators
     send_report(report, evidence, machine, outlet)
     # Whatever is in the way of that: the report is sent.
     try:
@@ -301,13 +308,13 @@ def triage(
     cache.trim()
 
 
-def open_samples(folder: Path, settings: JailSettings, outlet: Outlet) -> Samples | None:
-    """The samples of earlier runs. Ours is the folder where they are, whatever lies above it."""
-    try:
-        return Samples(folder / "../samples", settings.keep_samples_bytes)
-    except OSError as fault:
-        complain(outlet, fault)
-        return None
+def own_words(resources: Resources) -> OwnWords:
+    """What the package can only have from us."""
+    wholes, parts = resources.world.made_up() if resources.world else (set(), [])
+    parts += resources.decoys.values.values()
+    hosts = {urlsplit(f"//{host}").hostname or "" for host in resources.upstream.hosts}
+    knows_all = len(wholes) < MAX_ADDRESSES
+    return OwnWords(frozenset(wholes), tuple(parts), frozenset(hosts), knows_all)
 
 
 def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Outlet) -> None:

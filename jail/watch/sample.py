@@ -17,7 +17,7 @@ from jail.orders import JailSettings, Order
 from jail.watch.archive import Unreadable, read_fields
 from jail.watch.contents import plain_project
 from jail.watch.events import Downloaded, Seen, printable
-from jail.watch.samples import Kept, Samples, now_sec
+from jail.watch.samples import KeptFile, Samples, now_sec
 from jail.watch.upstream import PackageCache, Refused
 
 KEEP_SEC = 10.0  # of the GRACE_SEC that a run has for its report
@@ -114,7 +114,7 @@ class Given:
                 break
         return self.kept
 
-    def is_wanted(self, found: Kept) -> bool:
+    def is_wanted(self, found: KeptFile) -> bool:
         """Whether it is of the release, and such a file as the order asks for."""
         artifact, is_wheel = self.order.artifact, found.file.endswith(".whl")
         kinds = (None, "wheel" if is_wheel else "sdist", found.file)
@@ -178,7 +178,7 @@ def keep_samples(seen: Iterable[Seen], cache: PackageCache, samples: Samples, ve
         with file:
             size_bytes = os.fstat(file.fileno()).st_size
             file.seek(0)
-            about = Kept(*release_in(name), name, sha256, verdict, size_bytes, now_sec())
+            about = KeptFile(*release_in(name), name, sha256, verdict, size_bytes, now_sec())
             samples.keep(file, about)
 
 

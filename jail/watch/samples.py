@@ -37,7 +37,7 @@ NUMBERS = ("size_bytes", "kept_sec")
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptFile:
     """A file that was kept; `verdict` is the worst of the runs that loaded it."""
 
     name: str
@@ -49,7 +49,7 @@ class Kept:
     kept_sec: float  # since 1970, when a run loaded it last
 
 
-def parse_about(text: bytes) -> Kept | None:
+def parse_about(text: bytes) -> KeptFile | None:
     """What is known of a sample; None for what is none."""
     try:
         said = json.loads(text)
@@ -63,7 +63,7 @@ def parse_about(text: bytes) -> Kept | None:
     for number in numbers.values():
         if type(number) not in (int, float) or not 0 <= number < 1 << 50:
             return None
-    return Kept(**words, size_bytes=int(numbers["size_bytes"]), kept_sec=numbers["kept_sec"])
+    return KeptFile(**words, size_bytes=int(numbers["size_bytes"]), kept_sec=numbers["kept_sec"])
 
 
 class Samples:
@@ -78,19 +78,19 @@ class Samples:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         self.fd = os.open(folder, flags)
 
-    def all(self) -> list[Kept]:
+    def all(self) -> list[KeptFile]:
         """What there is, the newest first."""
         found = [kept for kept in self.abouts() if self.is_there(kept.sha256)]
         return sorted(found, key=lambda kept: -kept.kept_sec)
 
-    def abouts(self) -> Iterator[Kept]:
+    def abouts(self) -> Iterator[KeptFile]:
         """What is known of each, whether the file itself is there or not."""
         for name in sorted(os.listdir(self.fd))[: 3 * MAX_SAMPLES]:
             kept = self.about(name.removesuffix(".json")) if name.endswith(".json") else None
             if kept:
                 yield kept
 
-    def about(self, sha256: str) -> Kept | None:
+    def about(self, sha256: str) -> KeptFile | None:
         """What is known of one, None where it is unknown."""
         file = self.open_file(f"{sha256}.json")
         if not file:
@@ -128,7 +128,7 @@ class Samples:
         file.seek(0)
         return file
 
-    def keep(self, source: BinaryIO, kept: Kept) -> None:
+    def keep(self, source: BinaryIO, kept: KeptFile) -> None:
         """Keep a file, of which `kept` is known. Raises OSError.
 
         What is half written has no name yet: it vanishes with us, whatever ends us.
@@ -186,6 +186,19 @@ class Samples:
             if name not in stay:
                 with contextlib.suppress(IsADirectoryError, PermissionError):
                     self.remove(name)
+
+
+def open_samples(scratch: Path, keep_bytes: int) -> tuple[Samples | None, OSError | None]:
+    """The samples of earlier runs, or what is in the way.
+
+    Args:
+        scratch: of the run, which is mounted beside them. We may not be allowed to walk to them by
+            any other way.
+    """
+    try:
+        return Samples(scratch / "../samples", keep_bytes), None
+    except OSError as error:
+        return None, error
 
 
 def now_sec() -> float:
