@@ -51,7 +51,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -83,7 +83,7 @@ STATEMENTS = read_table("store.toml")
 MAX_FIELD_CHARS = 200  # of a name, version, path or module in a request
 MAX_BUCKETS = 10_000  # peers whose rate is remembered
 PORTS, LISTEN = {"https": 443, "http": 80}, "0.0.0.0:8080"
-EXIT_OK, EXIT_USAGE, EXIT_SANDBOX = 0, 2, 3
+EXIT_OK, EXIT_USAGE = 0, 2
 
 log = logging.getLogger("snakehook")
 
@@ -92,11 +92,9 @@ for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
     "".encode(encoding)
 
 
-# What is in the way, in a sentence; `code` is what a command exits with then.
+# What is in the way, in a sentence.
 class ServiceError(Exception):
-    def __init__(self, text: str, code: int = EXIT_USAGE) -> None:
-        super().__init__(text)
-        self.code = code
+    pass
 
 
 def demand(passed: object, error: Exception) -> None:
@@ -351,6 +349,11 @@ def check_line(name: str, passed: bool, required: bool, detail: str) -> str:
     return printable_line(f"{word} {name}: {detail}", 1000)
 
 
+# Keeper is gone.
+class KeeperError(ServiceError):
+    pass
+
+
 # Keeper as the service has it: a child process, and the socket that takes the orders.
 class KeeperLink:
     # Start it and tell it the settings of the jail. Raises OSError.
@@ -372,13 +375,12 @@ class KeeperLink:
         told["pip_package"] = find_package("pip")
         self.socket.send(json.dumps(told, default=str).encode())
 
-    # Wait for what keeper found at its start. Raises ServiceError.
+    # Wait for what keeper found at its start. Raises KeeperError.
     def self_check(self) -> dict[str, Any]:
         try:
             found: dict[str, Any] = json.loads(self.socket.recv(MAX_CHECKS_BYTES))
         except (ValueError, OSError):
-            text = "Keeper ended at its start: its log says why."
-            raise ServiceError(text, EXIT_SANDBOX) from None
+            raise KeeperError("Keeper ended at its start: its log says why.") from None
         return found | {"lines": [check_line(**check) for check in found["checks"]]}
 
     # Order a run and return our end of its stream. Raises OSError when keeper is gone.
@@ -631,9 +633,6 @@ class Delivery:
     answer_lost: bool = False
 
 
-# What the service knows of a run, in the order of the report; what watch found follows it.
-HEAD = ["run_id", "status", "request", "outcome", "reason", "verdict"]
-HEAD += ["submitted_at", "started_at", "finished_at"]
 # The files of a run, by name: the column of the store, the type.
 ATTACHMENTS = {
     "report.html": ("page", "text/html; charset=utf-8"),
@@ -641,15 +640,10 @@ ATTACHMENTS = {
 }
 
 
-# The report as the API shows it: a JSON object, made without reading the larger part.
-def compose(head: Mapping[str, Any], delivery: Delivery, report: bytes) -> bytes:
-    shown = {key: head[key] for key in HEAD} | {"delivery": asdict(delivery)}
-    del shown["delivery"]["answer_lost"]
-    return json.dumps(shown).encode()[:-1] + b", " + report[1:]
-
-
-def delivery_of(row: Mapping[str, Any]) -> Delivery:
-    return Delivery(row["state"], row["attempts"], row["last_error"], bool(row["answer_lost"]))
+# The report as the API shows it: what the service knows of the run, then what watch found, which is
+# not read for that. Each is a JSON object.
+def join_report(head: str, report: bytes) -> bytes:
+    return head.removesuffix("}").encode() + b", " + report.removeprefix(b"{")
 
 
 # Every accepted run, its report and delivery, in an SQLite file: all of it survives a crash. It is
@@ -725,10 +719,8 @@ class Store:
     # As the API shows it, or the state so far; None for an unknown id.
     def report(self, run_id: str) -> bytes | None:
         row = self.read(STATEMENTS["report"], run_id=run_id)
-        if not row:
-            return None
-        row["request"] = json.loads(row["request"])
-        return compose(row, delivery_of(row), row["report"] or json.dumps(EMPTY_REPORT).encode())
+        report = row.get("report") or json.dumps(EMPTY_REPORT).encode()
+        return join_report(row["head"], report) if row else None
 
     # An attachment; None where there is no such run or name, or not yet.
     def file(self, run_id: str, name: str) -> bytes | None:
@@ -902,7 +894,7 @@ class Service:
     # Take keeper's self-check, begin with what waits, and tell when keeper ends.
     def attend_keeper(self) -> None:
         trouble = KEEPER_GONE
-        with contextlib.suppress(ServiceError):  # what is told below
+        with contextlib.suppress(KeeperError):  # what is told below
             found = self.keeper.self_check()
             trouble = KEEPER_GONE if found["works"] else BROKEN
             self.jail_trouble = "" if found["works"] else BROKEN
@@ -997,7 +989,8 @@ class Service:
             self.courier_timer = start_timer(wait_sec, self.start, self.courier, self.deliver_next)
             return
         run = self.store.message(run_id)
-        begun = replace(delivery_of(run), attempts=run["attempts"] + 1)
+        lost = bool(run["answer_lost"])
+        begun = Delivery("pending", run["attempts"] + 1, run["last_error"], lost)
         # Noted first: should we die before Discord's answer is noted, the second message has its
         # explanation.
         cut_short = replace(begun, last_error=f"{LOST} (cut short)", answer_lost=True)
@@ -1272,7 +1265,7 @@ def main() -> None:
         run_server(*parser.parse_args(sys.argv[2:]).listen)
     except ServiceError as error:
         print(error, file=sys.stderr)
-        sys.exit(error.code)
+        sys.exit(EXIT_USAGE)
 
 
 if __name__ == "__main__":

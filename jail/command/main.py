@@ -5,6 +5,7 @@
 # root, nothing but the start of keeper and the file of --html is done with root's rights.
 
 import argparse
+import json
 import os
 import re
 import secrets
@@ -16,9 +17,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import snakehook
-from snakehook import EXIT_OK, EXIT_SANDBOX, KeeperLink, ServiceError, Settings, TriageRequest
+from snakehook import (
+    EXIT_OK,
+    EXIT_USAGE,
+    Delivery,
+    KeeperError,
+    KeeperLink,
+    Result,
+    ServiceError,
+    Settings,
+    TriageRequest,
+)
 
-EXIT_FOUND, EXIT_OTHER, EXIT_INTERRUPTED = 1, 4, 130
+EXIT_FOUND, EXIT_SANDBOX, EXIT_OTHER, EXIT_INTERRUPTED = 1, 3, 4, 130
 INTERRUPT_SEC = 20.0  # what a run that is told to stop may take for its report
 CONNECT_SEC = 10.0
 HOST = snakehook.SETTINGS["kinds"]["hosts"]["pattern"]
@@ -26,8 +37,15 @@ TRIAGE_MODES = snakehook.FIELDS["mode"]["pattern"].split("|")
 HOSTS_REQUEST = TriageRequest("pip", "0", "install")  # an order has these, whatever its task
 
 
+# What is in the way of a command, and what it exits with then.
+class CommandError(Exception):
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 # The hosts of the index's files, for the rules of a firewall; a watch without privilege asks.
-# Raises ServiceError.
+# Raises CommandError.
 def ask_index(keeper: KeeperLink, settings: Settings) -> list[str]:
     run_id = secrets.token_hex(16)
     budget_sec = settings.run_timeout_sec
@@ -36,7 +54,7 @@ def ask_index(keeper: KeeperLink, settings: Settings) -> list[str]:
             stream, run_id, HOSTS_REQUEST, budget_sec, snakehook.log.debug
         )
     if result.outcome != "ok":
-        raise ServiceError(result.reason, EXIT_OTHER)
+        raise CommandError(result.reason, EXIT_OTHER)
     return [host for host in result.text.split() if re.fullmatch(HOST, host)]
 
 
@@ -53,7 +71,7 @@ def print_check(name: str, passed: bool, detail: str) -> None:
 def check_index(keeper: KeeperLink, settings: Settings, index_url: str) -> None:
     try:
         hosts = ask_index(keeper, settings)
-    except ServiceError as error:
+    except CommandError as error:
         print_check("index", False, str(error))
     else:
         print_check("index", True, f"{index_url}, files from {', '.join(hosts)}")
@@ -92,7 +110,7 @@ def command_hosts(arguments: argparse.Namespace) -> int:
     index_url = settings.pip_index_url or found["index_url"]
     can_ask = found["works"] or not arguments.index
     if not index_url or not can_ask:
-        raise ServiceError("\n".join(found["lines"]), EXIT_SANDBOX)
+        raise CommandError("\n".join(found["lines"]), EXIT_SANDBOX)
     hosts = ask_index(keeper, settings) if arguments.index else settings.index_file_hosts
     urls = [index_url, *(f"{urlsplit(index_url).scheme}://{host}" for host in hosts)]
     if settings.discord_webhook_url:
@@ -112,9 +130,7 @@ def on_signal(handler: Any) -> None:
 
 
 # Detonate; SIGINT and SIGTERM ask for the report of what was seen so far.
-def run_here(
-    keeper: KeeperLink, budget_sec: int, run_id: str, request: TriageRequest
-) -> snakehook.Result:
+def run_here(keeper: KeeperLink, budget_sec: int, run_id: str, request: TriageRequest) -> Result:
     with keeper.order("triage", run_id, request) as stream:
 
         def interrupt(*_: object) -> None:
@@ -128,12 +144,12 @@ def run_here(
 
 
 # Once, if there is a webhook: nobody is here who would try again.
-def deliver_here(settings: Settings, run_id: str, result: snakehook.Result) -> snakehook.Delivery:
+def deliver_here(settings: Settings, run_id: str, result: Result) -> Delivery:
     url = settings.discord_webhook_url
     if not url:
-        return snakehook.Delivery("refused", 0, "no webhook is configured")
+        return Delivery("refused", 0, "no webhook is configured")
     run = {"run_id": run_id} | vars(result)
-    delivery, *_ = snakehook.deliver(url, run, snakehook.Delivery("pending", 1))
+    delivery, *_ = snakehook.deliver(url, run, Delivery("pending", 1))
     if delivery.state == "delivered":
         return delivery
     print(f"Not delivered to Discord: {delivery.last_error}.", file=sys.stderr)
@@ -149,16 +165,18 @@ def command_triage(arguments: argparse.Namespace) -> int:
     keeper = snakehook.start_keeper(settings)
     found = keeper.self_check()
     if not found["works"]:
-        raise ServiceError("\n".join(found["lines"]), EXIT_SANDBOX)
+        raise CommandError("\n".join(found["lines"]), EXIT_SANDBOX)
     run_id, started_at = secrets.token_hex(16), snakehook.timestamp()
     result = run_here(keeper, settings.run_budget_sec, run_id, request)
-    head = vars(result) | {"run_id": run_id, "status": "finished", "request": vars(request)}
+    head: dict[str, Any] = {"run_id": run_id, "status": "finished", "request": vars(request)}
+    head |= {name: getattr(result, name) for name in ("outcome", "reason", "verdict")}
     head |= {"submitted_at": started_at, "started_at": started_at}
     head |= {"finished_at": snakehook.timestamp()}
-    delivery = deliver_here(settings, run_id, result)
+    delivery = vars(deliver_here(settings, run_id, result))
+    head["delivery"] = {name: delivery[name] for name in ("state", "attempts", "last_error")}
     shown = result.text
     if arguments.json:
-        shown = snakehook.compose(head, delivery, result.report).decode()
+        shown = snakehook.join_report(json.dumps(head), result.report).decode()
     # Whatever the locale can't show.
     print(shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding))
     with arguments.html as page_file:
@@ -200,8 +218,13 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         return int(arguments.run(arguments))
+    except CommandError as error:
+        text, code = str(error), error.code
+    except KeeperError as error:
+        text, code = str(error), EXIT_SANDBOX
     except ServiceError as error:
-        print(error, file=sys.stderr)
-        return error.code
+        text, code = str(error), EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    print(text, file=sys.stderr)
+    return code
