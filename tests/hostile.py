@@ -58,8 +58,8 @@ def tell(**probes):
 
 # The triggers of `--mode import` that run what the modules' own triggers have run already.
 LATER_IMPORTS = {"all modules", "dependencies", "as windows", "as macos", "as ci, later"}
-# How a module begins that acts in its own trigger alone, and not in these jails, too: the scratch is
-# that of all. For what is long or laborious.
+# How a module begins that acts in its own trigger alone, and not in these jails, too, which have the
+# same scratch. For what is long or laborious.
 ONCE = """
 import os
 if os.path.exists("/tmp/acted-" + __name__):
