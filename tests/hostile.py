@@ -58,7 +58,7 @@ def tell(**probes):
 
 # The triggers of `--mode import` that run what the modules' own triggers have run already.
 LATER_IMPORTS = {"all modules", "dependencies", "as windows", "as macos", "as ci, later"}
-# How a module begins that acts in its own trigger alone, and not in these jails, too, which have the
+# How a module begins that acts in its own trigger alone, and not in these jails, which have the
 # same scratch. For what is long or laborious.
 ONCE = """
 import os
