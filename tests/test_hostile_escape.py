@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Snakehook
-from hostile import PROBES, add_probe, assert_nothing_is_left, findings, last_json, own_phase
+from hostile import (
+    PROBES,
+    add_probe,
+    assert_nothing_is_left,
+    findings,
+    in_one_jail,
+    last_json,
+    own_phase,
+)
 from standins import Index
 
 REFUSED = {"EPERM", "EACCES", "ENOSYS", "SIGSYS"}
@@ -28,10 +36,9 @@ class Jail:
     index: Index
 
     def probe(self, source: str, **settings: object) -> tuple[Any, dict[str, Any]]:
-        """What a module that begins with PROBES said when it was imported, and the report; nothing
-        is left of it."""
+        """What a module that begins with PROBES said, and the report; nothing is left of it."""
         add_probe(self.index, source)
-        _, report, _ = self.program.triage("probe", "--mode", "import", **settings)
+        _, report, _ = self.program.triage("probe", *in_one_jail(), **settings)
         self.nothing_is_left()
         return last_json(report), report
 
@@ -46,7 +53,7 @@ class Jail:
                     f"\ndef probes():{indented(source)}\nprobes()\n" for source in SOURCES.values()
                 ),
             )
-            _, report, _ = self.program.triage("probe", "--mode", "import")
+            _, report, _ = self.program.triage("probe", *in_one_jail())
             self.nothing_is_left()
             lines = own_phase(report)["stdout"]["text"].splitlines()
             assert len(lines) == len(SOURCES), report
