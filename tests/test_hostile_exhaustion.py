@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 from conftest import Snakehook
-from hostile import ONCE, PROBES, assert_nothing_is_left, findings, in_turn, own_phase
+from hostile import (
+    PROBES,
+    add_probe,
+    assert_nothing_is_left,
+    findings,
+    in_one_jail,
+    in_turn,
+    own_phase,
+)
 from standins import Drip, Endless, Index, wheel
 
 from jail.watch.events import MAX_EVENTS
@@ -17,9 +25,9 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets cgroups")
 
 
 def triage(program: Snakehook, index: Index, source: str, **settings: object) -> dict[str, Any]:
-    """The report of a package whose first import runs `source`; nothing is left of it."""
-    index.add_wheel("hungry", "1.0", {"hungry.py": ONCE + PROBES + source})
-    _, report, _ = program.triage("hungry", "--mode", "import", **settings)
+    """The report of a package whose module runs `source`; nothing is left of it."""
+    add_probe(index, source)
+    _, report, _ = program.triage("probe", *in_one_jail(), **settings)
     assert_nothing_is_left(program.state, program.cache)
     assert report["status"] == "finished"
     return report
@@ -123,7 +131,7 @@ except MemoryError: print(len(eaten), flush=True)
 def test_an_exit_code_of_137_is_no_memory(exhaust: Any) -> None:
     report = exhaust("os._exit(137)")
     phase = own_phase(report)
-    assert (report["outcome"], phase["outcome"], phase["exit_code"]) == ("ok", "failed", 137)
+    assert (report["outcome"], phase["outcome"], phase["exit_code"]) == ("failed", "failed", 137)
 
 
 def test_a_fork_bomb_ends_with_its_phase(program: Snakehook, index: Index) -> None:
