@@ -196,13 +196,25 @@ while True: f.write(bytes(1 << 20))
 }
 
 
-@pytest.mark.parametrize("source", FILLING.values(), ids=FILLING)
-def test_whatever_fills_the_disk_ends_as_disk(
-    program: Snakehook, index: Index, source: str
-) -> None:
-    report = triage(program, index, source, MAX_DISK_BYTES=10_000_000, RUN_TIMEOUT_SEC=30)
+def assert_it_ends_as_disk(program: Snakehook, index: Index, filling: str) -> None:
+    limits = {"MAX_DISK_BYTES": 10_000_000, "RUN_TIMEOUT_SEC": 30}
+    report = triage(program, index, FILLING[filling], **limits)
     assert report["outcome"] == "disk"
     assert "MAX_DISK_BYTES" in report["reason"]
+
+
+@pytest.mark.parametrize("filling", FILLING)
+def test_whatever_fills_the_disk_ends_as_disk(
+    jail: None, snakehook: Snakehook, index: Index, filling: str
+) -> None:
+    assert_it_ends_as_disk(snakehook, index, filling)
+
+
+@pytest.mark.parametrize("filling", ["one file", "empty files"])
+def test_an_ordinary_user_s_disk_has_bounds_of_bytes_and_files_too(
+    ordinary: Snakehook, index: Index, filling: str
+) -> None:
+    assert_it_ends_as_disk(ordinary, index, filling)
 
 
 def test_a_disk_that_was_full_for_a_moment_was_full(program: Snakehook, index: Index) -> None:
@@ -264,8 +276,8 @@ TALKING = {
 }
 
 
-def test_endless_output_is_counted_and_cut(program: Snakehook, index: Index) -> None:
-    for name, phase in in_turn(program, index, TALKING, RUN_TIMEOUT_SEC=3).items():
+def test_endless_output_is_counted_and_cut(jail: None, snakehook: Snakehook, index: Index) -> None:
+    for name, phase in in_turn(snakehook, index, TALKING, RUN_TIMEOUT_SEC=3).items():
         out = phase["stdout"]
         assert (phase["outcome"], out["truncated"]) == ("timeout", True), name
         assert out["bytes"] > 1 << 20 >= len(out["text"]), name
