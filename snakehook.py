@@ -308,10 +308,6 @@ def printable_line(text: str, limit_chars: int) -> str:
     return cut if len(cut) <= limit_chars else cut[: limit_chars - 1] + "…"
 
 
-def timestamp() -> str:
-    return datetime.now(UTC).isoformat()
-
-
 # Whoever waits for it, in whatever thread, wakes up.
 def shut(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
@@ -665,7 +661,7 @@ class Store:
     # A statement as a transaction of its own. `trouble` is what the last transaction met.
     def write(self, sql: str, **values: Any) -> dict[str, Any]:
         try:
-            row = self.read(sql, now=timestamp(), **values)
+            row = self.read(sql, now=datetime.now(UTC).isoformat(), **values)
         except sqlite3.Error as error:
             self.trouble = f"The store can't be written: {error}."
             raise

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -127,6 +128,10 @@ def command_hosts(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def timestamp() -> str:
+    return datetime.now(UTC).isoformat()
+
+
 def print_progress(title: str) -> None:
     print(f"{title} ...", file=sys.stderr, flush=True)
 
@@ -173,12 +178,12 @@ def command_triage(arguments: argparse.Namespace) -> int:
     found = check_sandbox(keeper)
     if not found["works"]:
         raise CommandError("\n".join(found["lines"]), EXIT_SANDBOX)
-    run_id, started_at = secrets.token_hex(16), snakehook.timestamp()
+    run_id, started_at = secrets.token_hex(16), timestamp()
     result = run_here(keeper, settings.run_budget_sec, run_id, request)
     head: dict[str, Any] = {"run_id": run_id, "status": "finished", "request": vars(request)}
     head |= {name: getattr(result, name) for name in ("outcome", "reason", "verdict")}
     head |= {"submitted_at": started_at, "started_at": started_at}
-    head |= {"finished_at": snakehook.timestamp()}
+    head |= {"finished_at": timestamp()}
     delivery = vars(deliver_here(settings, run_id, result))
     head["delivery"] = {name: delivery[name] for name in ("state", "attempts", "last_error")}
     shown = result.text
