@@ -51,7 +51,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -83,7 +83,7 @@ STATEMENTS = read_table("store.toml")
 MAX_FIELD_CHARS = 200  # of a name, version, path or module in a request
 MAX_BUCKETS = 10_000  # peers whose rate is remembered
 PORTS, LISTEN = {"https": 443, "http": 80}, "0.0.0.0:8080"
-EXIT_OK, EXIT_USAGE, EXIT_SANDBOX = 0, 2, 3
+EXIT_OK, EXIT_USAGE = 0, 2
 
 log = logging.getLogger("snakehook")
 
@@ -92,11 +92,9 @@ for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
     "".encode(encoding)
 
 
-# What is in the way, in a sentence; `code` is what a command exits with then.
+# What is in the way, in a sentence.
 class ServiceError(Exception):
-    def __init__(self, text: str, code: int = EXIT_USAGE) -> None:
-        super().__init__(text)
-        self.code = code
+    pass
 
 
 def demand(passed: object, error: Exception) -> None:
@@ -243,7 +241,7 @@ class Denied(ServiceError):
     pass
 
 
-TEXT_RULE = f"must be at most {MAX_FIELD_CHARS} printable ASCII characters, no space around"
+TEXT_RULE = f"must be a text of 1 to {MAX_FIELD_CHARS} printable ASCII characters, no space around"
 # The fields that `packaging` reads; all others are matched with a pattern.
 PACKAGING = {"package_name": project_name, "version": lambda text: str(Version(text))}
 
@@ -282,9 +280,8 @@ def validate(payload: Any, settings: Settings) -> TriageRequest:
 def read_field(key: str, found: Mapping[str, Any]) -> str:
     value, field = found[key], FIELDS[key]
     read = PACKAGING.get(key) or matching(field["pattern"])
-    is_text = isinstance(value, str) and value
-    demand(is_text, InvalidField(key, "must be a non-empty string"))
-    is_plain = len(value) <= MAX_FIELD_CHARS and re.fullmatch("[!-~]([ -~]*[!-~])?", value)
+    is_text = isinstance(value, str) and len(value) <= MAX_FIELD_CHARS
+    is_plain = is_text and re.fullmatch("[!-~]([ -~]*[!-~])?", value)
     demand(is_plain, InvalidField(key, TEXT_RULE))
     is_of_mode = field.get("mode", found["mode"]) == found["mode"]
     demand(is_of_mode, InvalidField(key, f"goes with mode {field.get('mode')} only"))
@@ -309,10 +306,6 @@ def printable_line(text: str, limit_chars: int) -> str:
     if not cut.isprintable():
         cut = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
     return cut if len(cut) <= limit_chars else cut[: limit_chars - 1] + "…"
-
-
-def timestamp() -> str:
-    return datetime.now(UTC).isoformat()
 
 
 # Whoever waits for it, in whatever thread, wakes up.
@@ -377,20 +370,22 @@ class KeeperLink:
         try:
             found: dict[str, Any] = json.loads(self.socket.recv(MAX_CHECKS_BYTES))
         except (ValueError, OSError):
-            text = "Keeper ended at its start: its log says why."
-            raise ServiceError(text, EXIT_SANDBOX) from None
+            raise ServiceError("Keeper ended at its start: its log says why.") from None
         return found | {"lines": [check_line(**check) for check in found["checks"]]}
 
-    # Order a run and return our end of its stream. Raises OSError when keeper is gone.
-    def order(self, task: str, run_id: str, request: TriageRequest) -> socket.socket:
+    # Order a run and return our end of its stream. `files`: the descriptor of a file in hand, which
+    # is the artifact. Raises OSError when keeper is gone.
+    def order(self, task: str, run_id: str, request: TriageRequest, *files: int) -> socket.socket:
         given = {key: value for key, value in vars(request).items() if value is not None}
+        if files:
+            given["sample"] = request.artifact
         # No word of a command line may begin like an option.
         if given.get("file_path", "").startswith("-"):
             given["file_path"] = f"./{given['file_path']}"
         packet = json.dumps({"task": task, "run_id": run_id, **given}).encode()
         ours, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(self.socket, [packet], [theirs.fileno()])
+            socket.send_fds(self.socket, [packet], [theirs.fileno(), *files])
         return ours
 
 
@@ -631,9 +626,6 @@ class Delivery:
     answer_lost: bool = False
 
 
-# What the service knows of a run, in the order of the report; what watch found follows it.
-HEAD = ["run_id", "status", "request", "outcome", "reason", "verdict"]
-HEAD += ["submitted_at", "started_at", "finished_at"]
 # The files of a run, by name: the column of the store, the type.
 ATTACHMENTS = {
     "report.html": ("page", "text/html; charset=utf-8"),
@@ -641,15 +633,10 @@ ATTACHMENTS = {
 }
 
 
-# The report as the API shows it: a JSON object, made without reading the larger part.
-def compose(head: Mapping[str, Any], delivery: Delivery, report: bytes) -> bytes:
-    shown = {key: head[key] for key in HEAD} | {"delivery": asdict(delivery)}
-    del shown["delivery"]["answer_lost"]
-    return json.dumps(shown).encode()[:-1] + b", " + report[1:]
-
-
-def delivery_of(row: Mapping[str, Any]) -> Delivery:
-    return Delivery(row["state"], row["attempts"], row["last_error"], bool(row["answer_lost"]))
+# The report as the API shows it: what the service knows of the run, then what watch found, which is
+# not read for that. Each is a JSON object.
+def join_report(head: str, report: bytes) -> bytes:
+    return head.removesuffix("}").encode() + b", " + report.removeprefix(b"{")
 
 
 # Every accepted run, its report and delivery, in an SQLite file: all of it survives a crash. It is
@@ -677,7 +664,7 @@ class Store:
     # A statement as a transaction of its own. `trouble` is what the last transaction met.
     def write(self, sql: str, **values: Any) -> dict[str, Any]:
         try:
-            row = self.read(sql, now=timestamp(), **values)
+            row = self.read(sql, now=datetime.now(UTC).isoformat(), **values)
         except sqlite3.Error as error:
             self.trouble = f"The store can't be written: {error}."
             raise
@@ -725,10 +712,8 @@ class Store:
     # As the API shows it, or the state so far; None for an unknown id.
     def report(self, run_id: str) -> bytes | None:
         row = self.read(STATEMENTS["report"], run_id=run_id)
-        if not row:
-            return None
-        row["request"] = json.loads(row["request"])
-        return compose(row, delivery_of(row), row["report"] or json.dumps(EMPTY_REPORT).encode())
+        report = row.get("report") or json.dumps(EMPTY_REPORT).encode()
+        return join_report(row["head"], report) if row else None
 
     # An attachment; None where there is no such run or name, or not yet.
     def file(self, run_id: str, name: str) -> bytes | None:
@@ -750,7 +735,8 @@ DiscordAnswer = tuple[int, str | None, bytes]
 # Post to the webhook and wait until Discord has saved it. No redirect is followed. Raises OSError,
 # ValueError, http.client.HTTPException.
 def post(url: str, body: bytes, content_type: str) -> DiscordAnswer:
-    parts, text, begun_sec = urlsplit(url), b"", time.monotonic()
+    begun_sec, text = time.monotonic(), b""
+    parts = urlsplit(url)
     address = (parts.hostname or "", parts.port or PORTS[parts.scheme])
     path = f"{parts.path or '/'}?{parts.query}{'&' if parts.query else ''}wait=true"
     connection = http.client.HTTPConnection(*address)
@@ -813,7 +799,8 @@ def post_run(url: str, run: Mapping[str, Any], attempts: int) -> DiscordAnswer:
     # 413: its limit is lower than ours. 400: then as plain as can be.
     if answer[0] == 400:
         text = f"{embed['title']}\n{embed['description']}"[:1800]
-        message, files = message | {"content": f"{text}\n{footer}", "embeds": []}, {}
+        message = message | {"content": f"{text}\n{footer}", "embeds": []}
+        files = {}
     return post(url, *attach(message, files, 0)) if answer[0] in (400, 413) else answer
 
 
@@ -906,12 +893,14 @@ class Service:
             found = self.keeper.self_check()
             trouble = KEEPER_GONE if found["works"] else BROKEN
             self.jail_trouble = "" if found["works"] else BROKEN
-            log.log(logging.DEBUG if found["works"] else logging.ERROR, "\n".join(found["lines"]))
+            level = logging.DEBUG if found["works"] else logging.ERROR
+            log.log(level, "\n".join(found["lines"]))
             for _ in range(self.settings.max_concurrency):
                 self.start(self.pool, self.run_next)
         self.keeper.process.wait()
         self.jail_trouble = trouble
-        log.log(logging.DEBUG if self.stopping.is_set() else logging.CRITICAL, "%s", trouble)
+        level = logging.DEBUG if self.stopping.is_set() else logging.CRITICAL
+        log.log(level, "%s", trouble)
 
     # Why no run is accepted; "" when they are.
     def closed(self) -> str:
@@ -990,14 +979,16 @@ class Service:
         found = self.store.next_delivery()
         if not found or self.stopping.is_set():
             return
-        run_id, wait_sec = found["run_id"], max(found["due_at"], self.all_wait_until) - time.time()
+        run_id = found["run_id"]
+        wait_sec = max(found["due_at"], self.all_wait_until) - time.time()
         # A longer wait was noted when the clock was wrong.
         if 0 < wait_sec <= MAX_TOLD_PAUSE_SEC:
             self.courier_timer.cancel()
             self.courier_timer = start_timer(wait_sec, self.start, self.courier, self.deliver_next)
             return
         run = self.store.message(run_id)
-        begun = replace(delivery_of(run), attempts=run["attempts"] + 1)
+        lost = bool(run["answer_lost"])
+        begun = Delivery("pending", run["attempts"] + 1, run["last_error"], lost)
         # Noted first: should we die before Discord's answer is noted, the second message has its
         # explanation.
         cut_short = replace(begun, last_error=f"{LOST} (cut short)", answer_lost=True)
@@ -1114,9 +1105,9 @@ class Api:
         welcome = authorized(request.auth, self.service.settings.api_token)
         costs = request.method == "POST" or not welcome
         wait_sec = self.buckets.take(request.remote_addr) if costs else 0.0
-        text, retry_after = "Too many requests from this address: wait.", int(wait_sec) + 1
-        too_many = falcon.HTTPTooManyRequests(description=text, retry_after=retry_after)
-        demand(not wait_sec, too_many)
+        if wait_sec:
+            text = "Too many requests from this address: wait, then try again."
+            raise falcon.HTTPTooManyRequests(description=text, retry_after=int(wait_sec) + 1)
         text = "Send the API token in the header 'Authorization: Bearer <token>'."
         demand(welcome, falcon.HTTPUnauthorized(description=text, challenges=["Bearer"]))
 
@@ -1141,16 +1132,18 @@ class Api:
             raise falcon.HTTPBadRequest(description="The body is not JSON.") from None
         demand_service(self.service.closed())
         run_id = self.service.submit(accepted)
-        demand_service("" if run_id else "The queue is full: try again later.")
+        if not run_id:
+            demand_service("The queue is full: try again later.")
         response.status, response.location = falcon.HTTP_202, f"/v1/triage/{run_id}"
         response.media = {"run_id": run_id, "status": "accepted"}
 
     # Every unknown id and name gets the same 404.
     def on_get_run(self, _: Any, response: falcon.Response, run_id: str, name: str = "") -> None:
-        store, media_type = self.service.store, ATTACHMENTS.get(name, ("", falcon.MEDIA_JSON))[1]
+        store = self.service.store
         data = store.file(run_id, name) if name else store.report(run_id)
         demand(data, falcon.HTTPNotFound(description="There is no such run."))
-        response.data, response.content_type = data, media_type
+        response.content_type = ATTACHMENTS.get(name, ("", falcon.MEDIA_JSON))[1]
+        response.data = data
         # The page shows what a package said: even if it escaped, it may run and load nothing.
         policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
         response.set_header("Content-Security-Policy", policy)
@@ -1166,15 +1159,16 @@ def demand_service(trouble: str) -> None:
 
 
 def serialize_error(_: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
-    is_field = isinstance(error, falcon.HTTPUnprocessableEntity)
     response.media = {"error": error.description or error.title}
-    response.media |= {"field": error.title} if is_field else {}
+    if isinstance(error, falcon.HTTPUnprocessableEntity):
+        response.media["field"] = error.title
 
 
 def on_failure(_: object, response: object, error: Exception, params: object) -> None:
-    is_fault = not isinstance(error, sqlite3.Error)
-    log.error("a request failed: %s", error, exc_info=error if is_fault else None)
-    demand_service("" if is_fault else "The store can't be used at the moment: try again later.")
+    if isinstance(error, sqlite3.Error):
+        log.error("a request failed: %s", error)
+        demand_service("The store can't be used at the moment: try again later.")
+    log.error("a request failed: %s", error, exc_info=error)
     raise falcon.HTTPInternalServerError(description="The service failed; its log says how.")
 
 
@@ -1272,7 +1266,7 @@ def main() -> None:
         run_server(*parser.parse_args(sys.argv[2:]).listen)
     except ServiceError as error:
         print(error, file=sys.stderr)
-        sys.exit(error.code)
+        sys.exit(EXIT_USAGE)
 
 
 if __name__ == "__main__":
