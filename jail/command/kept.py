@@ -90,18 +90,22 @@ def copy_out(
     child = os.fork()
     if child == 0:
         os.close(near)
+        status = 1
         try:
             snakehook.give_up_root(settings.nsjail_user, settings.nsjail_group)
             with os.fdopen(far, "wb") as pipe:
                 for kept in samples.all() if samples else []:
                     if kept.name == name and is_of_version(kept, version):
                         send_sample(samples, kept.sha256, pipe)
+            status = 0
         finally:
-            os._exit(0)
+            os._exit(status)
     os.close(far)
     with os.fdopen(near, "rb") as pipe:
         copied = [copy_one(pipe, head, target) for head in heads(pipe)]
-    os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
+    if status != 0:
+        raise ServiceError("The samples in STATE_DIR can't be read: their user must get to them.")
     if not copied:
         raise ServiceError(f"No sample of {name} {version} is kept: see 'snakehook samples'.")
     for text in copied:
@@ -130,12 +134,17 @@ def copy_one(pipe: BinaryIO, head: re.Match[bytes], target: int) -> str:
     name, digest = f"{sha256}.sample", hashlib.sha256()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with os.fdopen(os.open(name, flags, 0o400, dir_fd=target), "wb") as copy:
+        fd = os.open(name, flags, 0o400, dir_fd=target)
+    except OSError as error:
+        raise ServiceError(f"{name} can't be written: {error.strerror}.") from None
+    try:
+        with os.fdopen(fd, "wb") as copy:
             while block := pipe.read(min(left_bytes, COPY_BLOCK_BYTES)):
                 left_bytes -= len(block)
                 digest.update(block)
                 copy.write(block)
     except OSError as error:
+        os.unlink(name, dir_fd=target)
         raise ServiceError(f"{name} can't be written: {error.strerror}.") from None
     if digest.hexdigest() != sha256:
         os.unlink(name, dir_fd=target)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -85,10 +86,15 @@ class Samples:
 
     def abouts(self) -> Iterator[KeptFile]:
         """What is known of each, whether the file itself is there or not."""
-        for name in sorted(os.listdir(self.fd))[: 3 * MAX_SAMPLES]:
+        for name in self.names():
             kept = self.about(name.removesuffix(".json")) if name.endswith(".json") else None
             if kept:
                 yield kept
+
+    def names(self) -> list[str]:
+        """The files of the folder, as many as two for each sample and some that do not belong."""
+        with os.scandir(self.fd) as entries:
+            return [entry.name for entry in islice(entries, 3 * MAX_SAMPLES)]
 
     def about(self, sha256: str) -> KeptFile | None:
         """What is known of one, None where it is unknown."""
@@ -182,7 +188,7 @@ class Samples:
             left_bytes -= os.stat(f"{kept.sha256}.sample", dir_fd=self.fd).st_size
             if left_bytes >= 0:
                 stay |= {f"{kept.sha256}.sample", f"{kept.sha256}.json"}
-        for name in os.listdir(self.fd):
+        for name in self.names():
             if name not in stay:
                 with contextlib.suppress(IsADirectoryError, PermissionError):
                     self.remove(name)
