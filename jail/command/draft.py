@@ -25,7 +25,7 @@ WHEN = {
     "call": "called",
     "execute": "run",
 }
-URL = re.compile(r"https?://[^\s\"'<>|]+")
+URL = re.compile(r"https?://[^\s\"'<>|]*[^\s\"'<>|.,;)]")
 IPV4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
 # "setup.py:4"; "<string>:4 from setup.py:9"; "/opt/.../site-packages/evil/__init__.py:2".
 PLACE = re.compile(r"([^\s:]+\.py):([0-9]{1,9})\Z")
@@ -45,7 +45,7 @@ def told(report: Report, text: str, limit_chars: int = MAX_SENTENCE_CHARS) -> st
     urls, addresses = set(indicators(report, "url")), set(indicators(report, "address"))
 
     def tell_url(match: re.Match[str]) -> str:
-        plain = re.split(r"[?#]", match[0])[0].rstrip(".,;)")
+        plain = re.split(r"[?#]", match[0])[0]
         return plain if plain in urls else "[URL]"
 
     def tell_address(match: re.Match[str]) -> str:
