@@ -18,7 +18,7 @@ from test_watch import SETTINGS
 
 from jail.watch.events import Downloaded, Phase, PhaseName, Seen
 from jail.watch.sample import keep_samples, make_given, plain_version, release_in
-from jail.watch.samples import KeptFile, Samples
+from jail.watch.samples import KeptFile, SampleStore
 
 NAME, WHEEL = wheel("calm", "1.0", {"calm.py": "found = True\n"})
 DIGEST = hashlib.sha256(WHEEL).hexdigest()
@@ -32,13 +32,13 @@ Make = Callable[..., Jail]
 
 
 @pytest.fixture
-def samples(tmp_path: Path) -> Samples:
+def samples(tmp_path: Path) -> SampleStore:
     (tmp_path / "samples").mkdir()
-    return Samples(tmp_path / "samples", 1_000_000)
+    return SampleStore(tmp_path / "samples", 1_000_000)
 
 
 @pytest.fixture
-def make(index: Index, tmp_path: Path, samples: Samples) -> Iterator[Make]:
+def make(index: Index, tmp_path: Path, samples: SampleStore) -> Iterator[Make]:
     """`make(file)`: a client of a gateway that has this file in hand; without, of one that has
     samples."""
     made: list[Jail] = []
@@ -68,7 +68,11 @@ def notes(jail: Jail) -> list[str]:
 
 
 def keep(
-    samples: Samples, name: str = NAME, data: bytes = WHEEL, verdict: str = "high", **changes: Any
+    samples: SampleStore,
+    name: str = NAME,
+    data: bytes = WHEEL,
+    verdict: str = "high",
+    **changes: Any,
 ) -> str:
     """Keep a file: its sha256."""
     sha256 = hashlib.sha256(data).hexdigest()
@@ -130,7 +134,7 @@ def test_metadata_that_differs_from_the_name_is_noted(
 
 
 def test_a_kept_file_is_used_where_the_index_has_the_release_no_more(
-    make: Make, samples: Samples
+    make: Make, samples: SampleStore
 ) -> None:
     keep(samples)
     jail = make()
@@ -143,7 +147,7 @@ def test_a_kept_file_is_used_where_the_index_has_the_release_no_more(
 
 @pytest.mark.parametrize("page", QUARANTINED)
 def test_a_kept_file_is_used_when_its_project_is_in_quarantine(
-    make: Make, index: Index, samples: Samples, page: dict[str, Any]
+    make: Make, index: Index, samples: SampleStore, page: dict[str, Any]
 ) -> None:
     index.answer("/simple/calm/", json_reply(200, page))
     keep(samples)
@@ -153,7 +157,7 @@ def test_a_kept_file_is_used_when_its_project_is_in_quarantine(
 
 
 def test_a_kept_file_stands_beside_other_versions(
-    make: Make, index: Index, samples: Samples
+    make: Make, index: Index, samples: SampleStore
 ) -> None:
     index.add_wheel("calm", "1.0.1", {"calm.py": ""})
     keep(samples)
@@ -164,7 +168,7 @@ def test_a_kept_file_stands_beside_other_versions(
 
 @pytest.mark.parametrize("name", ["calm-1.0.0-py3-none-any.whl", "calm-1.tar.gz", "Calm-v1.0.zip"])
 def test_a_kept_file_is_not_used_where_the_index_has_the_release(
-    make: Make, index: Index, samples: Samples, name: str
+    make: Make, index: Index, samples: SampleStore, name: str
 ) -> None:
     index.add_file("calm", name, WHEEL)
     keep(samples)
@@ -176,7 +180,7 @@ def test_a_kept_file_is_not_used_where_the_index_has_the_release(
 
 
 def test_a_kept_file_is_not_used_when_the_index_fails(
-    make: Make, index: Index, samples: Samples
+    make: Make, index: Index, samples: SampleStore
 ) -> None:
     index.answer("/simple/calm/", Reply(500))
     keep(samples)
@@ -190,7 +194,7 @@ def test_a_kept_file_is_not_used_when_the_index_fails(
     [("wheel", [NAME]), ("sdist", ["calm-1.0.tar.gz"]), (NAME, [NAME]), ("calm-1.0.zip", [])],
 )
 def test_a_kept_file_is_of_the_kind_that_is_asked_for(
-    make: Make, samples: Samples, artifact: str, found: list[str]
+    make: Make, samples: SampleStore, artifact: str, found: list[str]
 ) -> None:
     keep(samples, "calm-1.0.tar.gz", b"an sdist")
     keep(samples)
@@ -201,7 +205,7 @@ def test_a_kept_file_is_of_the_kind_that_is_asked_for(
 
 
 def test_a_kept_file_that_has_changed_is_not_used(
-    make: Make, samples: Samples, tmp_path: Path
+    make: Make, samples: SampleStore, tmp_path: Path
 ) -> None:
     sha256 = keep(samples)
     path = tmp_path / f"samples/{sha256}.sample"
@@ -246,7 +250,7 @@ def test_a_file_in_hand_that_is_none_ends_the_run(index: Index, tmp_path: Path) 
 
 
 def test_what_a_run_loaded_is_kept_and_each_file_once(
-    make: Make, index: Index, samples: Samples, tmp_path: Path
+    make: Make, index: Index, samples: SampleStore, tmp_path: Path
 ) -> None:
     other = index.add_wheel("Other_One", "1.0rc1", {"other.py": "x = 1\n" * 100})
     jail = make(NAME)
@@ -266,7 +270,7 @@ def test_what_a_run_loaded_is_kept_and_each_file_once(
         assert stat.S_IMODE(path.stat().st_mode) == 0o400
 
 
-def test_a_sample_that_comes_again_is_new_and_keeps_its_worst_verdict(samples: Samples) -> None:
+def test_a_sample_that_comes_again_is_new_and_keeps_its_worst_verdict(samples: SampleStore) -> None:
     keep(samples, verdict="high")
     keep(samples, "other-1.0.tar.gz", b"other", kept_sec=2000.0)
     keep(samples, verdict="medium", kept_sec=3000.0)
@@ -276,7 +280,7 @@ def test_a_sample_that_comes_again_is_new_and_keeps_its_worst_verdict(samples: S
     ]
 
 
-def test_the_oldest_samples_go_first(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_samples_go_first(samples: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(6):
         data = bytes([number]) * 300_000
         keep(samples, f"a-{number}.tar.gz", data, kept_sec=1000.0 - number)
@@ -286,7 +290,7 @@ def test_the_oldest_samples_go_first(samples: Samples, monkeypatch: pytest.Monke
     assert [kept.version for kept in samples.all()] == ["9", "0"]
 
 
-def test_what_is_half_written_or_no_sample_vanishes(samples: Samples, tmp_path: Path) -> None:
+def test_what_is_half_written_or_no_sample_vanishes(samples: SampleStore, tmp_path: Path) -> None:
     """A run that is ended leaves nothing, or a half that the next one removes."""
     folder = tmp_path / "samples"
     pid = os.fork()
@@ -339,7 +343,7 @@ GOOD = asdict(KeptFile("calm", "1.0", NAME, DIGEST, "high", 5, 1000.0))
     ],
 )
 def test_what_is_known_of_a_sample_is_not_believed(
-    samples: Samples, tmp_path: Path, said: object
+    samples: SampleStore, tmp_path: Path, said: object
 ) -> None:
     """A watch that was taken over may have written it."""
     text = said if isinstance(said, bytes) else json.dumps(said).encode()
@@ -348,7 +352,7 @@ def test_what_is_known_of_a_sample_is_not_believed(
     assert samples.all() == []
 
 
-def test_links_and_pipes_are_no_samples(samples: Samples, tmp_path: Path) -> None:
+def test_links_and_pipes_are_no_samples(samples: SampleStore, tmp_path: Path) -> None:
     folder, secret = tmp_path / "samples", tmp_path / "secret"
     secret.write_bytes(WHEEL)
     (folder / f"{DIGEST}.json").write_text(json.dumps(GOOD))
@@ -361,7 +365,7 @@ def test_links_and_pipes_are_no_samples(samples: Samples, tmp_path: Path) -> Non
     assert secret.read_bytes() == WHEEL
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(OSError):
-        Samples(tmp_path / "link", 1)
+        SampleStore(tmp_path / "link", 1)
 
 
 def test_spellings_of_one_version_are_alike() -> None:

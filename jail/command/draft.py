@@ -11,10 +11,10 @@ from urllib.parse import quote, urlsplit
 
 from snakehook import printable_line
 
-Report = Mapping[str, Any]
+RunReport = Mapping[str, Any]
 
 MAX_SHOWN_FINDINGS, MAX_SENT = 12, 12
-MAX_SENTENCE_CHARS, MAX_LINE_CHARS = 400, 600
+MAX_TOLD_CHARS, MAX_DRAFT_LINE_CHARS = 400, 600
 MADE_BY = "Draft, made by a machine (snakehook) in run {}: a person must check it. Sent nowhere."
 NO_INSPECTOR = "<the index's public inspector>"
 OSV_VERSION, ECOSYSTEM = "1.7.0", "PyPI"
@@ -25,37 +25,37 @@ WHEN = {
     "call": "called",
     "execute": "run",
 }
-URL = re.compile(r"https?://[^\s\"'<>|]*[^\s\"'<>|.,;)]")
+WEB_ADDRESS = re.compile(r"https?://[^\s\"'<>|]*[^\s\"'<>|.,;)]")
 IPV4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
 # "setup.py:4"; "<string>:4 from setup.py:9"; "/opt/.../site-packages/evil/__init__.py:2".
 PLACE = re.compile(r"([^\s:]+\.py):([0-9]{1,9})\Z")
 
 
-def indicators(report: Report, kind: str) -> list[str]:
+def indicators(report: RunReport, kind: str) -> list[str]:
     return [str(item["value"]) for item in report["indicators"] if item["kind"] == kind]
 
 
-def release(report: Report) -> str:
+def package_of(report: RunReport) -> str:
     request = report["request"]
     return f"{request['package_name']} {request['version']}"
 
 
-# Text of a report, in which no address or URL stands that may have been made up.
-def told(report: Report, text: str, limit_chars: int = MAX_SENTENCE_CHARS) -> str:
+# Text of a report, in which no address or WEB_ADDRESS stands that may have been made up.
+def told(report: RunReport, text: str, limit_chars: int = MAX_TOLD_CHARS) -> str:
     urls, addresses = set(indicators(report, "url")), set(indicators(report, "address"))
 
     def tell_url(match: re.Match[str]) -> str:
         plain = re.split(r"[?#]", match[0])[0]
-        return plain if plain in urls else "[URL]"
+        return plain if plain in urls else "[WEB_ADDRESS]"
 
     def tell_address(match: re.Match[str]) -> str:
         return match[0] if match[0] in addresses else "[address]"
 
-    return printable_line(IPV4.sub(tell_address, URL.sub(tell_url, text)), limit_chars)
+    return printable_line(IPV4.sub(tell_address, WEB_ADDRESS.sub(tell_url, text)), limit_chars)
 
 
 # The findings that a reader wants, the worst first, each once.
-def main_findings(report: Report) -> list[Mapping[str, Any]]:
+def main_findings(report: RunReport) -> list[Mapping[str, Any]]:
     worst = [item for item in report["findings"] if item["severity"] == report["verdict"]]
     known: dict[str, Mapping[str, Any]] = {}
     for item in worst:
@@ -64,14 +64,14 @@ def main_findings(report: Report) -> list[Mapping[str, Any]]:
 
 
 # The release's own files that were loaded.
-def files(report: Report) -> list[Mapping[str, Any]]:
+def files(report: RunReport) -> list[Mapping[str, Any]]:
     hashes = indicators(report, "sha256")
     return [item for item in report["downloads"] if item["sha256"] in hashes]
 
 
 # Where the inspector shows a line, or the file that it is in where only that is known; "" where the
 # file is not the index's.
-def link(report: Report, place: str, inspector_url: str) -> str:
+def link(report: RunReport, place: str, inspector_url: str) -> str:
     match, found = PLACE.search(place), [item for item in files(report) if item.get("url")]
     if not match or not found:
         return ""
@@ -87,12 +87,12 @@ def link(report: Report, place: str, inspector_url: str) -> str:
     return f"{base}{quote(path)}/{stem}/" + (f"{quote(inside)}#line.{line}" if is_at_top else "")
 
 
-def sentences(report: Report) -> list[str]:
+def sentences(report: RunReport) -> list[str]:
     found = [(item, told(report, item["title"])) for item in main_findings(report)]
     (first, title), others = found[0], [text for _, text in found[1:4]]
     when = WHEN.get(first["phase"], "used")
     at = f" ({told(report, first['at'])})" if first["at"] else ""
-    lines = [f"When {release(report)} is {when}, this is seen first{at}: {title}."]
+    lines = [f"When {package_of(report)} is {when}, this is seen first{at}: {title}."]
     also = f"It also does this: {'; '.join(others)}." if others else "Nothing as grave was seen."
     lines.append(also)
     sent = next(sent_where(report), "")
@@ -103,11 +103,11 @@ def sentences(report: Report) -> list[str]:
         lines.append(f"It reaches for {reached}.")
     else:
         lines.append("It was not seen to send anything.")
-    return [printable_line(line, MAX_SENTENCE_CHARS * 2) for line in lines]
+    return [printable_line(line, MAX_TOLD_CHARS * 2) for line in lines]
 
 
 # "POST https://c2.example/gate, 512 bytes, with the decoys GITHUB_TOKEN", what carried bait first.
-def sent_where(report: Report) -> Iterator[str]:
+def sent_where(report: RunReport) -> Iterator[str]:
     known: set[str] = set()
     for item in sorted(report["requests"], key=lambda item: not item["bait"]):
         bait = f", with the decoys {', '.join(item['bait'])}" if item["bait"] else ""
@@ -129,7 +129,7 @@ def sent_where(report: Report) -> Iterator[str]:
 
 
 # What the form of an index for malware asks for.
-def draft_lines(report: Report, inspector_url: str) -> Iterator[str]:
+def draft_lines(report: RunReport, inspector_url: str) -> Iterator[str]:
     request = report["request"]
     yield MADE_BY.format(report["run_id"])
     yield ""
@@ -157,7 +157,7 @@ def draft_lines(report: Report, inspector_url: str) -> Iterator[str]:
 
 
 # A draft for a database of malicious packages, in the OSV format. Its number is the database's.
-def osv(report: Report, inspector_url: str, modified: str) -> dict[str, Any]:
+def osv(report: RunReport, inspector_url: str, modified: str) -> dict[str, Any]:
     name = report["request"]["package_name"]
     package = {"ecosystem": ECOSYSTEM, "name": name, "purl": f"pkg:pypi/{name}"}
     places = [link(report, item["at"] or "", inspector_url) for item in main_findings(report)]
@@ -187,7 +187,7 @@ def osv(report: Report, inspector_url: str, modified: str) -> dict[str, Any]:
 
 
 # So that nobody follows it by a slip of the finger: hxxps://evil[.]example/x.
-def defanged(kind: str, value: str) -> str:
+def unfollowable(kind: str, value: str) -> str:
     if kind == "sha256":
         return value
     scheme, mark, rest = value.rpartition("://")
@@ -196,19 +196,19 @@ def defanged(kind: str, value: str) -> str:
     return f"{scheme.replace('http', 'hxxp')}{mark}{host}{slash}{path}"
 
 
-def indicator_lines(report: Report) -> Iterator[str]:
+def indicator_lines(report: RunReport) -> Iterator[str]:
     yield MADE_BY.format(report["run_id"])
     for item in report["indicators"]:
         about = ", ".join(str(item[key]) for key in ("phase", "place") if item.get(key))
-        line = f"{item['kind']:8} {defanged(item['kind'], str(item['value']))}  ({about})"
-        yield printable_line(line, MAX_LINE_CHARS)
+        line = f"{item['kind']:8} {unfollowable(item['kind'], str(item['value']))}  ({about})"
+        yield printable_line(line, MAX_DRAFT_LINE_CHARS)
 
 
-def indicators_json(report: Report) -> dict[str, Any]:
+def indicators_json(report: RunReport) -> dict[str, Any]:
     head: dict[str, Any] = {"note": MADE_BY.format(report["run_id"]), "run_id": report["run_id"]}
     head |= {key: report["request"][key] for key in ("package_name", "version")}
     return head | {"indicators": list(report["indicators"])}
 
 
 def safe_lines(lines: Iterable[str]) -> str:
-    return "\n".join(printable_line(line, MAX_LINE_CHARS * 2) for line in lines)
+    return "\n".join(printable_line(line, MAX_DRAFT_LINE_CHARS * 2) for line in lines)

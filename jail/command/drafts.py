@@ -28,7 +28,7 @@ def command_report(arguments: argparse.Namespace) -> int:
     url, now = settings.inspector_url, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
         if report["verdict"] not in ("medium", "high"):
-            text = f"Nothing of severity medium or high was found in {draft.release(report)}"
+            text = f"Nothing of severity medium or high was found in {draft.package_of(report)}"
             raise ServiceError(
                 f"{snakehook.printable_line(text, 300)}: there is nothing to report."
             )

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel
 
 from snakehook import ServiceError, printable_line
 
-MAX_NAME_CHARS = 100  # shown of a name
+MAX_SHOWN_NAME_CHARS = 100  # shown of a name
 # b"PK\5\6" stands where a zip file ends, 22 bytes and a comment from its end.
 ZIP_MARK, ZIP_TAIL_BYTES = b"PK\5\6", 22 + (1 << 16)
 GZIP_MARK = b"\x1f\x8b\x08"
@@ -29,7 +29,7 @@ class InHand:
     # Open a wheel or an sdist. Raises ServiceError.
     def __init__(self, path: str, limit_bytes: int) -> None:
         self.name = Path(path).name
-        self.shown = printable_line(path, MAX_NAME_CHARS)
+        self.shown = printable_line(path, MAX_SHOWN_NAME_CHARS)
         # A FIFO must not keep us, a link not lead us to what its maker may not read.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         try:

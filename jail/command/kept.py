@@ -18,7 +18,7 @@ from typing import BinaryIO
 from packaging.version import InvalidVersion, Version
 
 import snakehook
-from jail.watch.samples import KeptFile, Samples
+from jail.watch.samples import KeptFile, SampleStore
 from snakehook import EXIT_OK, ServiceError, Settings
 
 # b"<sha256> <bytes>\n", and as many bytes.
@@ -37,7 +37,7 @@ def command_samples(arguments: argparse.Namespace) -> int:
             "Give NAME, VERSION and --to FOLDER to copy samples, or none to list them."
         )
     try:
-        samples = Samples(settings.state_dir / "samples", settings.keep_samples_bytes)
+        samples = SampleStore(settings.state_dir / "samples", settings.keep_samples_bytes)
     except FileNotFoundError:
         samples = None
     except OSError as error:
@@ -76,7 +76,7 @@ def is_of_version(kept: KeptFile, version: Version) -> bool:
 
 # Raises ServiceError.
 def copy_out(
-    samples: Samples | None, wanted: tuple[str, Version], folder: Path, settings: Settings
+    samples: SampleStore | None, wanted: tuple[str, Version], folder: Path, settings: Settings
 ) -> int:
     name, version = wanted
     try:
@@ -113,7 +113,7 @@ def copy_out(
     return EXIT_OK
 
 
-def send_sample(samples: Samples | None, sha256: str, pipe: BinaryIO) -> None:
+def send_sample(samples: SampleStore | None, sha256: str, pipe: BinaryIO) -> None:
     file = samples.open(sha256) if samples else None
     if file:
         with file:

@@ -64,7 +64,7 @@ NOBODYS = [
     )
 ]
 # Two labels at least; the last is no number, and not one of the machine's own.
-HOST_NAME = re.compile(
+PUBLIC_NAME = re.compile(
     r"(?!.*\.(?:arpa|home|internal|invalid|lan|local|localdomain|localhost|onion\.invalid)\Z)"
     r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z][a-z0-9-]{1,62}",
     re.ASCII,
@@ -109,7 +109,7 @@ class Indicators:
             return
         name = without_data(host.lower().rstrip("."))
         is_ours = any(part.lower() in name for part in self.own.parts)
-        if HOST_NAME.fullmatch(name) and not is_ours and not self.is_well_known(name):
+        if PUBLIC_NAME.fullmatch(name) and not is_ours and not self.is_well_known(name):
             self.add("name", name, item)
 
     def is_the_package_s(self, address: str) -> bool:
@@ -149,7 +149,7 @@ class Indicators:
         if is_address(host):
             return self.is_the_package_s(host)
         if not self.is_well_known(host):
-            return HOST_NAME.fullmatch(host) is not None
+            return PUBLIC_NAME.fullmatch(host) is not None
         return any(
             re.fullmatch(hosts, host) and re.match(paths, path, re.ASCII)
             for hosts, paths in PUT_THERE

@@ -27,7 +27,7 @@ from jail.watch.events import (
     printable,
 )
 from jail.watch.resolver import close_listener
-from jail.watch.sample import Given, Sample, is_of, status_of
+from jail.watch.sample import BesideIndex, Sample, is_of_order, status_of
 from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, PackageCache, Refused, Upstream
 from jail.watch.withheld import sha256_of, stand_in, versions_of
 
@@ -69,7 +69,7 @@ class Gateway:
         cache: PackageCache,
         search: Callable[[str, str, bytes], bool],
         tell: Callable[[Event], object],
-        given: Given | None = None,
+        given: BesideIndex | None = None,
     ) -> None:
         self.order = order
         self.denylist = denylist
@@ -187,7 +187,9 @@ class Gateway:
         try:
             said = json.loads(data.getvalue())
             entries = said["files"]
-            if given and not any(is_of(self.order, str(entry["filename"])) for entry in entries):
+            if given and not any(
+                is_of_order(self.order, str(entry["filename"])) for entry in entries
+            ):
                 kept = given.find_kept(status_of(said))
                 files += [self.give_out(kept)] if kept else []
             if project in self.denylist:

@@ -296,7 +296,7 @@ def triage(
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
     )
-    indicators = find_indicators(report.lists, order.package_name, own_words(resources))
+    indicators = find_indicators(report.lists, order.package_name, words_of_ours(resources))
     report.lists["indicators"] = indicators
     send_report(report, evidence, machine, outlet)
     # Whatever is in the way of that: the report is sent.
@@ -308,7 +308,7 @@ def triage(
     cache.trim()
 
 
-def own_words(resources: Resources) -> OwnWords:
+def words_of_ours(resources: Resources) -> OwnWords:
     """What the package can only have from us."""
     wholes, parts = resources.world.made_up() if resources.world else (set(), [])
     parts += resources.decoys.values.values()

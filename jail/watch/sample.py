@@ -17,7 +17,7 @@ from jail.orders import JailSettings, Order
 from jail.watch.archive import Unreadable, read_fields
 from jail.watch.contents import plain_project
 from jail.watch.events import Downloaded, Seen, printable
-from jail.watch.samples import KeptFile, Samples, now_sec
+from jail.watch.samples import KeptFile, SampleStore
 from jail.watch.upstream import PackageCache, Refused
 
 KEEP_SEC = 10.0  # of the GRACE_SEC that a run has for its report
@@ -58,7 +58,7 @@ def release_in(name: str) -> tuple[str, str]:
     return plain_project(project), version
 
 
-def is_of(order: Order, name: str) -> bool:
+def is_of_order(order: Order, name: str) -> bool:
     """Whether a file belongs to the release that an order names."""
     _, version = release_in(name)
     return plain_version(version) == plain_version(order.version)
@@ -78,7 +78,7 @@ class Sample:
 
 
 @dataclass
-class Given:
+class BesideIndex:
     """What a run has beside the index. `notes` are for the report.
 
     Args:
@@ -90,7 +90,7 @@ class Given:
     cache: PackageCache
     notes: list[str]
     in_hand: Sample | None = None
-    samples: Samples | None = None
+    samples: SampleStore | None = None
     kept: Sample | None = None
 
     def find_kept(self, answer: str) -> Sample | None:
@@ -118,7 +118,7 @@ class Given:
         """Whether it is of the release, and such a file as the order asks for."""
         artifact, is_wheel = self.order.artifact, found.file.endswith(".whl")
         kinds = (None, "wheel" if is_wheel else "sdist", found.file)
-        is_release = found.name == self.order.package_name and is_of(self.order, found.file)
+        is_release = found.name == self.order.package_name and is_of_order(self.order, found.file)
         return is_release and artifact in kinds
 
 
@@ -127,14 +127,14 @@ def make_given(
     fds: Sequence[int],
     cache: PackageCache,
     settings: JailSettings,
-    samples: Samples | None,
-) -> tuple[Given, str]:
+    samples: SampleStore | None,
+) -> tuple[BesideIndex, str]:
     """What a run has beside the index; and why it can't be run, where the file in hand is no file.
 
     Args:
         fds: the descriptor of the file that came with the order, or none.
     """
-    given, name = Given(order, cache, [], samples=samples), order.sample
+    given, name = BesideIndex(order, cache, [], samples=samples), order.sample
     if not fds or not name:
         return given, ""
     try:
@@ -163,7 +163,9 @@ def differences(order: Order, file: BinaryIO, file_name: str) -> list[str]:
     return [] if is_same else [f"the metadata of {file_name} says that it is {said}"]
 
 
-def keep_samples(seen: Iterable[Seen], cache: PackageCache, samples: Samples, verdict: str) -> None:
+def keep_samples(
+    seen: Iterable[Seen], cache: PackageCache, samples: SampleStore, verdict: str
+) -> None:
     """Keep each file that a run loaded. Raises OSError.
 
     Only as long as there is time: a run is ended when its time is over.
@@ -178,7 +180,7 @@ def keep_samples(seen: Iterable[Seen], cache: PackageCache, samples: Samples, ve
         with file:
             size_bytes = os.fstat(file.fileno()).st_size
             file.seek(0)
-            about = KeptFile(*release_in(name), name, sha256, verdict, size_bytes, now_sec())
+            about = KeptFile(*release_in(name), name, sha256, verdict, size_bytes, time.time())
             samples.keep(file, about)
 
 

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import stat
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from io import BufferedReader
@@ -67,7 +66,7 @@ def parse_about(text: bytes) -> KeptFile | None:
     return KeptFile(**words, size_bytes=int(numbers["size_bytes"]), kept_sec=numbers["kept_sec"])
 
 
-class Samples:
+class SampleStore:
     """The samples of a folder. Raises OSError where it can't be opened.
 
     Args:
@@ -194,7 +193,7 @@ class Samples:
                     self.remove(name)
 
 
-def open_samples(scratch: Path, keep_bytes: int) -> tuple[Samples | None, OSError | None]:
+def open_samples(scratch: Path, keep_bytes: int) -> tuple[SampleStore | None, OSError | None]:
     """The samples of earlier runs, or what is in the way.
 
     Args:
@@ -202,11 +201,6 @@ def open_samples(scratch: Path, keep_bytes: int) -> tuple[Samples | None, OSErro
             any other way.
     """
     try:
-        return Samples(scratch / "../samples", keep_bytes), None
+        return SampleStore(scratch / "../samples", keep_bytes), None
     except OSError as error:
         return None, error
-
-
-def now_sec() -> float:
-    """Seconds since 1970."""
-    return time.time()
