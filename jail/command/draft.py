@@ -14,7 +14,7 @@ from snakehook import printable_line
 RunReport = Mapping[str, Any]
 
 MAX_SHOWN_FINDINGS, MAX_SENT = 12, 12
-MAX_TOLD_CHARS, MAX_DRAFT_LINE_CHARS = 400, 600
+MAX_SENTENCE_TOLD_CHARS, MAX_DRAFT_LINE_CHARS = 400, 600
 MADE_BY = "Draft, made by a machine (snakehook) in run {}: a person must check it. Sent nowhere."
 NO_INSPECTOR = "<the index's public inspector>"
 OSV_VERSION, ECOSYSTEM = "1.7.0", "PyPI"
@@ -41,7 +41,7 @@ def package_of(report: RunReport) -> str:
 
 
 # Text of a report, in which no address or WEB_ADDRESS stands that may have been made up.
-def told(report: RunReport, text: str, limit_chars: int = MAX_TOLD_CHARS) -> str:
+def told(report: RunReport, text: str, limit_chars: int = MAX_SENTENCE_TOLD_CHARS) -> str:
     urls, addresses = set(indicators(report, "url")), set(indicators(report, "address"))
 
     def tell_url(match: re.Match[str]) -> str:
@@ -103,7 +103,7 @@ def sentences(report: RunReport) -> list[str]:
         lines.append(f"It reaches for {reached}.")
     else:
         lines.append("It was not seen to send anything.")
-    return [printable_line(line, MAX_TOLD_CHARS * 2) for line in lines]
+    return [printable_line(line, MAX_SENTENCE_TOLD_CHARS * 2) for line in lines]
 
 
 # "POST https://c2.example/gate, 512 bytes, with the decoys GITHUB_TOKEN", what carried bait first.
