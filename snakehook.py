@@ -241,7 +241,7 @@ class Denied(ServiceError):
     pass
 
 
-TEXT_RULE = f"must be a string of 1 to {MAX_FIELD_CHARS} printable ASCII characters, no space around"
+TEXT_RULE = f"must be a string of 1 to {MAX_FIELD_CHARS} printable ASCII characters, trimmed"
 # The fields that `packaging` reads; all others are matched with a pattern.
 PACKAGING = {"package_name": project_name, "version": lambda text: str(Version(text))}
 
