@@ -395,8 +395,9 @@ class RunKeeper:
         if self.machine.strace:
             argv = [self.machine.strace, *STRACE_FLAGS, "-o", f"/proc/self/fd/{trace}", *argv]
         # For the mounts of nsjail.cfg; nsjail does not pass it on.
-        paths = {"SCRATCH": self.scratch, "INSIDE": orders.JAIL_DIR / "inside"}
-        paths |= {"PYTHON": Path(self.machine.python), "BASE": Path(self.machine.base)}
+        python = Path(self.machine.python)
+        paths = {"SCRATCH": self.scratch, "INSIDE": python / "inside"}
+        paths |= {"PYTHON": python, "BASE": Path(self.machine.base)}
         os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": str(path) for name, path in paths.items()})
 
     # What varies from run to run; the rest is in nsjail.cfg.

@@ -17,7 +17,10 @@ CGROUPS_V1 = (CGROUP_ROOT / "memory/snakehook", CGROUP_ROOT / "pids/snakehook")
 CGROUPS_V2 = (CGROUP_ROOT / "snakehook",)
 # Seen by pip, by every build backend and by every child Python; build isolation would replace a
 # PYTHONPATH. site reads .pth files twice in a virtual environment.
-HOOK_LINE = (orders.JAIL_DIR / "inside" / "hook.pth").read_text().format(**vars(orders))
+INSIDE = orders.JAIL_DIR / "inside"
+HOOK_LINE = (INSIDE / "hook.pth").read_text().format(**vars(orders))
+# In place of the module by which pip asks a dozen programs what system it is on, for a header.
+NO_DISTRO = "def __getattr__(_name):\n    return lambda *_, **__: ''\n"
 # "Base URL of the Python Package Index (default https://index.example/simple). This should ..."
 DEFAULT_INDEX = re.compile(r"Base URL of [^(]*\(default\s+(https?://[^\s)]+?)/*\)")
 
@@ -51,7 +54,8 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
     if not metadata:
         raise MachineError("jail python: pip, which we need, is gone: install snakehook anew.")
     about = python.stat()
-    recipe = repr([python.resolve(), about.st_size, about.st_mtime_ns, metadata.name, HOOK_LINE])
+    ours = (HOOK_LINE, NO_DISTRO, *(file.read_text() for file in sorted(INSIDE.glob("*.py"))))
+    recipe = repr([python.resolve(), about.st_size, about.st_mtime_ns, metadata.name, ours])
     made = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     # Not if what it is linked to is gone.
     if not os.access(made / "bin" / "python", os.X_OK):
@@ -60,11 +64,13 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
         library = next(fresh.glob("lib/python*/site-packages"))
         shutil.copytree(pip, library / "pip", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(metadata, library / metadata.name)
+        (library / "pip" / "_vendor" / "distro" / "__init__.py").write_text(NO_DISTRO)
+        shutil.copytree(INSIDE, fresh / "inside", ignore=shutil.ignore_patterns("__pycache__"))
         run = (fresh / "bin" / "python", "-I", "-m")
         index = DEFAULT_INDEX.search(run_tool(*run, "pip", "install", "--help"))
         (fresh / "index").write_text(index[1] if index else "")
-        # Compiled here, since the jail can't: else each pip compiles all of itself.
-        run_tool(*run, "compileall", "-q", library)
+        # Compiled here, since the jail can't: else each pip, and each hook, compiles all of itself.
+        run_tool(*run, "compileall", "-q", library, fresh / "inside")
         (library / "snakehook.pth").write_text(HOOK_LINE)
         # Whatever our umask, the jail's user must read it.
         run_tool("chmod", "-R", "a+rX,go-w", fresh)

@@ -5,13 +5,15 @@ by the same pip; and what the service itself costs.
 
 A script, not a test: it needs the index. Both sides take turns, so that whatever else the machine
 does hits both alike; a first round, not counted, fills the caches. The plain side runs as people run
-it, from pip's own cache. With --against the other side is the same run by another checkout.
+it, from pip's own cache. With --against the other side is the same run by another checkout. Beside
+the time stands the processor's time, which is steadier where the machine has other work.
 Needs to be root to see the memory of the service.
 """
 
 import argparse
 import http.client
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -21,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,7 @@ PACKAGES = ("six==1.17.0", "requests==2.32.3", "black==24.10.0", "numpy==2.1.3",
 QUICK_PACKAGES = PACKAGES[:2]
 RUN_SEC = 300
 REST_SEC = 1.0  # before each side's turn: the other's last processes have gone
-ROW = "{:<18} {:>9} {:>15} {:>9} {:>15} {:>6} {:>7}"
+ROW = "{:<18} {:>7} {:>13} {:>7} {:>13} {:>6} {:>7} {:>7} {:>6} {:>6}"
 BARE = (
     "import falcon, waitress\n"
     "class Health:\n"
@@ -63,7 +66,15 @@ def make_plain_python(folder: Path) -> Path:
     return python
 
 
-def plain_sec(python: Path, cache: Path, requirement: str) -> float:
+@dataclass(frozen=True)
+class Cost:
+    """What one installation or run took: of a person's time, of the processors'."""
+
+    seconds: float
+    processor_sec: float
+
+
+def plain(python: Path, cache: Path, requirement: str) -> Cost:
     """A plain `pip install` into a fresh folder, without the wheels that it built before."""
     shutil.rmtree(cache / "wheels", ignore_errors=True)
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
@@ -71,20 +82,36 @@ def plain_sec(python: Path, cache: Path, requirement: str) -> float:
     variables |= {"PIP_CONFIG_FILE": os.devnull, "PIP_CACHE_DIR": str(cache)}
     with tempfile.TemporaryDirectory() as target:
         words = [str(python), "-m", "pip", "install", "--quiet", "--target", target, requirement]
-        begun = time.monotonic()
+        begun, used = time.monotonic(), children_sec()
         subprocess.run(words, env=variables, check=True, stdin=subprocess.DEVNULL)
-        return time.monotonic() - begun
+        return Cost(time.monotonic() - begun, children_sec() - used)
 
 
-def run_sec(service: Service, requirement: str, mode: str) -> tuple[float, dict[str, Any]]:
+def children_sec() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def keeper_sec(service: Service) -> float:
+    """What the processors did for keeper's own and for all runs that it has buried."""
+    (keeper,) = children(service.process.pid)
+    # "4242 (python) S 1 ...": utime, stime, cutime, cstime are the 14th to the 17th.
+    fields = Path(f"/proc/{keeper}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def run(service: Service, requirement: str, mode: str) -> tuple[Cost, dict[str, Any]]:
     """A run by a service: from the POST until the store has the finished report."""
+    used = keeper_sec(service)
     name, _, version = requirement.partition("==")
     answer = service.post({"package_name": name, "version": version, "mode": mode})
     assert answer.status == 202, answer
     report = service.finished(answer.json["run_id"], RUN_SEC)
     assert report["outcome"] == "ok", (requirement, report["outcome"], report["reason"])
     ends = [datetime.fromisoformat(report[key]) for key in ("submitted_at", "finished_at")]
-    return (ends[1] - ends[0]).total_seconds(), report
+    time.sleep(REST_SEC)  # it is buried, and the next may be made ready
+    seconds = (ends[1] - ends[0]).total_seconds()
+    return Cost(seconds, keeper_sec(service) - used), report
 
 
 @contextmanager
@@ -106,8 +133,18 @@ def running(checkout: Path, folder: Path, discord: Discord, **settings: object) 
         yield service
 
 
-def spread(seconds: list[float]) -> str:
-    return f"{min(seconds):.2f} to {max(seconds):.2f}"
+def cells(costs: list[Cost]) -> tuple[str, str]:
+    seconds = [cost.seconds for cost in costs]
+    return f"{statistics.median(seconds):.2f}", f"{min(seconds):.2f} to {max(seconds):.2f}"
+
+
+def median_processor_sec(costs: list[Cost]) -> float:
+    return statistics.median(cost.processor_sec for cost in costs)
+
+
+def ratio(costs: list[Cost], others: list[Cost]) -> str:
+    medians = [statistics.median(cost.seconds for cost in side) for side in (costs, others)]
+    return f"{medians[0] / medians[1]:.2f}"
 
 
 def compare(
@@ -115,8 +152,8 @@ def compare(
 ) -> None:
     """The table: medians and spread of both sides, and the ratio of the medians."""
     other = "plain" if against is None else "other"
-    print(f"mode {mode}, {rounds} rounds in turns; seconds, median and spread")
-    print(ROW.format("package", other, "", "run", "", "ratio", "jails"))
+    print(f"mode {mode}, {rounds} rounds in turns; seconds: median, spread, processor")
+    print(ROW.format("package", other, "", "run", "", "ratio", "cpu", "cpu run", "ratio", "jails"))
     with Discord() as discord, ExitStack() as stack:
         service = stack.enter_context(running(ROOT, folder / "own", discord))
         if against:
@@ -126,20 +163,20 @@ def compare(
         for requirement in requirements:
             others, runs, jails = [], [], 0
             for _ in range(rounds + 1):
-                time.sleep(REST_SEC)
                 if against:
-                    others.append(run_sec(beside, requirement, mode)[0])
+                    others.append(run(beside, requirement, mode)[0])
                 else:
-                    others.append(plain_sec(python, folder / "pip", requirement))
-                time.sleep(REST_SEC)
-                seconds, report = run_sec(service, requirement, mode)
-                runs.append(seconds)
+                    others.append(plain(python, folder / "pip", requirement))
+                    time.sleep(REST_SEC)
+                cost, report = run(service, requirement, mode)
+                runs.append(cost)
                 jails = len(report["phases"])
+            # The first fills the caches.
             del others[0], runs[0]
-            medians = [statistics.median(seconds) for seconds in (others, runs)]
-            cells = [f"{medians[0]:.2f}", spread(others), f"{medians[1]:.2f}", spread(runs)]
-            ratio = f"{medians[1] / medians[0]:.2f}"
-            print(ROW.format(requirement, *cells, ratio, jails), flush=True)
+            used = [median_processor_sec(costs) for costs in (others, runs)]
+            times = (*cells(others), *cells(runs), ratio(runs, others))
+            processor = (f"{used[0]:.2f}", f"{used[1]:.2f}", f"{used[1] / used[0]:.2f}")
+            print(ROW.format(requirement, *times, *processor, jails), flush=True)
 
 
 def private_mib(pid: int) -> float:

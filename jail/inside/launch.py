@@ -58,12 +58,12 @@ def command(kind: str, words: list[str]) -> list[str]:
 
     -P: nothing in the working directory is pip's.
     """
-    from jail.inside.supervise import starter
-
     if kind == "pip":
-        return [sys.executable, "-P", "-m", "pip", *words]
+        return [sys.executable, "-P", f"{LAUNCH_FOLDER}/installer.py", *words]
     if kind == "program":
         return words
+    from jail.inside.supervise import starter
+
     return [*starter("run"), kind, *words]
 
 
@@ -72,6 +72,11 @@ def launch(kind: str, words: list[str]) -> int:
 
     imports, call: many jobs, in workers. several: many triggers of one thing, each a word.
     """
+    if kind not in ("imports", "call", "several"):
+        code = run_one(command(kind, words))
+        if kind == "pip" and "SNAKEHOOK_COMPILE" in os.environ:
+            in_child(compile_all)
+        return code
     from jail.inside import supervise
 
     if kind == "several":
@@ -80,11 +85,6 @@ def launch(kind: str, words: list[str]) -> int:
         path, total_sec, each_sec, *others = words
         commands = [command(other[0], other[1:]) for other in map(json.loads, others)]
         return supervise.run_several(commands, path, float(total_sec), float(each_sec))
-    if kind not in ("imports", "call"):
-        code = run_one(command(kind, words))
-        if kind == "pip" and "SNAKEHOOK_COMPILE" in os.environ:
-            in_child(compile_all)
-        return code
     code = supervise.launch_jobs(kind, words)
     # What only shows in the code.
     if kind == "imports" and words[4] == "self":
