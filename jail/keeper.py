@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jail import orders
-from jail.network import open_network
+from jail.network import open_index, open_network
 from jail.orders import Answer, JailSettings, Machine, Order, OrderError, Start
 from jail.privileges import check, die_with_parent, drop, libc
 
@@ -197,6 +197,7 @@ class RunKeeper:
         self.child: Child | None = None
         self.jail: Child | None = None
         self.number = -1  # of the last jail
+        self.network: list[int] = []  # of the next one
         self.refusals = 0
 
     # Make the cgroups and fork the run keeper, or leave nothing. Raises OSError.
@@ -291,6 +292,11 @@ class RunKeeper:
 
     def attend(self, child: Child) -> None:
         while True:
+            # Made ahead, while watch or the last jail is at work: the next jail is born into it,
+            # nobody else. An installation has no second jail.
+            if not self.network and (self.order.mode != "install" or self.number < 0):
+                check(libc.unshare(CLONE_NEWNET), "network namespace")
+                self.network = open_network(self.settings.decoy_internet)
             poll = select.poll()
             poll.register(self.stream, 0)  # only to hear that the service has hung up
             for fd in (self.control.fileno(), child.fd, *([self.jail.fd] if self.jail else [])):
@@ -345,12 +351,12 @@ class RunKeeper:
     #    strace could not look into processes otherwise.
     # 4. Watch gets the other ends. None stays open here.
     def start_jail(self, request: Start) -> None:
-        if self.jail or request.jail <= self.number:
+        if self.jail or request.jail <= self.number or not self.network:
             raise OrderError("a second jail at a time, or a number that was used", request.jail)
         self.number = request.jail
         # 1.
-        check(libc.unshare(CLONE_NEWNET), "network namespace")
-        network = open_network(request.has_index, self.settings.decoy_internet)
+        network = [*self.network, *([open_index()] if request.has_index else [])]
+        self.network = []
         # 2.
         fifo = self.scratch / "audit"
         fifo.unlink(missing_ok=True)
@@ -395,10 +401,9 @@ class RunKeeper:
         if self.machine.strace:
             argv = [self.machine.strace, *STRACE_FLAGS, "-o", f"/proc/self/fd/{trace}", *argv]
         # For the mounts of nsjail.cfg; nsjail does not pass it on.
-        python = Path(self.machine.python)
-        paths = {"SCRATCH": self.scratch, "INSIDE": python / "inside"}
-        paths |= {"PYTHON": python, "BASE": Path(self.machine.base)}
-        os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": str(path) for name, path in paths.items()})
+        paths = {"SCRATCH": str(self.scratch), "INSIDE": f"{self.machine.python}/inside"}
+        paths |= {"PYTHON": self.machine.python, "BASE": self.machine.base}
+        os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": path for name, path in paths.items()})
 
     # What varies from run to run; the rest is in nsjail.cfg.
     def jail_command(self, request: Start, log_fd: int) -> list[str]:

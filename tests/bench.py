@@ -1,11 +1,11 @@
 """How long a run takes, from the POST to the finished report, beside a plain `pip install --target`
 by the same pip; and what the service itself costs.
 
-    python tests/bench.py [--quick] [--rounds N] [--mode MODE] [--against CHECKOUT] [NAME==VERSION ...]
+    python tests/bench.py [--quick] [--rounds N] [--mode M] [--against CHECKOUT] [NAME==VERSION ...]
 
 A script, not a test: it needs the index. Both sides take turns, so that whatever else the machine
-does hits both alike; a first round, not counted, fills the caches. The plain side runs as people run
-it, from pip's own cache. With --against the other side is the same run by another checkout. Beside
+does hits both alike; a first round, not counted, fills the caches. The plain side runs as people
+run it, from pip's own cache. With --against the other side is the same run by another checkout. Beside
 the time stands the processor's time, which is steadier where the machine has other work.
 Needs to be root to see the memory of the service.
 """
@@ -115,7 +115,9 @@ def run(service: Service, requirement: str, mode: str) -> tuple[Cost, dict[str, 
 
 
 @contextmanager
-def running(checkout: Path, folder: Path, discord: Discord, **settings: object) -> Iterator[Service]:
+def running(
+    checkout: Path, folder: Path, discord: Discord, **settings: object
+) -> Iterator[Service]:
     """A service of a checkout, with the real index and a Discord of our own."""
     environment = {name: os.environ[name] for name in ("PATH", *CERTIFICATES) if name in os.environ}
     for name in ("state", "cache"):
@@ -266,7 +268,7 @@ def describe_service(rounds: int, folder: Path) -> None:
             asking.join()
             found.sort()
             middle, late = found[len(found) // 2] * 1000, found[len(found) * 99 // 100] * 1000
-            print(f"/healthz    median {middle:.1f} ms, p99 {late:.1f} ms, two detonations beside it")
+            print(f"/healthz    median {middle:.1f} ms, p99 {late:.1f} ms beside two detonations")
         bare, whole = [], []
         for _ in range(rounds):
             bare.append(bare_start_sec())

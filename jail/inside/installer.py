@@ -1,8 +1,8 @@
-"""Runs pip as `python -m pip` does, in less time. It is all read before it is known what to install.
+"""Runs pip as `python -m pip` does, in less time.
 
-Arguments: those of pip. Without any they come later, on standard input: a line of JSON. Nothing of
-a package runs in this interpreter, as it is in pip's own: what a package brings for the building of
-it runs in children.
+Arguments: those of pip. Without any they come later, on standard input, as a line of JSON: by then
+all of pip is loaded. Nothing of a package runs in this interpreter: what a package brings for its
+building runs in children, as it does with any pip.
 """
 
 import gc
