@@ -35,6 +35,7 @@ import logging
 import os
 import re
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -274,6 +275,10 @@ class TriageRequest:
 FIELDS = {known.name: known.metadata["how"] for known in fields(TriageRequest)}
 
 
+# An order has these fields, whatever its task.
+ANY_REQUEST = TriageRequest("pip", "0", "detonate")
+
+
 # Check a request's JSON value. Raises InvalidField; Denied for one on the denylist.
 def validate(payload: Any, settings: Settings) -> TriageRequest:
     demand(isinstance(payload, dict), InvalidField("body", "must be a JSON object"))
@@ -394,15 +399,19 @@ class KeeperLink:
 
     # Order a run and return our end of its stream. Raises OSError when keeper is gone.
     def order(self, task: str, run_id: str, request: TriageRequest) -> socket.socket:
-        given = {key: value for key, value in vars(request).items() if value is not None}
-        # No word of a command line may begin like an option.
-        if given.get("file_path", "").startswith("-"):
-            given["file_path"] = f"./{given['file_path']}"
-        packet = json.dumps({"task": task, "run_id": run_id, **given}).encode()
         ours, theirs = socket.socketpair()
         with theirs:
+            packet = order_packet(task, run_id, request)
             socket.send_fds(self.socket, [packet], [theirs.fileno()])
         return ours
+
+
+def order_packet(task: str, run_id: str, request: TriageRequest) -> bytes:
+    given = {key: value for key, value in vars(request).items() if value is not None}
+    # No word of a command line may begin like an option.
+    if given.get("file_path", "").startswith("-"):
+        given["file_path"] = f"./{given['file_path']}"
+    return json.dumps({"task": task, "run_id": run_id, **given}).encode()
 
 
 # Become `user` and `group` where we are root, and for ever unable to gain a privilege. Raises
@@ -923,6 +932,8 @@ class Service:
         self.store.requeue()
         self.stopping, self.jail_trouble, self.failed_runs = threading.Event(), CHECKING, 0
         self.streams: set[socket.socket] = set()
+        self.ready: list[socket.socket] = []  # at most one
+        self.ready_timer, self.ready_lock = start_timer(0, lambda: None), threading.Lock()
         self.all_wait_until = 0.0  # in time.time(): before, Discord wants no message at all
         self.pool = ThreadPoolExecutor(settings.max_concurrency)
         self.courier = ThreadPoolExecutor(1)
@@ -992,6 +1003,7 @@ class Service:
     def run_next(self) -> None:
         claim = {} if self.closed() else self.store.claim()
         if not claim:
+            self.make_ready()
             return
         run_id, request = claim["run_id"], TriageRequest(**json.loads(claim["request"]))
         try:
@@ -1007,6 +1019,29 @@ class Service:
         self.start(self.pool, self.run_next)
         self.store.forget(self.settings.keep_runs, self.settings.keep_bytes)
 
+    # A place that is free gets a run that is ready but for its request, which takes the longest. It
+    # goes when nobody comes for READY_SEC.
+    def make_ready(self) -> None:
+        with self.ready_lock:
+            is_full = len(self.streams) >= self.settings.max_concurrency
+            if self.ready or is_full or self.closed() or not self.settings.ready_sec:
+                return
+            self.ready.append(self.keeper.order("ready", secrets.token_hex(16), ANY_REQUEST))
+            self.ready_timer = start_timer(self.settings.ready_sec, shut, self.ready[0])
+
+    # The stream of a run that begins now. Raises OSError when keeper is gone.
+    def begin(self, run_id: str, request: TriageRequest) -> socket.socket:
+        with self.ready_lock:
+            self.ready_timer.cancel()
+            stream, self.ready = next(iter(self.ready), None), []
+            # One that has ended can be read.
+            if stream and not select.select([stream], [], [], 0)[0]:
+                stream.sendall(order_packet("triage", run_id, request) + b"\n")
+            else:
+                stream = self.keeper.order("triage", run_id, request)
+            self.streams.add(stream)
+            return stream
+
     # Raises ServiceError for a run that has to wait for another start, OSError.
     def detonate(self, run_id: str, request: TriageRequest, starts: int) -> Result:
         if starts > MAX_STARTS:
@@ -1015,8 +1050,7 @@ class Service:
             )
         log.info("run %s: started", run_id)
         budget_sec = self.settings.run_budget_sec
-        with self.keeper.order("triage", run_id, request) as stream:
-            self.streams.add(stream)
+        with self.begin(run_id, request) as stream:
             # `stop` may have looked before there was something to stop.
             if self.stopping.is_set():
                 shut(stream)
@@ -1060,7 +1094,7 @@ class Service:
         self.stopping.set()
         with contextlib.suppress(sqlite3.Error):  # then a start counts that should not
             self.store.requeue(forgiven=1)
-        for connection in (*self.streams, self.keeper.socket):
+        for connection in (*self.streams, *self.ready, self.keeper.socket):
             shut(connection)
         until = time.monotonic() + STOP_SEC
         for end in (self.pool.shutdown, self.courier.shutdown, self.keeper.process.wait):
@@ -1281,7 +1315,6 @@ def on_signal(handler: Any) -> None:
 
 
 INTERRUPT_SEC = 20.0  # what a run that is told to stop may take for its report
-HOSTS_REQUEST = TriageRequest("pip", "0", "install")  # an order has these, whatever its task
 
 
 # Untrusted text in a record can't act, and can't begin a line that looks like a record.
@@ -1304,8 +1337,8 @@ def settings_of_environment(*, service: bool = False) -> Settings:
 # Raises ServiceError.
 def ask_index(keeper: KeeperLink, settings: Settings) -> list[str]:
     run_id = secrets.token_hex(16)
-    with keeper.order("hosts", run_id, HOSTS_REQUEST) as stream:
-        result = receive_result(stream, run_id, HOSTS_REQUEST, settings.run_timeout_sec, log.debug)
+    with keeper.order("hosts", run_id, ANY_REQUEST) as stream:
+        result = receive_result(stream, run_id, ANY_REQUEST, settings.run_timeout_sec, log.debug)
     demand(result.outcome == "ok", ServiceError(result.reason, EXIT_OTHER))
     return [host for host in result.text.split() if re.fullmatch(HOST, host)]
 

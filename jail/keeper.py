@@ -134,7 +134,7 @@ def serve(service: socket.socket, house: House) -> None:
                 try:
                     order = orders.parse_order(packet)
                     others = [run.order for run in runs.values()]
-                    places = house.settings.max_concurrency if order.task == "triage" else 1
+                    places = 1 if order.task == "hosts" else house.settings.max_concurrency
                     run = RunKeeper(house, order, take_stream(order, fds, others, places))
                     runs[run.start().fd] = run
                 except (OrderError, OSError) as error:
@@ -158,7 +158,7 @@ def take_stream(order: Order, fds: list[int], others: list[Order], places: int) 
         raise OrderError(f"run {order.run_id} has no stream")
     if any(other.run_id == order.run_id for other in others):
         raise OrderError(f"run {order.run_id} is under way")
-    if sum(other.task == order.task for other in others) >= places:
+    if sum((other.task == "hosts") == (order.task == "hosts") for other in others) >= places:
         raise OrderError(f"run {order.run_id} is one too many")
     return stream
 
@@ -253,7 +253,8 @@ class RunKeeper:
     # 4. Do as watch asks, until it ends or the service hangs up. Then kill it.
     def run(self, _: int) -> None:
         # 1.
-        signal.alarm(self.settings.run_budget_sec + orders.GRACE_SEC)
+        waits_sec = orders.READY_SEC if self.order.task == "ready" else 0
+        signal.alarm(self.settings.run_budget_sec + orders.GRACE_SEC + waits_sec)
         check(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "making mounts private")
         if self.user_namespace:
             check(libc.mount(*PROC), "mounting /proc")

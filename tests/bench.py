@@ -1,13 +1,13 @@
 """How long a run takes, from the POST to the finished report, beside a plain `pip install --target`
 by the same pip; and what the service itself costs.
 
-    python tests/bench.py [--quick] [--rounds N] [--mode M] [--against CHECKOUT] [NAME==VERSION ...]
+    python tests/bench.py [--quick] [--rounds N] [--mode M] [--cold] [--against PLACE] [NAME==VERSION ...]
 
 A script, not a test: it needs the index. Both sides take turns, so that whatever else the machine
 does hits both alike; a first round, not counted, fills the caches. The plain side runs as people
-run it, from pip's own cache. With --against the other side is the same run by another checkout. Beside
-the time stands the processor's time, which is steadier where the machine has other work.
-Needs to be root to see the memory of the service.
+run it, from pip's own cache. With --against the other side is the same run by another checkout;
+with --cold no run is made ready before its request. Beside the time stands the processor's time,
+which is steadier where the machine has other work. Only root can see the memory of the service.
 """
 
 import argparse
@@ -150,14 +150,19 @@ def ratio(costs: list[Cost], others: list[Cost]) -> str:
 
 
 def compare(
-    requirements: list[str], rounds: int, mode: str, folder: Path, against: Path | None
+    requirements: list[str],
+    rounds: int,
+    mode: str,
+    folder: Path,
+    against: Path | None,
+    **settings: object,
 ) -> None:
     """The table: medians and spread of both sides, and the ratio of the medians."""
     other = "plain" if against is None else "other"
     print(f"mode {mode}, {rounds} rounds in turns; seconds: median, spread, processor")
     print(ROW.format("package", other, "", "run", "", "ratio", "cpu", "cpu run", "ratio", "jails"))
     with Discord() as discord, ExitStack() as stack:
-        service = stack.enter_context(running(ROOT, folder / "own", discord))
+        service = stack.enter_context(running(ROOT, folder / "own", discord, **settings))
         if against:
             beside = stack.enter_context(running(against, folder / "other", discord))
         else:
@@ -191,6 +196,11 @@ def private_mib(pid: int) -> float:
 def children(pid: int) -> list[int]:
     found = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for path in found for child in path.read_text().split()]
+
+
+def descendants(pid: int) -> list[int]:
+    below = children(pid)
+    return below + [further for child in below for further in descendants(child)]
 
 
 def bare_start_sec() -> float:
@@ -252,11 +262,17 @@ def asked(port: int, over: threading.Event) -> list[float]:
 def describe_service(rounds: int, folder: Path) -> None:
     """Its start beside a bare one, its idle memory, its answers while it is at work."""
     with Discord() as discord:
-        with running(ROOT, folder / "service", discord) as service:
-            time.sleep(REST_SEC)
+        # A run that is ready shares keeper's memory: so first without.
+        with running(ROOT, folder / "idle", discord, READY_SEC=0) as service:
+            run(service, "six==1.17.0", "detonate")
             own = private_mib(service.process.pid)
             keeper = sum(map(private_mib, children(service.process.pid)))
-            print(f"idle        service {own:.1f} MiB, keeper {keeper:.1f} MiB, private memory")
+        with running(ROOT, folder / "service", discord) as service:
+            run(service, "six==1.17.0", "install")
+            ready = sum(map(private_mib, descendants(service.process.pid)))
+            ready += private_mib(service.process.pid) - own - keeper
+            print(f"idle        service {own:.1f} MiB, keeper {keeper:.1f} MiB, private memory;")
+            print(f"            {ready:.1f} MiB more with a run that is ready")
             over, found = threading.Event(), list[float]()
             asking = threading.Thread(target=lambda: found.extend(asked(service.port, over)))
             fields = {"package_name": "requests", "version": "2.32.3", "mode": "detonate"}
@@ -285,13 +301,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="about a minute, two packages")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--mode", default="install")
-    parser.add_argument("--against", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--against", type=Path, metavar="PLACE")
+    parser.add_argument("--cold", action="store_true", help="READY_SEC=0")
     options = parser.parse_args()
     rounds = 3 if options.quick else options.rounds
     requirements = options.requirements or list(QUICK_PACKAGES if options.quick else PACKAGES)
     print(datetime.now().date(), f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with open_folder("bench") as folder:
-        compare(requirements, rounds, options.mode, folder, options.against)
+        cold = {"READY_SEC": 0} if options.cold else {}
+        compare(requirements, rounds, options.mode, folder, options.against, **cold)
         if not options.against:
             describe_service(rounds, folder)
 

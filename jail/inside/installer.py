@@ -27,7 +27,7 @@ def load() -> Any:
     names = (*install._INTERNAL_EAGER_IMPORTS, *pip._EAGER_IMPORTS)
     install._eagerly_import_modules(names)
     # It asks the machine what it is, for a header that our index does not read.
-    session.user_agent = lambda: "pip"
+    session.__dict__["user_agent"] = lambda: "pip"
     gc.freeze()
     gc.enable()
     return main.cli

@@ -30,6 +30,31 @@ def run_one(argv: list[str]) -> int:
     child = os.fork()
     if child == 0:
         os.execv(argv[0], argv)
+    return exit_code_of(child)
+
+
+def run_later(argv: list[str], path: str) -> int:
+    """The same of a program that gets its words on its input, when they come: from a FIFO which
+    nobody else knows, and which is gone before foreign code runs. The environment comes with them.
+    """
+    import json
+
+    near, far = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(near, 0)
+        os.execv(argv[0], argv)
+    os.close(near)
+    with open(path, "rb") as given:  # noqa: PTH123 - pathlib takes its time
+        words = given.readline()
+    os.unlink(path)  # noqa: PTH108
+    os.environ.update(json.loads(words)["variables"])
+    os.write(far, words)
+    os.close(far)
+    return exit_code_of(child)
+
+
+def exit_code_of(child: int) -> int:
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == child:
@@ -73,8 +98,9 @@ def launch(kind: str, words: list[str]) -> int:
     imports, call: many jobs, in workers. several: many triggers of one thing, each a word.
     """
     if kind not in ("imports", "call", "several"):
-        code = run_one(command(kind, words))
-        if kind == "pip" and "SNAKEHOOK_COMPILE" in os.environ:
+        is_later = kind == "later"
+        code = run_later(command("pip", []), *words) if is_later else run_one(command(kind, words))
+        if kind in ("pip", "later") and "SNAKEHOOK_COMPILE" in os.environ:
             in_child(compile_all)
         return code
     from jail.inside import supervise
