@@ -397,21 +397,24 @@ class KeeperLink:
             raise ServiceError(text, EXIT_SANDBOX) from None
         return found | {"lines": [check_line(**check) for check in found["checks"]]}
 
-    # Order a run and return our end of its stream. Raises OSError when keeper is gone.
-    def order(self, task: str, run_id: str, request: TriageRequest) -> socket.socket:
+    # Order a run and return our end of its stream; or let one begin that is ready. Raises OSError
+    # when keeper is gone.
+    def order(
+        self, task: str, run_id: str, request: TriageRequest, ready: socket.socket | None = None
+    ) -> socket.socket:
+        given = {key: value for key, value in vars(request).items() if value is not None}
+        # No word of a command line may begin like an option.
+        if given.get("file_path", "").startswith("-"):
+            given["file_path"] = f"./{given['file_path']}"
+        packet = json.dumps({"task": task, "run_id": run_id, **given}).encode()
+        # One that has ended can be read.
+        if ready and not select.select([ready], [], [], 0)[0]:
+            ready.sendall(packet + b"\n")
+            return ready
         ours, theirs = socket.socketpair()
         with theirs:
-            packet = order_packet(task, run_id, request)
             socket.send_fds(self.socket, [packet], [theirs.fileno()])
         return ours
-
-
-def order_packet(task: str, run_id: str, request: TriageRequest) -> bytes:
-    given = {key: value for key, value in vars(request).items() if value is not None}
-    # No word of a command line may begin like an option.
-    if given.get("file_path", "").startswith("-"):
-        given["file_path"] = f"./{given['file_path']}"
-    return json.dumps({"task": task, "run_id": run_id, **given}).encode()
 
 
 # Become `user` and `group` where we are root, and for ever unable to gain a privilege. Raises
@@ -932,8 +935,7 @@ class Service:
         self.store.requeue()
         self.stopping, self.jail_trouble, self.failed_runs = threading.Event(), CHECKING, 0
         self.streams: set[socket.socket] = set()
-        self.ready: list[socket.socket] = []  # at most one
-        self.ready_timer, self.ready_lock = start_timer(0, lambda: None), threading.Lock()
+        self.ready: dict[str, socket.socket] = {}  # "next", if there is one
         self.all_wait_until = 0.0  # in time.time(): before, Discord wants no message at all
         self.pool = ThreadPoolExecutor(settings.max_concurrency)
         self.courier = ThreadPoolExecutor(1)
@@ -1020,27 +1022,13 @@ class Service:
         self.store.forget(self.settings.keep_runs, self.settings.keep_bytes)
 
     # A place that is free gets a run that is ready but for its request, which takes the longest. It
-    # goes when nobody comes for READY_SEC.
+    # ends by itself when none comes. Who starts a run takes it, so there are never too many.
     def make_ready(self) -> None:
-        with self.ready_lock:
-            is_full = len(self.streams) >= self.settings.max_concurrency
-            if self.ready or is_full or self.closed() or not self.settings.ready_sec:
-                return
-            self.ready.append(self.keeper.order("ready", secrets.token_hex(16), ANY_REQUEST))
-            self.ready_timer = start_timer(self.settings.ready_sec, shut, self.ready[0])
-
-    # The stream of a run that begins now. Raises OSError when keeper is gone.
-    def begin(self, run_id: str, request: TriageRequest) -> socket.socket:
-        with self.ready_lock:
-            self.ready_timer.cancel()
-            stream, self.ready = next(iter(self.ready), None), []
-            # One that has ended can be read.
-            if stream and not select.select([stream], [], [], 0)[0]:
-                stream.sendall(order_packet("triage", run_id, request) + b"\n")
-            else:
-                stream = self.keeper.order("triage", run_id, request)
-            self.streams.add(stream)
-            return stream
+        is_free = len(self.streams) < self.settings.max_concurrency and not self.closed()
+        if is_free and not self.ready and self.settings.ready_run:
+            with contextlib.suppress(OSError):  # keeper has ended
+                run_id = secrets.token_hex(16)
+                self.ready["next"] = self.keeper.order("ready", run_id, ANY_REQUEST)
 
     # Raises ServiceError for a run that has to wait for another start, OSError.
     def detonate(self, run_id: str, request: TriageRequest, starts: int) -> Result:
@@ -1050,7 +1038,9 @@ class Service:
             )
         log.info("run %s: started", run_id)
         budget_sec = self.settings.run_budget_sec
-        with self.begin(run_id, request) as stream:
+        ready = self.ready.pop("next", None)
+        with self.keeper.order("triage", run_id, request, ready) as stream:
+            self.streams.add(stream)
             # `stop` may have looked before there was something to stop.
             if self.stopping.is_set():
                 shut(stream)
@@ -1094,7 +1084,7 @@ class Service:
         self.stopping.set()
         with contextlib.suppress(sqlite3.Error):  # then a start counts that should not
             self.store.requeue(forgiven=1)
-        for connection in (*self.streams, *self.ready, self.keeper.socket):
+        for connection in (*self.streams, *self.ready.values(), self.keeper.socket):
             shut(connection)
         until = time.monotonic() + STOP_SEC
         for end in (self.pool.shutdown, self.courier.shutdown, self.keeper.process.wait):

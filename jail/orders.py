@@ -26,7 +26,7 @@ STARTED = b"jail ready\n"
 # Of a packet between the rooms, and the jails of a run, one after the other.
 MAX_PACKET_BYTES, MAX_JAILS = 96 << 10, 400
 # After its own deadline a watch has this long to judge and draw before its run is ended.
-GRACE_SEC, READY_SEC = 20, 600
+GRACE_SEC, READY_SEC = 20, 300
 # The disk is larger than it may be filled: the watch sees the limit passed before the disk is full.
 MAX_INODES, SPARE_INODES, SPARE_BYTES = 150_000, 10_000, 64 << 20
 

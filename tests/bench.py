@@ -1,7 +1,7 @@
 """How long a run takes, from the POST to the finished report, beside a plain `pip install --target`
 by the same pip; and what the service itself costs.
 
-    python tests/bench.py [--quick] [--rounds N] [--mode M] [--cold] [--against PLACE] [NAME==VERSION ...]
+    python tests/bench.py [--quick] [--rounds N] [--mode M] [--cold] [--against PLACE] [NAME==V ...]
 
 A script, not a test: it needs the index. Both sides take turns, so that whatever else the machine
 does hits both alike; a first round, not counted, fills the caches. The plain side runs as people
@@ -263,7 +263,7 @@ def describe_service(rounds: int, folder: Path) -> None:
     """Its start beside a bare one, its idle memory, its answers while it is at work."""
     with Discord() as discord:
         # A run that is ready shares keeper's memory: so first without.
-        with running(ROOT, folder / "idle", discord, READY_SEC=0) as service:
+        with running(ROOT, folder / "idle", discord, READY_RUN="false") as service:
             run(service, "six==1.17.0", "detonate")
             own = private_mib(service.process.pid)
             keeper = sum(map(private_mib, children(service.process.pid)))
@@ -302,13 +302,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--mode", default="install")
     parser.add_argument("--against", type=Path, metavar="PLACE")
-    parser.add_argument("--cold", action="store_true", help="READY_SEC=0")
+    parser.add_argument("--cold", action="store_true", help="READY_RUN=false")
     options = parser.parse_args()
     rounds = 3 if options.quick else options.rounds
     requirements = options.requirements or list(QUICK_PACKAGES if options.quick else PACKAGES)
     print(datetime.now().date(), f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with open_folder("bench") as folder:
-        cold = {"READY_SEC": 0} if options.cold else {}
+        cold = {"READY_RUN": "false"} if options.cold else {}
         compare(requirements, rounds, options.mode, folder, options.against, **cold)
         if not options.against:
             describe_service(rounds, folder)
