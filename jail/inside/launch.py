@@ -87,7 +87,7 @@ def command(kind: str, words: list[str]) -> list[str]:
         return [sys.executable, "-P", f"{LAUNCH_FOLDER}/installer.py", *words]
     if kind == "program":
         return words
-    from jail.inside.supervise import starter
+    from jail.inside.enter import starter
 
     return [*starter("run"), kind, *words]
 

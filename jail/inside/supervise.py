@@ -17,12 +17,12 @@ import os
 import re
 import select
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jail.inside.ending import MAX_LINGER_SEC, OWN_FOLDER, How, Teller
+from jail.inside.ending import MAX_LINGER_SEC, How, Teller
+from jail.inside.enter import starter
 
 STARTUP_SEC = 15.0  # until the first word of a worker: the .pth files act before
 END_SEC = MAX_LINGER_SEC + 5.0  # for threads, atexit and finalizers
@@ -259,11 +259,6 @@ def run_within(argv: Sequence[str], limit_sec: float) -> bool:
     os.waitpid(pid, 0)
     os.close(ended)
     return bool(has_ended)
-
-
-def starter(room: str) -> list[str]:
-    """The start of a command that runs `main` of a room of this folder in a Python as any other."""
-    return [sys.executable, f"{OWN_FOLDER}/enter.py", room]
 
 
 def launch_jobs(room: str, words: Sequence[str]) -> int:
