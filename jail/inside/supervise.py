@@ -19,7 +19,7 @@ import select
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jail.inside.ending import MAX_LINGER_SEC, How, Teller
 from jail.inside.enter import starter
@@ -40,8 +40,7 @@ WORKER_LINE = re.compile(
 )
 
 
-@dataclass
-class Limits:
+class Limits(NamedTuple):
     """Seconds: for all jobs together, and for each. After so many of the workers that ended too
     early all is done again, if it does not take long: threads and atexit of the others get their
     time, too.
@@ -52,16 +51,17 @@ class Limits:
     redone: int = 0
 
 
-@dataclass
+# No dataclass: what that imports takes longer than all the rest of the launcher.
 class JobsDone:
     """How far a worker is. `at` is the job that it is at, or the next."""
 
-    at: int
-    name: str = ""
-    total: int | None = None
-    is_lingering: bool = False
-    is_done: bool = False
-    left: int = 0
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.name = ""
+        self.total: int | None = None
+        self.is_lingering = False
+        self.is_done = False
+        self.left = 0
 
     def take(self, line: bytes) -> None:
         """Read a line of a worker; what it cannot mean is passed over."""
