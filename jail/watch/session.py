@@ -27,9 +27,10 @@ from jail.watch.events import (
 from jail.watch.installed import read_installed, reader_of
 from jail.watch.limits import count_oom_kills, full_disk, reached_limit, want_of_memory
 from jail.watch.output import Output
-from jail.watch.outside import MAX_NETWORK_SOCKETS, Outside
+from jail.watch.outside import Outside
 from jail.watch.python_witness import PythonWitness
 from jail.watch.resources import Journal, Resources
+from jail.watch.sockets import MAX_NETWORK_SOCKETS
 from jail.watch.started import Starts
 from jail.watch.story import Story
 from jail.watch.triggers import SAMPLES, Trigger, variables
