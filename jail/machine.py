@@ -17,8 +17,8 @@ CGROUPS_V1 = (CGROUP_ROOT / "memory/snakehook", CGROUP_ROOT / "pids/snakehook")
 CGROUPS_V2 = (CGROUP_ROOT / "snakehook",)
 # Seen by pip, by every build backend and by every child Python; build isolation would replace a
 # PYTHONPATH. site reads .pth files twice in a virtual environment.
-INSIDE = orders.JAIL_DIR / "inside"
-HOOK_LINE = (INSIDE / "hook.pth").read_text().format(**vars(orders))
+INSIDE_DIR = orders.JAIL_DIR / "inside"
+HOOK_LINE = (INSIDE_DIR / "hook.pth").read_text().format(**vars(orders))
 # "Base URL of the Python Package Index (default https://index.example/simple). This should ..."
 DEFAULT_INDEX = re.compile(r"Base URL of [^(]*\(default\s+(https?://[^\s)]+?)/*\)")
 
@@ -52,7 +52,7 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
     if not metadata:
         raise MachineError("jail python: pip, which we need, is gone: install snakehook anew.")
     about = python.stat()
-    ours = [HOOK_LINE, *(file.read_text() for file in sorted(INSIDE.glob("*.py")))]
+    ours = [HOOK_LINE, *(file.read_text() for file in sorted(INSIDE_DIR.glob("*.py")))]
     recipe = repr([python.resolve(), about.st_size, about.st_mtime_ns, metadata.name, ours])
     made = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     # Not if what it is linked to is gone.
@@ -60,10 +60,12 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
         fresh = folder / f"{os.getpid()}-python"
         run_tool(python, "-I", "-m", "venv", "--without-pip", "--symlinks", fresh)
         library = next(fresh.glob("lib/python*/site-packages"))
-        for source, into in ((pip, library), (metadata, library), (INSIDE, fresh)):
+        for source, into in ((pip, library), (metadata, library), (INSIDE_DIR, fresh)):
             shutil.copytree(source, into / source.name, ignore=shutil.ignore_patterns("*cache__"))
         # By pip's own it asks a dozen programs what system it is on, for a header.
-        shutil.copy(INSIDE / "no_distro.py", library / "pip" / "_vendor" / "distro" / "__init__.py")
+        shutil.copy(
+            INSIDE_DIR / "no_distro.py", library / "pip" / "_vendor" / "distro" / "__init__.py"
+        )
         run = (fresh / "bin" / "python", "-I", "-m")
         index = DEFAULT_INDEX.search(run_tool(*run, "pip", "install", "--help"))
         (fresh / "index").write_text(index[1] if index else "")

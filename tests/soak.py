@@ -17,7 +17,6 @@ import json
 import os
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -27,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import children
-from conftest import ROOT, Service, Snakehook, serving
+from conftest import ROOT, Service, Snakehook, open_folder, serving
 from standins import Discord, Index, wait_for
 
 TIMEOUT_SEC = 30
@@ -228,16 +227,15 @@ def main() -> int:
     parser.add_argument("--runs", type=int, help="so many small runs in a row, no overload")
     options = parser.parse_args()
     with (
-        tempfile.TemporaryDirectory(prefix="snakehook-soak-") as name,
+        open_folder("soak") as place,
         Index() as index,
         Discord() as discord,
     ):
-        place = Path(name)
         index.add_wheel("pip", "1.0", {"pip_stand_in.py": ""})
         index.add_wheel("tiny", "1.0", {"tiny.py": ""})
         environment = {
             "PATH": os.environ["PATH"],
-            "HOME": name,
+            "HOME": str(place),
             "STATE_DIR": str(place / "state"),
             "PIP_CACHE_DIR": str(place / "cache"),
             "PIP_INDEX_URL": index.url,

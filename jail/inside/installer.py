@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-WORDS_BYTES = 1 << 16
+MAX_WORDS_BYTES = 1 << 16
 
 
 def load() -> Any:
@@ -41,7 +41,7 @@ def words_from_input() -> list[str]:
     import sysconfig
 
     with os.fdopen(0, "rb", closefd=False) as given:
-        said = json.loads(given.readline(WORDS_BYTES))
+        said = json.loads(given.readline(MAX_WORDS_BYTES))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(said["variables"])
     # What audit.py does with a prefix that it finds at the start.
