@@ -63,9 +63,7 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
         for source, into in ((pip, library), (metadata, library), (INSIDE_DIR, fresh)):
             shutil.copytree(source, into / source.name, ignore=shutil.ignore_patterns("*cache__"))
         # By pip's own it asks a dozen programs what system it is on, for a header.
-        shutil.copy(
-            INSIDE_DIR / "no_distro.py", library / "pip" / "_vendor" / "distro" / "__init__.py"
-        )
+        shutil.copy(INSIDE_DIR / "no_distro.py", library / "pip/_vendor/distro/__init__.py")
         run = (fresh / "bin" / "python", "-I", "-m")
         index = DEFAULT_INDEX.search(run_tool(*run, "pip", "install", "--help"))
         (fresh / "index").write_text(index[1] if index else "")
