@@ -967,9 +967,8 @@ class Service:
     # ends by itself when none comes. Whoever starts a run takes it, so there are never too many.
     def make_ready(self) -> None:
         if self.settings.ready_run and not (self.keeper.ready or self.closed()):
-            anything = TriageRequest("pip", "0", "detonate")
-            ready = self.keeper.order("ready", secrets.token_hex(16), anything)
-            self.keeper.ready["triage"] = ready
+            run_id, anything = secrets.token_hex(16), TriageRequest("pip", "0", "detonate")
+            self.keeper.ready["triage"] = self.keeper.order("ready", run_id, anything)
 
     # Raises ServiceError for a run that has to wait for another start, OSError.
     def detonate(self, run_id: str, request: TriageRequest, starts: int) -> Result:
@@ -981,9 +980,8 @@ class Service:
             # `stop` may have looked before there was something to stop.
             if self.stopping.is_set():
                 shut(stream)
-            result = receive_result(
-                stream, run_id, request, self.settings.run_budget_sec, log.debug
-            )
+            budget_sec = self.settings.run_budget_sec
+            result = receive_result(stream, run_id, request, budget_sec, log.debug)
             self.streams.discard(stream)
         # A watch that fails may have ended with its keeper: that shows a moment later.
         is_cut = not result.told and self.stopping.wait(KEEPER_END_SEC)
@@ -1066,7 +1064,8 @@ class Parser(waitress.parser.HTTPRequestParser):
 # What waitress refuses before the application sees it, told as the application would.
 class JSONErrorTask(waitress.task.ErrorTask):
     def execute(self) -> None:
-        error: Any = self.request.error
+        request: Any = self.request
+        error = request.error
         body = json.dumps({"error": error.body}).encode()
         self.status, self.content_length = f"{error.code} {error.reason}", len(body)
         self.response_headers = [("Content-Type", "application/json")]
@@ -1209,8 +1208,7 @@ def start_service() -> Service:
     try:
         service = Service(settings, keeper)
     except (ServiceError, OSError, sqlite3.Error) as error:
-        text = f"STATE_DIR {settings.state_dir} can't be used: {error}."
-        raise ServiceError(text) from error
+        raise ServiceError(f"STATE_DIR {settings.state_dir} can't be used: {error}.") from error
 
     def leave() -> None:
         signal.sigwait(END_SIGNALS)
