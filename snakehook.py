@@ -490,7 +490,7 @@ class Frame(Enum):
 
 
 FRAME_HEAD = re.compile(rb"([a-z]{1,12}) (0|[1-9][0-9]{0,8})\n")  # b"summary 57\n"
-STREAM_GRACE_SEC = 60  # beyond a run's budget; keeper ends it before
+STREAM_GRACE_SEC = 30  # beyond a run's budget; keeper ends most before, but one made ready later
 CLOSE_SEC = 5.0  # from the last frame to the end of the stream
 OUTCOMES = ("ok", "failed", "timeout", "memory", "disk", "download_cap", "interrupted", "error")
 VERDICTS = ("clean", "unseen", "medium", "high")

@@ -253,8 +253,7 @@ class RunKeeper:
     # 4. Do as watch asks, until it ends or the service hangs up. Then kill it.
     def run(self, _: int) -> None:
         # 1.
-        waits_sec = orders.READY_SEC if self.order.task == "ready" else 0
-        signal.alarm(self.settings.run_budget_sec + orders.GRACE_SEC + waits_sec)
+        signal.alarm(self.settings.run_budget_sec + orders.GRACE_SEC[self.order.task])
         check(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "making mounts private")
         if self.user_namespace:
             check(libc.mount(*PROC), "mounting /proc")

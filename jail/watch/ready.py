@@ -14,11 +14,12 @@ import socket
 import time
 from pathlib import Path
 
-from jail.orders import MAX_PACKET_BYTES, READY_SEC, SCRATCH_FOLDERS, Order, OrderError, parse_order
+from jail.orders import GRACE_SEC, MAX_PACKET_BYTES, SCRATCH_FOLDERS, Order, OrderError, parse_order
 from jail.watch.resources import Resources
 from jail.watch.session import Session
 from jail.watch.triggers import PATH_IN_JAIL, installation, variables
 
+READY_SEC = float(GRACE_SEC["ready"] - GRACE_SEC["triage"])
 # Of an installation's variables, those that tell what is installed.
 TELLING = ("SNAKEHOOK_PREFIX", "SNAKEHOOK_COMPILE")
 
