@@ -67,7 +67,7 @@ def test_a_ready_run_sees_what_another_sees(
     index.add_sdist("acts", "1.0", files)
     _, cold, _ = snakehook.triage("acts")
     warm = []
-    with serve() as service:
+    with serve(READY_RUN="true") as service:
         for _ in range(2):
             wait_for(lambda: ready_groups(service), 30)
             warm.append(service.finished(service.accept("acts"), 60))
@@ -141,7 +141,7 @@ def test_it_goes_when_nobody_comes(
 
 def test_a_ready_run_ends_with_its_service(serve: Serve, index: Index, tmp_path: Path) -> None:
     index.add_wheel("tiny", "1.0", {"tiny.py": ""})
-    with serve() as service:
+    with serve(READY_RUN="true") as service:
         wait_for(lambda: ready_groups(service), 30)
         ours = ready_groups(service)
     wait_for(lambda: not [group for group in ours if group.exists()], 10)
