@@ -237,8 +237,10 @@ def start_sec(folder: Path, discord: Discord) -> float:
         "PIP_CACHE_DIR": str(folder / "cache"),
         "DISCORD_WEBHOOK_URL": discord.url,
         "API_TOKEN": "bench",
+        "PYTHONPATH": str(ROOT),
     }
-    program = Snakehook([sys.executable, str(ROOT / "snakehook.py")], environment)
+    # As the installed command does it: a script would be compiled each time.
+    program = Snakehook([sys.executable, "-c", "import snakehook; snakehook.main()"], environment)
     begun = time.monotonic()
     process = program.start("serve", "--listen", f"127.0.0.1:{port}", stderr=subprocess.DEVNULL)
     try:

@@ -8,6 +8,7 @@ and in the rooms that this one imports, and nowhere else.
 import codecs
 import contextlib
 import ctypes
+import gc
 import json
 import shutil
 import socket
@@ -200,6 +201,8 @@ def watch(
 def prepare_process() -> None:
     """Make the threads of a gateway fit into what memory a watch may have, and take turns often."""
     threading.stack_size(STACK_BYTES)
+    # What keeper has loaded stays shared with it: the collector would write to each page of it.
+    gc.freeze()
     # Else each thread has 64 MiB of addresses for its own allocations.
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     # Else each connection waits for the thread that reads the witnesses.
