@@ -14,6 +14,9 @@
 #   the service hangs up     the same
 #   the deadline             the same
 #
+# A run may be ordered before it is known what it will run, so that all is ready for it. For us it
+# is one like any other: watch hears on its stream, from the service, what we would have told it.
+#
 # Nobody is believed. The service talks to strangers, and watch reads what packages made: either may
 # have been taken over. So both have a few words only. orders.py checks them, and beside each
 # stands below why it is harmless. A refusal is a line on stderr and has no other effect.
