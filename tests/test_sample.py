@@ -47,11 +47,13 @@ def make(index: Index, tmp_path: Path, samples: SampleStore) -> Iterator[Make]:
         cache = tmp_path / "cache"
         cache.mkdir(exist_ok=True)
         jail = Jail(index, cache)
-        order = ORDER._replace(sample=name or None, **changes)
+        order = ORDER._replace(**{"artifact": name or None} | changes)
         (tmp_path / "file").write_bytes(data)
         fds = [os.open(tmp_path / "file", os.O_RDONLY)] if name else []
         jail.gateway = jail.make(order)
-        jail.gateway.given, trouble = make_given(order, fds, jail.cache, SETTINGS, samples)
+        jail.gateway.given, trouble = make_given(
+            order, fds, jail.cache, SETTINGS, tmp_path / "samples"
+        )
         assert trouble == ""
         made.append(jail)
         jail.start()
@@ -228,7 +230,7 @@ def test_without_the_index_a_file_in_hand_needs_none(make: Make, index: Index) -
 def test_a_file_in_hand_that_is_none_ends_the_run(index: Index, tmp_path: Path) -> None:
     """A service that was taken over may hand over what it likes."""
     jail = Jail(index, tmp_path)
-    order = ORDER._replace(sample=NAME)
+    order = ORDER._replace(artifact=NAME)
     (tmp_path / "large").write_bytes(b"")
     os.truncate(tmp_path / "large", 1 << 40)
     settings = SETTINGS._replace(max_download_bytes=1000)
@@ -239,7 +241,7 @@ def test_a_file_in_hand_that_is_none_ends_the_run(index: Index, tmp_path: Path) 
     os.close(odd[-1])
     with far:
         for fd in odd:
-            given, trouble = make_given(order, (fd,), jail.cache, settings, None)
+            given, trouble = make_given(order, (fd,), jail.cache, settings, tmp_path / "no")
             assert given.in_hand is None
             assert trouble.startswith("the file in hand ")
     assert [path.name for path in tmp_path.iterdir()] == ["large"]
@@ -259,7 +261,11 @@ def test_what_a_run_loaded_is_kept_and_each_file_once(
             assert jail.get(file["url"])[0] == 200
     phase = Phase(PhaseName.INSTALL)
     seen = [Seen(event, phase, 0.0, ()) for event in jail.events]
-    keep_samples(seen, jail.cache, samples, "medium")
+    given = jail.gateway.given
+    assert given
+    assert keep_samples(seen, given, "clean") is None
+    assert samples.all() == []
+    assert keep_samples(seen, given, "medium") is None
     assert {(kept.name, kept.version, kept.verdict) for kept in samples.all()} == {
         ("calm", "1.0", "medium"),
         ("other-one", "1.0rc1", "medium"),

@@ -186,6 +186,7 @@ class RunKeeper:
         self.scratch = folder / "scratch"
         self.cache = folder / "cache"
         self.cache.mkdir()
+        (folder / "samples").mkdir()
         for name in SCRATCH_FOLDERS:
             (self.scratch / name).mkdir(parents=True)
         self.cgroup = folder / "cgroup" / f"1-{ORDER.run_id}"

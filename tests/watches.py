@@ -153,7 +153,7 @@ def read_sample(place: Place) -> dict[str, Any]:
     """What came with the order, and whether a jail gets to it."""
     (fd,) = place.samples
     jail = place.run(0, SHOW_LINKS)
-    return {"text": os.read(fd, 100).decode(), "name": place.order.sample, "jail": jail["stdout"]}
+    return {"text": os.read(fd, 100).decode(), "name": place.order.artifact, "jail": jail["stdout"]}
 
 
 SHOW_LINKS = """

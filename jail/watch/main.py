@@ -8,6 +8,7 @@ and in the rooms that this one imports, and nowhere else.
 import codecs
 import contextlib
 import ctypes
+import gc
 import json
 import shutil
 import socket
@@ -17,7 +18,6 @@ import time
 import traceback
 from collections import deque
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from jail.orders import MAX_JAILS, PROGRAMS, JailSettings, Machine, Order
 from jail.report.indicators import OwnWords, find_indicators
@@ -25,15 +25,16 @@ from jail.report.message import fallback_embed, render_embed
 from jail.report.page import render_page
 from jail.report.rows import render_text
 from jail.report.rules import judge
-from jail.report.verdict import Report, Verdict, as_json, assemble
+from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
-from jail.watch.names import MAX_ADDRESSES
+from jail.watch.ours import what_is_ours
+from jail.watch.payload import Search
+from jail.watch.ready import WaitingJail, await_order
 from jail.watch.record import Record
 from jail.watch.resources import Resources
 from jail.watch.sample import keep_samples, make_given
-from jail.watch.samples import open_samples
 from jail.watch.scratch import Scratch
 from jail.watch.second_try import available, missed_modules, second_installation
 from jail.watch.served import SecondStages
@@ -96,6 +97,7 @@ class Run:
         self.notes: list[str] = []
         self.is_interrupted = False
         self.has_tried_again = False
+        self.waiting: WaitingJail | None = None
 
     def go(self) -> None:
         """Install, then run what the mode asks for."""
@@ -160,9 +162,10 @@ class Run:
 
     def phase(self, trigger: Trigger) -> Phase:
         """Run one trigger in a jail."""
-        session = Session(self.resources, len(self.phases), trigger)
+        waiting, self.waiting = self.waiting, None
+        session = waiting.session if waiting else Session(self.resources, len(self.phases), trigger)
         self.outlet.progress(session.phase.title)
-        phase = session.run()
+        phase = session.run(waiting.install if waiting else None)
         self.phases.append(phase)
         self.is_interrupted = phase.outcome is Outcome.INTERRUPTED
         return phase
@@ -185,7 +188,7 @@ def watch(
         scratch: the run's own file system, with the folders of orders.SCRATCH_FOLDERS.
         control: to the run keeper, who makes the jails.
         stream: to the service; shut down by it when the run is to stop.
-        fds: the descriptor of the order's `sample`, if it has one.
+        fds: the descriptor of a file in hand, if there is one.
     """
     outlet = Outlet(stream)
     threading.excepthook = lambda fault: complain(outlet, fault.exc_value)
@@ -203,6 +206,8 @@ def watch(
 def prepare_process() -> None:
     """Make the threads of a gateway fit into what memory a watch may have, and take turns often."""
     threading.stack_size(STACK_BYTES)
+    # What keeper has loaded stays shared with it: the collector would write to each page of it.
+    gc.freeze()
     # Else each thread has 64 MiB of addresses for its own allocations.
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     # Else each connection waits for the thread that reads the witnesses.
@@ -241,19 +246,14 @@ def triage(
     *fds: int,
 ) -> None:
     """Run the package and send the report."""
-    begun_sec = time.time()
     evidence, cache = Evidence(), PackageCache(Path(machine.cache))
-    samples, lacking = open_samples(folder, settings.keep_samples_bytes)
-    if lacking:
-        complain(outlet, lacking)
-    given, trouble = make_given(order, fds, cache, settings, samples)
+    given, trouble = make_given(order, fds, cache, settings, folder / "../samples")
     resources = Resources(
         settings=settings,
         order=order,
         machine=machine,
         control=control,
         stream=outlet.stream,
-        end_sec=time.monotonic() + settings.run_budget_sec,
         scratch=Scratch(folder, settings.max_disk_bytes),
         decoys=Decoys(folder / "home"),
         record=Record(judge, evidence.keep),
@@ -264,21 +264,29 @@ def triage(
     )
     resources.upstream.is_needed = given.in_hand is None
     if settings.decoy_internet:
-        values = resources.decoys.values
-        start = Trigger(PhaseName.START, None, ("start",))
-        environment = variables(order, start) | resources.decoys.variables
         openssl = shutil.which("openssl", path=PROGRAMS)
-        resources.world = make_world(openssl, values, environment)
+        resources.world = make_world(openssl, resources.decoys.values, {})
         resources.stages = SecondStages(resources.world.marks)
         for name, data in resources.world.trust_files().items():
             (folder / "certificates" / name).write_bytes(data)
-    # While the first jail is being made.
-    ask = threading.Thread(
-        target=resources.upstream.learn_hosts, args=(settings.index_file_hosts,), daemon=True
-    )
-    ask.start()
+    learn_hosts(resources)
     resources.states = resources.scratch.snapshot()
     run = Run(resources, outlet)
+    if order.task == "ready":
+        run.waiting = WaitingJail(resources, folder)
+        found = await_order(outlet.stream, order)
+        if found is None:
+            return
+        resources.order = given.order = order = found
+        # The index may have come back.
+        if resources.upstream.failure:
+            learn_hosts(resources)
+    begun_sec = time.time()
+    resources.end_sec = time.monotonic() + settings.run_budget_sec
+    if resources.world:
+        start = Trigger(PhaseName.START, None, ("start",))
+        environment = variables(order, start) | resources.decoys.variables
+        resources.world.search = Search(resources.decoys.values, environment)
     if not trouble:
         run.go()
     has_tls = resources.world is not None and resources.world.authority is not None
@@ -296,25 +304,22 @@ def triage(
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
     )
-    indicators = find_indicators(report.lists, order.package_name, words_of_ours(resources))
-    report.lists["indicators"] = indicators
+    own = OwnWords(*what_is_ours(resources))
+    report.lists["indicators"] = find_indicators(report.lists, order.package_name, own)
     send_report(report, evidence, machine, outlet)
     # Whatever is in the way of that: the report is sent.
-    try:
-        if samples and report.verdict in (Verdict.HIGH, Verdict.MEDIUM):
-            keep_samples(resources.record.seen, cache, samples, report.verdict)
-    except OSError as fault:
+    fault = keep_samples(resources.record.seen, given, report.verdict)
+    if fault:
         complain(outlet, fault)
     cache.trim()
 
 
-def words_of_ours(resources: Resources) -> OwnWords:
-    """What the package can only have from us."""
-    wholes, parts = resources.world.made_up() if resources.world else (set(), [])
-    parts += resources.decoys.values.values()
-    hosts = {urlsplit(f"//{host}").hostname or "" for host in resources.upstream.hosts}
-    knows_all = len(wholes) < MAX_ADDRESSES
-    return OwnWords(frozenset(wholes), tuple(parts), frozenset(hosts), knows_all)
+def learn_hosts(resources: Resources) -> None:
+    """Ask the index from which hosts files may come, while the first jail is being made."""
+    configured = resources.settings.index_file_hosts
+    resources.upstream.ready.clear()
+    ask = threading.Thread(target=resources.upstream.learn_hosts, args=(configured,), daemon=True)
+    ask.start()
 
 
 def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Outlet) -> None:

@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from jail.orders import JailSettings, Order
@@ -123,18 +124,19 @@ class BesideIndex:
 
 
 def make_given(
-    order: Order,
-    fds: Sequence[int],
-    cache: PackageCache,
-    settings: JailSettings,
-    samples: SampleStore | None,
+    order: Order, fds: Sequence[int], cache: PackageCache, settings: JailSettings, folder: Path
 ) -> tuple[BesideIndex, str]:
     """What a run has beside the index; and why it can't be run, where the file in hand is no file.
 
     Args:
         fds: the descriptor of the file that came with the order, or none.
+        folder: of the samples.
     """
-    given, name = BesideIndex(order, cache, [], samples=samples), order.sample
+    given, name = BesideIndex(order, cache, []), order.artifact
+    try:
+        given.samples = SampleStore(folder, settings.keep_samples_bytes)
+    except OSError as error:
+        given.notes.append(f"no samples can be used or kept: {error.strerror}")
     if not fds or not name:
         return given, ""
     try:
@@ -163,25 +165,32 @@ def differences(order: Order, file: BinaryIO, file_name: str) -> list[str]:
     return [] if is_same else [f"the metadata of {file_name} says that it is {said}"]
 
 
-def keep_samples(
-    seen: Iterable[Seen], cache: PackageCache, samples: SampleStore, verdict: str
-) -> None:
-    """Keep each file that a run loaded. Raises OSError.
+def keep_samples(seen: Iterable[Seen], given: BesideIndex, verdict: str) -> OSError | None:
+    """Keep each file that a run with findings loaded; what was in the way of that.
 
     Only as long as there is time: a run is ended when its time is over.
     """
+    if not given.samples or verdict not in ("medium", "high"):
+        return None
     events = [item.event for item in seen]
     files = {event.sha256: event.file for event in events if isinstance(event, Downloaded)}
     end_sec = time.monotonic() + KEEP_SEC
-    for sha256, name in files.items():
-        file = cache.find(sha256) if time.monotonic() < end_sec else None
-        if not file:
-            continue
-        with file:
-            size_bytes = os.fstat(file.fileno()).st_size
-            file.seek(0)
-            about = KeptFile(*release_in(name), name, sha256, verdict, size_bytes, time.time())
-            samples.keep(file, about)
+    try:
+        for sha256, name in files.items():
+            file = given.cache.find(sha256) if time.monotonic() < end_sec else None
+            if file:
+                keep_file(file, name, sha256, verdict, given.samples)
+    except OSError as error:
+        return error
+    return None
+
+
+def keep_file(file: BinaryIO, name: str, sha256: str, verdict: str, samples: SampleStore) -> None:
+    with file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        file.seek(0)
+        about = KeptFile(*release_in(name), name, sha256, verdict, size_bytes, time.time())
+        samples.keep(file, about)
 
 
 # Both as PEP 792 has it, `{"project-status": {"status": "quarantined"}}`, and as the example of its

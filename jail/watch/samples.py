@@ -191,16 +191,3 @@ class SampleStore:
             if name not in stay:
                 with contextlib.suppress(IsADirectoryError, PermissionError):
                     self.remove(name)
-
-
-def open_samples(scratch: Path, keep_bytes: int) -> tuple[SampleStore | None, OSError | None]:
-    """The samples of earlier runs, or what is in the way.
-
-    Args:
-        scratch: of the run, which is mounted beside them. We may not be allowed to walk to them by
-            any other way.
-    """
-    try:
-        return SampleStore(scratch / "../samples", keep_bytes), None
-    except OSError as error:
-        return None, error
