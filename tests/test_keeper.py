@@ -452,12 +452,14 @@ def test_a_taken_over_service_gets_refusals(keeper: Keeper) -> None:
     assert keeper.run("look")["pid"] == 1
 
 
-def test_a_sample_is_handed_to_watch_and_to_nobody_else(keeper: Keeper, tmp_path: Path) -> None:
+def test_a_file_in_hand_is_handed_to_watch_and_to_nobody_else(
+    keeper: Keeper, tmp_path: Path
+) -> None:
     """Whoever may read it is who opened it: nobody below needs a right to the file."""
     path = tmp_path / "calm-1.0.tar.gz"
     path.write_text("what is in it")
     path.chmod(0o600)
-    packet = ORDER | {"module_name": "read_sample", "artifact": path.name}
+    packet = ORDER | {"module_name": "read_in_hand", "artifact": path.name}
     before = links(keeper)
     ours, theirs = socket.socketpair()
     with ours, theirs, path.open() as file:

@@ -42,7 +42,7 @@ class Place:
     scratch: Path
     control: socket.socket
     stream: socket.socket
-    samples: tuple[int, ...] = ()
+    files: tuple[int, ...] = ()
 
     def send(self, **request: object) -> None:
         self.control.send(json.dumps(request).encode())
@@ -105,12 +105,12 @@ def act(
     scratch: Path,
     control: socket.socket,
     stream: socket.socket,
-    *samples: int,
+    *files: int,
 ) -> None:
     """Do what the order says."""
     watch: Callable[[Place], object] = globals()[str(order.module_name)]
     try:
-        told = watch(Place(settings, order, machine, scratch, control, stream, samples))
+        told = watch(Place(settings, order, machine, scratch, control, stream, files))
     except Exception:
         told = {"failure": traceback.format_exc()}
     stream.sendall(json.dumps(told).encode())
@@ -149,9 +149,9 @@ def look(place: Place) -> dict[str, object]:
     }
 
 
-def read_sample(place: Place) -> dict[str, Any]:
+def read_in_hand(place: Place) -> dict[str, Any]:
     """What came with the order, and whether a jail gets to it."""
-    (fd,) = place.samples
+    (fd,) = place.files
     jail = place.run(0, SHOW_LINKS)
     return {"text": os.read(fd, 100).decode(), "name": place.order.artifact, "jail": jail["stdout"]}
 
