@@ -151,8 +151,8 @@ def serve(service: socket.socket, house: House) -> None:
 
 # Harmless whoever sends the order: to start runs is what the service may do, no more at once than
 # it was allowed at its start. Of the stream, which is taken out of `fds`, we only ask whether the
-# service has hung up. A file in hand is left in `fds` for watch, which has no power; we do not read it.
-# Raises OrderError, OSError for a refusal.
+# service has hung up. A file in hand is left in `fds` for watch, which has no power; we do not read
+# it. Raises OrderError, OSError for a refusal.
 def take_stream(order: Order, fds: list[int], others: list[Order], places: int) -> socket.socket:
     if not 1 <= len(fds) <= 2:
         raise OrderError(f"an order with {len(fds)} descriptors")
