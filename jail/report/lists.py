@@ -30,12 +30,12 @@ LIST_BYTES = {
     "phases": 3_000_000,
     "findings": 900_000,
     "downloads": 200_000,
-    "indicators": 100_000,
     "network": 1_000_000,
     "requests": 500_000,
     "processes": 1_000_000,
     "files": 700_000,
     "code": 2_000_000,
+    "indicators": 100_000,
     "coverage": 400_000,
 }
 LEAST_CHARS = 4  # a text is cut no shorter than that
