@@ -232,7 +232,8 @@ REPORT: dict[str, Any] = {
     "phases": [],
     "findings": [
         {"severity": "high", "rule": "secret.read", "phase": "install", "trigger": None}
-        | {"title": f"reads {HOSTILE}", "at": "setup.py:3", "process": None},
+        | {"title": f"reads {HOSTILE}", "at": "/x/pip-install-x_1/spy_ab12/setup.py:3"}
+        | {"process": None},
         {"severity": "high", "rule": "network.attempt", "phase": "import", "trigger": "spy"}
         | {"title": "connects (tcp) to 20.1.2.3:443", "at": "/x/site-packages/spy/a.py:7"}
         | {"process": None},

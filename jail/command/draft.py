@@ -27,6 +27,8 @@ WHEN = {
 }
 WEB_ADDRESS = re.compile(r"https?://[^\s\"'<>|]*[^\s\"'<>|.,;)]")
 IPV4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
+# Where pip builds an sdist: "/tmp/pip-install-_2263v3d/evil_e4a24eb0/setup.py:4".
+BUILD_FOLDER = re.compile(r"/[^\s:]*/pip-install-[^/\s]+/[^/\s]+/")
 # "setup.py:4"; "<string>:4 from setup.py:9"; "/opt/.../site-packages/evil/__init__.py:2".
 PLACE = re.compile(r"([^\s:]+\.py):([0-9]{1,9})\Z")
 
@@ -40,18 +42,20 @@ def package_of(report: RunReport) -> str:
     return f"{request['package_name']} {request['version']}"
 
 
-# Text of a report, in which no address or WEB_ADDRESS stands that may have been made up.
+# Text of a report, in which no address or URL stands that may have been made up, nor the name of
+# the folder in which pip has built it.
 def told(report: RunReport, text: str, limit_chars: int = MAX_SENTENCE_TOLD_CHARS) -> str:
     urls, addresses = set(indicators(report, "url")), set(indicators(report, "address"))
 
     def tell_url(match: re.Match[str]) -> str:
         plain = re.split(r"[?#]", match[0])[0]
-        return plain if plain in urls else "[WEB_ADDRESS]"
+        return plain if plain in urls else "[URL]"
 
     def tell_address(match: re.Match[str]) -> str:
         return match[0] if match[0] in addresses else "[address]"
 
-    return printable_line(IPV4.sub(tell_address, WEB_ADDRESS.sub(tell_url, text)), limit_chars)
+    text = BUILD_FOLDER.sub("", WEB_ADDRESS.sub(tell_url, text))
+    return printable_line(IPV4.sub(tell_address, text), limit_chars)
 
 
 # The findings that a reader wants, the worst first, each once.
@@ -78,13 +82,14 @@ def link(report: RunReport, place: str, inspector_url: str) -> str:
     request, path = report["request"], urlsplit(found[0]["url"]).path
     base = f"{inspector_url or NO_INSPECTOR}/project/{request['package_name']}/{request['version']}"
     name, line = found[0]["file"], match[2]
-    inside = match[1].rpartition("/site-packages/")[2].removeprefix("…/").lstrip("/")
+    built = BUILD_FOLDER.sub("", match[1])
+    inside = built.rpartition("/site-packages/")[2].removeprefix("…/").lstrip("/")
     if name.endswith(".whl"):
         return f"{base}{quote(path)}/{quote(inside)}#line.{line}"
-    # What was installed lies somewhere else in an sdist; what built it lies at its top.
+    # What was installed may lie somewhere else in an sdist; what built it lies at its place.
     stem = re.sub(r"\.(?:tar\.gz|zip)\Z", "", name)
-    is_at_top = inside == match[1]
-    return f"{base}{quote(path)}/{stem}/" + (f"{quote(inside)}#line.{line}" if is_at_top else "")
+    known = f"{quote(inside)}#line.{line}" if inside == built else ""
+    return f"{base}{quote(path)}/{stem}/{known}"
 
 
 def sentences(report: RunReport) -> list[str]:
