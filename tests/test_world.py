@@ -158,7 +158,12 @@ def test_any_resolver_is_answered_and_its_names_are_put_together(
     )
     report = imported(program, index, source)
     assert printed(report) == "[0, 0, 0]\n"
-    assert any("drain.example.com" in target for target in targets(report, ["dns"]))
+    asked = [item for item in report["network"] if "drain.example.com" in item["target"]]
+    assert [(item["questions"], item["answer"]) for item in asked] == [(["A"], "decoy")] * 3
+    # Python's own socket asked; it hid nothing.
+    assert not findings(report, "witness.hidden")
+    (resolver,) = connections(report, "9.9.9.9:53")
+    assert resolver["answer"] == "decoy"
     assert any(
         "AWS_SECRET_ACCESS_KEY in names below example.com" in title
         for title in findings(report, "secret.sent")

@@ -123,7 +123,8 @@ def describe(event: Event) -> dict[str, Any]:
             about = {"target": target, "net": event.net, "error": event.error}
             return {"kind": "network", **about, **who(event.actor)}
         case NameAsked():
-            return {"kind": "dns", "target": event.name, "net": Net.DNS, **who(event.actor)}
+            asked = {"target": event.name, "questions": event.kinds, "answered": event.answered}
+            return {"kind": "dns", "net": Net.DNS, **asked, **who(event.actor)}
         case FileChanged():
             return describe_file(event)
         case StartupCode():
