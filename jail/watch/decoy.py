@@ -125,6 +125,8 @@ class Decoy:
             self.finish(endpoint)
         for flow in self.flows.values():
             self.tell_flow(flow)
+        for joined in list(self.traffic.join()):
+            self.traffic.tell(unix_sec(), joined)
         for held in (*self.sockets, self.near):
             held.close()
         self.selector.close()
@@ -251,6 +253,7 @@ class Decoy:
 
     def tell_flow(self, flow: Flow) -> None:
         carried = self.traffic.look(flow.target.text, bytes(flow.sink.start))
+        self.traffic.pieces.take(flow.target.text, [("", bytes(flow.sink.start))])
         conversation = Conversation(
             Net.UDP,
             flow.target.text,

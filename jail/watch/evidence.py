@@ -45,6 +45,7 @@ FAST = 1
 # What events of the decoy internet are called.
 WORLD_KINDS = {"Conversation": "conversation", "Request": "request"}
 WORLD_KINDS |= {"RemoteCode": "remote_code", "NamesDecoded": "names_decoded"}
+WORLD_KINDS |= {"PiecesJoined": "pieces_joined"}
 
 
 class Evidence:

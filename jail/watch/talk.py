@@ -155,6 +155,7 @@ class Talk:
             if is_told_elsewhere
             else self.traffic.look(self.target.text, bytes(self.raw.start))
         )
+        self.traffic.pieces.take(self.target.text, [("", bytes(self.raw.start))])
         is_refused = self.requests > 0 and self.refusals == self.requests
         conversation = Conversation(
             Net.TCP,
@@ -237,6 +238,7 @@ class Talk:
         body = headers
         if request.body.size_bytes:
             body = self.traffic.look(self.target.text, bytes(request.body.start))
+        self.traffic.pieces.take_request(url, bytes(request.body.start))
         told = Request(
             self.target.text,
             self.target.number,

@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from jail.watch.certificates import Authority, CertificateError
 from jail.watch.events import MAX_EVENTS, MAX_TEXT_CHARS, WorldEvent
 from jail.watch.names import Names
 from jail.watch.payload import Carried, Search
+from jail.watch.pieces import Pieces
 from jail.watch.stubs import Marks
-from jail.watch.world_events import Conversation, Payload, Request
+from jail.watch.world_events import Conversation, Payload, PiecesJoined, Request
 
 MAX_TEXTS_CHARS = 24 << 20  # of all events of a run
 MAX_SEARCH_SEC = 5.0  # for bait, of a jail; what is first to its target has as much once more
@@ -91,6 +92,7 @@ class Traffic:
         self.search_sec = {True: 0.0, False: 0.0}
         self.searched_bytes: Counter[str] = Counter()
         self.received_bytes = 0
+        self.pieces = Pieces()
 
     def number(self, target: str) -> int:
         """The number of a new connection among those to its target."""
@@ -118,6 +120,16 @@ class Traffic:
         carried = self.world.search.look(payload)
         self.search_sec[is_first] += time.thread_time() - begun_sec
         return carried
+
+    def join(self) -> Iterator[PiecesJoined]:
+        """What was sent in pieces, none of which says it by itself. To be called at the end."""
+        told = [event for _, event in self.events if isinstance(event, Conversation | Request)]
+        for place, joined in self.pieces.joined():
+            carried = self.look(place, bytes(joined.data))
+            known = {name for event in told if is_at(event, place) for name in event.bait}
+            bait = tuple(name for name in carried.bait if name not in known)
+            if bait or carried.environment:
+                yield PiecesJoined(place, joined.count, bait, carried.environment)
 
     def tell(self, at_sec: float, event: WorldEvent) -> None:
         """Keep an event. What carries bait has room of its own, and so has the first of a target.
@@ -168,6 +180,12 @@ class Traffic:
             return MAX_TEXT_CHARS
         self.lost["text of an event"] += 1
         return NO_TEXT_CHARS
+
+
+def is_at(event: Conversation | Request, place: str) -> bool:
+    if isinstance(event, Request):
+        return event.url.startswith(f"{place}/")
+    return event.target == place
 
 
 def text_chars(request: Request) -> int:
