@@ -14,7 +14,7 @@ from jail.watch.events import (
     Seen,
     Severity,
 )
-from jail.watch.world_events import Conversation, NamesDecoded, Request
+from jail.watch.world_events import Conversation, Kept, NamesDecoded, RemoteCode, Request
 
 MAX_SUSPICION_CHARS = 400
 
@@ -27,12 +27,18 @@ def without_repeats(seen: Sequence[Seen]) -> list[tuple[Phase, tuple[Finding, ..
     """
     better = told_in_full(seen)
     known = baits_read(seen)
+    kept: set[tuple[str, Severity]] = set()
     found = []
     for one in seen:
         findings = one.findings
         if isinstance(one.event, Request) and one.event.opaque and id(one.phase) in known:
             read = known[id(one.phase)]
             findings = tuple(with_suspicion(finding, read) for finding in findings)
+        if isinstance(one.event, RemoteCode) and one.event.kept == Kept.FILE:
+            # Of an archive that was unpacked, the first file of a kind stands for all.
+            urls = [(one.event.url, finding.severity) for finding in findings]
+            findings = () if kept.issuperset(urls) else findings
+            kept.update(urls)
         if better & keys_of_lesser(one):
             findings = tuple(f for f in findings if f.rule != Rule.NETWORK_ATTEMPT)
         found.append((one.phase, findings))

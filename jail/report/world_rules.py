@@ -26,7 +26,9 @@ MAX_WORLD_FINDING_CHARS = 300
 ENVIRONMENT = "its whole environment"
 # What is kept without being run, by the names of files that programs keep for themselves.
 DATA_FILE = re.compile(
-    r".*/\.cache/.*|.*\.(?:json|txt|dat|csv|html?|xml|css|png|jpe?g|gif|ico|pdf|md|ya?ml|toml|log)",
+    r".*/\.cache/.*|.*\.(?:json|jsonl|txt|dat|csv|tsv|html?|xml|css|svg|png|jpe?g|gif|ico|pdf|md"
+    r"|ya?ml|toml|log|pem|crt|sha256|asc|ttf|woff2?|parquet|sqlite3?|db|npy|npz|h5|onnx|safetensors"
+    r"|gguf|tflite|vocab|model)",
     re.DOTALL,
 )
 
