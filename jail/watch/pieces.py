@@ -44,7 +44,8 @@ class Pieces:
         parts = urlsplit(url)
         found = [(f"/{number}", part.encode()) for number, part in enumerate(parts.path.split("/"))]
         found += [(f"?{name}", value) for name, value in fields_of_query(parts.query.encode())]
-        found += fields_of(body) or [("body", body)]
+        if len(body) <= MAX_JOINED_BYTES:
+            found += fields_of(body) or [("body", body)]
         self.take(f"{parts.scheme}://{parts.netloc}", found)
 
     def joined(self) -> Iterator[tuple[str, Joined]]:
