@@ -18,7 +18,6 @@ from hostile import (
     findings,
     last_json,
     own_phase,
-    processes_of,
     targets,
 )
 from standins import Index, Reply, redirect, wait_for
@@ -252,14 +251,15 @@ def peak_bytes(service: Service) -> int:
 
 
 def test_floods_of_the_decoy_internet_cost_no_neighbour_and_no_memory(
-    serve: Serve, index: Index, state: Path
+    serve: Serve, index: Index
 ) -> None:
     index.add_wheel("floods", "1.0", {"floods.py": FLOODS})
-    index.add_wheel("calm", "1.0", {"calm.py": "print('calm')\n"})
+    # It is at work while the floods come.
+    calm_source = ONCE + "import select\nselect.select([], [], [], 5)\nprint('calm')\n"
+    index.add_wheel("calm", "1.0", {"calm.py": calm_source})
     peak = 0
     with serve(MAX_CONCURRENCY=2, RUN_TIMEOUT_SEC=30) as service:
         floods = service.accept("floods", mode="import")
-        wait_for(lambda: any("import floods" in line for line in processes_of(state)), 30)
         calm = service.accept("calm", mode="import")
 
         def both_are_finished() -> bool:
