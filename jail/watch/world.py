@@ -24,6 +24,8 @@ MAX_TEXTS_CHARS = 24 << 20  # of all events of a run
 MAX_SEARCH_SEC = 5.0  # for bait, of a jail; what is first to its target has as much once more
 MAX_FIRST_BYTES = 64 << 10
 MAX_RECEIVED_BYTES = 300 << 20  # of a jail
+MAX_REQUESTS = 100  # of one connection, so that none keeps the others waiting
+MANY_REQUESTS = 10_000  # of a jail
 MAX_TARGETS = 20_000  # whose connections are counted
 MAX_FIRSTS = 500  # of events of one kind that are the first of their target
 NO_TEXT_CHARS = 200  # of a text where there is no room left
@@ -92,6 +94,7 @@ class Traffic:
         self.search_sec = {True: 0.0, False: 0.0}
         self.searched_bytes: Counter[str] = Counter()
         self.received_bytes = 0
+        self.requests = 0
         self.pieces = Pieces()
 
     def number(self, target: str) -> int:
@@ -99,6 +102,11 @@ class Traffic:
         if target in self.numbers or len(self.numbers) < MAX_TARGETS:
             self.numbers[target] += 1
         return max(0, self.numbers[target] - 1)
+
+    @property
+    def max_requests(self) -> int:
+        """How many requests one connection may carry; who floods gets no more than one each."""
+        return MAX_REQUESTS if self.requests < MANY_REQUESTS else 1
 
     def receive(self, size_bytes: int) -> bool:
         """Count what came in: whether more may come."""
