@@ -16,6 +16,7 @@ from hostile import (
     assert_nothing_is_left,
     family_of,
     findings,
+    in_one_jail,
     last_json,
     own_phase,
     targets,
@@ -29,7 +30,7 @@ def probe(
     """What a module that begins with hostile.PROBES said when it was imported, and the report;
     nothing is left."""
     add_probe(index, source)
-    _, report, _ = program.triage("probe", "--mode", "import", RUN_TIMEOUT_SEC=20, **settings)
+    _, report, _ = program.triage("probe", *in_one_jail(), RUN_TIMEOUT_SEC=20, **settings)
     assert report["outcome"] == "ok", report["reason"]
     nothing_is_left(program)
     return last_json(report), report
