@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 import pytest
 from clients import FETCHING, FOREIGN, FOREIGN_REQUIRES, HIDING, KEEPING, STAGES, USUAL, source_of
 from conftest import PROGRAM, Snakehook, make_state, open_folder, variables
-from hostile import ONCE, findings
+from hostile import ONCE, findings, in_one_jail
 from pip._internal.models.index import PyPI
 from standins import SIMPLE_JSON, Index
 
@@ -161,11 +161,11 @@ def test_clients_of_the_real_index_get_what_they_expect(online: Snakehook) -> No
     with RealIndex() as index:
         files = json.loads(real_page("pip"))["files"]
         hosts = ",".join({file["url"].split("/")[2] for file in files})
-        source = ONCE + source_of(FOREIGN)
-        index.add_wheel("chatty", "1.0", {"chatty.py": source}, requires=list(FOREIGN_REQUIRES))
+        files = {"chatty.py": source_of(FOREIGN)}
+        index.add_wheel("chatty", "1.0", files, requires=list(FOREIGN_REQUIRES))
         program = online.with_settings(PIP_INDEX_URL=index.url, INDEX_FILE_HOSTS=hosts)
-        _, report, _ = program.triage("chatty", "--mode", "import", RUN_TIMEOUT_SEC=120)
-    assert got(report, "chatty") == {
+        _, report, _ = program.triage("chatty", *in_one_jail("chatty"), RUN_TIMEOUT_SEC=120)
+    assert got(report, "python -m chatty") == {
         "httpx": 200,
         "httpx_async": 200,
         "aiohttp": 200,

