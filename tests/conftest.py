@@ -510,7 +510,9 @@ def serve(jail: None, snakehook: Snakehook, discord: Discord, tmp_path: Path) ->
     """`with serve(NAME=value) as service:` a service with these settings and Discord's stand-in."""
 
     def start(*arguments: str, command: Sequence[str] = snakehook.command, **settings: Any) -> Any:
-        webhook = {"DISCORD_WEBHOOK_URL": discord.url}
+        # None is made ready: it would stand among the processes that a test counts. Those that are
+        # have tests of their own, in test_ready.py.
+        webhook = {"DISCORD_WEBHOOK_URL": discord.url, "READY_RUN": "false"}
         program = replace(snakehook, command=command)
         return serving(program, tmp_path / "service.log", *arguments, **webhook | settings)
 

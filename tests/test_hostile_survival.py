@@ -285,7 +285,7 @@ def test_a_watch_that_hangs_costs_its_own_run_the_content_and_no_more(
         os.kill(watch, signal.SIGSTOP)
         innocent = service.finished(service.accept("innocent", mode="import"), 30)
         assert (innocent["outcome"], innocent["reason"]) == ("ok", "")
-        report = service.finished(hung, 4 + GRACE_SEC + 15)
+        report = service.finished(hung, 4 + GRACE_SEC["triage"] + 15)
         assert (report["outcome"], report["verdict"]) == ("error", "high")
         assert service.healthy()
         assert_nothing_is_left(state)
