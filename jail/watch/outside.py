@@ -5,10 +5,12 @@ Hostile input goes to the rooms that read it; here are the names that were asked
 
 import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from jail.orders import DNS_PORT
 from jail.watch.decoy import Decoy
 from jail.watch.events import MAX_EVENTS, Connection
+from jail.watch.fitting import python_tag
 from jail.watch.gateway import Gateway
 from jail.watch.names import Questions
 from jail.watch.peers import Arrivals, Named, find_unnamed, tell_unnamed
@@ -50,6 +52,7 @@ class Outside:
                 journal.tell,
             )
             self.gateway.is_second = is_second
+            self.gateway.own_tag = python_tag(Path(resources.machine.python))
             self.gateway.start(sockets.index)
 
     def note_question(self, name: str, kind: int) -> None:
