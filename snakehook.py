@@ -486,6 +486,7 @@ class Frame(Enum):
     EMBED = 32 << 10, 1
     PAGE = 6_000_000, 1
     EVIDENCE = 32 << 20, 1
+    DROPPED = 17 << 20, 1
     TEXT = 2_000_000, 1
     END = 0, 1
 
@@ -556,13 +557,14 @@ class Result:
     embed: bytes
     page: bytes
     evidence: bytes
+    dropped: bytes
     text: str
     told: bool = True
 
 
 # The result that watch sent. Raises WatchError where a piece can't be right.
 def make_result(pieces: Mapping[Frame, bytes]) -> Result:
-    head, report, message, page, evidence, words = (
+    head, report, message, page, evidence, dropped, words = (
         pieces.get(frame, b"") for frame in RESULT_FRAMES
     )
     summary, embed = read_object(head), read_object(message)
@@ -577,7 +579,7 @@ def make_result(pieces: Mapping[Frame, bytes]) -> Result:
     # Once more made safe: who sent it may have been taken over, and a terminal obeys what it shows.
     reason = printable_line(str(summary.get("reason", "")), MAX_REASON_CHARS)
     lines = [printable_line(line, 4000) for line in words.decode(errors="replace").splitlines()]
-    told = (str(outcome), reason, str(verdict), report, shown, page, evidence)
+    told = (str(outcome), reason, str(verdict), report, shown, page, evidence, dropped)
     return Result(*told, "\n".join(lines))
 
 
@@ -600,7 +602,8 @@ def make_own_result(request: TriageRequest, outcome: str, reason: str, phase: st
     embed = {"title": title, "description": text, "fields": [], "color": colour}
     body, message = json.dumps(report).encode(), json.dumps(embed).encode()
     page = OWN_PAGE.format(html.escape(title), html.escape(text)).encode()
-    return Result(outcome, reason, verdict, body, message, page, b"", f"{title}: {text}", False)
+    told = (outcome, reason, verdict, body, message, page, b"", b"")
+    return Result(*told, f"{title}: {text}", told=False)
 
 
 Progress = Callable[[str], None]
@@ -646,6 +649,7 @@ DELIVERY = "state, attempts, last_error, answer_lost"
 ATTACHMENTS = {
     "report.html": ("page", "text/html; charset=utf-8"),
     "evidence.jsonl.gz": ("evidence", "application/gzip"),
+    "dropped.tar.gz": ("dropped", "application/gzip"),
 }
 
 
@@ -669,7 +673,7 @@ class Store:
             submitted_at TEXT NOT NULL, started_at TEXT, finished_at TEXT,
             starts INTEGER NOT NULL DEFAULT 0, status TEXT NOT NULL DEFAULT 'queued',
             outcome TEXT, reason TEXT NOT NULL DEFAULT '', verdict TEXT NOT NULL DEFAULT 'unseen',
-            report BLOB, embed BLOB, page BLOB, evidence BLOB,
+            report BLOB, embed BLOB, page BLOB, evidence BLOB, dropped BLOB,
             state TEXT NOT NULL DEFAULT 'pending', attempts INTEGER NOT NULL DEFAULT 0,
             last_error TEXT, answer_lost INTEGER NOT NULL DEFAULT 0, due_at REAL NOT NULL DEFAULT 0
         );
@@ -686,6 +690,8 @@ class Store:
         self.db.executescript(self.SCHEMA)
         # Raises for a store of another version, before anything of it is changed.
         self.columns("", f"{HEAD}, {DELIVERY}, report, embed, page, evidence")
+        with contextlib.suppress(sqlite3.OperationalError):  # only an older store lacks it
+            self.db.execute("ALTER TABLE runs ADD COLUMN dropped BLOB")
         # A 202 must survive a power cut.
         self.db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
 
@@ -760,7 +766,7 @@ class Store:
         sql = (
             "DELETE FROM runs WHERE number IN (SELECT number FROM (SELECT number, state,"
             " row_number() OVER newest AS place, sum(length(report) + length(page)"
-            " + length(evidence) + length(embed)) OVER newest AS bytes"
+            " + length(evidence) + ifnull(length(dropped), 0) + length(embed)) OVER newest AS bytes"
             " FROM runs WHERE status = 'finished' WINDOW newest AS"
             " (ORDER BY state = 'pending' DESC, state = 'refused' DESC, number DESC)"
             ") WHERE state != 'pending' AND (place > :keep_runs OR bytes > :keep_bytes))"
@@ -1041,7 +1047,7 @@ class Service:
             self.courier_timer.cancel()
             self.courier_timer = start_timer(wait_sec, self.start, self.courier, self.deliver_next)
             return
-        run = self.store.columns(run_id, f"run_id, embed, page, evidence, {DELIVERY}")
+        run = self.store.columns(run_id, f"run_id, embed, page, evidence, dropped, {DELIVERY}")
         begun = replace(delivery_of(run), attempts=run["attempts"] + 1)
         # Noted first: should we die before Discord's answer is noted, the second message has its
         # explanation.

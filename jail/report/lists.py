@@ -68,7 +68,7 @@ def entries(seen: Seen) -> Iterator[Entry]:
             yield process_entry(phase, event)
         case FileChanged():
             item = {"phase": phase.name, "path": event.path, "change": event.change}
-            item |= {"bytes": event.size_bytes, "sha256": None, "place": event.place}
+            item |= {"bytes": event.size_bytes, "sha256": event.sha256, "place": event.place}
             yield Entry("files", item, {"trigger": phase.trigger}, rank)
         case Request():
             yield request_entry(phase, event, seen.at_sec, rank)

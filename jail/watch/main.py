@@ -25,6 +25,7 @@ from jail.report.rows import render_text
 from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
+from jail.watch.dropped import Dropped
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.record import Record
@@ -280,11 +281,13 @@ def triage(
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
     )
-    send_report(report, evidence, machine, outlet)
+    send_report(report, evidence, resources.dropped, machine, outlet)
     resources.cache.trim()
 
 
-def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Outlet) -> None:
+def send_report(
+    report: Report, evidence: Evidence, dropped: Dropped, machine: Machine, outlet: Outlet
+) -> None:
     """Send the report in all its shapes, the one for programs first.
 
     A fault of ours in drawing it must cost the looks, not the report.
@@ -292,6 +295,7 @@ def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Ou
     outlet.summary(report.outcome, report.reason, report.verdict)
     outlet.send("report", as_json(report))
     outlet.send("evidence", evidence.close())
+    outlet.send("dropped", dropped.close(report.order))
     try:
         page, text = render_page(report), render_text(report)
         embed = render_embed(report, machine.index_url, machine.default_index)
