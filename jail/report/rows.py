@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from jail.report.lists import Item
+from jail.report.news import news_rows, news_total
 from jail.report.text import Row, plain, row, short
 from jail.report.verdict import Group, Report, Verdict
 from jail.watch.events import Outcome, Phase, PhaseName
@@ -204,10 +205,11 @@ def sections(report: Report) -> list[Section]:
     tree = process_tree(lists["processes"])
     missed = [row("gap", gap) for gap in report.gaps[:MAX_ROWS]]
     missed += [row("note", note) for note in notes[:MAX_ROWS]]
-    urls = request_rows(lists["requests"])
+    urls, news = request_rows(lists["requests"]), news_rows(report.changes)
     phases = [phase_row(phase) for phase in report.phases[:MAX_ROWS]]
     return [
         Section("Findings", groups, len(report.groups)),
+        Section("New in this release", news[:MAX_ROWS], news_total(report.changes)),
         Section("URLs", urls[:MAX_ROWS], len(urls)),
         listed("Hosts", lists["network"], network_row),
         Section("Processes", tree[:MAX_ROWS], len(tree)),

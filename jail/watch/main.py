@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from jail.orders import MAX_JAILS, PROGRAMS, JailSettings, Machine, Order
 from jail.report.message import fallback_embed, render_embed
@@ -26,6 +27,7 @@ from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
 from jail.watch.dropped import Dropped
+from jail.watch.earlier import EarlierRelease
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.record import Record
@@ -92,6 +94,7 @@ class Run:
         self.notes: list[str] = []
         self.is_interrupted = False
         self.has_tried_again = False
+        self.earlier: EarlierRelease | None = None
 
     def go(self) -> None:
         """Install, then run what the mode asks for."""
@@ -103,6 +106,9 @@ class Run:
         if install.outcome is not Outcome.OK and not has_landed:
             self.not_run += without_installation(order)
             return
+        if order.mode == "detonate":
+            self.earlier = EarlierRelease(resources)
+            self.earlier.begin()
         found, self.not_run = triggers(order, resources.installed, resources.settings)
         waiting = deque(found)
         while waiting:
@@ -143,6 +149,11 @@ class Run:
         found, notes = available(missed, resources.upstream, resources.settings)
         self.notes += notes
         return [second_installation(resources.order, resources.settings, found)] if found else []
+
+    def news(self) -> dict[str, Any] | None:
+        """What is new in this release; None where that was not asked for."""
+        is_asked = self.earlier is not None and not self.is_interrupted
+        return self.earlier.report() if self.earlier and is_asked else None
 
     def leave_out(self, trigger: Trigger) -> None:
         """Say that there was no time for it, or not enough."""
@@ -280,6 +291,7 @@ def triage(
         notes=[*lacks(settings, machine, resources.reach, has_tls), *run.notes],
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
+        changes=run.news(),
     )
     send_report(report, evidence, resources.dropped, machine, outlet)
     resources.cache.trim()
