@@ -5,7 +5,6 @@ import io
 import random
 import struct
 import tarfile
-import time
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -14,7 +13,6 @@ import pytest
 
 from jail.watch import archives
 from jail.watch.archives import (
-    MAX_MEMBERS,
     MAX_ODD,
     MAX_PATH_CHARS,
     Archive,
@@ -113,8 +111,6 @@ def test_a_bomb_is_cut_and_what_came_first_is_kept(monkeypatch: pytest.MonkeyPat
         (a_zip(("x", b"1"), ("bomb", bomb)), zip_read),
         (a_tar(("x", b"1"), ("bomb", bomb)), tar_read),
     ):
-        # The default of a field is as old as its class.
-        monkeypatch.setattr(Archive, "left_bytes", 20 * MIB)
         archive = read(data)
         assert archive.members["x"].start == b"1" and "bomb" not in archive.members
         assert len(archive.odd) == 1 and "not all was looked at" in archive.odd[0]
@@ -151,18 +147,16 @@ def test_headers_that_announce_too_much_take_no_memory() -> None:
         tar_read(gzip.compress(body + bytes(1024)))
 
 
-def test_a_list_of_very_many_members_is_not_read() -> None:
-    many = a_zip(*((f"{number}", b"") for number in range(MAX_MEMBERS + 1)))
-    assert "more than" in zip_read(many).odd[0]
+def test_a_list_of_very_many_members_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     end = b"PK\5\6" + struct.pack("<4xHHII2x", 9, 9, 1 << 30, 0)
     assert "more than" in zip_read(b"x" * 100 + end).odd[0]
     huge = b"x" * 100 + b"PK\6\7" + bytes(16) + b"PK\5\6" + bytes(18)
     assert "more than" in zip_read(huge).odd[0]
-    empty = gzip.compress(b"".join(tarfile.TarInfo(f"{n}").tobuf() for n in range(30_000)))
-    begun_sec = time.process_time()
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 500)
+    assert "more than 500" in zip_read(a_zip(*((f"{n}", b"") for n in range(501)))).odd[0]
+    empty = gzip.compress(b"".join(tarfile.TarInfo(f"{n}").tobuf() for n in range(700)))
     archive = tar_read(empty)
-    assert len(archive.members) <= MAX_MEMBERS + 1 and "not all was looked at" in archive.odd[0]
-    assert time.process_time() - begun_sec < 20
+    assert len(archive.members) <= 501 and "more than 500" in archive.odd[0]
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

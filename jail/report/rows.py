@@ -205,11 +205,13 @@ def sections(report: Report) -> list[Section]:
     tree = process_tree(lists["processes"])
     missed = [row("gap", gap) for gap in report.gaps[:MAX_ROWS]]
     missed += [row("note", note) for note in notes[:MAX_ROWS]]
-    urls, news = request_rows(lists["requests"]), news_rows(report.changes)
+    urls = request_rows(lists["requests"])
+    new = news_rows(report.changes)[:MAX_ROWS]
+    news = [Section("New in this release", new, news_total(report.changes))] if new else []
     phases = [phase_row(phase) for phase in report.phases[:MAX_ROWS]]
     return [
         Section("Findings", groups, len(report.groups)),
-        Section("New in this release", news[:MAX_ROWS], news_total(report.changes)),
+        *news,
         Section("URLs", urls[:MAX_ROWS], len(urls)),
         listed("Hosts", lists["network"], network_row),
         Section("Processes", tree[:MAX_ROWS], len(tree)),

@@ -35,7 +35,7 @@ MAX_ZIP_LIST_BYTES = 8 << 20
 # Others may take any amount of memory; nobody builds packages with them.
 READ_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 TAR_BLOCK_BYTES = 512
-TAR_FILES, TAR_FOLDER, TAR_LONG_NAME, TAR_PAX = b"\007", b"5", b"L", b"x"
+TAR_FILES, TAR_FOLDER, TAR_LONG_NAME, TAR_PAX = b"\x0007", b"5", b"L", b"x"
 # Beside these two, the long name of a link, and what is said of all members.
 TAR_WITH_HEADER = (TAR_LONG_NAME, TAR_PAX, b"K", b"g")
 # `26 path=a-package-1.0/x.py\n`
@@ -73,7 +73,7 @@ class Archive:
 
     members: dict[str, Member] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)
-    left_bytes: int = MAX_UNPACKED_BYTES
+    left_bytes: int = field(default_factory=lambda: MAX_UNPACKED_BYTES)
     left_kept_bytes: int = MAX_KEPT_IN_ALL_BYTES
     end_sec: float = field(default_factory=lambda: time.monotonic() + MAX_UNPACK_SEC)
 
@@ -208,7 +208,10 @@ def tar_headers(archive: Archive, file: Readable) -> Iterator[tuple[str, bytes, 
     size_bytes: int | None = None
     while True:
         header = file.read(TAR_BLOCK_BYTES)
-        if len(header) < TAR_BLOCK_BYTES or not header.strip(b"\0"):
+        if len(header) < TAR_BLOCK_BYTES:
+            archive.note("it has no end")
+            return
+        if not header.strip(b"\0"):
             return
         archive.spend(TAR_BLOCK_BYTES)
         kind, own_bytes = header[156:157], tar_number(header[124:136])

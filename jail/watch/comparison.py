@@ -31,8 +31,8 @@ VERSIONED_FOLDER = re.compile(r"([^/]+?)-\d[^/]*\.(dist-info|data)/", re.DOTALL)
 # These differ between any two releases, and nothing runs what they say; what matters in them is
 # compared by itself.
 ALWAYS_NEW = re.compile(
-    r"[^/]+\.dist-info/(?:METADATA|RECORD|WHEEL)|PKG-INFO"
-    r"|(?:.*/)?[^/]+\.egg-info/(?:PKG-INFO|SOURCES\.txt)",
+    r"[^/]+\.dist-info/(?:METADATA|RECORD|WHEEL|top_level\.txt)|PKG-INFO"
+    r"|(?:.*/)?[^/]+\.egg-info/(?:PKG-INFO|SOURCES\.txt|top_level\.txt)",
     re.DOTALL,
 )
 BUILD_KEYS = ("build-backend", "requires", "backend-path")
@@ -194,7 +194,7 @@ def lines_apart(old: list[str], new: list[str]) -> list[str]:
 def cut_line(line: str) -> str:
     if len(line) <= MAX_DIFF_LINE_CHARS:
         return line
-    return f"{line[:MAX_DIFF_LINE_CHARS]}{CUT_HERE} ({len(line)} characters)"
+    return f"{line[:MAX_DIFF_LINE_CHARS]}{CUT_HERE} ({len(line) - 1} characters)"
 
 
 def texts_named(files: Mapping[str, Member], pattern: str) -> list[str]:
