@@ -87,6 +87,23 @@ def test_another_build_is_told() -> None:
     assert "can't be read" in compare_releases(before, deep)["build"][1]
 
 
+def test_nothing_hides_behind_an_odd_folder() -> None:
+    before = a_sdist("1.0", {"x.py": CODE})
+    name, data = sdist("x", "2.0", {"x.py": CODE})
+    after = read_archive(name, io.BytesIO(data))
+    # A second folder beside the one that has all, and a second one of metadata.
+    odd = next(iter(after.members.values()))
+    after.members["aside/setup.py"] = odd
+    found = compare_releases(before, after)
+    assert [item["path"] for item in found["added"]] == ["aside/setup.py"]
+    assert (found["counts"]["added"], found["counts"]["removed"]) == (1, 0)
+    wheels = a_wheel("1.0", {"x.py": CODE}), a_wheel("2.0", {"x.py": CODE})
+    wheels[1].members["x-9.dist-info/entry_points.txt"] = odd
+    wheels[1].members["x-8.dist-info/entry_points.txt"] = odd
+    found = compare_releases(*wheels)
+    assert found["counts"]["added"] == 2
+
+
 def test_nothing_new_is_nothing() -> None:
     files: dict[str, str | bytes] = {"x.py": CODE}
     found = compare_releases(a_wheel("1.0", files), a_wheel("2.0", files))

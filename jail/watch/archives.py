@@ -44,6 +44,13 @@ PAX_RECORD = re.compile(rb"(\d{1,9}) ([^=]{1,200})=")
 LEADS_OUT = re.compile(r"/|[A-Za-z]:|(?:.*/)?\.\.(?:/|$)|.*\\", re.DOTALL)
 
 
+# What the library says of a broken archive.
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, struct.error),
+    *(NotImplementedError, RuntimeError, UnicodeError, LookupError),
+)
+
+
 class Readable(Protocol):
     """What is needed of a file."""
 
@@ -71,6 +78,7 @@ class Member:
 class Archive:
     """The files by their names; `odd` says what is strange about them, or was not looked at."""
 
+    is_source: bool
     members: dict[str, Member] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)
     left_bytes: int = field(default_factory=lambda: MAX_UNPACKED_BYTES)
@@ -120,7 +128,7 @@ class Archive:
 
 def read_archive(name: str, file: BinaryIO) -> Archive:
     """What is in an archive; of one that is too much, what came first, and a note."""
-    archive = Archive()
+    archive = Archive(is_source=not name.lower().endswith(".whl"))
     try:
         if name.lower().endswith(".tar.gz"):
             read_tar(archive, file)
@@ -128,11 +136,7 @@ def read_archive(name: str, file: BinaryIO) -> Archive:
             read_zip(archive, file)
     except Unreadable as error:
         archive.note(f"not all was looked at: {error}")
-    # What these say of a broken archive.
-    except (
-        *(zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, struct.error),
-        *(NotImplementedError, RuntimeError, UnicodeError, LookupError),
-    ) as error:
+    except BROKEN as error:
         archive.note(f"not all was looked at: it is broken ({type(error).__name__})")
     return archive
 
@@ -149,8 +153,12 @@ def read_zip(archive: Archive, file: BinaryIO) -> None:
             if about.compress_type not in READ_METHODS:
                 archive.note("not looked at, for how it is compressed", about.filename)
                 continue
-            with opened.open(about) as member:
-                archive.take(about.filename, member.read)
+            # One that is broken hides no other.
+            try:
+                with opened.open(about) as member:
+                    archive.take(about.filename, member.read)
+            except BROKEN:
+                archive.note("it can't be read", about.filename)
 
 
 def check_zip_end(file: BinaryIO) -> None:

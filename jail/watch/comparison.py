@@ -88,17 +88,18 @@ def compare_releases(before: Archive, after: Archive) -> Item:
 
 
 def plain_names(archive: Archive) -> dict[str, Member]:
-    """The members by their names without what bears the version.
-
-    Of a source distribution that is the one folder that has all.
+    """The members by their names without what bears the version: folders of a wheel, or the one
+    that has all of a source distribution.
     """
     tops = {name.partition("/")[0] for name in archive.members}
-    inner = f"{next(iter(tops))}/" if len(tops) == 1 else ""
-    is_source = bool(inner) and f"{inner}PKG-INFO" in archive.members
-    found = {}
+    inner = [f"{top}/" for top in sorted(tops) if f"{top}/PKG-INFO" in archive.members]
+    found: dict[str, Member] = {}
     for name, member in archive.members.items():
-        plain = name.removeprefix(inner) if is_source else VERSIONED_FOLDER.sub(r"\1.\2/", name, 1)
-        found[plain] = member
+        plain = VERSIONED_FOLDER.sub(r"\1.\2/", name, 1)
+        if archive.is_source and inner:
+            plain = name.removeprefix(inner[0])
+        # Nothing hides behind another: the odd one keeps all of its name.
+        found[name if plain in found else plain] = member
     return found
 
 
