@@ -578,24 +578,6 @@ def kept_store(folder: Path, states: str, evidence: bytes) -> tuple[Store, list[
     return store, [finish(store, STATES[letter], evidence) for letter in states]
 
 
-def test_a_store_from_before_there_was_dropped_is_taken_over(tmp_path: Path) -> None:
-    store, (run_id,) = kept_store(tmp_path, "d", b"evidence")
-    store.db.execute("ALTER TABLE runs DROP COLUMN dropped")
-    store.db.close()
-    store = Store(tmp_path / "runs.sqlite")
-    assert store.file(run_id, "evidence.jsonl.gz") == b"evidence"
-    assert store.file(run_id, "dropped.tar.gz") is None
-    # What it has counts all the same.
-    store.forget(1000, 5)
-    assert store.report(run_id) is None
-    other = finish(store, "delivered", b"")
-    store.update(other, dropped=bytes(1000))
-    store.forget(1000, 1500)
-    assert store.report(other)
-    store.forget(1000, 900)
-    assert store.report(other) is None
-
-
 @pytest.mark.parametrize(
     ("states", "keep", "kept"),
     [
