@@ -61,7 +61,8 @@ def compare_releases(before: Archive, after: Archive) -> Item:
     added, removed = told_of(new.keys() - old.keys()), told_of(old.keys() - new.keys())
     both = old.keys() & new.keys()
     changed = told_of(name for name in both if new[name].sha256 != old[name].sha256)
-    diffs = all_diffs(old, new, [*changed, *added])
+    # No crowd of small changes hides a new file.
+    diffs = all_diffs(old, new, sorted([*changed, *added], key=gravity))
     found: Item = {
         "added": [item_of(name, new[name], diffs) for name in added[:MAX_COMPARED]],
         "removed": [shown(name) for name in removed[:MAX_COMPARED]],
