@@ -22,11 +22,11 @@ from jail.report.rows import headline, render_text
 from jail.report.verdict import as_json
 from jail.watch import comparison
 from jail.watch import earlier as earlier_room
-from jail.watch.archives import Archive, read_archive
 from jail.watch.comparison import MAX_COMPARED, MAX_DIFF_CHARS, compare_releases, diff
 from jail.watch.earlier import EarlierRelease
 from jail.watch.events import Downloaded, Phase, PhaseName, Seen
 from jail.watch.gateway import Gateway
+from jail.watch.members import Archive, read_archive
 from jail.watch.resources import Resources
 from jail.watch.upstream import PackageCache, Upstream
 

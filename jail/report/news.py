@@ -1,11 +1,9 @@
 """What is new in a release, for people: rows of a list, and one line."""
 
 from collections.abc import Iterator
-from typing import Any
 
+from jail.report.lists import Item
 from jail.report.text import Row, plain, row
-
-Item = dict[str, Any]
 
 MAX_NEWS_CHARS = 300
 NAMED = 2  # of each kind, in the one line

@@ -36,7 +36,7 @@ SPLICE_NONBLOCK = 2  # of tee(2)
 # `/memfd:a name (deleted)`: the package can write to these, and to the scratch.
 IN_MEMORY = b"/memfd:"
 # /usr/bin/dash, /opt/.../bin/python3.11, /usr/bin/perl5.36
-INTERPRETER = re.compile(
+SCRIPT_READER = re.compile(
     rb".*/(?:[a-z]{0,2}sh|busybox|node|(?:python|perl|ruby|php|lua)[0-9.]*)(?: \(deleted\))?",
     re.DOTALL,
 )
@@ -81,7 +81,7 @@ class Captures:
     def look(self, call: Execute, program: bytes, argv: Sequence[bytes]) -> None:
         """Keep the program, the script, or what waits in its input."""
         self.keep_file(Way.PROGRAM, program, f"{call.pid}/exe")
-        if INTERPRETER.fullmatch(program):
+        if SCRIPT_READER.fullmatch(program):
             if reads_input(argv):
                 self.keep_input(call, argv)
             else:

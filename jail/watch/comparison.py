@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jail.watch.archives import MAX_PATH_CHARS, Archive, Member
 from jail.watch.contents import parse_entry_points
 from jail.watch.events import printable
+from jail.watch.members import MAX_MEMBER_PATH_CHARS, Archive, Member
 
 MAX_COMPARED = 200  # entries of each list
 MAX_DIFFED = 60  # files whose lines are shown
@@ -37,7 +37,7 @@ ALWAYS_NEW = re.compile(
 )
 BUILD_KEYS = ("build-backend", "requires", "backend-path")
 # What an interpreter executes at its start.
-STARTUP_FILE = re.compile(r".*\.pth|(?:.*/)?(?:site|user)customize\.py", re.DOTALL)
+AT_START_FILE = re.compile(r".*\.pth|(?:.*/)?(?:site|user)customize\.py", re.DOTALL)
 BINARY_NAME = re.compile(
     r".*\.(?:so(?:\.[0-9.]+)?|pyd|dll|dylib|exe|pyc|pyo|jar|class|node|wasm|a|o|bin)",
     re.DOTALL | re.IGNORECASE,
@@ -52,18 +52,18 @@ REQUIRES = re.compile(r"Requires-Dist:\s*(.{1,300})", re.IGNORECASE)
 # `Generator: hatchling 1.21.0`, in WHEEL
 GENERATOR = re.compile(r"Generator:\s*(\S{1,100})", re.IGNORECASE)
 
-Item = dict[str, Any]
+Comparison = dict[str, Any]
 
 
-def compare_releases(before: Archive, after: Archive) -> Item:
+def compare_releases(before: Archive, after: Archive) -> Comparison:
     """What `after` has that `before` does not have, and the other way round."""
     old, new = plain_names(before), plain_names(after)
     added, removed = told_of(new.keys() - old.keys()), told_of(old.keys() - new.keys())
     both = old.keys() & new.keys()
     changed = told_of(name for name in both if new[name].sha256 != old[name].sha256)
     # No crowd of small changes hides a new file.
-    diffs = all_diffs(old, new, sorted([*changed, *added], key=gravity))
-    found: Item = {
+    diffs = all_diffs(old, new, sorted([*changed, *added], key=weight))
+    found: Comparison = {
         "added": [item_of(name, new[name], diffs) for name in added[:MAX_COMPARED]],
         "removed": [shown(name) for name in removed[:MAX_COMPARED]],
         "changed": [
@@ -72,10 +72,10 @@ def compare_releases(before: Archive, after: Archive) -> Item:
         ],
         "counts": {"added": len(added), "removed": len(removed), "changed": len(changed)},
     }
-    found["startup_files"] = listed(
-        name for name in (*added, *changed) if STARTUP_FILE.fullmatch(name)
+    found["startup_files"] = shown_names(
+        name for name in (*added, *changed) if AT_START_FILE.fullmatch(name)
     )
-    found["binaries"] = listed(
+    found["binaries"] = shown_names(
         name
         for name in (*added, *changed)
         if is_binary(name, new[name]) and not (name in old and is_binary(name, old[name]))
@@ -106,25 +106,25 @@ def plain_names(archive: Archive) -> dict[str, Member]:
 
 def told_of(names: Iterable[str]) -> list[str]:
     """Those that are worth to be told, what tells most first."""
-    return sorted((name for name in names if not ALWAYS_NEW.fullmatch(name)), key=gravity)
+    return sorted((name for name in names if not ALWAYS_NEW.fullmatch(name)), key=weight)
 
 
-def gravity(name: str) -> tuple[bool, bool, int, str]:
+def weight(name: str) -> tuple[bool, bool, int, str]:
     """What runs by itself comes first, then code; what lies near before what lies deep."""
-    runs = STARTUP_FILE.fullmatch(name) or name in ("setup.py", "pyproject.toml", "setup.cfg")
+    runs = AT_START_FILE.fullmatch(name) or name in ("setup.py", "pyproject.toml", "setup.cfg")
     return not runs, not name.endswith(".py"), name.count("/"), name
 
 
 def shown(name: str) -> str:
-    return printable(name.encode(errors="replace"))[:MAX_PATH_CHARS]
+    return printable(name.encode(errors="replace"))[:MAX_MEMBER_PATH_CHARS]
 
 
-def listed(names: Iterable[str]) -> list[str]:
+def shown_names(names: Iterable[str]) -> list[str]:
     return [shown(name) for name in names][:MAX_COMPARED]
 
 
-def item_of(name: str, member: Member, diffs: Mapping[str, str]) -> Item:
-    about: Item = {"path": shown(name), "bytes": member.size_bytes, "sha256": member.sha256}
+def item_of(name: str, member: Member, diffs: Mapping[str, str]) -> Comparison:
+    about: Comparison = {"path": shown(name), "bytes": member.size_bytes, "sha256": member.sha256}
     return about | {"diff": diffs.get(name)}
 
 
@@ -132,7 +132,7 @@ def is_binary(name: str, member: Member) -> bool:
     return bool(BINARY_NAME.fullmatch(name)) or member.start.startswith(BINARY_STARTS)
 
 
-def text_of(member: Member | None) -> str | None:
+def member_text(member: Member | None) -> str | None:
     """The text of a file; None where it is none, or too large."""
     if not member or not member.is_whole or b"\0" in member.start:
         return None
@@ -148,8 +148,8 @@ def all_diffs(
     """How the lines of each file differ, as long as there are time and room."""
     end_sec, left_chars, found = time.monotonic() + MAX_DIFF_SEC, MAX_DIFFS_CHARS, dict[str, str]()
     for name in names:
-        before = text_of(old[name]) if name in old else ""
-        after = text_of(new[name])
+        before = member_text(old[name]) if name in old else ""
+        after = member_text(new[name])
         if before is None or after is None:
             continue
         if len(found) >= MAX_DIFFED or left_chars <= 0 or time.monotonic() > end_sec:
@@ -201,7 +201,7 @@ def cut_line(line: str) -> str:
 
 def texts_named(files: Mapping[str, Member], pattern: str) -> list[str]:
     """The texts of the files with such a name."""
-    texts = [text_of(member) for name, member in files.items() if re.fullmatch(pattern, name)]
+    texts = [member_text(member) for name, member in files.items() if re.fullmatch(pattern, name)]
     return [text for text in texts if text]
 
 
@@ -241,4 +241,7 @@ def entry_points(files: Mapping[str, Member]) -> set[str]:
 
 
 def difference(before: set[str], after: set[str]) -> dict[str, list[str]]:
-    return {"added": listed(sorted(after - before)), "removed": listed(sorted(before - after))}
+    return {
+        "added": shown_names(sorted(after - before)),
+        "removed": shown_names(sorted(before - after)),
+    }

@@ -9,9 +9,9 @@ import threading
 import time
 from typing import Any
 
-from jail.watch.archives import read_archive
 from jail.watch.comparison import compare_releases
 from jail.watch.events import Downloaded
+from jail.watch.members import read_archive
 from jail.watch.releases import ReleaseFile, earlier_file, parse_file, version_key
 from jail.watch.resources import Resources
 from jail.watch.upstream import NamedFile, Refused, Upstream

@@ -26,7 +26,7 @@ WHEEL_FILE = re.compile(r"([^-]+)-([^-]+)(?:-\d[^-]*)?-([^-]+-[^-]+-[^-]+)\.whl"
 SDIST_FILE = re.compile(r"(.+)-([^-]+)(\.tar\.gz|\.zip)", re.IGNORECASE)
 
 # What to compare two versions by.
-Key = tuple[
+VersionKey = tuple[
     *tuple[int, tuple[int, ...], tuple[int, int], int],
     *tuple[tuple[int, int], tuple[tuple[int, int, str], ...]],
 ]
@@ -39,13 +39,13 @@ class ReleaseFile:
     name: str
     project: str
     version: str
-    key: Key
+    key: VersionKey
     is_early: bool  # a pre-release, or one of a developer
     is_wheel: bool
     tags: str
 
 
-def version_key(version: str) -> Key | None:
+def version_key(version: str) -> VersionKey | None:
     """What orders a version among others, as PEP 440 has it; None of what is none."""
     match = VERSION.fullmatch(version)
     if not match:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import pytest
 
-from jail.watch import archives
-from jail.watch.archives import (
+from jail.watch import members
+from jail.watch.members import (
+    MAX_MEMBER_PATH_CHARS,
     MAX_ODD,
-    MAX_PATH_CHARS,
     Archive,
     read_archive,
 )
@@ -105,7 +105,7 @@ def test_links_and_special_members_are_told_and_not_read() -> None:
 
 
 def test_a_bomb_is_cut_and_what_came_first_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 4 * MIB)
+    monkeypatch.setattr(members, "MAX_UNPACKED_BYTES", 4 * MIB)
     bomb = bytes(8 * MIB)
     for data, read in (
         (a_zip(("x", b"1"), ("bomb", bomb)), zip_read),
@@ -124,7 +124,7 @@ def test_a_long_member_is_hashed_but_not_kept() -> None:
 
 
 def test_unpacking_has_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MAX_UNPACK_SEC", -1.0)
+    monkeypatch.setattr(members, "MAX_UNPACK_SEC", -1.0)
     assert "not all was looked at" in zip_read(a_zip(("x", b"1"))).odd[0]
 
 
@@ -152,7 +152,7 @@ def test_a_list_of_very_many_members_is_not_read(monkeypatch: pytest.MonkeyPatch
     assert "more than" in zip_read(b"x" * 100 + end).odd[0]
     huge = b"x" * 100 + b"PK\6\7" + bytes(16) + b"PK\5\6" + bytes(18)
     assert "more than" in zip_read(huge).odd[0]
-    monkeypatch.setattr(archives, "MAX_MEMBERS", 500)
+    monkeypatch.setattr(members, "MAX_ARCHIVE_MEMBERS", 500)
     assert "more than 500" in zip_read(a_zip(*((f"{n}", b"") for n in range(501)))).odd[0]
     empty = gzip.compress(b"".join(tarfile.TarInfo(f"{n}").tobuf() for n in range(700)))
     archive = tar_read(empty)
@@ -198,4 +198,4 @@ def test_a_broken_member_hides_no_other() -> None:
 def test_notes_are_few_and_short() -> None:
     archive = zip_read(a_zip(*(("../" + f"{number}" * 500, b"") for number in range(100))))
     assert len(archive.odd) <= MAX_ODD
-    assert all(len(note) < MAX_PATH_CHARS + 100 for note in archive.odd)
+    assert all(len(note) < MAX_MEMBER_PATH_CHARS + 100 for note in archive.odd)

@@ -18,19 +18,19 @@ from typing import BinaryIO, Protocol
 
 from jail.watch.events import printable
 
-MAX_MEMBERS = 20_000
+MAX_ARCHIVE_MEMBERS = 20_000
 MAX_UNPACKED_BYTES, MAX_UNPACK_SEC = 200 << 20, 2.0  # of one archive
 # Kept of one member, and of one archive, to be compared line by line.
 MAX_KEPT_BYTES, MAX_KEPT_IN_ALL_BYTES = 200_000, 24 << 20
-MAX_PATH_CHARS, MAX_WHOLE_NAME_CHARS = 300, 1000
+MAX_MEMBER_PATH_CHARS, MAX_WHOLE_NAME_CHARS = 300, 1000
 MAX_ODD = 30  # notes on one archive
 MAX_HEADER_BYTES = 64 << 10  # of a long name in a tar file
 UNPACK_BLOCK_BYTES = 64 << 10
 
 # The record at the end of a zip file: b"PK\5\6", ..., members, size of the list of them, ...
-ZIP_END = struct.Struct("<4s4xHHII2x")
+ZIP_END_RECORD = struct.Struct("<4s4xHHII2x")
 ZIP_END_MARK, ZIP64_MARK = b"PK\5\6", b"PK\6\7"
-ZIP_TAIL_BYTES, ZIP64_LOCATOR_BYTES = (64 << 10) + 22, 20
+ZIP_LIST_TAIL_BYTES, ZIP64_RECORD_BYTES = (64 << 10) + 22, 20
 MAX_ZIP_LIST_BYTES = 8 << 20
 # Others may take any amount of memory; nobody builds packages with them.
 READ_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -45,7 +45,7 @@ LEADS_OUT = re.compile(r"/|[A-Za-z]:|(?:.*/)?\.\.(?:/|$)|.*\\", re.DOTALL)
 
 
 # What the library says of a broken archive.
-BROKEN = (
+BROKEN_ARCHIVE = (
     *(zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, struct.error),
     *(NotImplementedError, RuntimeError, UnicodeError, LookupError),
 )
@@ -58,7 +58,7 @@ class Readable(Protocol):
         """At most so many bytes."""
 
 
-class Unreadable(Exception):
+class TooMuch(Exception):
     """No archive, or none that can be read within the bounds; says why."""
 
 
@@ -87,13 +87,13 @@ class Archive:
 
     def note(self, what: str, name: str = "") -> None:
         """Tell what is odd."""
-        shown = printable(name.encode(errors="replace"))[:MAX_PATH_CHARS]
+        shown = printable(name.encode(errors="replace"))[:MAX_MEMBER_PATH_CHARS]
         text = f"{what}: {shown}" if name else what
         if text not in self.odd and len(self.odd) < MAX_ODD:
             self.odd.append(text)
 
     def take(self, name: str, read: Callable[[int], bytes]) -> None:
-        """Read a member to its end. Raises Unreadable where a bound is passed."""
+        """Read a member to its end. Raises TooMuch where a bound is passed."""
         if len(name) > MAX_WHOLE_NAME_CHARS:
             self.note("a name that is too long", name)
             name = name[:MAX_WHOLE_NAME_CHARS]
@@ -116,14 +116,14 @@ class Archive:
         self.members[name] = Member(size_bytes, digest.hexdigest(), start, is_whole)
 
     def spend(self, size_bytes: int) -> None:
-        """Count what was unpacked. Raises Unreadable."""
+        """Count what was unpacked. Raises TooMuch."""
         self.left_bytes -= size_bytes
         if self.left_bytes < 0:
-            raise Unreadable(f"more than {MAX_UNPACKED_BYTES >> 20} MiB when it is unpacked")
+            raise TooMuch(f"more than {MAX_UNPACKED_BYTES >> 20} MiB when it is unpacked")
         if time.monotonic() > self.end_sec:
-            raise Unreadable(f"more than can be unpacked in {MAX_UNPACK_SEC:g} s")
-        if len(self.members) >= MAX_MEMBERS:
-            raise Unreadable(f"more than {MAX_MEMBERS} members")
+            raise TooMuch(f"more than can be unpacked in {MAX_UNPACK_SEC:g} s")
+        if len(self.members) >= MAX_ARCHIVE_MEMBERS:
+            raise TooMuch(f"more than {MAX_ARCHIVE_MEMBERS} members")
 
 
 def read_archive(name: str, file: BinaryIO) -> Archive:
@@ -134,9 +134,9 @@ def read_archive(name: str, file: BinaryIO) -> Archive:
             read_tar(archive, file)
         else:
             read_zip(archive, file)
-    except Unreadable as error:
+    except TooMuch as error:
         archive.note(f"not all was looked at: {error}")
-    except BROKEN as error:
+    except BROKEN_ARCHIVE as error:
         archive.note(f"not all was looked at: it is broken ({type(error).__name__})")
     return archive
 
@@ -157,27 +157,27 @@ def read_zip(archive: Archive, file: BinaryIO) -> None:
             try:
                 with opened.open(about) as member:
                     archive.take(about.filename, member.read)
-            except BROKEN:
+            except BROKEN_ARCHIVE:
                 archive.note("it can't be read", about.filename)
 
 
 def check_zip_end(file: BinaryIO) -> None:
-    """Look how long the list of members is before the library reads all of it. Raises Unreadable,
+    """Look how long the list of members is before the library reads all of it. Raises TooMuch,
     OSError, struct.error.
     """
     size_bytes = file.seek(0, 2)
-    file.seek(max(size_bytes - ZIP_TAIL_BYTES - ZIP64_LOCATOR_BYTES, 0))
+    file.seek(max(size_bytes - ZIP_LIST_TAIL_BYTES - ZIP64_RECORD_BYTES, 0))
     tail = file.read()
     # Without a comment it is the very end, and the library looks there first.
-    at = len(tail) - ZIP_END.size
+    at = len(tail) - ZIP_END_RECORD.size
     if tail[max(at, 0) : at + 4] != ZIP_END_MARK:
         at = tail.rfind(ZIP_END_MARK)
     if at < 0:
-        raise Unreadable("it has no list of its members")
-    _, _, members, list_bytes, _ = ZIP_END.unpack_from(tail, at)
-    is_huge = tail[max(at - ZIP64_LOCATOR_BYTES, 0) :].startswith(ZIP64_MARK)
-    if is_huge or members > MAX_MEMBERS or list_bytes > MAX_ZIP_LIST_BYTES:
-        raise Unreadable(f"more than {MAX_MEMBERS} members")
+        raise TooMuch("it has no list of its members")
+    _, _, members, list_bytes, _ = ZIP_END_RECORD.unpack_from(tail, at)
+    is_huge = tail[max(at - ZIP64_RECORD_BYTES, 0) :].startswith(ZIP64_MARK)
+    if is_huge or members > MAX_ARCHIVE_MEMBERS or list_bytes > MAX_ZIP_LIST_BYTES:
+        raise TooMuch(f"more than {MAX_ARCHIVE_MEMBERS} members")
 
 
 def read_tar(archive: Archive, file: BinaryIO) -> None:
@@ -225,7 +225,7 @@ def tar_headers(archive: Archive, file: Readable) -> Iterator[tuple[str, bytes, 
         kind, own_bytes = header[156:157], tar_number(header[124:136])
         if kind in TAR_WITH_HEADER:
             if own_bytes > MAX_HEADER_BYTES:
-                raise Unreadable("a header that is too long")
+                raise TooMuch("a header that is too long")
             body = Bounded(file, own_bytes).read(own_bytes)
             file.read(-own_bytes % TAR_BLOCK_BYTES)
             if kind == TAR_LONG_NAME:
@@ -240,7 +240,7 @@ def tar_headers(archive: Archive, file: Readable) -> Iterator[tuple[str, bytes, 
         if kind not in TAR_FILES:
             size = 0 if kind in b"123456" else size
         if size < 0:
-            raise Unreadable("a member of less than nothing")
+            raise TooMuch("a member of less than nothing")
         shown = tar_name(header) if name is None else name
         yield shown.decode("utf-8", "replace"), kind, size
         name = size_bytes = None
