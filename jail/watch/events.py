@@ -179,8 +179,7 @@ class FileChanged:
     jail sees it.
 
     `other_paths`: further names under which the same file can be reached, by linked folders.
-    `shadows`: the module of another distribution that Python no longer finds since this one is
-    there.
+    `shadows`: the module of another distribution that Python no longer finds for it.
     """
 
     path: str
@@ -190,6 +189,7 @@ class FileChanged:
     actor: Actor = NOBODY
     other_paths: tuple[str, ...] = ()
     shadows: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)

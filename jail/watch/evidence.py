@@ -175,6 +175,7 @@ def describe_world(event: WorldEvent) -> dict[str, Any]:
 def describe_file(event: FileChanged) -> dict[str, Any]:
     """The fields of a changed file."""
     about: dict[str, Any] = {"path": event.path, "change": event.change, "bytes": event.size_bytes}
+    about["sha256"] = event.sha256
     about |= {"other_paths": event.other_paths, "shadows": event.shadows}
     process = {"pid": event.actor.pid, "process": event.actor.process}
     return {"kind": "file", **about, "place": event.place, **process}
