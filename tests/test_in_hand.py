@@ -219,7 +219,7 @@ def stored(snakehook: Snakehook, report: dict[str, Any], verdict: str = "high") 
     store = Store(snakehook.state / service.STORE_NAME)
     run_id = store.add(TriageRequest("spy", "1.0", "install"), 10)
     body = json.dumps(report).encode()
-    store.finish(run_id, Result("ok", "", verdict, body, b"{}", b"", b"", ""))
+    store.finish(run_id, Result("ok", "", verdict, body, b"{}", b"", b"", b"", ""))
     store.db.close()
     if os.geteuid() == 0:
         # As the service does it, whose user reads the store.

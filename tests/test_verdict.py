@@ -359,8 +359,9 @@ def test_each_event_stands_in_its_list() -> None:
     body = json.loads(as_json(report))
     assert [*body] == [
         *("phases", "findings", "downloads", "network", "requests", "processes", "files"),
-        *("code", "indicators", "coverage"),
+        *("code", "indicators", "coverage", "changes"),
     ]
+    assert body["changes"] is None
     downloaded = {"file": "x.whl", "bytes": 3, "sha256": "cd", "from_cache": True, "url": ""}
     assert body["downloads"] == [downloaded]
     assert [(item["kind"], item["target"]) for item in body["network"]] == [

@@ -7,17 +7,15 @@ and in the rooms that this one imports, and nowhere else.
 
 import codecs
 import contextlib
-import ctypes
-import gc
 import json
 import shutil
 import socket
-import sys
 import threading
 import time
 import traceback
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from jail.orders import MAX_JAILS, PROGRAMS, JailSettings, Machine, Order
 from jail.report.indicators import OwnWords, find_indicators
@@ -27,10 +25,13 @@ from jail.report.rows import render_text
 from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
+from jail.watch.dropped import Dropped
+from jail.watch.earlier import EarlierRelease
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.ours import what_is_ours
 from jail.watch.payload import Search
+from jail.watch.process import prepare_process
 from jail.watch.ready import WaitingJail, await_order
 from jail.watch.record import Record
 from jail.watch.resources import Resources
@@ -47,13 +48,10 @@ from jail.watch.world import make_world
 MAX_PROGRESS_FRAMES = 500
 MAX_PROGRESS_BYTES = 300
 MAX_COMPLAINT_BYTES = 4000
-M_ARENA_MAX = -8  # an option of mallopt
-STACK_BYTES = 1 << 20
-SWITCH_SEC = 0.0005
 
 # The user that this becomes may not be able to read our own standard library: what is loaded late,
 # is loaded here.
-for codec in ("ascii", "idna", "latin-1", "unicode_escape", "utf-16-le"):
+for codec in ("ascii", "cp437", "idna", "latin-1", "unicode_escape", "utf-16-le"):
     codecs.lookup(codec)
 
 
@@ -98,6 +96,7 @@ class Run:
         self.is_interrupted = False
         self.has_tried_again = False
         self.waiting: WaitingJail | None = None
+        self.earlier: EarlierRelease | None = None
 
     def go(self) -> None:
         """Install, then run what the mode asks for."""
@@ -109,6 +108,9 @@ class Run:
         if install.outcome is not Outcome.OK and not has_landed:
             self.not_run += without_installation(order)
             return
+        if order.mode == "detonate":
+            self.earlier = EarlierRelease(resources)
+            self.earlier.begin()
         found, self.not_run = triggers(order, resources.installed, resources.settings)
         waiting = deque(found)
         while waiting:
@@ -149,6 +151,11 @@ class Run:
         found, notes = available(missed, resources.upstream, resources.settings)
         self.notes += notes
         return [second_installation(resources.order, resources.settings, found)] if found else []
+
+    def news(self) -> dict[str, Any] | None:
+        """What is new in this release; None where that was not asked for."""
+        is_asked = self.earlier is not None and not self.is_interrupted
+        return self.earlier.report() if self.earlier and is_asked else None
 
     def leave_out(self, trigger: Trigger) -> None:
         """Say that there was no time for it, or not enough."""
@@ -201,17 +208,6 @@ def watch(
         outlet.send("end")
     except Exception as fault:
         complain(outlet, fault)
-
-
-def prepare_process() -> None:
-    """Make the threads of a gateway fit into what memory a watch may have, and take turns often."""
-    threading.stack_size(STACK_BYTES)
-    # What keeper has loaded stays shared with it: the collector would write to each page of it.
-    gc.freeze()
-    # Else each thread has 64 MiB of addresses for its own allocations.
-    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
-    # Else each connection waits for the thread that reads the witnesses.
-    sys.setswitchinterval(SWITCH_SEC)
 
 
 def complain(outlet: Outlet, fault: BaseException | None) -> None:
@@ -303,10 +299,11 @@ def triage(
         error=trouble,
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
+        changes=run.news(),
     )
     own = OwnWords(*what_is_ours(resources))
     report.lists["indicators"] = find_indicators(report.lists, order.package_name, own)
-    send_report(report, evidence, machine, outlet)
+    send_report(report, evidence, resources.dropped, machine, outlet)
     # Whatever is in the way of that: the report is sent.
     fault = keep_samples(resources.record.seen, given, report.verdict)
     if fault:
@@ -322,7 +319,9 @@ def learn_hosts(resources: Resources) -> None:
     ask.start()
 
 
-def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Outlet) -> None:
+def send_report(
+    report: Report, evidence: Evidence, dropped: Dropped, machine: Machine, outlet: Outlet
+) -> None:
     """Send the report in all its shapes, the one for programs first.
 
     A fault of ours in drawing it must cost the looks, not the report.
@@ -330,6 +329,7 @@ def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Ou
     outlet.summary(report.outcome, report.reason, report.verdict)
     outlet.send("report", as_json(report))
     outlet.send("evidence", evidence.close())
+    outlet.send("dropped", dropped.close(report.order))
     try:
         page, text = render_page(report), render_text(report)
         embed = render_embed(report, machine.index_url, machine.default_index)

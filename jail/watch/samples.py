@@ -33,7 +33,7 @@ WORDS = {
     "sha256": r"[0-9a-f]{64}",
     "verdict": r"medium|high",
 }
-NUMBERS = ("size_bytes", "kept_sec")
+NUMBER_FIELDS = ("size_bytes", "kept_sec")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def parse_about(text: bytes) -> KeptFile | None:
     try:
         said = json.loads(text)
         words = {key: said[key] for key in WORDS}
-        numbers = {key: said[key] for key in NUMBERS}
+        numbers = {key: said[key] for key in NUMBER_FIELDS}
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
     for key, word in words.items():
