@@ -10,6 +10,9 @@ MAX_NOTICE_CHARS = 300
 LINGER_SEC = 3  # what is left at work gets: jail/inside/ending.py
 # What builds packages is changed by others that build packages.
 BUILDERS = ("distutils.", "setuptools.")
+# What the library lets everybody replace, as its own documentation says.
+REPLACEABLE = {"warnings.showwarning", "warnings.formatwarning", "sys.excepthook"}
+REPLACEABLE |= {"sys.displayhook", "sys.unraisablehook", "threading.excepthook"}
 # How a job ended that something has to be said of.
 LEFT, STOPPED, RAISED = "left", "stopped", "raised"
 
@@ -24,8 +27,8 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
     match event.kind:
         case Notice.PATCHED:
             title = f"puts its own code in the place of {event.what}"
-            is_builder = event.what.startswith(BUILDERS)
-            severity = Severity.INFO if is_builder else Severity.MEDIUM
+            is_usual = event.what.startswith(BUILDERS) or event.what in REPLACEABLE
+            severity = Severity.INFO if is_usual else Severity.MEDIUM
             return said(severity, Rule.CODE_DYNAMIC, title, event.place)
         case Notice.HOOKED if event.text:
             title = f"changes the import of other modules ({event.text}) by {event.what}"

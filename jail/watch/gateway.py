@@ -19,6 +19,7 @@ from urllib.parse import urljoin
 
 from jail.orders import Order
 from jail.watch.events import DependencyDenied, Downloaded, Event, IndexRefused, printable
+from jail.watch.release import MAX_RELEASE_FILES, is_of_version
 from jail.watch.resolver import close_listener
 from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, PackageCache, Refused, Upstream
 from jail.watch.withheld import sha256_of, stand_in, versions_of
@@ -73,6 +74,7 @@ class Gateway:
         ] = {}  # (sha256 in link, name): (URL, sha256)
         # What is installed later must not bring another version of the target.
         self.is_second = False
+        self.release: set[str] = set()  # the names of the target's files of this version
         self.stand_ins: dict[tuple[str, str], bytes] = {}  # by sha256 and name
         self.listener: socket.socket | None = None
         self.closed = threading.Event()
@@ -170,6 +172,7 @@ class Gateway:
                 entries = []
             for entry in entries:
                 offer = self.offer(page_url, entry)
+                self.note_release(project, str(entry["filename"]))
                 if offer and self.is_wanted(project, offer["filename"]):
                     files.append(offer)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -214,6 +217,12 @@ class Gateway:
             url = f"/files/{digest}/{name}"
             offers.append({"filename": name, "url": url, "hashes": {"sha256": digest}})
         return offers
+
+    def note_release(self, project: str, name: str) -> None:
+        """Keep the name of a file of the release that is looked at."""
+        is_target = project == self.order.package_name and len(self.release) < MAX_RELEASE_FILES
+        if is_target and FILE_NAME.fullmatch(name) and is_of_version(name, self.order.version):
+            self.release.add(name)
 
     def is_wanted(self, project: str, name: str) -> bool:
         """Whether the order's `artifact` lets pip see this file. Other projects are seen whole."""

@@ -75,6 +75,7 @@ class Outside:
                 journal.tell,
             )
             self.gateway.is_second = is_second
+            self.gateway.release = resources.release
             self.gateway.start(sockets.index)
 
     def note_question(self, name: str, _: int) -> None:

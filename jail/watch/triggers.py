@@ -19,9 +19,10 @@ from jail.orders import (
     JailSettings,
     Order,
 )
-from jail.watch.contents import EntryPoint, pack_names
+from jail.watch.contents import EntryPoint
 from jail.watch.events import NotRun, Omission, PhaseName
 from jail.watch.installed import Installed
+from jail.watch.packing import pack_names
 from jail.watch.well_known import WELL_KNOWN
 
 MAX_TRIGGERS = 8  # jails started for one kind of trigger; what is more shares one
