@@ -18,8 +18,6 @@ CGROUPS_V2 = (CGROUP_ROOT / "snakehook",)
 # Seen by pip, by every build backend and by every child Python; build isolation would replace a
 # PYTHONPATH. site reads .pth files twice in a virtual environment.
 HOOK_LINE = (orders.JAIL_DIR / "inside" / "hook.pth").read_text().format(**vars(orders))
-# Where the programs of tools.txt are looked for; nothing that was put into /usr/local is one.
-SYSTEM_PROGRAMS = "/usr/bin:/bin:/usr/sbin:/sbin"
 # "Base URL of the Python Package Index (default https://index.example/simple). This should ..."
 DEFAULT_INDEX = re.compile(r"Base URL of [^(]*\(default\s+(https?://[^\s)]+?)/*\)")
 
@@ -46,18 +44,17 @@ def own_folder(folder: Path) -> Path:
     return folder
 
 
-# Make the jail's interpreter, once: a virtual environment with our pip and the audit hook; beside it
+# Make the jail's interpreter, once: a virtual environment with our pip and the audit hook; and
 # copies of the programs that the jail has, and of the interpreter, where it is the system's.
 def make_python(settings: JailSettings, folder: Path) -> Path:
     python, pip = Path(settings.jail_python_name).resolve(), Path(settings.pip_package)
     metadata = next(pip.parent.glob("pip-*.dist-info"), None) if settings.pip_package else None
     if not metadata:
         raise MachineError("jail python: pip, which we need, is gone: install snakehook anew.")
-    about = python.stat()
     names = re.sub(r"#.*", "", (orders.JAIL_DIR / "tools.txt").read_text()).split()
-    tools = {name: shutil.which(name, path=SYSTEM_PROGRAMS) for name in names}
+    tools = {name: shutil.which(name, path=PROGRAMS) or "" for name in names}
     tools[python.name] = str(python)
-    recipe = repr([python, about.st_size, about.st_mtime_ns, metadata.name, HOOK_LINE, tools])
+    recipe = repr([python, python.stat().st_ctime_ns, metadata.name, HOOK_LINE, tools])
     made = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     # Not if what it is linked to is gone.
     if not os.access(made / "bin" / "python", os.X_OK):

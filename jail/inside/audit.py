@@ -36,8 +36,13 @@ from jail.inside.origins import (  # noqa: E402
     who_compiles,
 )
 
-for package in ("jail", "jail.inside", "jail.inside.origins"):
-    del sys.modules[package]
+# Before any .pth file of the installation acts.
+if "SNAKEHOOK_VICTIM" in os.environ:
+    from jail.inside.victims import become
+
+    become(os.environ["SNAKEHOOK_VICTIM"])
+for module in [name for name in sys.modules if name.partition(".")[0] == "jail"]:
+    del sys.modules[module]
 sys.path[:] = whole_path
 
 LINE_BYTES = 4000  # below PIPE_BUF, so that the lines of many processes don't mix
@@ -58,6 +63,7 @@ PEERS = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.b
 HOST_NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethostbyaddr": 0}
 OPENED = {"os.remove": 0, "os.rename": 1, "open": 0}
 WRITES = os.O_WRONLY | os.O_RDWR
+REGISTRY_VALUES = {"winreg.SetValue": 0}  # of our stand-in for Windows' registry
 COMPILED = {"compile": 0, "marshal.loads": 0}
 WATCHED = {
     event: (kind, position)
@@ -66,6 +72,7 @@ WATCHED = {
         ("address", PEERS),
         ("name", HOST_NAMES),
         ("open", OPENED),
+        ("registry", REGISTRY_VALUES),
         ("code", COMPILED),
     )
     for event, position in events.items()
@@ -200,6 +207,8 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
         tell_spawn(what, frame)
     elif kind == "name":
         tell_name(what, frame)
+    elif kind == "registry":
+        send("registry", what=f"{what}\\{arguments[1]}", text=str(arguments[3]), at=place(frame))
     elif what:
         send(kind, what=what, at=place(frame))
 

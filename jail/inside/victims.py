@@ -5,6 +5,7 @@ How: modules of the library get another `os` and `sys`, which say the truth; all
 changed ones. What Windows has and this system has not is there as a stand-in that does nothing.
 """
 
+import _thread
 import builtins
 import os
 import sys
@@ -258,6 +259,11 @@ VICTIMS: dict[str, Callable[[], None]] = {
 
 
 def become(victim: str) -> None:
-    """Become one of VICTIMS, or several: "ci,later". Raises KeyError for another."""
+    """Become one of VICTIMS, or several: "ci,later", unless that was done. Raises KeyError for
+    another.
+    """
+    if getattr(_thread, "_victim", None) == victim:
+        return
+    setattr(_thread, "_victim", victim)  # noqa: B010 - where the hook's own mark is
     for one in victim.split(","):
         VICTIMS[one]()

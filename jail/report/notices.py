@@ -1,6 +1,8 @@
 """What is said of what the workers in the jail tell. It may be forged by the package that they
-share an interpreter with: what it leads to is at most worth a look.
+share an interpreter with, which accuses nobody but itself.
 """
+
+import re
 
 from jail.report.text import plain
 from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
@@ -13,6 +15,14 @@ BUILDERS = ("distutils.", "setuptools.")
 # What the library lets everybody replace, as its own documentation says.
 REPLACEABLE = {"warnings.showwarning", "warnings.formatwarning", "sys.excepthook"}
 REPLACEABLE |= {"sys.displayhook", "sys.unraisablehook", "threading.excepthook"}
+# Keys of Windows' registry by which programs are started: at a login, at the start, by another.
+AUTOSTART = re.compile(
+    r"(?i).*\\(?:currentversion\\(?:policies\\explorer\\)?run(?:once|onceex|services\w*)?"
+    r"|windows nt\\currentversion\\(?:winlogon|windows|image file execution options)"
+    r"|active setup\\installed components|currentcontrolset\\services|command processor"
+    r"|shell\\open\\command|inprocserver32|environment)(?:\\.*)?",
+    re.DOTALL,
+)
 # How a job ended that something has to be said of.
 LEFT, STOPPED, RAISED = "left", "stopped", "raised"
 
@@ -21,6 +31,7 @@ LEFT, STOPPED, RAISED = "left", "stopped", "raised"
 # "puts its own code in the place of json.dumps"
 # Noticed(HOOKED, "s.Finder", text="json,requests"): medium code.dynamic
 # Noticed(ENDED, "import s", how="left", text="1 at work: Thread-1 at /…/s.py:3"): medium limit.hit
+# Noticed(REGISTRY, "HKEY_CURRENT_USER\...\Run\Updater", text="evil.exe"): high persistence.write
 # Noticed(GATED, "time", text="exec(...)", place="/…/s.py:9"): info code.gated
 def noticed(phase: Phase, event: Noticed) -> Finding | None:
     """The finding, if there is one."""
@@ -36,6 +47,11 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
         case Notice.GATED:
             title = f"does this only on a condition ({event.what}): {event.text}"
             return said(Severity.INFO, Rule.CODE_GATED, title, event.place)
+        case Notice.REGISTRY:
+            is_start = AUTOSTART.fullmatch(event.what) is not None
+            title = f"sets {event.what} in the registry of Windows: {event.text}"
+            severity = Severity.HIGH if is_start else Severity.INFO
+            return said(severity, Rule.PERSISTENCE_WRITE, title, event.place)
         case Notice.ENDED:
             return ended(phase, event)
     return None

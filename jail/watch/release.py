@@ -21,7 +21,7 @@ FILE_VERSION = re.compile(
 def is_of_version(file: str, version: str) -> bool:
     """Whether a file of a project's page has this version, however many zeros end it."""
     match = FILE_VERSION.fullmatch(file.lower())
-    return bool(match) and bare(match[1] or match[2]) == bare(version)
+    return match is not None and bare(match[1] or match[2]) == bare(version)
 
 
 def bare(version: str) -> str:

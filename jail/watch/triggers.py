@@ -80,9 +80,14 @@ class Trigger:
     with_missed: bool = False
 
     @property
+    def victim(self) -> str:
+        """As whom modules are imported: "windows", "ci,later"; "self" for most."""
+        return self.launch[5] if self.launch[0] == "imports" else "self"
+
+    @property
     def is_in_ci(self) -> bool:
         """Whether the environment is one of continuous integration."""
-        return self.launch[0] == "imports" and "ci" in self.launch[5].split(",")
+        return "ci" in self.victim.split(",")
 
 
 def variables(order: Order, trigger: Trigger) -> dict[str, str]:
@@ -96,6 +101,8 @@ def variables(order: Order, trigger: Trigger) -> dict[str, str]:
         # Where modules are imported, then many times, this costs less than it saves.
         if order.mode in ("import", "detonate") and not trigger.title:
             found["SNAKEHOOK_COMPILE"] = "1"
+    if trigger.victim != "self":
+        found["SNAKEHOOK_VICTIM"] = trigger.victim
     return found | (ONLY_CI_VARIABLES if trigger.is_in_ci else {})
 
 
