@@ -44,17 +44,14 @@ def own_folder(folder: Path) -> Path:
     return folder
 
 
-# Make the jail's interpreter, once: a virtual environment with our pip and the audit hook; and
-# copies of the programs that the jail has, and of the interpreter, where it is the system's.
+# Make the jail's interpreter, once: a virtual environment with our pip and the audit hook.
 def make_python(settings: JailSettings, folder: Path) -> Path:
-    python, pip = Path(settings.jail_python_name).resolve(), Path(settings.pip_package)
+    python, pip = Path(settings.jail_python_name), Path(settings.pip_package)
     metadata = next(pip.parent.glob("pip-*.dist-info"), None) if settings.pip_package else None
     if not metadata:
         raise MachineError("jail python: pip, which we need, is gone: install snakehook anew.")
-    names = re.sub(r"#.*", "", (orders.JAIL_DIR / "tools.txt").read_text()).split()
-    tools = {name: shutil.which(name, path=PROGRAMS) or "" for name in names}
-    tools[python.name] = str(python)
-    recipe = repr([python, python.stat().st_ctime_ns, metadata.name, HOOK_LINE, tools])
+    about = python.stat()
+    recipe = repr([python.resolve(), about.st_size, about.st_mtime_ns, metadata.name, HOOK_LINE])
     made = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     # Not if what it is linked to is gone.
     if not os.access(made / "bin" / "python", os.X_OK):
@@ -63,7 +60,6 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
         library = next(fresh.glob("lib/python*/site-packages"))
         shutil.copytree(pip, library / "pip", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(metadata, library / metadata.name)
-        run_tool("install", "-Dt", fresh / "tools", *filter(None, tools.values()))
         run = (fresh / "bin" / "python", "-I", "-m")
         index = DEFAULT_INDEX.search(run_tool(*run, "pip", "install", "--help"))
         (fresh / "index").write_text(index[1] if index else "")

@@ -16,6 +16,9 @@ import sys
 FIFO: str = globals()["FIFO"]
 HOME: str = globals()["HOME"]
 
+# Variables that jails have in which others than this machine's owner are the victims.
+VICTIM_NAMES = {"OS", "__CF_USER_TEXT_ENCODING", "GITHUB_ACTIONS"}
+
 # What a package put first on the path, by PYTHONPATH say, must not stand for the library that this
 # is made of; and what this is made of must not stand for modules of a package.
 whole_path, library = sys.path[:], os.__file__.removesuffix("/os.py")
@@ -36,11 +39,11 @@ from jail.inside.origins import (  # noqa: E402
     who_compiles,
 )
 
-# Before any .pth file of the installation acts.
-if "SNAKEHOOK_VICTIM" in os.environ:
-    from jail.inside.victims import become
+# Before any .pth file of the installation acts. Most jails have none of these variables.
+if not VICTIM_NAMES.isdisjoint(os.environ):
+    from jail.inside.victims import become, victim_of
 
-    become(os.environ["SNAKEHOOK_VICTIM"])
+    become(victim_of(os.environ))
 for module in [name for name in sys.modules if name.partition(".")[0] == "jail"]:
     del sys.modules[module]
 sys.path[:] = whole_path

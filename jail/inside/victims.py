@@ -46,6 +46,7 @@ WINDOWS_FOLDERS = {
     "SystemRoot": f"{HOME_FOLDER}/Windows",
     "windir": f"{HOME_FOLDER}/Windows",
 }
+MACOS_VARIABLE = "__CF_USER_TEXT_ENCODING"
 MACOS_FOLDERS = (
     f"{HOME_FOLDER}/Library/Application Support",
     f"{HOME_FOLDER}/Library/LaunchAgents",
@@ -218,7 +219,7 @@ def be_on_windows() -> None:
 def be_on_macos() -> None:
     """macOS 14 on Apple's own processor."""
     make_folders(MACOS_FOLDERS)
-    os.environ["__CF_USER_TEXT_ENCODING"] = "0x1F5:0x0:0x0"
+    os.environ[MACOS_VARIABLE] = "0x1F5:0x0:0x0"
     version = "Darwin Kernel Version 23.5.0: root:xnu-10063.121.3~5/RELEASE_ARM64_T6000"
     set_platform(
         {
@@ -256,6 +257,15 @@ VICTIMS: dict[str, Callable[[], None]] = {
     "ci": be_in_ci,
     "later": be_later,
 }
+
+
+def victim_of(environment: Mapping[str, str]) -> str:
+    """Who has such variables, as jail/watch/triggers.py gives them."""
+    if environment.get("OS") == WINDOWS_VARIABLES["OS"]:
+        return "windows"
+    if MACOS_VARIABLE in environment:
+        return "macos"
+    return "ci,later" if "GITHUB_ACTIONS" in environment else "self"
 
 
 def become(victim: str) -> None:

@@ -34,6 +34,7 @@ from jail.watch.scratch import Scratch
 from jail.watch.second_try import available, missed_modules, second_installation
 from jail.watch.served import SecondStages
 from jail.watch.session import Session
+from jail.watch.tools import lay_out_tools
 from jail.watch.trial import lacks
 from jail.watch.triggers import Trigger, installation, triggers, variables, without_installation
 from jail.watch.upstream import PackageCache, Refused, Upstream, file_hosts
@@ -270,6 +271,7 @@ def triage(
         resources.stages = SecondStages(resources.world.marks)
         for name, data in resources.world.trust_files().items():
             (folder / "certificates" / name).write_bytes(data)
+    lay_out_tools(folder / "bin")
     # While the first jail is being made.
     ask = threading.Thread(
         target=resources.upstream.learn_hosts, args=(settings.index_file_hosts,), daemon=True

@@ -54,7 +54,7 @@ VARIABLES_IN_JAIL = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUNBUFFERED": "1",
 }
-PATH_IN_JAIL = f"{PYTHON_IN_JAIL}/bin:/usr/local/bin:/usr/bin:/bin"
+PATH_IN_JAIL = f"{PYTHON_IN_JAIL}/bin:/bin"
 PIP_VARIABLES = {
     # For the pips that pip starts, too.
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -63,8 +63,14 @@ PIP_VARIABLES = {
     # The installation is not active in pip: what pip does is not the package's doing.
     "SNAKEHOOK_PIP": "1",
 }
-# Before any .pth file acts; the worker adds more.
-ONLY_CI_VARIABLES = {"CI": "true", "GITHUB_ACTIONS": "true"}
+# Some of those that other victims have: by these the audit hook knows whom to become before any
+# .pth file acts. jail/inside/victims.py adds the others.
+VICTIM_VARIABLES = {
+    "self": {},
+    "windows": {"OS": "Windows_NT"},
+    "macos": {"__CF_USER_TEXT_ENCODING": "0x1F5:0x0:0x0"},
+    "ci,later": {"CI": "true", "GITHUB_ACTIONS": "true"},
+}
 
 
 @dataclass(frozen=True)
@@ -101,9 +107,7 @@ def variables(order: Order, trigger: Trigger) -> dict[str, str]:
         # Where modules are imported, then many times, this costs less than it saves.
         if order.mode in ("import", "detonate") and not trigger.title:
             found["SNAKEHOOK_COMPILE"] = "1"
-    if trigger.victim != "self":
-        found["SNAKEHOOK_VICTIM"] = trigger.victim
-    return found | (ONLY_CI_VARIABLES if trigger.is_in_ci else {})
+    return found | VICTIM_VARIABLES[trigger.victim]
 
 
 def pip_words(order: Order, timeout_sec: int, *requirements: str) -> tuple[str, ...]:
