@@ -80,6 +80,8 @@ def launch(kind: str, words: list[str]) -> int:
         path, total_sec, each_sec, *others = words
         commands = [command(other[0], other[1:]) for other in map(json.loads, others)]
         return supervise.run_several(commands, path, float(total_sec), float(each_sec))
+    if kind == "pips":
+        return install_each(words)
     if kind not in ("imports", "call"):
         code = run_one(command(kind, words))
         if kind == "pip" and "SNAKEHOOK_COMPILE" in os.environ:
@@ -89,6 +91,17 @@ def launch(kind: str, words: list[str]) -> int:
     # What only shows in the code.
     if kind == "imports" and words[4] == "self":
         in_child(lambda: look_for_gates(words))
+    return code
+
+
+def install_each(words: list[str]) -> int:
+    """pip for all requirements, which come last; where that fails, for each alone: what can be had
+    must not go without for what can't. Returns the exit code of the first.
+    """
+    code = run_one(command("pip", words))
+    options = words[: words.index("--") + 1]
+    for requirement in words[len(options) :] if code else ():
+        run_one(command("pip", [*options, requirement]))
     return code
 
 

@@ -10,8 +10,9 @@ from jail.watch.noticed import Notice, Noticed, Slept
 
 MAX_NOTICE_CHARS = 300
 LINGER_SEC = 3  # what is left at work gets: jail/inside/ending.py
-# What builds packages is changed by others that build packages.
-BUILDERS = ("distutils.", "setuptools.")
+# What builds packages is changed by others that build packages, and what is private in typing by
+# typing_extensions, which hundreds bring along.
+USUAL = ("distutils.", "setuptools.", "typing._")
 # What the library lets everybody replace, as its own documentation says.
 REPLACEABLE = {"warnings.showwarning", "warnings.formatwarning", "sys.excepthook"}
 REPLACEABLE |= {"sys.displayhook", "sys.unraisablehook", "threading.excepthook"}
@@ -38,7 +39,7 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
     match event.kind:
         case Notice.PATCHED:
             title = f"puts its own code in the place of {event.what}"
-            is_usual = event.what.startswith(BUILDERS) or event.what in REPLACEABLE
+            is_usual = event.what.startswith(USUAL) or event.what in REPLACEABLE
             severity = Severity.INFO if is_usual else Severity.MEDIUM
             return said(severity, Rule.CODE_DYNAMIC, title, event.place)
         case Notice.HOOKED if event.text:

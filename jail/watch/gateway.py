@@ -28,6 +28,7 @@ MAX_REQUEST_BYTES = 16 << 10  # request line and headers
 MAX_CLIENTS = 32  # served at once; more are closed at once
 MAX_KNOWN = 400_000  # files that the pages of a run name
 IDLE_SEC = 60.0
+MAX_SECOND_FILE_BYTES = 25_000_000  # of what is installed later; numpy has 18 MB
 # Fields of a page's entry that pip looks at, passed on as they are.
 PASSED_ON = ("requires-python", "size", "upload-time", "yanked")
 
@@ -173,7 +174,7 @@ class Gateway:
             for entry in entries:
                 offer = self.offer(page_url, entry)
                 self.note_release(project, str(entry["filename"]))
-                if offer and self.is_wanted(project, offer["filename"]):
+                if offer and self.is_wanted(project, offer["filename"]) and self.is_bearable(offer):
                     files.append(offer)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise Refused(502, f"no JSON project page (PEP 691): {type(error).__name__}") from error
@@ -217,6 +218,11 @@ class Gateway:
             url = f"/files/{digest}/{name}"
             offers.append({"filename": name, "url": url, "hashes": {"sha256": digest}})
         return offers
+
+    def is_bearable(self, offer: dict[str, Any]) -> bool:
+        """Whether it is small enough for something that nobody declared to need."""
+        size = offer.get("size")
+        return not self.is_second or not isinstance(size, int) or size <= MAX_SECOND_FILE_BYTES
 
     def note_release(self, project: str, name: str) -> None:
         """Keep the name of a file of the release that is looked at."""

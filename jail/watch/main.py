@@ -31,7 +31,7 @@ from jail.watch.record import Record
 from jail.watch.release import absent_files, other_files
 from jail.watch.resources import Resources
 from jail.watch.scratch import Scratch
-from jail.watch.second_try import available, missed_modules, second_installation
+from jail.watch.second_try import available, missed_modules, second_installation, told
 from jail.watch.served import SecondStages
 from jail.watch.session import Session
 from jail.watch.tools import lay_out_tools
@@ -93,6 +93,8 @@ class Run:
         self.notes: list[str] = []
         self.is_interrupted = False
         self.has_tried_again = False
+        self.missed: list[str] = []  # what it asked for and was not there
+        self.alone: list[Trigger] = []  # of modules that are imported alone
 
     def go(self) -> None:
         """Install, then run what the mode asks for."""
@@ -107,6 +109,7 @@ class Run:
             return
         found, self.not_run = triggers(order, resources.installed, resources.settings)
         waiting = deque(found)
+        self.alone = [trigger for trigger in found if trigger.launch[0] == "import"]
         while waiting:
             trigger = waiting.popleft()
             if self.is_interrupted:
@@ -117,7 +120,7 @@ class Run:
             if trigger.with_missed and not self.has_tried_again:
                 self.has_tried_again = True
                 waiting.appendleft(trigger)
-                waiting.extendleft(self.second_try())
+                waiting.extendleft(reversed(self.second_try()))
                 continue
             phase = self.phase(trigger)
             if phase.outcome is Outcome.TIMEOUT and self.is_over():
@@ -151,10 +154,14 @@ class Run:
         them: what is imported later finds them.
         """
         resources = self.resources
-        missed = missed_modules(resources.record.seen, resources.installed)
-        found, notes = available(missed, resources.upstream, resources.settings)
-        self.notes += notes
-        return [second_installation(resources.order, resources.settings, found)] if found else []
+        self.missed = missed_modules(resources.record.seen, resources.installed)
+        found = available(self.missed, resources.upstream, resources.settings)
+        if not found:
+            return []
+        failed = {phase.trigger for phase in self.phases if phase.outcome is Outcome.FAILED}
+        # What failed for want of it has another try.
+        again = [trigger for trigger in self.alone if trigger.title in failed]
+        return [second_installation(resources.order, resources.settings, found), *again]
 
     def leave_out(self, trigger: Trigger) -> None:
         """Say that there was no time for it, or not enough."""
@@ -290,7 +297,11 @@ def triage(
         started_at_sec=begun_sec,
         finished_at_sec=resources.now_sec(),
         not_run=run.not_run,
-        notes=[*lacks(settings, machine, resources.reach, has_tls), *run.notes],
+        notes=[
+            *told(run.missed, resources.installed),
+            *lacks(settings, machine, resources.reach, has_tls),
+            *run.notes,
+        ],
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
     )

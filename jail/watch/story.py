@@ -80,11 +80,12 @@ class Story:
         tell: Tell,
         look: Callable[[Execute], Observed | None] | None = None,
     ) -> None:
-        self.is_pip = launch_kind == "pip"
+        self.is_pip = launch_kind in ("pip", "pips")
         self.account, self.bait, self.tell = account, bait, tell
         self.ledger = Ledger(account, tell)
         self.reaches = Reaches(self.ledger, bait, index)
         self.look = look
+        self.passed_over: tuple[str, ...] = ()  # folders in which a deleted file is no news
         self.unchecked: list[str] = []  # programs of which the trace alone tells what they were
         self.reader = TraceReader()
         self.tree = ProcessTree(JAIL_PYTHON.encode())
@@ -257,7 +258,7 @@ class Story:
         plain = printable(os.path.normpath(path).replace(b"//", b"/"))
         # pip tidies up. A path that leads back may come by a link, and only looks like pip's.
         is_pips = plain.startswith("/tmp/pip-") and b".." not in path  # noqa: S108
-        is_tidying = self.is_pip and is_pips
+        is_tidying = (self.is_pip and is_pips) or plain.startswith(self.passed_over)
         if not process.own and not is_tidying:
             actor = self.ledger.actor(process, None, expected=False)
             self.file_changed(FileChanged(plain, Change.DELETED, None, None, actor))

@@ -3,9 +3,9 @@ the machine's owner has installed.
 
 What a package does must not depend on that. Where gcloud is, an SDK asks it for an account, and
 gcloud's own acts would be told as the package's. These are what every machine has, what builds
-need, and what thieves use. They are links in a folder of their own, which the jail sees as /bin, the
-one folder of the system on its PATH. Who knows the path of a program below /usr can start it all the
-same.
+need, and what thieves use. They are links in a folder of their own, which the jail sees as /bin,
+the one folder of the system on its PATH. Who knows the path of a program below /usr can start it
+all the same.
 """
 
 import os
