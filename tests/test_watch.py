@@ -319,15 +319,14 @@ def test_each_trigger_is_a_jail_of_its_own(keeper: RunKeeper) -> None:
         ("install", None, "ok"),
         ("start", None, "ok"),
         ("import", "calm", "ok"),
-        ("import", "all modules", "ok"),
         ("execute", "calm", "ok"),
         *LATER_OK,
     ]
-    assert [start.jail for start in ran.starts] == [*range(9)]
-    assert [start.has_index for start in ran.starts] == [True, *([False] * 8)]
+    assert [start.jail for start in ran.starts] == [*range(8)]
+    assert [start.has_index for start in ran.starts] == [True, *([False] * 7)]
     progress = [data for name, data in ran.frames if name == "progress"]
     assert progress[:3] == [b"install", b"start", b"import calm"]
-    assert len(progress) == 9
+    assert len(progress) == 8
 
 
 def test_the_environment_is_a_person_s_with_bait(keeper: RunKeeper) -> None:
@@ -526,12 +525,12 @@ def test_the_evidence_has_each_line_with_its_phase_and_time(keeper: RunKeeper) -
     assert {line["kind"] for line in ran.evidence} >= {"output", "end"}
     for line in ran.evidence:
         assert before_sec - 1 < line["at"] < time.time() + 1
-        own = (("install", None), ("import", "calm"), ("import", "all modules"), *LATER)
+        own = (("install", None), ("import", "calm"), *LATER)
         assert (line["phase"], line["trigger"]) in own
     ends = [line for line in ran.evidence if line["kind"] == "end"]
     assert [(end["outcome"], end["exit_code"], end["dropped"]) for end in ends] == [
         ("ok", 0, {})
-    ] * 6
+    ] * 5
 
 
 # What ends a phase or a run.

@@ -86,13 +86,13 @@ class SourceFile:
     """One file: what in it is behind a condition."""
 
     def __init__(self, tree: ast.Module) -> None:
-        self.tree = tree
+        self.nodes = [*ast.walk(tree)]
         self.full: dict[str, str] = {}  # `dt` of `from datetime import datetime as dt`
         self.waiting: dict[str, str] = {}  # variables and functions that say what is waited for
         self.acting: dict[str, str] = {}  # functions that act
-        for node in ast.walk(tree):
+        for node in self.nodes:
             self.note_names(node)
-        for node in ast.walk(tree):
+        for node in self.nodes:
             self.note_meaning(node)
 
     def note_names(self, node: ast.AST) -> None:
@@ -151,7 +151,7 @@ class SourceFile:
 
     def gates(self) -> Iterator[tuple[str, int, str]]:
         """What is waited for, its line, and the act."""
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.If | ast.While):
                 yield from self.found(node.test, [*node.body, *node.orelse])
             elif isinstance(node, ast.IfExp):
@@ -187,9 +187,9 @@ def is_end(body: list[ast.stmt]) -> bool:
     return isinstance(last, ast.Expr) and dotted(last.value).endswith("exit")
 
 
-def texts_in(tree: ast.Module) -> Iterator[str]:
+def texts_in(nodes: list[ast.AST]) -> Iterator[str]:
     """The code in texts that the code executes: `exec("...")`."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call) and dotted(node.func) in ("exec", "eval") and node.args:
             text = node.args[0]
             if isinstance(text, ast.Constant) and isinstance(text.value, str):
@@ -202,7 +202,7 @@ def gates_of(text: str, depth: int = 0) -> Iterator[tuple[str, int, str]]:
         tree = ast.parse(text)
         source = SourceFile(tree)
         yield from source.gates()
-        inner = [*texts_in(tree)] if depth < MAX_TEXT_DEPTH else []
+        inner = [*texts_in(source.nodes)] if depth < MAX_TEXT_DEPTH else []
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for text_inside in inner:

@@ -86,6 +86,10 @@ def launch(kind: str, words: list[str]) -> int:
         code = run_one(command(kind, words))
         if kind == "pip" and "SNAKEHOOK_COMPILE" in os.environ:
             in_child(compile_all)
+        # The only module of a package comes with its site-packages.
+        if kind == "import" and len(words) == 4:
+            path, _, name, site = words
+            in_child(lambda: look_for_gates([path, "", "", site, "", name]))
         return code
     code = supervise.launch_jobs(kind, words)
     # What only shows in the code.

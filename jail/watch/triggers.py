@@ -172,8 +172,10 @@ class Plan:
         self.site = f"{self.prefix}/{installed.site}"
         self.most_sec = max(settings.run_timeout_sec - MARGIN_SEC, 1.0)
         names = [*self.contents.first, *self.contents.others]
-        plugins = [plugin.target for plugin in self.contents.plugins]
-        self.names, self.left_out = pack_names([*names, *plugins])
+        names += [plugin.target for plugin in self.contents.plugins]
+        self.names, self.left_out = pack_names(names)
+        # Then there is nothing more among all modules.
+        self.is_alone = len(set(names)) == 1 and bool(self.contents.first)
 
     def trigger(self, phase: PhaseName, title: str | None, kind: str, *words: str) -> Trigger:
         """One of the kinds that run one thing."""
@@ -210,11 +212,14 @@ class Plan:
         if not self.names:
             no_module = "the distribution has no importable module"
             return [], [NotRun(PhaseName.IMPORT, None, why_none, no_module)]
+        first = self.contents.first
         found = [
-            self.trigger(PhaseName.IMPORT, name, "import", name)
-            for name in self.contents.first[:MAX_TRIGGERS]
+            self.trigger(PhaseName.IMPORT, name, "import", name) for name in first[:MAX_TRIGGERS]
         ]
-        found.append(self.jobs("all modules", "self", IMPORTS_SEC))
+        if self.is_alone:
+            found = [self.trigger(PhaseName.IMPORT, first[0], "import", first[0], self.site)]
+        else:
+            found.append(self.jobs("all modules", "self", IMPORTS_SEC))
         others = self.dependency_modules()
         if others:
             found.append(self.jobs("dependencies", "self", VICTIM_SEC, pack_names(others)[0]))
