@@ -188,6 +188,77 @@ KINDS: dict[str, tuple[dict[str, str], str]] = {
         },
         "call",
     ),
+    "lazy": ({"lazy.py": acting("lazy", "def __getattr__(name):\n    act()\n")}, "call"),
+    "subclass": (
+        {
+            "based.py": acting(
+                "subclass",
+                "class Base:\n    def __init_subclass__(cls, **more):\n        act()\n",
+            )
+        },
+        "call",
+    ),
+    "metaclass": (
+        {
+            "meta.py": acting(
+                "metaclass",
+                "class Meta(type):\n    def __new__(cls, name, bases, space):\n"
+                "        act()\n        return super().__new__(cls, name, bases, space)\n",
+            )
+        },
+        "call",
+    ),
+    "manager": (
+        {
+            "managed.py": acting(
+                "manager",
+                "import contextlib\n@contextlib.contextmanager\ndef session(url):\n"
+                "    act()\n    yield\n",
+            )
+        },
+        "call",
+    ),
+    "special": (
+        {"entered.py": acting("special", "class S:\n    def __enter__(self):\n        act()\n")},
+        "call",
+    ),
+    "cached": (
+        {
+            "cached.py": acting(
+                "cached",
+                "import functools\nclass C:\n    @functools.cached_property\n"
+                "    def token(self):\n        act()\n",
+            )
+        },
+        "call",
+    ),
+    "partial": (
+        {
+            "partly.py": acting(
+                "partial",
+                "import functools\ndef _send(what, how):\n    act()\n"
+                "send = functools.partial(_send, 'all')\n",
+            )
+        },
+        "call",
+    ),
+    "async": (
+        {
+            "awaited.py": acting(
+                "async",
+                "class Client:\n    async def __aenter__(self):\n        act()\n"
+                "    async def __aexit__(self, *error):\n        pass\n",
+            )
+        },
+        "call",
+    ),
+    "pip": (
+        {
+            "on_pip.pth": "import os, sys; os.path.basename(sys.orig_argv[-2]) == 'pip' and"
+            f" exec({acting('pip')!r})\n"
+        },
+        "start",
+    ),
     "main": ({"pack/__main__.py": acting("main")}, "execute python -m pack"),
     "script": (
         {"acts_all-1.0.data/scripts/act-now": "#!python\n" + acting("script")},
@@ -228,6 +299,8 @@ CALM = {
     "    def get(self, path: str) -> str:\n        return path + self.token\n"
     "    def __enter__(self): return self\n"
     "    def __exit__(self, *error): return None\n"
+    "    def __init_subclass__(cls): cls.kind = 'client'\n"
+    "    def __len__(self): return len(self.token)\n"
     "atexit.register(lambda: None)\n",
     "calm/tests/test_tools.py": "from calm.tools import fetch\nassert fetch('a') == 'A'\n",
     "calm_space/part/__init__.py": "NAME = 'part'\n",

@@ -32,6 +32,8 @@ MACHINE = re.compile(
     r"(?:(?:.*\.)?(?:gethostname|getfqdn|getuser|getlogin|getnode|getlocale|getdefaultlocale)"
     r"|platform\.node|time\.(?:tzname|timezone)|os\.cpu_count)"
 )
+# Who else is there: a test runner, a notebook, a person at a terminal.
+COMPANY = re.compile(r"(?:sys\.(?:modules|ps1|flags\.interactive)|(?:.*\.)?isatty)")
 COMMAND_LINE = re.compile(r"sys\.(?:orig_)?argv")
 CI_NAMES = re.compile(
     r"(?:CI|GITHUB_ACTIONS|GITLAB_CI|TRAVIS|CIRCLECI|JENKINS_\w+|BUILDKITE|TF_BUILD|APPVEYOR"
@@ -42,6 +44,7 @@ GATES = (
     ("system", SYSTEM),
     ("machine", MACHINE),
     ("command line", COMMAND_LINE),
+    ("company", COMPANY),
 )
 # What an act is, by the name that is called: what starts, sends, decodes, destroys.
 ACT_NAMES = re.compile(
@@ -58,7 +61,7 @@ SECRETS = re.compile(
 # A file without any of each kind has no gate: most are not parsed.
 WAITING_WORDS = re.compile(
     rb"now\b|today\b|time\(|platform|\bname\b|uname|environ|getenv|argv|gethostname|getuser"
-    rb"|getlogin|getfqdn|getnode|locale|tzname|timezone|cpu_count|getwindowsversion|gmtime"
+    rb"|sys\.modules|ps1\b|interactive|isatty|getlogin|getfqdn|getnode|locale|tzname|timezone|cpu_count|getwindowsversion|gmtime"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"

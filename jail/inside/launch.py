@@ -82,6 +82,8 @@ def launch(kind: str, words: list[str]) -> int:
         return supervise.run_several(commands, path, float(total_sec), float(each_sec))
     if kind == "pips":
         return install_each(words)
+    if kind == "start":
+        return start(words)
     if kind not in ("imports", "call"):
         code = run_one(command(kind, words))
         if kind == "pip" and "SNAKEHOOK_COMPILE" in os.environ:
@@ -95,6 +97,18 @@ def launch(kind: str, words: list[str]) -> int:
     # What only shows in the code.
     if kind == "imports" and words[4] == "self":
         in_child(lambda: look_for_gates(words))
+    return code
+
+
+def start(words: list[str]) -> int:
+    """A bare interpreter. Where files act at its start, pip starts, too: its next run is what such
+    a file may wait for. Returns the exit code of the first.
+    """
+    code = run_one(command("start", words))
+    folder = f"{words[1]}/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    names = os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112
+    if any(name.endswith(".pth") or "customize" in name for name in names):
+        run_one([sys.executable, "-P", "-m", "pip", "--version"])
     return code
 
 
