@@ -129,7 +129,9 @@ def install(jail: Jail) -> int:
     """What pip would leave of a package with a module and a script."""
     jail.put(f"{SITE}/calm.py", "x = 1\n")
     files = {"METADATA": "Name: calm\n", "entry_points.txt": "[console_scripts]\ncalm = calm:x\n"}
-    listed = ["calm.py", *(f"calm-1.0.dist-info/{name}" for name in [*files, "RECORD"])]
+    # So that there is a start to be seen.
+    jail.put(f"{SITE}/calm.pth", "# nothing\n")
+    listed = ["calm.py", "calm.pth", *(f"calm-1.0.dist-info/{name}" for name in [*files, "RECORD"])]
     for name, text in {**files, "RECORD": "".join(f"{path},,\n" for path in listed)}.items():
         jail.put(f"{SITE}/calm-1.0.dist-info/{name}", text)
     return calm(jail)

@@ -194,7 +194,7 @@ class Plan:
 
     def detonate(self) -> tuple[list[Trigger], list[NotRun]]:
         """All there is: start, imports, calls, programs."""
-        start = self.trigger(PhaseName.START, None, "start")
+        start, not_started = self.start()
         # Code that nobody can import is odd enough to be called a gap.
         imports, not_imported = self.imports(Omission.LEFT_OUT)
         programs, not_executed = self.programs()
@@ -202,8 +202,15 @@ class Plan:
         # Programs run without what is missed, as for most people; calls and other victims with it.
         first = [trigger for trigger in imports if not trigger.with_missed]
         later = [trigger for trigger in imports if trigger.with_missed]
-        found = [start, *first, *programs, *later, *calls]
-        return found, [*not_imported, *not_called, *not_executed]
+        found = [*start, *first, *programs, *later, *calls]
+        return found, [*not_started, *not_imported, *not_called, *not_executed]
+
+    def start(self) -> tuple[list[Trigger], list[NotRun]]:
+        """A bare interpreter, if anything acts at its start; each other trigger starts one, too."""
+        if self.installed.has_startup:
+            return [self.trigger(PhaseName.START, None, "start")], []
+        reason = "no file acts at the start of an interpreter"
+        return [], [NotRun(PhaseName.START, None, Omission.NOTHING_THERE, reason)]
 
     def imports(self, why_none: Omission) -> tuple[list[Trigger], list[NotRun]]:
         """Top-level modules alone, then all modules, those of dependencies, and all as other
