@@ -11,6 +11,9 @@ OWN_SECRETS = {
     ".git-credentials": "gitpython dulwich dvc",
 }
 
+# From where everybody fetches the installer of a language, whole. Who does: pre-commit.
+INSTALLERS = {"https://sh.rustup.rs/", "https://sh.rustup.rs"}
+
 # Looks at the system that tell nobody anything; of those that the machine does not have, the look
 # comes to nothing.
 #   platform, psutil, py-cpuinfo   uname -p     sw_vers      sysctl -n hw.ncpu     arch
