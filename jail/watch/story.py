@@ -220,7 +220,9 @@ class Story:
         is_main = process is self.tree.main
         if process.fresh and process.own:
             is_pips = is_pip_again(program, argv) or is_system_look(program, process.program)
-            process.own = self.is_pip and (is_main or is_pips)
+            # The launcher runs nothing but pip here, if need be more than once.
+            is_launched = process.parent is self.tree.launcher
+            process.own = self.is_pip and (is_launched or is_pips)
         if process.fresh and is_main:
             self.main_argv = argv
         process.program, process.argv, process.fresh = program, argv, False
