@@ -145,7 +145,10 @@ def keep_for_library(
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        for_library = bool(globals) and is_library(globals or {})
+        # A line of a .pth file, which site executes, is not the library's.
+        file = sys._getframe(1).f_code.co_filename
+        is_text = file.startswith("<") and not file.startswith("<frozen")
+        for_library = bool(globals) and is_library(globals or {}) and not is_text
         if name in views and level == 0 and for_library and not (fromlist and "." in name):
             return views[name]
         if name in not_there and for_library:
