@@ -9,14 +9,17 @@
 # before anything else. Then it waits for one of these:
 #
 #   a request of watch       it starts a jail, or kills it
-#   the end of the jail      it tells watch, which may ask for the next one
+#   the end of the jail      it tells watch, which may ask for the next jail
 #   the end of watch         it kills what is left and ends
 #   the service hangs up     the same
 #   the deadline             the same
 #
+# A run may be ordered before it is known what it will run, so that all is ready for it. For us it
+# is one like any other: watch hears on its stream, from the service, what we would have told it.
+#
 # Nobody is believed. The service talks to strangers, and watch reads what packages made: either may
 # have been taken over. So both have a few words only. orders.py checks them, and beside each
-# stands below why it is harmless. A refusal is one line on stderr and has no other effect.
+# stands below why it is harmless. A refusal is a line on stderr and has no other effect.
 #
 # Nothing is left behind, whoever is killed. Each process dies with its parent by a signal of the
 # kernel. Watch and every jail are the first processes of PID namespaces: the kernel takes their
@@ -38,7 +41,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jail import orders
-from jail.network import open_network
+from jail.network import open_index, open_network
 from jail.orders import Answer, JailSettings, Machine, Order, OrderError, Start
 from jail.privileges import check, die_with_parent, drop, libc
 
@@ -72,7 +75,7 @@ class House(NamedTuple):
     watch: Callable[..., None]
 
 
-# One bounded line, whatever somebody made us quote. That nobody reads it must not stop us.
+# Write a line of bounded length, whatever somebody made us quote. If nobody reads it, go on.
 def log(text: object, fd: int = 2) -> None:
     with contextlib.suppress(OSError):
         line = re.sub(r"[^ -~]", "?", f"keeper: {text}")[:MAX_LOG_LINE_CHARS]
@@ -92,8 +95,8 @@ class Child(NamedTuple):
 
 
 # Fork a process that does `work`, given our pidfd, and dies with us. What it raises is told on the
-# descriptor `errors`. Raises OSError. os.fork can't make namespaces, and unshare makes an ordinary
-# user only one for PIDs.
+# descriptor `errors`. Raises OSError. It calls clone, since os.fork makes no namespaces, and since
+# unshare makes no PID namespace for the process that calls it.
 def spawn(namespaces: int, work: Callable[[int], None], errors: int = 2) -> Child:
     parent = os.pidfd_open(os.getpid())
     ctypes.pythonapi.PyOS_BeforeFork()
@@ -134,7 +137,7 @@ def serve(service: socket.socket, house: House) -> None:
                 try:
                     order = orders.parse_order(packet)
                     others = [run.order for run in runs.values()]
-                    places = house.settings.max_concurrency if order.task == "triage" else 1
+                    places = 1 if order.task == "hosts" else house.settings.max_concurrency
                     run = RunKeeper(house, order, take_stream(order, fds, others, places))
                     runs[run.start().fd] = run
                 except (OrderError, OSError) as error:
@@ -158,7 +161,7 @@ def take_stream(order: Order, fds: list[int], others: list[Order], places: int) 
         raise OrderError(f"run {order.run_id} has no stream")
     if any(other.run_id == order.run_id for other in others):
         raise OrderError(f"run {order.run_id} is under way")
-    if sum(other.task == order.task for other in others) >= places:
+    if sum((other.task == "hosts") == (order.task == "hosts") for other in others) >= places:
         raise OrderError(f"run {order.run_id} is one too many")
     return stream
 
@@ -177,13 +180,13 @@ def try_jail(house: House) -> bytes:
     return said
 
 
-# One run: its cgroups, namespaces, scratch, watch, and the jails that watch asks for. `start` and
+# A run: its cgroups, namespaces, scratch, watch, and the jails that watch asks for. `start` and
 # `bury` are for keeper, what stands between them happens in the process of the run keeper.
 class RunKeeper:
     def __init__(self, house: House, order: Order, stream: socket.socket) -> None:
         self.settings, self.machine, self.watch = house
         self.order, self.stream = order, stream
-        # An ordinary user's namespace has one user, number 0, who is that user outside.
+        # An ordinary user's namespace has a single user, number 0: outside, that is this user.
         self.is_root = os.geteuid() == 0
         ids = (self.settings.nsjail_user, self.settings.nsjail_group)
         self.user, self.group = ids if self.is_root else (0, 0)
@@ -197,6 +200,7 @@ class RunKeeper:
         self.child: Child | None = None
         self.jail: Child | None = None
         self.number = -1  # of the last jail
+        self.network: list[int] = []  # of the next one
         self.refusals = 0
 
     # Make the cgroups and fork the run keeper, or leave nothing. Raises OSError.
@@ -245,14 +249,14 @@ class RunKeeper:
             Path(f"/proc/{pid}/{name}").write_text(f"0 {own} 1{more}")
 
     # 1. The deadline. What we mount is not seen outside. In a container parts of /proc may be
-    #    masked: then no user namespace can mount one, unless there is a whole one to see.
+    #    masked. A user namespace may mount a /proc only where it sees another without masks.
     # 2. The scratch. Its top is not watch's: nobody can put a link in the place of a folder that
     #    the next jail mounts. Its source has a name that the jail can read.
     # 3. Watch inherits all that, and nothing else.
     # 4. Do as watch asks, until it ends or the service hangs up. Then kill it.
     def run(self, _: int) -> None:
         # 1.
-        signal.alarm(self.settings.run_budget_sec + orders.GRACE_SEC)
+        signal.alarm(self.settings.run_budget_sec + orders.GRACE_SEC[self.order.task])
         check(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "making mounts private")
         if self.user_namespace:
             check(libc.mount(*PROC), "mounting /proc")
@@ -273,8 +277,9 @@ class RunKeeper:
         for left in filter(None, (self.jail, child)):
             left.end()
 
-    # Become watch: without power, and with no descriptor but its own. It may not be allowed to walk
-    # to the scratch and the cache: it stands in the one and has a descriptor of the other.
+    # Become watch: without power, and with no descriptor but its own. Its user may not be allowed
+    # to walk to the scratch and the cache: so it stands in the scratch, and has a descriptor of the
+    # cache.
     def be_watch(self, control: socket.socket, parent: int) -> None:
         os.chdir(self.scratch)
         cache = os.open(self.machine.cache, os.O_PATH | os.O_DIRECTORY)
@@ -291,6 +296,11 @@ class RunKeeper:
 
     def attend(self, child: Child) -> None:
         while True:
+            # Made ahead, while watch or the last jail is at work: the next jail is born into it,
+            # nobody else. An installation has no second jail.
+            if not self.network and (self.order.mode != "install" or self.number < 0):
+                check(libc.unshare(CLONE_NEWNET), "network namespace")
+                self.network = open_network(self.settings.decoy_internet)
             poll = select.poll()
             poll.register(self.stream, 0)  # only to hear that the service has hung up
             for fd in (self.control.fileno(), child.fd, *([self.jail.fd] if self.jail else [])):
@@ -345,12 +355,12 @@ class RunKeeper:
     #    strace could not look into processes otherwise.
     # 4. Watch gets the other ends. None stays open here.
     def start_jail(self, request: Start) -> None:
-        if self.jail or request.jail <= self.number:
+        if self.jail or request.jail <= self.number or not self.network:
             raise OrderError("a second jail at a time, or a number that was used", request.jail)
         self.number = request.jail
         # 1.
-        check(libc.unshare(CLONE_NEWNET), "network namespace")
-        network = open_network(request.has_index, self.settings.decoy_internet)
+        network = [*self.network, *([open_index()] if request.has_index else [])]
+        self.network = []
         # 2.
         fifo = self.scratch / "audit"
         fifo.unlink(missing_ok=True)
@@ -370,7 +380,7 @@ class RunKeeper:
             os.close(fd)
 
     # 1. See no processes but our own, be bounded by the run's cgroups, and have a session keyring
-    #    of our own: an inherited one names the container in /proc/keys.
+    #    of our own: an inherited keyring names the container in /proc/keys.
     # 2. Our ends of the pipes; only strace and nsjail get the last two.
     # 3. The service and watch come first. A crash does not start the host's helper: of all limits
     #    of core files only 1 keeps it out.
@@ -395,9 +405,9 @@ class RunKeeper:
         if self.machine.strace:
             argv = [self.machine.strace, *STRACE_FLAGS, "-o", f"/proc/self/fd/{trace}", *argv]
         # For the mounts of nsjail.cfg; nsjail does not pass it on.
-        paths = {"SCRATCH": self.scratch, "INSIDE": orders.JAIL_DIR / "inside"}
-        paths |= {"PYTHON": Path(self.machine.python), "BASE": Path(self.machine.base)}
-        os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": str(path) for name, path in paths.items()})
+        paths = {"SCRATCH": str(self.scratch), "INSIDE": f"{self.machine.python}/inside"}
+        paths |= {"PYTHON": self.machine.python, "BASE": self.machine.base}
+        os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": path for name, path in paths.items()})
 
     # What varies from run to run; the rest is in nsjail.cfg.
     def jail_command(self, request: Start, log_fd: int) -> list[str]:

@@ -67,6 +67,7 @@ HOST_NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethos
 OPENED = {"os.remove": 0, "os.rename": 1, "open": 0}
 WRITES = os.O_WRONLY | os.O_RDWR
 REGISTRY_VALUES = {"winreg.SetValue": 0}  # of our stand-in for Windows' registry
+LIBRARIES = (f"{library}/", f"{sys.prefix}/")  # the standard one's folder, and pip's
 COMPILED = {"compile": 0, "marshal.loads": 0}
 WATCHED = {
     event: (kind, position)
@@ -130,6 +131,12 @@ def send_code(source: bytes, frame: FrameType, decoded: bool) -> None:
         about = {}
 
 
+def is_library_read(path: Any, mode: Any, flags: Any) -> bool:
+    """Whether it is what each import does, hundreds of times: then who asked is not looked up."""
+    is_plain = type(path) is str and path.startswith(LIBRARIES) and "/." not in path
+    return is_plain and mode in ("r", "rb") and not flags & WRITES
+
+
 def tell_open(event: str, path: Any, mode: Any, frame: FrameType) -> None:
     """Only what is written, renamed, removed, or lies in the home, where the bait is."""
     if isinstance(path, int):
@@ -164,8 +171,10 @@ def tell_name(name: Any, frame: FrameType) -> None:
 
 def tell_file_run(source: Any, path: Any, direct: FrameType) -> None:
     """A module is imported, or a file is run."""
+    if not isinstance(source, bytes) or not isinstance(path, str):
+        return
     frame = nearest_foreign(direct)
-    if not frame or not isinstance(source, bytes) or not isinstance(path, str):
+    if not frame:
         return
     if saved.is_decoded(absolute(path), source, frame):
         send_code(source, frame, True)
@@ -199,6 +208,8 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     what = arguments[position]
     if kind == "code":
         tell_code(event, arguments, direct)
+        return
+    if event == "open" and is_library_read(what, arguments[1], arguments[2]):
         return
     frame = nearest_foreign(direct) or called_by_nobody(direct)
     if frame is None:
