@@ -31,7 +31,7 @@ from jail.watch.evidence import Evidence
 from jail.watch.payload import Search
 from jail.watch.ready import WaitingJail, await_order
 from jail.watch.record import Record
-from jail.watch.release import absent_files, other_files
+from jail.watch.release import beside
 from jail.watch.resources import Resources
 from jail.watch.scratch import Scratch
 from jail.watch.second_try import available, missed_modules, second_installation, told
@@ -105,7 +105,8 @@ class Run:
         resources = self.resources
         order = resources.order
         install = self.phase(installation(order, resources.settings.run_timeout_sec))
-        self.notes += self.beside_what_runs()
+        missing = resources.installed.contents.missing
+        self.notes += beside(resources.release, resources.record.seen, missing, order.site)
         # pip may end badly after all has landed: then it is there for a victim, too.
         has_landed = install.outcome is Outcome.FAILED and resources.installed.is_there
         if install.outcome is not Outcome.OK and not has_landed:
@@ -130,16 +131,6 @@ class Run:
             if phase.outcome is Outcome.TIMEOUT and self.is_over():
                 self.leave_out(trigger)
             self.fall_short(phase)
-
-    def beside_what_runs(self) -> list[str]:
-        """Notes on what the release has, and no trigger looks at."""
-        resources = self.resources
-        missing = resources.installed.contents.missing
-        told = [
-            other_files(resources.release, resources.record.seen),
-            absent_files(missing, resources.order.site),
-        ]
-        return [note for note in told if note]
 
     def fall_short(self, phase: Phase) -> None:
         """Say what of a phase there was no time for: of calls with made-up arguments a note will

@@ -50,6 +50,13 @@ def absent_files(missing: Collection[str], site: str) -> str:
     return f"its RECORD lists files that are not there: {first_names(paths)}"
 
 
+def beside(
+    release: Collection[str], seen: Iterable[Seen], missing: Collection[str], site: str
+) -> list[str]:
+    """Notes on all that."""
+    return [note for note in (other_files(release, seen), absent_files(missing, site)) if note]
+
+
 def first_names(names: Collection[str]) -> str:
     """The first ones, and how many more there are."""
     told = [*names][:MAX_TOLD_FILES]
