@@ -386,7 +386,7 @@ def test_the_act_shows(whole_report: Report, kind: str) -> None:
 def test_what_comes_compiled_is_run_as_it_is(whole_report: Report) -> None:
     if f"python{sys.version_info.major}.{sys.version_info.minor}" not in str(whole_report["code"]):
         pytest.skip("the jail has another Python than the tests")
-    assert {phase for phase, _ in acts(whole_report)["compiled"]} == {"import"}
+    assert "import" in {phase for phase, _ in acts(whole_report)["compiled"]}
 
 
 def test_what_reads_the_key_is_high_in_each_phase(whole_report: Report) -> None:

@@ -49,8 +49,10 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
             title = f"does this only on a condition ({event.what}): {event.text}"
             return said(Severity.INFO, Rule.CODE_GATED, title, event.place)
         case Notice.REGISTRY:
-            is_start = AUTOSTART.fullmatch(event.what) is not None
-            title = f"sets {event.what} in the registry of Windows: {event.text}"
+            # As a person writes it.
+            value = event.what.replace("\\\\", "\\")
+            is_start = AUTOSTART.fullmatch(value) is not None
+            title = f"sets {value} in the registry of Windows: {event.text}"
             severity = Severity.HIGH if is_start else Severity.INFO
             return said(severity, Rule.PERSISTENCE_WRITE, title, event.place)
         case Notice.ENDED:
