@@ -69,10 +69,9 @@ def import_alone(name: str, site: str, teller: Teller) -> None:
 
     importer = Importer(site, teller)
     (name,) = importer.look([name])
+    sys.meta_path.append(Missing(site, teller))
     originals = Originals(site)
-    missing = Missing(site, teller)
     hide()
-    sys.meta_path.append(missing)
     try:
         if importer.is_hidden(name):
             importer.load_hidden(name)
