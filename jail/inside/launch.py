@@ -146,6 +146,8 @@ def install_each(words: list[str]) -> int:
     options = words[: words.index("--") + 1]
     for requirement in words[len(options) :] if code else ():
         run_one(command("pip", [*options, requirement]))
+    if "SNAKEHOOK_COMPILE" in os.environ:
+        in_child(compile_all)
     return code
 
 

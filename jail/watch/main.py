@@ -18,6 +18,7 @@ import time
 import traceback
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from jail.orders import MAX_JAILS, PROGRAMS, JailSettings, Machine, Order
 from jail.report.message import fallback_embed, render_embed
@@ -26,6 +27,8 @@ from jail.report.rows import render_text
 from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
+from jail.watch.dropped import Dropped
+from jail.watch.earlier import EarlierRelease
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.payload import Search
@@ -34,7 +37,7 @@ from jail.watch.record import Record
 from jail.watch.release import beside
 from jail.watch.resources import Resources
 from jail.watch.scratch import Scratch
-from jail.watch.second_try import available, missed_modules, second_installation, told
+from jail.watch.second_try import available, missed_modules, told, tries_again
 from jail.watch.served import SecondStages
 from jail.watch.session import Session
 from jail.watch.tools import lay_out_tools
@@ -52,7 +55,7 @@ SWITCH_SEC = 0.0005
 
 # The user that this becomes may not be able to read our own standard library: what is loaded late,
 # is loaded here.
-for codec in ("ascii", "idna", "latin-1", "unicode_escape", "utf-16-le"):
+for codec in ("ascii", "cp437", "idna", "latin-1", "unicode_escape", "utf-16-le"):
     codecs.lookup(codec)
 
 
@@ -99,19 +102,22 @@ class Run:
         self.missed: list[str] = []  # what it asked for and was not there
         self.alone: list[Trigger] = []  # of modules that are imported alone
         self.waiting: WaitingJail | None = None
+        self.earlier: EarlierRelease | None = None
 
     def go(self) -> None:
         """Install, then run what the mode asks for."""
         resources = self.resources
         order = resources.order
         install = self.phase(installation(order, resources.settings.run_timeout_sec))
-        missing = resources.installed.contents.missing
-        self.notes += beside(resources.release, resources.record.seen, missing, order.site)
+        self.notes += beside(resources.release, resources.record.seen, resources.installed, order)
         # pip may end badly after all has landed: then it is there for a victim, too.
         has_landed = install.outcome is Outcome.FAILED and resources.installed.is_there
         if install.outcome is not Outcome.OK and not has_landed:
             self.not_run += without_installation(order)
             return
+        if order.mode == "detonate":
+            self.earlier = EarlierRelease(resources)
+            self.earlier.begin()
         found, self.not_run = triggers(order, resources.installed, resources.settings)
         waiting = deque(found)
         self.alone = [trigger for trigger in found if trigger.launch[0] == "import"]
@@ -133,30 +139,27 @@ class Run:
             self.fall_short(phase)
 
     def fall_short(self, phase: Phase) -> None:
-        """Say what of a phase there was no time for: of calls with made-up arguments a note will
+        """Say what of a phase there was no time for; of calls with made-up arguments a note will
         do.
         """
-        if not phase.shortfall:
-            return
-        if phase.name is PhaseName.CALL:
+        if phase.shortfall and phase.name is PhaseName.CALL:
             self.notes.append(f"{phase.title}: {phase.shortfall}")
-        else:
-            item = NotRun(phase.name, phase.trigger, Omission.LEFT_OUT, phase.shortfall)
-            self.not_run.append(item)
+        elif phase.shortfall:
+            self.not_run.append(
+                NotRun(phase.name, phase.trigger, Omission.LEFT_OUT, phase.shortfall)
+            )
 
     def second_try(self) -> list[Trigger]:
-        """pip once more, for the modules that the package asked for and missed, if the index has
-        them: what is imported later finds them.
-        """
+        """What to run once more, with what the package asked for and missed."""
         resources = self.resources
         self.missed = missed_modules(resources.record.seen, resources.installed)
         found = available(self.missed, resources.upstream, resources.settings)
-        if not found:
-            return []
-        failed = {phase.trigger for phase in self.phases if phase.outcome is Outcome.FAILED}
-        # What failed for want of it has another try.
-        again = [trigger for trigger in self.alone if trigger.title in failed]
-        return [second_installation(resources.order, resources.settings, found), *again]
+        return tries_again(found, self.alone, self.phases, resources.order, resources.settings)
+
+    def news(self) -> dict[str, Any] | None:
+        """What is new in this release; None where that was not asked for."""
+        is_asked = self.earlier is not None and not self.is_interrupted
+        return self.earlier.report() if self.earlier and is_asked else None
 
     def leave_out(self, trigger: Trigger) -> None:
         """Say that there was no time for it, or not enough."""
@@ -308,8 +311,9 @@ def triage(
         ],
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
+        changes=run.news(),
     )
-    send_report(report, evidence, machine, outlet)
+    send_report(report, evidence, resources.dropped, machine, outlet)
     resources.cache.trim()
 
 
@@ -321,7 +325,9 @@ def learn_hosts(resources: Resources) -> None:
     ask.start()
 
 
-def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Outlet) -> None:
+def send_report(
+    report: Report, evidence: Evidence, dropped: Dropped, machine: Machine, outlet: Outlet
+) -> None:
     """Send the report in all its shapes, the one for programs first.
 
     A fault of ours in drawing it must cost the looks, not the report.
@@ -329,6 +335,7 @@ def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Ou
     outlet.summary(report.outcome, report.reason, report.verdict)
     outlet.send("report", as_json(report))
     outlet.send("evidence", evidence.close())
+    outlet.send("dropped", dropped.close(report.order))
     try:
         page, text = render_page(report), render_text(report)
         embed = render_embed(report, machine.index_url, machine.default_index)

@@ -5,7 +5,9 @@ not there. Both are told and no more: numpy has sixty wheels.
 import re
 from collections.abc import Collection, Iterable
 
+from jail.orders import Order
 from jail.watch.events import Downloaded, Seen
+from jail.watch.installed import Installed
 from jail.watch.scratch import as_seen
 
 MAX_TOLD_FILES = 5
@@ -51,10 +53,11 @@ def absent_files(missing: Collection[str], site: str) -> str:
 
 
 def beside(
-    release: Collection[str], seen: Iterable[Seen], missing: Collection[str], site: str
+    release: Collection[str], seen: Iterable[Seen], installed: Installed, order: Order
 ) -> list[str]:
     """Notes on all that."""
-    return [note for note in (other_files(release, seen), absent_files(missing, site)) if note]
+    told = other_files(release, seen), absent_files(installed.contents.missing, order.site)
+    return [note for note in told if note]
 
 
 def first_names(names: Collection[str]) -> str:

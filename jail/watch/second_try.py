@@ -12,7 +12,7 @@ from typing import Any
 
 from jail.orders import WORK_IN_JAIL, JailSettings, Order
 from jail.watch.contents import plain_project
-from jail.watch.events import PhaseName, Seen
+from jail.watch.events import Outcome, Phase, PhaseName, Seen
 from jail.watch.installed import Installed
 from jail.watch.noticed import Notice, Noticed
 from jail.watch.triggers import Trigger, pip_words
@@ -130,3 +130,20 @@ def second_installation(order: Order, settings: JailSettings, projects: Sequence
     _, install, *words = pip_words(order, settings.run_timeout_sec, *projects)
     launch = ("pips", install, "--only-binary", ":all:", *words)
     return Trigger(PhaseName.INSTALL, f"of {', '.join(projects)}", launch)
+
+
+def tries_again(
+    projects: Sequence[str],
+    alone: Sequence[Trigger],
+    phases: Sequence[Phase],
+    order: Order,
+    settings: JailSettings,
+) -> list[Trigger]:
+    """pip once more for `projects`, if the index has any: what is imported later finds them. Then
+    what failed of the modules that are imported alone, maybe for want of them.
+    """
+    if not projects:
+        return []
+    failed = {phase.trigger for phase in phases if phase.outcome is Outcome.FAILED}
+    again = [trigger for trigger in alone if trigger.title in failed]
+    return [second_installation(order, settings, projects), *again]
