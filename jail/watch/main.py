@@ -139,15 +139,12 @@ class Run:
             self.fall_short(phase)
 
     def fall_short(self, phase: Phase) -> None:
-        """Say what of a phase there was no time for; of calls with made-up arguments a note will
-        do.
-        """
+        """Say what of a phase there was no time for; of made-up calls a note will do."""
         if phase.shortfall and phase.name is PhaseName.CALL:
             self.notes.append(f"{phase.title}: {phase.shortfall}")
         elif phase.shortfall:
-            self.not_run.append(
-                NotRun(phase.name, phase.trigger, Omission.LEFT_OUT, phase.shortfall)
-            )
+            missed = NotRun(phase.name, phase.trigger, Omission.LEFT_OUT, phase.shortfall)
+            self.not_run.append(missed)
 
     def second_try(self) -> list[Trigger]:
         """What to run once more, with what the package asked for and missed."""
