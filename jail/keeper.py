@@ -266,7 +266,7 @@ class RunKeeper:
         options = f"size={self.disk_bytes},nr_inodes={inodes},mode=0755".encode()
         place, flags = os.fsencode(self.scratch), MS_NOSUID | MS_NODEV | MS_STRICTATIME
         check(libc.mount(b"tmpfs", place, b"tmpfs", flags, options), "mounting the scratch")
-        for name in (*orders.SCRATCH_FOLDERS, "certificates"):
+        for name in (*orders.SCRATCH_FOLDERS, "certificates", "bin"):
             (self.scratch / name).mkdir()
             os.chown(self.scratch / name, self.user, self.group)
         # 3.

@@ -23,6 +23,8 @@ from hostile import (
 )
 from standins import Index
 
+from jail.watch.tools import TOOLS
+
 REFUSED = {"EPERM", "EACCES", "ENOSYS", "SIGSYS"}
 READ_ONLY = REFUSED | {"EROFS", "ENOENT", "EBUSY"}
 
@@ -183,6 +185,7 @@ def writable():
 def options():
     return {line[4]: sorted({"nosuid", "nodev"} - set(line[5].split(","))) for line in mounts()}
 tell(places=lambda: sorted(line[4] for line in mounts()), writable=writable, options=options,
+     bin=lambda: os.listdir("/bin"), path=lambda: os.environ["PATH"].split(":"),
      top=lambda: sorted(os.listdir("/")), etc=lambda: sorted(os.listdir("/etc")),
      devices=lambda: sorted(os.listdir("/dev")), sys=lambda: os.listdir("/sys"))
 """
@@ -208,6 +211,10 @@ def test_nothing_is_mounted_but_what_the_policy_lists(jail_of: Jail) -> None:
     assert set(seen["etc"]) <= ETC
     assert set(seen["devices"]) <= DEVICES
     assert seen["sys"] == "ENOENT"
+    # Whatever else the machine's owner has installed.
+    assert "sh" in seen["bin"]
+    assert set(seen["bin"]) <= set(TOOLS)
+    assert [place for place in seen["path"] if not place.startswith("/opt/")] == ["/bin"]
 
 
 def test_nothing_can_be_written_but_the_scratch(jail_of: Jail) -> None:

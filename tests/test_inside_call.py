@@ -39,6 +39,16 @@ def stand(tmp_path: Path, python: Path) -> Stand:
         "    return g\n@d\ndef f(x): print('acted')",
         "__all__ = ['_f']\ndef _f(): print('acted')",
         "import json\ndef mine(*a): print('acted')\njson.dumps = mine",
+        "def __getattr__(name): print('acted')",
+        "__all__ = ['late']\ndef __getattr__(name):\n    if name == 'late': print('acted')",
+        "class B:\n    def __init_subclass__(cls): print('acted')",
+        "class M(type):\n    def __call__(cls): print('acted')\nclass C(metaclass=M): pass",
+        "import contextlib\n@contextlib.contextmanager\ndef f(n):\n    print('acted')\n    yield",
+        "class C:\n    def __len__(self): print('acted')",
+        "import functools\nclass C:\n    @functools.cached_property\n"
+        "    def go(self): print('acted')",
+        "import functools\ndef _f(a, b): print('acted')\nf = functools.partial(_f, 1)",
+        "class _C:\n    def go(self, x): print('acted')\ngo = _C().go",
         "import threading\ndef f():\n    threading.Timer(0.3, print, ['acted']).start()",
     ],
 )
@@ -56,6 +66,7 @@ def test_what_is_public_is_called(stand: Stand, text: str) -> None:
         "from shutil import rmtree, move\nfrom subprocess import run",
         "class Odd(Exception):\n    def __init__(self): print('called')",
         "from other import f",
+        "import functools, other\nf = functools.partial(other.f)",
         "def main():\n    if __name__ == '__main__': print('called')",
     ],
 )

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from inside import Stand, make_python
 
+from jail.watch.packing import pack_names
+
 ALL_RAN, SOME_LEFT, SOME_NOT_RUN = 0, 80, 81
 # Threads act after a while, as those of thieves do.
 LATE = "import threading, time, os\ndef act():\n    time.sleep(0.4)\n    os.write(1, b'acted\\n')\n"
@@ -55,11 +57,12 @@ def test_one_worker_does_for_all_that_end_well(stand: Stand) -> None:
     assert [said["text"] for said in ended.of("jobs")] == ["300 ran"]
 
 
-def test_names_may_come_in_a_file(stand: Stand) -> None:
-    stand.write({"a.py": PRINTS, "b/c.py": PRINTS})
-    names = stand.folder / "names"
-    names.write_text("a\nb.c\n")
-    assert stand.imports(f"@{names}").stdout.split() == ["a", "b.c"]
+def test_names_may_be_packed(stand: Stand) -> None:
+    stand.write({f"pack/m{number}.py": PRINTS for number in range(700)})
+    names = [f"pack.m{number}" for number in range(700)]
+    words, _ = pack_names(names)
+    assert words[0].startswith("*")
+    assert stand.imports(*words).stdout.split() == names
 
 
 def test_what_there_was_no_time_for_is_told(stand: Stand) -> None:

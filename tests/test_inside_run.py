@@ -24,6 +24,7 @@ def stand(tmp_path: Path, python: Path) -> Stand:
     [
         (("start",), ""),
         (("import", "a"), "a ['-c']"),
+        (("import", "a", "/nowhere"), "a ['-c']"),
         (("script", "go", "a:go"), "a ['go']\nwent"),
         (("file", "bin/go"), "__main__ ['bin/go']"),
         (("module", "a"), "__main__ ['a.py']"),
@@ -55,6 +56,25 @@ def test_the_exit_code_is_the_triggers_own(
     assert ended.code == code
     assert printed in ended.stderr
     assert "jail/inside" not in ended.stderr
+
+
+def test_of_the_only_module_is_told_what_is_told_of_many(stand: Stand) -> None:
+    """It has no jail in which all modules are imported."""
+    stand.write(
+        {
+            "wave.py": "import json\nprint(__name__)\ntry: import not_declared\n"
+            "except ImportError: pass\ndef dumps(*a): pass\njson.dumps = dumps\n"
+            "raise ValueError('at the end')"
+        }
+    )
+    ended = stand.run("import", "wave", str(stand.site))
+    assert (ended.code, ended.stdout) == (1, "wave\n")
+    assert "at the end" in ended.stderr
+    assert [(said["event"], said["what"]) for said in ended.told] == [
+        ("shadowed", "wave"),
+        ("missed", "not_declared"),
+        ("patched", "json.dumps"),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["import", "module"])

@@ -115,14 +115,24 @@ def test_a_program_that_windows_would_open_is_started(stand: Stand) -> None:
     assert "dropped.exe" in stand.imports("a", victim="windows").stdout
 
 
-def test_what_is_written_to_the_registry_is_an_audit_event(stand: Stand) -> None:
+@pytest.mark.parametrize(
+    "opens",
+    [
+        "winreg.CreateKey(winreg.HKEY_CURRENT_USER, RUN)",
+        "winreg.OpenKey(winreg.HKEY_CURRENT_USER, RUN, 0, winreg.KEY_SET_VALUE)",
+        "winreg.OpenKeyEx(winreg.ConnectRegistry(None, winreg.HKEY_CURRENT_USER), RUN)",
+    ],
+)
+def test_what_is_written_to_the_registry_is_an_audit_event(stand: Stand, opens: str) -> None:
     stand.write(
         {
             "a.py": "import sys, winreg\n"
+            "RUN = r'Software\\Microsoft\\Windows\\CurrentVersion\\Run'\n"
             "sys.addaudithook(lambda e, a: print(e, *a) if e == 'winreg.SetValue' else None)\n"
-            "key = winreg.CreateKey(winreg.HKEY_CURRENT_USER, 'Run')\n"
-            "winreg.SetValueEx(key, 'Updater', 0, winreg.REG_SZ, 'evil.exe')"
+            f"with {opens} as key:\n"
+            "    winreg.SetValueEx(key, 'Updater', 0, winreg.REG_SZ, 'evil.exe')\n"
         }
     )
     ended = stand.imports("a", victim="windows")
-    assert "winreg.SetValue" in ended.stdout and "evil.exe" in ended.stdout
+    run = "HKEY_CURRENT_USER\\Software\\Microsoft\\Windows\\CurrentVersion\\Run"
+    assert ended.stdout == f"winreg.SetValue {run} Updater 1 evil.exe\n"

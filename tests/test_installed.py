@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from test_watch import SETTINGS
 
+from jail.inside.victims import victim_of
 from jail.inside.words import read_names
 from jail.orders import AUDIT_IN_JAIL, SCRATCH_FOLDERS, WORK_IN_JAIL, Order, Start, parse_request
 from jail.watch import scratch as scratch_room
@@ -36,6 +37,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         for name in SCRATCH_FOLDERS:
             (folder / name).mkdir()
+        self.scratch_folder = folder
         self.folder = folder / ORDER.site
         self.scratch = Scratch(folder, 1 << 30)
 
@@ -137,6 +139,25 @@ def test_who_reads_is_told_by_the_file_that_is_listed(site: Site) -> None:
         assert reader_of(place, installed, ORDER) is None
 
 
+@pytest.mark.parametrize(
+    ("path", "acts"),
+    [
+        (f"{ORDER.site}/{LIBRARY}/x.pth", True),
+        (f"{ORDER.site}/{LIBRARY}/sitecustomize.py", True),
+        (f"{ORDER.site}/{LIBRARY}/usercustomize/__init__.py", True),
+        ("home/.local/lib/python3.11/site-packages/x.pth", True),
+        (f"{ORDER.site}/{LIBRARY}/x.py", False),
+        (f"{ORDER.site}/{LIBRARY}/customize.py", False),
+    ],
+)
+def test_what_acts_at_a_start_is_found_wherever_it_lies(site: Site, path: str, acts: bool) -> None:
+    """Without any no bare interpreter is started: nothing would be seen that is not elsewhere."""
+    file = site.scratch_folder / path
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert site.read().has_startup == acts
+
+
 def test_a_long_record_is_read_to_its_end(site: Site) -> None:
     filler = "".join(f"data/{number:06}-{'x' * 60}.json,,\n" for number in range(20_000))
     site.describe("big_tool-1.0.dist-info", "big-tool", filler + "other_top.py,,\n")
@@ -182,6 +203,7 @@ INSTALLED = Installed(
     dependencies={"six": ["six"], "odd-thing": ["odd", "thing"]},
     natives={"bin/native"},
     files=frozenset({f"{LIBRARY}/a/b.py", "bin/run"}),
+    has_startup=True,
 )
 
 
@@ -255,12 +277,30 @@ def test_the_jobs_of_a_jail_end_before_its_time_is_over() -> None:
 
 def test_detonate_is_content_with_what_there_is() -> None:
     found, not_run = triggers(ORDER, Installed(), SETTINGS)
-    assert launches(found) == [("start", *FIRST)]
+    assert found == []
     assert [(item.phase, item.why) for item in not_run] == [
+        (PhaseName.START, Omission.NOTHING_THERE),
         (PhaseName.IMPORT, Omission.LEFT_OUT),
         (PhaseName.CALL, Omission.NOTHING_THERE),
         (PhaseName.EXECUTE, Omission.NOTHING_THERE),
     ]
+
+
+def test_a_module_that_is_the_only_one_is_imported_once_as_ourselves() -> None:
+    one = Installed(site=LIBRARY, contents=Contents(first=["m"]))
+    found, _ = plan(one, mode="import")
+    assert [trigger.title for trigger in found] == ["m", "as windows", "as macos", "as ci, later"]
+    assert found[0].launch == ("import", *FIRST, "m", SITE)
+    # A plug-in is one more.
+    one.contents.plugins = [EntryPoint("pytest11", "p", "m:plug")]
+    assert plan(one, mode="import")[0][1].title == "all modules"
+
+
+def test_other_victims_are_known_by_their_variables() -> None:
+    """The audit hook becomes them before any .pth file acts."""
+    found, _ = plan()
+    for trigger in found:
+        assert victim_of(variables(ORDER, trigger)) == trigger.victim
 
 
 def test_modules_beyond_the_bound_are_among_all_modules() -> None:
@@ -277,6 +317,7 @@ def test_modules_beyond_the_bound_are_among_all_modules() -> None:
 def test_programs_beyond_the_bound_share_a_jail() -> None:
     scripts = [EntryPoint("console_scripts", f"s{number}", "m:f") for number in range(100)]
     many = Installed(site=LIBRARY, contents=Contents(first=["m"], scripts=scripts))
+    many.has_startup = True
     found, not_run = plan(many)
     programs = [trigger for trigger in found if trigger.phase is PhaseName.EXECUTE]
     assert len(programs) == MAX_TRIGGERS + 1

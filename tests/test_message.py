@@ -39,7 +39,8 @@ from jail.watch.events import (
     StartupCode,
 )
 from jail.watch.evidence import Evidence
-from jail.watch.main import Outlet, send_report
+from jail.watch.main import send_report
+from jail.watch.outlet import Outlet
 from jail.watch.world_events import Payload, Request
 
 HIGH, MEDIUM = BaitRead("/home/dev/.ssh/id_rsa", "setup.py:6"), StartupCode("/x.pth", "y")

@@ -35,6 +35,7 @@ from jail.watch.withheld import stand_in, versions_of
 
 IMPORT, CALL = Phase(PhaseName.IMPORT, "all modules"), Phase(PhaseName.CALL)
 EXECUTE = Phase(PhaseName.EXECUTE, "tool")
+RUN = r"HKEY_CURRENT_USER\Software\Microsoft\Windows\CurrentVersion\Run"
 
 
 # --- sleeps ---
@@ -91,6 +92,12 @@ def test_what_a_package_writes_there_can_do_no_harm() -> None:
     [
         (IMPORT, Noticed(Notice.PATCHED, "json.dumps"), Severity.MEDIUM, "json.dumps"),
         (IMPORT, Noticed(Notice.PATCHED, "distutils.x.f"), Severity.INFO, "distutils"),
+        (IMPORT, Noticed(Notice.PATCHED, "warnings.formatwarning"), Severity.INFO, "warnings"),
+        (IMPORT, Noticed(Notice.PATCHED, "typing._check_generic"), Severity.INFO, "typing"),
+        (IMPORT, Noticed(Notice.PATCHED, "typing.cast"), Severity.MEDIUM, "typing.cast"),
+        (IMPORT, Noticed(Notice.REGISTRY, f"{RUN}\\Updater", text="x"), Severity.HIGH, "Updater"),
+        (IMPORT, Noticed(Notice.REGISTRY, f"{RUN}Once"), Severity.HIGH, "RunOnce"),
+        (IMPORT, Noticed(Notice.REGISTRY, r"HKEY_CURRENT_USER\Calm\Run x"), Severity.INFO, "Calm"),
         (IMPORT, Noticed(Notice.HOOKED, "s.F", text="json"), Severity.MEDIUM, "(json)"),
         (IMPORT, Noticed(Notice.GATED, "CI", text="f()"), Severity.INFO, "(CI): f()"),
         (IMPORT, Noticed(Notice.ENDED, "s", "left", "1 at work"), Severity.MEDIUM, "1 at work"),
@@ -130,6 +137,27 @@ SETUPTOOLS = (
 )
 
 
+COVERAGE = (
+    r"import sys; exec('import os\n\nif os.getenv(\"COVERAGE_PROCESS_START\") or "
+    r'os.getenv("COVERAGE_PROCESS_CONFIG"):\n try:\n  import coverage\n except:\n  pass\n else:'
+    r"""\n  coverage.process_startup(slug="pth")')"""
+)
+ZOPE = (
+    "import sys, types, os;p = os.path.join(sys._getframe(1).f_locals['sitedir'], *('zope',));"
+    "importlib = __import__('importlib.util');__import__('importlib.machinery');m ="
+    " sys.modules.setdefault('zope', importlib.util.module_from_spec("
+    "importlib.machinery.PathFinder.find_spec('zope', [os.path.dirname(p)])));m = m or"
+    " sys.modules.setdefault('zope', types.ModuleType('zope'));mp = (m or []) and"
+    " m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)"
+)
+
+
+@pytest.mark.parametrize("line", [COVERAGE, ZOPE])
+def test_lines_that_many_have_are_known(line: str) -> None:
+    assert is_known_startup(line)
+    assert not is_known_startup(f"{line};import evil")
+
+
 def test_a_known_startup_line_is_known_whole() -> None:
     assert is_known_startup(plain_text(SETUPTOOLS))
     for more in ("import evil", "exec('x')"):
@@ -160,6 +188,10 @@ def test_a_tool_reads_its_own_secret_and_no_other() -> None:
         (("ld", *("-x" for _ in range(9000))), False),
         (("/bin/sh", "-c", "uname -p; curl x"), False),
         (("sysctl", "-w", "kernel.x=1"), False),
+        (("/bin/sh", "-c", "paperconf -s 2> /dev/null"), True),
+        (("pg_config", "--libdir"), True),
+        (("system_profiler", "-xml", "SPFontsDataType"), True),
+        (("system_profiler", "-xml", "SPFontsDataType; id"), False),
         (("id",), False),
         ((), False),
     ],

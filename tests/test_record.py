@@ -110,3 +110,16 @@ def test_what_an_event_is_about() -> None:
     assert subject(connection("unix:/tmp/s")) == "unix"
     assert subject(NameAsked("a.b.example.org", NOBODY)) == "example.org"
     assert subject(FileChanged("/home/a/b", Change.DELETED, None, None)) == "/home/a"
+
+
+def test_more_code_from_a_line_that_is_told_is_no_flood() -> None:
+    """Where each piece was judged to be nothing to look at."""
+    record, grave = (
+        Record(judge),
+        Record(lambda *_: (Finding(Severity.HIGH, Rule.CODE_DYNAMIC, ""),)),
+    )
+    for number in range(MAX_CODES + 100):
+        for one in (record, grave):
+            one.add(PHASE, code("/x.py:1", str(number)), 0.0)
+    assert (record.lost, record.repeats) == ({}, {PHASE.title: 99})
+    assert (grave.lost, grave.repeats) == ({(PHASE.title, "Code"): 99}, {})

@@ -309,6 +309,41 @@ def test_what_a_python_starts_without_a_word_is_hidden(tape: Tape, program: str)
     assert tape.of(Exec)[-1].actor.hidden
 
 
+def test_the_library_s_look_for_its_own_address_is_not_hidden(tape: Tape) -> None:
+    """getaddrinfo of a server that listens everywhere; and of nobody else's address."""
+    tape.say("start")
+    for number, address in enumerate(("0.0.0.0", "203.0.113.9")):  # noqa: S104
+        fd = tape.socket(MAIN, 70 + number, kind="DGRAM")
+        tape.connect(MAIN, inet(address, 1), "0", fd)
+    hidden = {event.target: event.actor.hidden for event in tape.of(Connection)}
+    assert hidden == {"0.0.0.0:1": False, "203.0.113.9:1": True}
+
+
+def test_what_is_deleted_among_our_own_samples_is_no_news(tape: Tape) -> None:
+    tape.story.passed_over = ("/tmp/samples/",)
+    tape.line(MAIN, f"unlink({hexed('/tmp/samples/x.pth')}) = 0")
+    tape.line(MAIN, f"unlink({hexed('/tmp/samples/../x.pth')}) = 0")
+    assert [event.path for event in tape.of(FileChanged)] == ["/tmp/x.pth"]
+
+
+def test_what_the_launcher_starts_in_an_installation_is_pip_each_time() -> None:
+    """And what pip starts is not."""
+    tape = Tape("pips")
+    tape.start("-P", "-m", "pip", "install", "a", "b")
+    tape.say("start")
+    tape.fork(100, 300)
+    tape.execute(300, JAIL_PYTHON, JAIL_PYTHON, "-P", "-m", "pip", "install", "a")
+    tape.say("start", 300)
+    tape.fork(300, 301)
+    tape.execute(301, "/usr/bin/uname", "uname", "-rs")
+    tape.fork(300, 302)
+    tape.execute(302, "/bin/git", "git", "clone")
+    owns = {event.program: event.actor.own for event in tape.of(Exec)}
+    assert owns[JAIL_PYTHON] and owns["/usr/bin/uname"]
+    tape.connect(302, FAR)
+    assert not tape.of(Connection)[-1].actor.own
+
+
 def test_what_a_shell_starts_without_a_word_is_not_hidden(tape: Tape) -> None:
     tape.say("spawn", what="sh", at="x.py:3")
     tape.run("/bin/sh", "sh")

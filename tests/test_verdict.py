@@ -257,6 +257,22 @@ def test_a_second_installation_decides_nothing() -> None:
         assert (report.outcome, report.verdict) == (Outcome.OK, Verdict.CLEAN)
 
 
+def test_what_has_a_second_try_counts_by_that() -> None:
+    """A module that failed for want of what was installed later."""
+    ran, failed = a_phase(IMPORT, "m"), a_phase(IMPORT, "m", Outcome.FAILED, 1)
+    assert report_of(phases=[a_phase(), failed, ran], mode="import").verdict == Verdict.CLEAN
+    assert report_of(phases=[a_phase(), ran, failed], mode="import").verdict == Verdict.UNSEEN
+
+
+def test_what_calls_lose_is_only_told() -> None:
+    """They are tried with made-up arguments, as far as there is room for them."""
+    record, call = Record(judge), a_phase(CALL)
+    record.lose(call, "Code", 7)
+    report = report_of(record=record, phases=[a_phase(), call])
+    assert (report.verdict, report.gaps) == (Verdict.CLEAN, [])
+    assert "call: 7 were not kept or looked at: code" in report.coverage["notes"]
+
+
 def test_what_workers_tell_is_noted() -> None:
     events: list[Event] = [
         Noticed(Notice.SHADOWED, "wave", text="/usr/lib/wave.py"),

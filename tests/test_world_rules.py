@@ -181,6 +181,20 @@ def test_a_program_that_only_starts_is_no_remote_code() -> None:
     assert all(one.rule != Rule.CODE_REMOTE for one in judge(Phase(PhaseName.IMPORT, "x"), event))
 
 
+def test_a_function_may_run_an_installer_that_everybody_knows() -> None:
+    known = RemoteCode("https://sh.rustup.rs/", Kept.EXECUTED, "sh", None, ACTOR)
+    other = RemoteCode("https://sh.rustup.rs.evil.example/", Kept.EXECUTED, "sh", None, ACTOR)
+    severities = [
+        judge(Phase(name), event)[0].severity
+        for name, event in (
+            (PhaseName.CALL, known),
+            (PhaseName.CALL, other),
+            (PhaseName.IMPORT, known),
+        )
+    ]
+    assert severities == [Severity.MEDIUM, Severity.HIGH, Severity.HIGH]
+
+
 def test_what_can_not_be_read_is_told_with_the_bait_that_was_read_before() -> None:
     called = Phase(PhaseName.CALL, "x")
     sent = request(body=Payload(1234, "ab", "x"), opaque=True)

@@ -68,7 +68,7 @@ def line_of(kept: KeptFile) -> str:
     return "  ".join(words)
 
 
-def is_of_version(kept: KeptFile, version: Version) -> bool:
+def has_version(kept: KeptFile, version: Version) -> bool:
     with contextlib.suppress(InvalidVersion):
         return Version(kept.version) == version
     return False
@@ -95,7 +95,7 @@ def copy_out(
             snakehook.give_up_root(settings.nsjail_user, settings.nsjail_group)
             with os.fdopen(far, "wb") as pipe:
                 for kept in samples.all() if samples else []:
-                    if kept.name == name and is_of_version(kept, version):
+                    if kept.name == name and has_version(kept, version):
                         send_sample(samples, kept.sha256, pipe)
             status = 0
         finally:

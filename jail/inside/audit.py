@@ -16,6 +16,9 @@ import sys
 FIFO: str = globals()["FIFO"]
 HOME: str = globals()["HOME"]
 
+# Variables that jails have in which others than this machine's owner are the victims.
+VICTIM_NAMES = {"OS", "__CF_USER_TEXT_ENCODING", "GITHUB_ACTIONS"}
+
 # What a package put first on the path, by PYTHONPATH say, must not stand for the library that this
 # is made of; and what this is made of must not stand for modules of a package.
 whole_path, library = sys.path[:], os.__file__.removesuffix("/os.py")
@@ -37,8 +40,13 @@ from jail.inside.origins import (  # noqa: E402
     who_compiles,
 )
 
-for package in ("jail", "jail.inside", "jail.inside.origins"):
-    del sys.modules[package]
+# Before any .pth file of the installation acts. Most jails have none of these variables.
+if not VICTIM_NAMES.isdisjoint(os.environ):
+    from jail.inside.victims import become, victim_of
+
+    become(victim_of(os.environ))
+for module in [name for name in sys.modules if name.partition(".")[0] == "jail"]:
+    del sys.modules[module]
 sys.path[:] = whole_path
 
 LINE_BYTES = 4000  # below PIPE_BUF, so that the lines of many processes don't mix
@@ -59,6 +67,7 @@ PEERS = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.b
 HOST_NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethostbyaddr": 0}
 OPENED = {"os.remove": 0, "os.rename": 1, "open": 0}
 WRITES = os.O_WRONLY | os.O_RDWR
+REGISTRY_VALUES = {"winreg.SetValue": 0}  # of our stand-in for Windows' registry
 LIBRARIES = (f"{library}/", f"{sys.prefix}/")  # the standard one's folder, and pip's
 COMPILED = {"compile": 0, "marshal.loads": 0}
 WATCHED = {
@@ -68,6 +77,7 @@ WATCHED = {
         ("address", PEERS),
         ("name", HOST_NAMES),
         ("open", OPENED),
+        ("registry", REGISTRY_VALUES),
         ("code", COMPILED),
     )
     for event, position in events.items()
@@ -214,6 +224,8 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
         tell_spawn(what, frame)
     elif kind == "name":
         tell_name(what, frame)
+    elif kind == "registry":
+        send("registry", what=f"{what}\\{arguments[1]}", text=str(arguments[3]), at=place(frame))
     elif what:
         send(kind, what=what, at=place(frame))
 

@@ -5,14 +5,16 @@ Words, after the file for what is told: the site-packages of the installation, a
 seconds for each call, then names of modules as for imports.py.
 """
 
+import contextlib
 import enum
+import functools
 import inspect
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import FrameType, FunctionType, ModuleType
+from types import FrameType, FunctionType, MethodType, ModuleType
 from typing import Any, NoReturn
 
 from jail.inside.ending import How, hide
@@ -24,12 +26,25 @@ from jail.inside.words import read_names
 
 MAX_CALLS = 400
 MAX_METHODS = 40  # of one class
+MAX_LAZY = 40  # names of one module that are only made when somebody asks
+# What Python itself calls of what a class makes, as a reader of a list, a `with` or a print does.
+SPECIAL_METHODS = frozenset(
+    f"__{name}__"
+    for name in (
+        *("call", "enter", "aenter", "iter", "aiter", "next", "anext", "getitem", "setitem"),
+        *("getattr", "contains", "len", "bool", "str", "repr", "format", "eq", "lt", "hash"),
+        *("add", "truediv", "or", "get", "set", "reduce", "fspath", "index", "int"),
+    )
+)
 # Of a class that cannot be made with made-up arguments, methods are called on a mock.
 NEVER_MADE = (BaseException, enum.Enum, ModuleType)
 
 
 class Overdue(BaseException):
     """A call took too long. Not an Exception, which many catch."""
+
+
+PROPERTIES = (property, functools.cached_property)
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,26 @@ def is_plain_function(value: object) -> bool:
     """A function written in Python, however it is wrapped by the library."""
     if type(value) is FunctionType:
         return True
+    if isinstance(value, MethodType | functools.partial):
+        return is_plain_function(function_in(value))
     return callable(value) and not isinstance(value, type) and hasattr(value, "__wrapped__")
+
+
+def function_in(value: Any) -> Any:
+    """What a method or a partial function calls."""
+    return value.__func__ if isinstance(value, MethodType) else value.func
+
+
+def module_of(value: Any) -> object:
+    """The name of the module that defines it, None if it does not say."""
+    if isinstance(value, functools.partial):
+        return module_of(value.func)
+    return getattr(value, "__module__", None)
+
+
+def is_written(function: object) -> bool:
+    """Whether somebody wrote it: a dataclass makes methods by itself."""
+    return type(function) is FunctionType and not function.__code__.co_filename.startswith("<")
 
 
 def public_names(module: ModuleType) -> list[str]:
@@ -65,11 +99,13 @@ def methods(kind: type, mine: set[str], seen: set[int]) -> list[str]:
             continue
         for name, value in [*vars(base).items()]:
             plain = getattr(value, "__func__", value)
-            is_called = is_plain_function(plain) or isinstance(value, property)
-            if is_called and (name[:1] != "_" or name == "__call__") and id(value) not in seen:
+            is_called = is_plain_function(plain) or isinstance(value, PROPERTIES)
+            is_special = name in SPECIAL_METHODS and is_written(plain)
+            if is_called and (name[:1] != "_" or is_special) and id(value) not in seen:
                 seen.add(id(value))
                 found[name] = None
-    return [*found][:MAX_METHODS]
+    # What has a name of its own comes first.
+    return sorted(found, key=SPECIAL_METHODS.__contains__)[:MAX_METHODS]
 
 
 def find_calls(modules: Sequence[ModuleType]) -> Iterator[PublicCall]:
@@ -80,19 +116,49 @@ def find_calls(modules: Sequence[ModuleType]) -> Iterator[PublicCall]:
     for module in modules:
         for name in public_names(module):
             value: Any = module.__dict__.get(name)
-            if getattr(value, "__module__", None) not in mine or id(value) in seen:
+            if module_of(value) not in mine or id(value) in seen:
                 continue
             seen.add(id(value))
             title = f"{module.__name__}.{name}"
             if isinstance(value, type):
                 kinds.append((title, value))
-                if not issubclass(value, NEVER_MADE):
+                if issubclass(value, type):
+                    yield PublicCall(title, making(value))
+                elif not issubclass(value, NEVER_MADE):
                     yield PublicCall(title, value)
             elif is_plain_function(value):
                 yield PublicCall(title, value)
+        yield from lazy_calls(module)
     for title, kind in kinds:
+        if type(kind).__module__ in mine or has_own(kind, "__init_subclass__", mine):
+            yield PublicCall(f"{title}, as a base", making(type(kind), kind))
         for method in methods(kind, mine, seen):
             yield PublicCall(f"{title}.{method}", kind, method)
+
+
+def making(metaclass: Any, *bases: type) -> Callable[[], Any]:
+    """A call that makes a class."""
+    return lambda: metaclass("Sample", bases, {})
+
+
+def has_own(kind: type, name: str, mine: set[str]) -> bool:
+    """Whether a class of the package's own gives it that."""
+    return any(name in vars(base) for base in kind.__mro__ if base.__module__ in mine)
+
+
+def asking(module: ModuleType, name: str) -> Callable[[], Any]:
+    """A call that asks a module for a name."""
+    return lambda: getattr(module, name)
+
+
+def lazy_calls(module: ModuleType) -> Iterator[PublicCall]:
+    """What a module makes only when somebody asks for it by its name."""
+    make = module.__dict__.get("__getattr__")
+    if not is_plain_function(make):
+        return
+    missing = [name for name in public_names(module) if name not in module.__dict__]
+    for name in [*missing[:MAX_LAZY], "sample"]:
+        yield PublicCall(f"{module.__name__}.{name}", asking(module, name))
 
 
 class Caller:
@@ -132,8 +198,9 @@ class Caller:
         if kind not in self.made:
             self.made[kind] = self.instance(kind)
         instance = self.made[kind]
-        if isinstance(static, property):
-            self.finish(static.fget(instance) if static.fget else None)
+        if isinstance(static, PROPERTIES):
+            get = static.fget if isinstance(static, property) else static.func
+            self.finish(get(instance) if get else None)
         else:
             self.finish(self.with_arguments(static, instance))
 
@@ -145,7 +212,9 @@ class Caller:
             return Mock(kind.__name__)
 
     def finish(self, result: Any) -> None:
-        """Run what was only prepared: a coroutine, the first step of a generator."""
+        """Run what was only prepared: a coroutine, the first step of a generator, the block of a
+        `with`.
+        """
         if inspect.isgenerator(result):
             next(result, None)
         elif inspect.iscoroutine(result) or inspect.isasyncgen(result):
@@ -153,6 +222,13 @@ class Caller:
 
             step = result if inspect.iscoroutine(result) else anext(result, None)
             asyncio.run(awaited(step, self.each_sec))
+        elif isinstance(result, contextlib.AbstractContextManager):
+            with result:
+                pass
+        elif isinstance(result, contextlib.AbstractAsyncContextManager):
+            import asyncio
+
+            asyncio.run(awaited(entered(result), self.each_sec))
 
 
 async def awaited(step: Any, limit_sec: float) -> Any:
@@ -160,6 +236,12 @@ async def awaited(step: Any, limit_sec: float) -> Any:
     import asyncio
 
     return await asyncio.wait_for(step, limit_sec)
+
+
+async def entered(manager: Any) -> None:
+    """Enter and leave."""
+    async with manager:
+        pass
 
 
 def overdue(_number: int, _frame: FrameType | None) -> NoReturn:

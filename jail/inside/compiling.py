@@ -21,15 +21,15 @@ def sources_below(prefix: str) -> Iterator[str]:
                 yield f"{folder}/{name}"
 
 
-def compile_installed(prefix: str, is_later: bool) -> None:
-    """Compile as many as there is time for; what can't be compiled is passed over. `is_later`: the
-    package has had its say, so what it may have compiled itself stays as it is.
+def compile_installed(prefix: str) -> None:
+    """Compile as many as there is time for; what can't be compiled is passed over, and what comes
+    compiled is left: it need not be what its source says, and not every installer compiles anew.
     """
     deadline_sec = time.monotonic() + MAX_COMPILE_SEC
     for path in sources_below(prefix):
         if time.monotonic() > deadline_sec:
             return
-        if is_later and os.path.exists(cache_from_source(path)):  # noqa: PTH110
+        if os.path.exists(cache_from_source(path)):  # noqa: PTH110
             continue
         try:
             py_compile.compile(path, doraise=True, quiet=2)

@@ -32,6 +32,8 @@ MACHINE = re.compile(
     r"(?:(?:.*\.)?(?:gethostname|getfqdn|getuser|getlogin|getnode|getlocale|getdefaultlocale)"
     r"|platform\.node|time\.(?:tzname|timezone)|os\.cpu_count)"
 )
+# Who else is there: a test runner, a notebook, a person at a terminal.
+COMPANY = re.compile(r"(?:sys\.(?:modules|ps1|flags\.interactive)|(?:.*\.)?isatty)")
 COMMAND_LINE = re.compile(r"sys\.(?:orig_)?argv")
 CI_NAMES = re.compile(
     r"(?:CI|GITHUB_ACTIONS|GITLAB_CI|TRAVIS|CIRCLECI|JENKINS_\w+|BUILDKITE|TF_BUILD|APPVEYOR"
@@ -42,6 +44,7 @@ GATES = (
     ("system", SYSTEM),
     ("machine", MACHINE),
     ("command line", COMMAND_LINE),
+    ("company", COMPANY),
 )
 # What an act is, by the name that is called: what starts, sends, decodes, destroys.
 ACT_NAMES = re.compile(
@@ -58,7 +61,7 @@ SECRETS = re.compile(
 # A file without any of each kind has no gate: most are not parsed.
 WAITING_WORDS = re.compile(
     rb"now\b|today\b|time\(|platform|\bname\b|uname|environ|getenv|argv|gethostname|getuser"
-    rb"|getlogin|getfqdn|getnode|locale|tzname|timezone|cpu_count|getwindowsversion|gmtime"
+    rb"|sys\.modules|ps1\b|interactive|isatty|getlogin|getfqdn|getnode|locale|tzname|timezone|cpu_count|getwindowsversion|gmtime"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
@@ -86,13 +89,13 @@ class SourceFile:
     """One file: what in it is behind a condition."""
 
     def __init__(self, tree: ast.Module) -> None:
-        self.tree = tree
+        self.nodes = [*ast.walk(tree)]
         self.full: dict[str, str] = {}  # `dt` of `from datetime import datetime as dt`
         self.waiting: dict[str, str] = {}  # variables and functions that say what is waited for
         self.acting: dict[str, str] = {}  # functions that act
-        for node in ast.walk(tree):
+        for node in self.nodes:
             self.note_names(node)
-        for node in ast.walk(tree):
+        for node in self.nodes:
             self.note_meaning(node)
 
     def note_names(self, node: ast.AST) -> None:
@@ -151,7 +154,7 @@ class SourceFile:
 
     def gates(self) -> Iterator[tuple[str, int, str]]:
         """What is waited for, its line, and the act."""
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.If | ast.While):
                 yield from self.found(node.test, [*node.body, *node.orelse])
             elif isinstance(node, ast.IfExp):
@@ -187,9 +190,9 @@ def is_end(body: list[ast.stmt]) -> bool:
     return isinstance(last, ast.Expr) and dotted(last.value).endswith("exit")
 
 
-def texts_in(tree: ast.Module) -> Iterator[str]:
+def texts_in(nodes: list[ast.AST]) -> Iterator[str]:
     """The code in texts that the code executes: `exec("...")`."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call) and dotted(node.func) in ("exec", "eval") and node.args:
             text = node.args[0]
             if isinstance(text, ast.Constant) and isinstance(text.value, str):
@@ -202,7 +205,7 @@ def gates_of(text: str, depth: int = 0) -> Iterator[tuple[str, int, str]]:
         tree = ast.parse(text)
         source = SourceFile(tree)
         yield from source.gates()
-        inner = [*texts_in(tree)] if depth < MAX_TEXT_DEPTH else []
+        inner = [*texts_in(source.nodes)] if depth < MAX_TEXT_DEPTH else []
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for text_inside in inner:

@@ -2,8 +2,8 @@
 standard library or the interpreter's own modules hide.
 
 Words, after the file for what is told: the site-packages of the installation, as whom (see
-victims.py), then names: `pkg.module`, or `pkg.module:attribute` for an entry point. Several share a
-word as `a,b`, or as `pkg.>a,b` for pkg.a and pkg.b; `@FILE` is a file of names, one a line.
+victims.py), then names: `pkg.module`, or `pkg.module:attribute` for an entry point, packed as
+words.py says.
 """
 
 import importlib

@@ -97,11 +97,19 @@ def launch(kind: str, words: list[str]) -> int:
 
     imports, call: many jobs, in workers. several: many triggers of one thing, each a word.
     """
+    if kind == "pips":
+        return install_each(words)
+    if kind == "start":
+        return start(words)
     if kind not in ("imports", "call", "several"):
         is_later = kind == "later"
         code = run_later(command("pip", []), *words) if is_later else run_one(command(kind, words))
         if kind in ("pip", "later") and "SNAKEHOOK_COMPILE" in os.environ:
             in_child(compile_all)
+        # The only module of a package comes with its site-packages.
+        if kind == "import" and len(words) == 4:
+            path, _, name, site = words
+            in_child(lambda: look_for_gates([path, "", "", site, "", name]))
         return code
     from jail.inside import supervise
 
@@ -115,6 +123,31 @@ def launch(kind: str, words: list[str]) -> int:
     # What only shows in the code.
     if kind == "imports" and words[4] == "self":
         in_child(lambda: look_for_gates(words))
+    return code
+
+
+def start(words: list[str]) -> int:
+    """A bare interpreter. Where files act at its start, pip starts, too: its next run is what such
+    a file may wait for. Returns the exit code of the first.
+    """
+    code = run_one(command("start", words))
+    folder = f"{words[1]}/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    names = os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112
+    if any(name.endswith(".pth") or "customize" in name for name in names):
+        run_one([sys.executable, "-P", "-m", "pip", "--version"])
+    return code
+
+
+def install_each(words: list[str]) -> int:
+    """pip for all requirements, which come last; where that fails, for each alone: what can be had
+    must not go without for what can't. Returns the exit code of the first.
+    """
+    code = run_one(command("pip", words))
+    options = words[: words.index("--") + 1]
+    for requirement in words[len(options) :] if code else ():
+        run_one(command("pip", [*options, requirement]))
+    if "SNAKEHOOK_COMPILE" in os.environ:
+        in_child(compile_all)
     return code
 
 
@@ -132,8 +165,7 @@ def in_child(work: Callable[[], None]) -> None:
 def compile_all() -> None:
     from jail.inside.compiling import compile_installed
 
-    is_later = os.environ["SNAKEHOOK_COMPILE"] == "new"
-    compile_installed(os.environ["SNAKEHOOK_PREFIX"], is_later)
+    compile_installed(os.environ["SNAKEHOOK_PREFIX"])
 
 
 def look_for_gates(words: list[str]) -> None:

@@ -141,7 +141,9 @@ class Originals:
                 continue
             file = str(module.__dict__.get("__file__", ""))
             is_below = any(name.startswith(f"{package}.") for package in packages)
-            if is_of(mine, file) or (is_below and file.startswith(f"{self.site}/")):
+            # A module without a file is made by a package at run time.
+            is_made = not file or file.startswith(f"{self.site}/")
+            if is_of(mine, file) or (is_below and is_made):
                 continue
             yield from self.replaced_in(name, module, mine)
 

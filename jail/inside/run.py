@@ -2,7 +2,9 @@
 trigger left at work.
 
 Arguments: what to run (start, import, script, file, module), the file for what is told, the
-prefix of the installation, then what the kind needs.
+prefix of the installation, then what the kind needs. After the name of the only module of a
+package comes the site-packages: what imports.py looks at besides is looked at here, and needs no
+jail of its own.
 """
 
 import importlib
@@ -16,23 +18,28 @@ from typing import NoReturn
 from jail.inside.ending import Teller, end, exit_code, hide, linger, own_frames_cut, tell_left
 
 
-def run_start(_prefix: str) -> None:
+def run_start(_prefix: str, _teller: Teller) -> None:
     """Nothing: the .pth files have acted."""
 
 
-def run_import(_prefix: str) -> None:
+def run_import(_prefix: str, teller: Teller) -> None:
     """`python -c "import NAME"`"""
-    importlib.import_module(sys.argv.pop(1))
+    name, *site = sys.argv[1:]
+    del sys.argv[1:]
+    if site:
+        import_alone(name, site[0], teller)
+    else:
+        importlib.import_module(name)
 
 
-def run_script(_prefix: str) -> None:
+def run_script(_prefix: str, _teller: Teller) -> None:
     """A console or GUI script: sys.argv is [name, ...], then module:attribute was cut out."""
     sys.argv.pop(0)
     module, _, attribute = sys.argv.pop(1).partition(":")
     sys.exit(operator.attrgetter(attribute)(importlib.import_module(module))())
 
 
-def run_file(prefix: str) -> None:
+def run_file(prefix: str, _teller: Teller) -> None:
     """`python FILE`, relative to the prefix."""
     sys.argv.pop(0)
     sys.argv[0] = os.path.join(prefix, sys.argv[0])  # noqa: PTH118 - pathlib may be unwanted here
@@ -40,13 +47,13 @@ def run_file(prefix: str) -> None:
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def run_module(_prefix: str) -> None:
+def run_module(_prefix: str, _teller: Teller) -> None:
     """`python -m NAME`"""
     sys.argv.pop(0)
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
-TRIGGER_KINDS: dict[str, Callable[[str], None]] = {
+TRIGGER_KINDS: dict[str, Callable[[str, Teller], None]] = {
     "start": run_start,
     "import": run_import,
     "script": run_script,
@@ -55,16 +62,37 @@ TRIGGER_KINDS: dict[str, Callable[[str], None]] = {
 }
 
 
+def import_alone(name: str, site: str, teller: Teller) -> None:
+    """The same, of the only module there is, with a look at what it changes."""
+    from jail.inside.imports import Importer, Missing
+    from jail.inside.patches import Originals
+
+    importer = Importer(site, teller)
+    (name,) = importer.look([name])
+    sys.meta_path.append(Missing(site, teller))
+    originals = Originals(site)
+    hide()
+    try:
+        if importer.is_hidden(name):
+            importer.load_hidden(name)
+        else:
+            importlib.import_module(name)
+    finally:
+        originals.tell_changes([name], teller)
+
+
 def main() -> NoReturn:
     """Run it, let it finish what it has begun, and end as Python ends."""
     kind, path, prefix = sys.argv[1:4]
     del sys.argv[1:4]
     teller = Teller(path)
-    what = " ".join([kind, *sys.argv[1:]])
-    hide()
+    what = " ".join([kind, *sys.argv[1:2]])
+    # The rooms that are imported later hide themselves.
+    if len(sys.argv) < 3 or kind != "import":
+        hide()
     code = 0
     try:
-        TRIGGER_KINDS[kind](prefix)
+        TRIGGER_KINDS[kind](prefix, teller)
     except SystemExit as error:
         code = exit_code(error)
     except BaseException as error:

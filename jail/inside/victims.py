@@ -5,6 +5,7 @@ How: modules of the library get another `os` and `sys`, which say the truth; all
 changed ones. What Windows has and this system has not is there as a stand-in that does nothing.
 """
 
+import _thread
 import builtins
 import os
 import sys
@@ -45,6 +46,7 @@ WINDOWS_FOLDERS = {
     "SystemRoot": f"{HOME_FOLDER}/Windows",
     "windir": f"{HOME_FOLDER}/Windows",
 }
+MACOS_VARIABLE = "__CF_USER_TEXT_ENCODING"
 MACOS_FOLDERS = (
     f"{HOME_FOLDER}/Library/Application Support",
     f"{HOME_FOLDER}/Library/LaunchAgents",
@@ -143,7 +145,10 @@ def keep_for_library(
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        for_library = bool(globals) and is_library(globals or {})
+        # A line of a .pth file, which site executes, is not the library's.
+        file = sys._getframe(1).f_code.co_filename
+        is_text = file.startswith("<") and not file.startswith("<frozen")
+        for_library = bool(globals) and is_library(globals or {}) and not is_text
         if name in views and level == 0 and for_library and not (fromlist and "." in name):
             return views[name]
         if name in not_there and for_library:
@@ -217,7 +222,7 @@ def be_on_windows() -> None:
 def be_on_macos() -> None:
     """macOS 14 on Apple's own processor."""
     make_folders(MACOS_FOLDERS)
-    os.environ["__CF_USER_TEXT_ENCODING"] = "0x1F5:0x0:0x0"
+    os.environ[MACOS_VARIABLE] = "0x1F5:0x0:0x0"
     version = "Darwin Kernel Version 23.5.0: root:xnu-10063.121.3~5/RELEASE_ARM64_T6000"
     set_platform(
         {
@@ -257,7 +262,21 @@ VICTIMS: dict[str, Callable[[], None]] = {
 }
 
 
+def victim_of(environment: Mapping[str, str]) -> str:
+    """Who has such variables, as jail/watch/triggers.py gives them."""
+    if environment.get("OS") == WINDOWS_VARIABLES["OS"]:
+        return "windows"
+    if MACOS_VARIABLE in environment:
+        return "macos"
+    return "ci,later" if "GITHUB_ACTIONS" in environment else "self"
+
+
 def become(victim: str) -> None:
-    """Become one of VICTIMS, or several: "ci,later". Raises KeyError for another."""
+    """Become one of VICTIMS, or several: "ci,later", unless that was done. Raises KeyError for
+    another.
+    """
+    if getattr(_thread, "_victim", None) == victim:
+        return
+    setattr(_thread, "_victim", victim)  # noqa: B010 - where the hook's own mark is
     for one in victim.split(","):
         VICTIMS[one]()

@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 from types import ModuleType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from jail.inside.made_up import Mock
+from jail.inside.registry import registry
 
 INVALID_HANDLE = -1
-FILE_NOT_FOUND = 2
 FLAGS = {
     "CREATE_NEW_CONSOLE": 0x10,
     "CREATE_NEW_PROCESS_GROUP": 0x200,
@@ -34,25 +34,6 @@ FLAGS = {
     "STD_OUTPUT_HANDLE": -11,
     "STD_ERROR_HANDLE": -12,
     "SW_HIDE": 0,
-}
-REGISTRY = {
-    "HKEY_CLASSES_ROOT": 0x80000000,
-    "HKEY_CURRENT_USER": 0x80000001,
-    "HKEY_LOCAL_MACHINE": 0x80000002,
-    "HKEY_USERS": 0x80000003,
-    "HKEY_CURRENT_CONFIG": 0x80000005,
-    "KEY_ALL_ACCESS": 0xF003F,
-    "KEY_READ": 0x20019,
-    "KEY_WRITE": 0x20006,
-    "KEY_SET_VALUE": 2,
-    "KEY_QUERY_VALUE": 1,
-    "KEY_WOW64_32KEY": 0x200,
-    "KEY_WOW64_64KEY": 0x100,
-    "REG_SZ": 1,
-    "REG_EXPAND_SZ": 2,
-    "REG_BINARY": 3,
-    "REG_DWORD": 4,
-    "REG_MULTI_SZ": 7,
 }
 MOCKED = (
     *("_winapi", "nt", "_overlapped", "winsound"),
@@ -88,31 +69,6 @@ class StartupInfo:
         self.hStdInput = self.hStdOutput = self.hStdError = None
         self.lpAttributeList: dict[str, Any] = {}
         self.__dict__.update(fields)
-
-
-def not_found(*_args: Any, **_keywords: Any) -> NoReturn:
-    """Whatever is asked of the registry, it has none of it: a loop over its keys must end."""
-    raise FileNotFoundError(FILE_NOT_FOUND, "The system cannot find the file specified")
-
-
-def written(*args: Any, **_keywords: Any) -> None:
-    """What is written to the registry goes nowhere; Python's own audit event tells of it."""
-    sys.audit("winreg.SetValue", *args)
-
-
-def registry() -> ModuleType:
-    """An empty registry."""
-    module = ModuleType("winreg")
-    module.__dict__.update(REGISTRY, error=OSError, HKEYType=int)
-    for name in ("OpenKey", "OpenKeyEx", "QueryValue", "QueryValueEx", "EnumKey", "EnumValue"):
-        setattr(module, name, not_found)
-    for name in ("QueryInfoKey", "DeleteKey", "DeleteValue"):
-        setattr(module, name, not_found)
-    for name in ("SetValue", "SetValueEx"):
-        setattr(module, name, written)
-    for name in ("ConnectRegistry", "CreateKey", "CreateKeyEx", "CloseKey", "FlushKey"):
-        setattr(module, name, Mock(name))
-    return module
 
 
 def console() -> ModuleType:

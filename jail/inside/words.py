@@ -1,16 +1,29 @@
-"""Reads the names of modules that stand in the words for a worker."""
+"""Reads the names of modules that stand in the words for a worker.
 
-from collections.abc import Sequence
+Few are one word, `a,b.c`. Many are compressed lines, see jail/watch/packing.py, in words that begin
+with a star; none of our words is from a package.
+"""
+
+import base64
+import zlib
+from collections.abc import Iterator, Sequence
+
+PACKED = "*"
 
 
 def read_names(words: Sequence[str]) -> list[str]:
-    """The names that `words` stand for, each once. Raises OSError for a file not to be read."""
-    names: list[str] = []
-    for word in words:
-        if word.startswith("@"):
-            with open(word[1:], encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-                names += file.read().splitlines()
-        else:
-            head, mark, rest = word.rpartition(">")
-            names += [f"{head}{name}" for name in (rest if mark else word).split(",")]
+    """The names that `words` stand for, each once."""
+    packed = "".join(word.removeprefix(PACKED) for word in words if word.startswith(PACKED))
+    names = [name for word in words if not word.startswith(PACKED) for name in word.split(",")]
+    if packed:
+        names += unpacked(zlib.decompress(base64.b85decode(packed)).decode())
     return [name for name in dict.fromkeys(names) if name]
+
+
+def unpacked(text: str) -> Iterator[str]:
+    """The name of each line: `2 c` after `a.b.x` is `a.b.c`."""
+    before: list[str] = []
+    for line in text.splitlines():
+        same, _, rest = line.partition(" ")
+        before = [*before[: int(same)], *rest.split(".")]
+        yield ".".join(before)

@@ -11,27 +11,34 @@ OWN_SECRETS = {
     ".git-credentials": "gitpython dulwich dvc",
 }
 
+# From where everybody fetches the installer of a language, whole. Who does: pre-commit.
+INSTALLERS = {"https://sh.rustup.rs/", "https://sh.rustup.rs"}
+
 # Looks at the system that tell nobody anything; of those that the machine does not have, the look
 # comes to nothing.
 #   platform, psutil, py-cpuinfo   uname -p     sw_vers      sysctl -n hw.ncpu     arch
 #   ctypes.util.find_library       ldconfig -p  gcc -Wl,-t -o /tmp/x -lfoo         ld -t -lfoo
+#   psycopg, docutils               pg_config --libdir           paperconf -s
 #   matplotlib                     fc-list --format=%{file}\n                      gs --version
 HARMLESS_LOOKS = re.compile(
     r"(?:/bin/sh -c |sh -c )?(?:uname( -[a-z])?|arch|machine|sw_vers( -\w+)?"
     r"|sysctl( -n)? (hw|machdep|kern)(\.[\w.]+)?|file -b( -L)? \S+|(cmd /c )?ver|ldconfig -p"
     r"|fc-list( \S+)?|(gs|gswin32c|gswin64c) --version|lsb_release( -\w+)?|getconf \w+"
     r"|(gcc|cc|ld)( \S+){0,20} -l\S+( \S+)?|which \w+|locale -a|lscpu|nproc|tput \w+"
-    r"|stty size)( 2> ?/dev/null)?",
+    r"|stty size|pg_config --\w+|paperconf -s|system_profiler -xml \w+)( 2> ?/dev/null)?",
     re.ASCII,
 )
 
 # Lines of .pth files that many have, whole: what they lead to runs when an interpreter starts, and
-# is seen. setuptools: distutils-precedence.pth; future-fstrings; pytest-cov.
+# is seen. setuptools: distutils-precedence.pth; future-fstrings; coverage; pytest-cov.
 STARTUP_LINES = {
     "import os; var = 'SETUPTOOLS_USE_DISTUTILS'; enabled = os.environ.get(var, 'local') =="
     " 'local'; enabled and __import__('_distutils_hack').add_shim();",
     "import sys; exec('try:\\n    import future_fstrings\\nexcept ImportError:\\n    pass\\n"
     "else:\\n    future_fstrings.register()\\n')",
+    r"import sys; exec('import os\n\nif os.getenv(\"COVERAGE_PROCESS_START\") or "
+    r'os.getenv("COVERAGE_PROCESS_CONFIG"):\n try:\n  import coverage\n except:\n  pass\n else:'
+    r"""\n  coverage.process_startup(slug="pth")')""",
     "import os, sys;exec('if \\'COV_CORE_SOURCE\\' in os.environ:\\n try:\\n"
     r"  from pytest_cov.embed import init\n  init()\n except Exception as exc:\n"
     r'  sys.stderr.write(\n   "pytest-cov: Failed to setup subprocess coverage. "\n'
@@ -58,7 +65,17 @@ def as_pattern(line: str) -> str:
     return re.escape(line).replace("NAME", r"[\w.]+").replace("PARTS", r"'\w+'(?:, '\w+'|,)*")
 
 
-NAMESPACE = re.compile(f"{as_pattern(NAMESPACE_LINE)}(?:{as_pattern(NAMESPACE_CHILD)})?", re.ASCII)
+# The same of later versions of setuptools, which do not ask for the Python of old.
+LATER_NAMESPACE_LINE = (
+    "import sys, types, os;p = os.path.join(sys._getframe(1).f_locals['sitedir'], *(PARTS));"
+    "importlib = __import__('importlib.util');__import__('importlib.machinery');"
+    "m = sys.modules.setdefault('NAME', importlib.util.module_from_spec("
+    "importlib.machinery.PathFinder.find_spec('NAME', [os.path.dirname(p)])));m = m or"
+    " sys.modules.setdefault('NAME', types.ModuleType('NAME'));mp = (m or []) and"
+    " m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)"
+)
+EITHER_LINE = f"(?:{as_pattern(NAMESPACE_LINE)}|{as_pattern(LATER_NAMESPACE_LINE)})"
+NAMESPACE = re.compile(f"{EITHER_LINE}(?:{as_pattern(NAMESPACE_CHILD)})?", re.ASCII)
 
 
 def is_own_secret(path: str, reader: str | None) -> bool:

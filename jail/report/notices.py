@@ -1,6 +1,8 @@
 """What is said of what the workers in the jail tell. It may be forged by the package that they
-share an interpreter with: what it leads to is at most worth a look.
+share an interpreter with, which accuses nobody but itself.
 """
+
+import re
 
 from jail.report.text import plain
 from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
@@ -8,8 +10,20 @@ from jail.watch.noticed import Notice, Noticed, Slept
 
 MAX_NOTICE_CHARS = 300
 LINGER_SEC = 3  # what is left at work gets: jail/inside/ending.py
-# What builds packages is changed by others that build packages.
-BUILDERS = ("distutils.", "setuptools.")
+# What builds packages is changed by others that build packages, and what is private in typing by
+# typing_extensions, which hundreds bring along.
+USUAL = ("distutils.", "setuptools.", "typing._")
+# What the library lets everybody replace, as its own documentation says.
+REPLACEABLE = {"warnings.showwarning", "warnings.formatwarning", "sys.excepthook"}
+REPLACEABLE |= {"sys.displayhook", "sys.unraisablehook", "threading.excepthook"}
+# Keys of Windows' registry by which programs are started: at a login, at the start, by another.
+AUTOSTART = re.compile(
+    r"(?i).*\\(?:currentversion\\(?:policies\\explorer\\)?run(?:once|onceex|services\w*)?"
+    r"|windows nt\\currentversion\\(?:winlogon|windows|image file execution options)"
+    r"|active setup\\installed components|currentcontrolset\\services|command processor"
+    r"|shell\\open\\command|inprocserver32|environment)(?:\\.*)?",
+    re.DOTALL,
+)
 # How a job ended that something has to be said of.
 LEFT, STOPPED, RAISED = "left", "stopped", "raised"
 
@@ -18,14 +32,15 @@ LEFT, STOPPED, RAISED = "left", "stopped", "raised"
 # "puts its own code in the place of json.dumps"
 # Noticed(HOOKED, "s.Finder", text="json,requests"): medium code.dynamic
 # Noticed(ENDED, "import s", how="left", text="1 at work: Thread-1 at /…/s.py:3"): medium limit.hit
+# Noticed(REGISTRY, "HKEY_CURRENT_USER\...\Run\Updater", text="evil.exe"): high persistence.write
 # Noticed(GATED, "time", text="exec(...)", place="/…/s.py:9"): info code.gated
 def noticed(phase: Phase, event: Noticed) -> Finding | None:
     """The finding, if there is one."""
     match event.kind:
         case Notice.PATCHED:
             title = f"puts its own code in the place of {event.what}"
-            is_builder = event.what.startswith(BUILDERS)
-            severity = Severity.INFO if is_builder else Severity.MEDIUM
+            is_usual = event.what.startswith(USUAL) or event.what in REPLACEABLE
+            severity = Severity.INFO if is_usual else Severity.MEDIUM
             return said(severity, Rule.CODE_DYNAMIC, title, event.place)
         case Notice.HOOKED if event.text:
             title = f"changes the import of other modules ({event.text}) by {event.what}"
@@ -33,6 +48,13 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
         case Notice.GATED:
             title = f"does this only on a condition ({event.what}): {event.text}"
             return said(Severity.INFO, Rule.CODE_GATED, title, event.place)
+        case Notice.REGISTRY:
+            # As a person writes it.
+            value = event.what.replace("\\\\", "\\")
+            is_start = AUTOSTART.fullmatch(value) is not None
+            title = f"sets {value} in the registry of Windows: {event.text}"
+            severity = Severity.HIGH if is_start else Severity.INFO
+            return said(severity, Rule.PERSISTENCE_WRITE, title, event.place)
         case Notice.ENDED:
             return ended(phase, event)
     return None

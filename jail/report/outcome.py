@@ -165,7 +165,9 @@ def broken_off(facts: Facts) -> Iterator[str]:
     if facts.interrupted or facts.error or not facts.phases:
         outcome, reason = outcome_of(facts)
         yield plain(f"{outcome}: {reason}", MAX_SENTENCE_CHARS)
-    for phase in facts.phases:
+    # What has had a second try counts by that.
+    tries = {(phase.name, phase.trigger): phase for phase in facts.phases}
+    for phase in tries.values():
         if not ran_to_its_end(phase):
             yield plain(f"{phase.outcome}: {explained(facts, phase)}", MAX_SENTENCE_CHARS)
 
@@ -176,7 +178,10 @@ def unseen(facts: Facts) -> Iterator[str]:
     silent = [phase.title for phase in facts.phases if not phase.python_witness]
     if silent:
         yield plain(f"the Python witness was silent in {', '.join(silent)}", MAX_SENTENCE_CHARS)
+    calls = {phase.title for phase in facts.phases if phase.name == PhaseName.CALL}
     for (title, kind), count in facts.record.lost.items():
+        if title in calls:
+            continue
         what = f"{title}: {count} were not kept or looked at: {EVENT_WORDS.get(kind, kind)}"
         yield plain(what, MAX_SENTENCE_CHARS)
 

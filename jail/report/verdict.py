@@ -186,8 +186,10 @@ def limit_findings(facts: Facts) -> Iterator[Found]:
     by_title = {phase.title: phase for phase in facts.phases}
     for (title, kind), count in facts.record.lost.items():
         what = f"did so much that {count} of one kind were not kept: {EVENT_WORDS.get(kind, kind)}"
-        finding = Finding(Severity.MEDIUM, Rule.LIMIT_HIT, plain(what, MAX_NOTE_CHARS))
-        yield by_title.get(title, Phase(PhaseName.INSTALL)), (finding,)
+        phase = by_title.get(title, Phase(PhaseName.INSTALL))
+        # Calls with made-up arguments are tried as far as there is room for them.
+        severity = Severity.INFO if phase.name is PhaseName.CALL else Severity.MEDIUM
+        yield phase, (Finding(severity, Rule.LIMIT_HIT, plain(what, MAX_NOTE_CHARS)),)
 
 
 def verdict_of(found: Sequence[Found], gaps: Sequence[str]) -> Verdict:
@@ -293,6 +295,9 @@ def all_notes(facts: Facts, cut: Counter[str], notes: Sequence[str]) -> Iterator
     for (title, kind), count in facts.record.lost.items():
         what = f"{title}: {count} were not kept or looked at: {EVENT_WORDS.get(kind, kind)}"
         yield plain(what, MAX_NOTE_CHARS)
+    for title, count in facts.record.repeats.items():
+        what = f"{count} more pieces of code from lines that are told: all were judged"
+        yield plain(f"{title}: {what}", MAX_NOTE_CHARS)
     for name, count in cut.items():
         yield f"{count} entries had no room in the list {name}; all were judged"
 

@@ -2,6 +2,7 @@
 
 import re
 
+from jail.report.harmless import INSTALLERS
 from jail.report.text import plain
 from jail.watch.events import (
     NOBODY,
@@ -41,7 +42,7 @@ def judge_world(phase: Phase, event: WorldEvent) -> tuple[Finding, ...]:
         case Conversation():
             return (*secrets_in(event, reached_name(event)), *talked(phase, event))
         case RemoteCode():
-            return (ran_remote(event),)
+            return (ran_remote(phase, event),)
         case NamesDecoded():
             return (spelled(event),)
         case PiecesJoined():
@@ -113,10 +114,12 @@ WAYS = {
 
 
 # RemoteCode("http://x/stage2", Kept.EXECUTED, ...): high code.remote
-# "executes what it fetched from http://x/stage2". A file of data that nobody ran is only kept.
-def ran_remote(event: RemoteCode) -> Finding:
+# "executes what it fetched from http://x/stage2". A file of data that nobody ran is only kept;
+# and a function may exist to run an installer that everybody knows.
+def ran_remote(phase: Phase, event: RemoteCode) -> Finding:
     is_data = event.kept == Kept.FILE and DATA_FILE.fullmatch(event.subject) is not None
-    severity = Severity.MEDIUM if is_data else Severity.HIGH
+    is_known = phase.name == PhaseName.CALL and event.url in INSTALLERS
+    severity = Severity.MEDIUM if is_data or is_known else Severity.HIGH
     title = f"{WAYS[event.kept]} {event.url}"
     if event.kept != Kept.EXECUTED:
         title += f": {event.subject}"

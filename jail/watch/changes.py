@@ -108,6 +108,9 @@ class Changes:
             # What came later is not the package's: pip has fetched it for us.
             if is_listed and self.is_second:
                 continue
+            if self.samples and path.startswith(self.samples):
+                self.decoys.search_file(as_seen(path), self.scratch.read(path, "file"))
+                continue
             if new:
                 self.tell_startup_code(path, is_listed)
             shadowed = shadows.shadowed_by(path) if new and not old else None
@@ -115,9 +118,6 @@ class Changes:
                 continue
             # It had no time to tidy up.
             if was_stopped and path.startswith(PIP_FOLDER):
-                continue
-            if self.samples and path.startswith(self.samples):
-                self.decoys.search_file(as_seen(path), self.scratch.read(path, "file"))
                 continue
             self.tell_change(path, old, new, shadowed)
             for reached in self.links.reached_by(path, files):

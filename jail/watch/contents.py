@@ -7,16 +7,13 @@ prefix of the installation, `lib/python3.11/site-packages/six.py` say.
 import csv
 import posixpath
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 MAX_RECORD_PATHS = 200_000
 MAX_MODULES = 20_000  # as many as the worker in the jail takes
 MAX_MODULE_CHARS = 300
 MAX_ENTRY_POINTS = 2_000
-MAX_NAMES_BYTES = 80 << 10  # of a packet of at most orders.MAX_PACKET_BYTES
-MAX_NAMES_WORD_BYTES = 4000
-MAX_NAMES_WORDS = 550
 
 # `lib/python3.11/site-packages/s06-evil-1.0.dist-info/METADATA`; the folder may be spelled as it
 # likes.
@@ -249,44 +246,3 @@ def sort_modules(contents: Contents, modules: set[str], project: str) -> None:
         module.removesuffix("__main__").rstrip(".") for module in is_main if not is_test(module)
     }
     contents.mains = sorted(packages - {""}, key=rank)
-
-
-def pack_names(names: Iterable[str]) -> tuple[list[str], int]:
-    """Words for the worker in the jail: names with what they have in common said once.
-
-    >>> pack_names(["s.api", "s.web", "six", "s.plug:Plug"])
-    (['s.>api,web', 'six,s.plug:Plug'], 0)
-
-    Returns:
-        the words, and how many names there was no room for.
-    """
-    words: list[str] = []
-    word_start, size_bytes, left_out = None, 0, 0
-    for start, text in cut_names([*names]):
-        grown = f"{words[-1]},{text}" if words and start == word_start else ""
-        has_room = bool(grown) and len(grown.encode()) <= MAX_NAMES_WORD_BYTES
-        more_bytes = len(text.encode()) + (1 if has_room else len(start.encode()))
-        is_one_too_many = not has_room and len(words) >= MAX_NAMES_WORDS
-        if size_bytes + more_bytes > MAX_NAMES_BYTES or is_one_too_many:
-            left_out += 1
-            continue
-        size_bytes += more_bytes
-        if has_room:
-            words[-1] = grown
-        else:
-            words.append(start + text)
-            word_start = start
-    return words, left_out
-
-
-def cut_names(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each name as a start, `pkg.>`, which it shares with the one before or after it, and the rest;
-    what shares nothing has an empty start.
-    """
-    starts = ["" if ":" in name else name.rpartition(".")[0] for name in names]
-    for number, name in enumerate(names):
-        start = starts[number]
-        if start and start in starts[max(number - 1, 0) : number] + starts[number + 1 : number + 2]:
-            yield f"{start}.>", name[len(start) + 1 :]
-        else:
-            yield "", name

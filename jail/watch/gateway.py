@@ -6,7 +6,6 @@ that a page named, goes upstream, so no data leaves this way.
 """
 
 import contextlib
-import http.client
 import io
 import json
 import os
@@ -27,6 +26,8 @@ from jail.watch.events import (
     printable,
 )
 from jail.watch.fitting import may_fit
+from jail.watch.index_http import MAX_REQUEST_BYTES, REQUEST, page_of, read_head, send_head
+from jail.watch.release import MAX_RELEASE_FILES, is_of_version
 from jail.watch.resolver import close_listener
 from jail.watch.sample import BesideIndex, Sample, is_of_order, status_of
 from jail.watch.upstream import (
@@ -39,20 +40,13 @@ from jail.watch.upstream import (
 )
 from jail.watch.withheld import sha256_of, stand_in, versions_of
 
-MAX_REQUEST_BYTES = 16 << 10  # request line and headers
 MAX_CLIENTS = 32  # served at once; more are closed at once
 MAX_KNOWN = 400_000  # files that the pages of a run name
 IDLE_SEC = 60.0
+MAX_SECOND_FILE_BYTES = 25_000_000  # of what is installed later; numpy has 18 MB
 # Fields of a page's entry that pip looks at, passed on as they are.
 PASSED_ON = ("requires-python", "size", "upload-time", "yanked")
 
-# `GET /simple/requests/ HTTP/1.1` or `GET /files/<sha256>/requests-2.32.3.tar.gz HTTP/1.1`, then
-# headers: no other method, no query, no body, and the name in its one canonical form.
-REQUEST = re.compile(
-    rb"GET /(?:simple/(?P<project>(?=[a-z0-9-]{1,200}/)[a-z0-9]+(?:-[a-z0-9]+)*)/"
-    rb"|files/(?P<sha256>[0-9a-f]{64})/(?P<file>[A-Za-z0-9._+!-]{1,255})) HTTP/1\.1\r\n"
-    rb"(?:[^\r\n]+\r\n)*\r\n"
-)
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+!-]{0,250}", re.ASCII)
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -92,6 +86,7 @@ class Gateway:
         ] = {}  # (sha256 in link, name): (URL, sha256)
         # What is installed later must not bring another version of the target.
         self.is_second = False
+        self.release: set[str] = set()  # the names of the target's files of this version
         self.own_tag = ""  # of the jail's interpreter
         self.stand_ins: dict[tuple[str, str], bytes] = {}  # by sha256 and name
         self.listener: socket.socket | None = None
@@ -206,9 +201,10 @@ class Gateway:
                 entries = []
             for entry in self.fitting(project, entries):
                 offer = self.offer(page_url, entry)
+                self.note_release(project, str(entry["filename"]))
                 if offer and project == self.order.package_name:
                     self.note_file(offer)
-                if offer and self.is_wanted(project, offer["filename"]):
+                if offer and self.is_wanted(project, offer["filename"]) and self.is_bearable(offer):
                     files.append(offer)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise Refused(502, f"no JSON project page (PEP 691): {type(error).__name__}") from error
@@ -263,6 +259,17 @@ class Gateway:
             offers.append({"filename": name, "url": url, "hashes": {"sha256": digest}})
         return offers
 
+    def is_bearable(self, offer: dict[str, Any]) -> bool:
+        """Whether it is small enough for something that nobody declared to need."""
+        size = offer.get("size")
+        return not self.is_second or not isinstance(size, int) or size <= MAX_SECOND_FILE_BYTES
+
+    def note_release(self, project: str, name: str) -> None:
+        """Keep the name of a file of the release that is looked at."""
+        is_target = project == self.order.package_name and len(self.release) < MAX_RELEASE_FILES
+        if is_target and FILE_NAME.fullmatch(name) and is_of_version(name, self.order.version):
+            self.release.add(name)
+
     def fitting(self, project: str, entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """What pip may take of a page. The target's is seen whole: a person may name any file."""
         for entry in entries:
@@ -305,27 +312,3 @@ class Gateway:
             where = printable(url.encode(errors="replace"))[:MAX_TEXT_CHARS]
             self.tell(Downloaded(name, size_bytes, digest, from_cache, where))
         return file
-
-
-def page_of(project: str, files: list[dict[str, Any]]) -> BinaryIO:
-    """A project's page for the jail."""
-    page = {"meta": {"api-version": "1.0"}, "name": project, "files": files}
-    return io.BytesIO(json.dumps(page).encode())
-
-
-def read_head(connection: socket.socket) -> bytes:
-    """Request line and headers, and whatever came with them; b"" when the jail has hung up."""
-    head = b""
-    while b"\r\n\r\n" not in head and len(head) < MAX_REQUEST_BYTES:
-        data = connection.recv(MAX_REQUEST_BYTES)
-        if not data:
-            break
-        head += data
-    return head
-
-
-def send_head(connection: socket.socket, status: int, length_bytes: int, content_type: str) -> None:
-    """Send the head of an answer; any but 200 is the connection's last."""
-    more = "" if status == 200 else "Connection: close\r\n"
-    head = f"HTTP/1.1 {status} {http.client.responses[status]}\r\nContent-Type: {content_type}\r\n"
-    connection.sendall(f"{head}Content-Length: {length_bytes}\r\n{more}\r\n".encode())

@@ -4,6 +4,7 @@ run.
 Hostile input: the metadata of wheels, METADATA, RECORD and entry_points.txt.
 """
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -22,6 +23,8 @@ from jail.watch.scratch import Scratch
 MAX_RECORD_BYTES = 8 << 20  # plotly's has 2 MB
 MAX_DEPENDENCIES = 40  # whose modules are looked for
 PROGRAM_START_BYTES = 256
+# What acts at the start of an interpreter, wherever it lies: `six.pth`, `sitecustomize.py`.
+STARTUP_FILE = re.compile(r".*(?:\.pth|/(?:site|user)customize(?:/.*|\.[^/]*))", re.DOTALL)
 
 
 @dataclass
@@ -30,7 +33,8 @@ class Installed:
 
     `site` is the site-packages of the target, relative to its prefix, and `contents` what the
     target has; `dependencies` are the shallowest modules of the other projects. `natives` are the
-    target's programs that no Python runs.
+    target's programs that no Python runs. `has_startup`: whether there are files, whosever, that
+    act at the start of an interpreter.
     """
 
     owners: dict[str, str] = field(default_factory=dict)
@@ -38,6 +42,7 @@ class Installed:
     contents: Contents = field(default_factory=Contents)
     dependencies: dict[str, list[str]] = field(default_factory=dict)
     natives: set[str] = field(default_factory=set)
+    has_startup: bool = False
     files: frozenset[str] = frozenset()  # all that there are, relative to the prefix
 
     @property
@@ -59,7 +64,8 @@ def read_installed(scratch: Scratch, files: Collection[str], order: Order) -> In
             texts[path] = "\n".join(lines)
         return texts[path]
 
-    installed = Installed(files=below)
+    has_startup = any(STARTUP_FILE.fullmatch(path) for path in files)
+    installed = Installed(files=below, has_startup=has_startup)
     for path in sorted(below):
         match = METADATA_PATH.fullmatch(path)
         if not match:

@@ -6,13 +6,11 @@ and in the rooms that this one imports, and nowhere else.
 """
 
 import codecs
-import contextlib
 import json
 import shutil
 import socket
 import threading
 import time
-import traceback
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -30,58 +28,28 @@ from jail.watch.earlier import EarlierRelease
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.ours import what_is_ours
+from jail.watch.outlet import Outlet, complain
 from jail.watch.payload import Search
 from jail.watch.process import prepare_process
 from jail.watch.ready import WaitingJail, await_order
 from jail.watch.record import Record
+from jail.watch.release import beside
 from jail.watch.resources import Resources
 from jail.watch.sample import keep_samples, make_given
 from jail.watch.scratch import Scratch
-from jail.watch.second_try import available, missed_modules, second_installation
+from jail.watch.second_try import available, missed_modules, notes_of_missed, tries_again
 from jail.watch.served import SecondStages
 from jail.watch.session import Session
+from jail.watch.tools import lay_out_tools
 from jail.watch.trial import lacks
 from jail.watch.triggers import Trigger, installation, triggers, variables, without_installation
 from jail.watch.upstream import PackageCache, Refused, Upstream, file_hosts
 from jail.watch.world import make_world
 
-MAX_PROGRESS_FRAMES = 500
-MAX_PROGRESS_BYTES = 300
-MAX_COMPLAINT_BYTES = 4000
-
 # The user that this becomes may not be able to read our own standard library: what is loaded late,
 # is loaded here.
 for codec in ("ascii", "cp437", "idna", "latin-1", "unicode_escape", "utf-16-le"):
     codecs.lookup(codec)
-
-
-class Outlet:
-    """The one way out: frames on the stream to the service, `b"<name> <length>\\n"` and that many
-    bytes.
-    """
-
-    def __init__(self, stream: socket.socket) -> None:
-        self.stream = stream
-        self.lock = threading.Lock()
-        self.left_progress = MAX_PROGRESS_FRAMES
-
-    def send(self, name: str, data: bytes = b"") -> None:
-        """Send a frame. Raises OSError when the service is gone."""
-        with self.lock:
-            self.stream.sendall(f"{name} {len(data)}\n".encode() + data)
-
-    def progress(self, text: str) -> None:
-        """Say what is about to start."""
-        self.left_progress -= 1
-        if self.left_progress >= 0:
-            self.send("progress", text.encode()[:MAX_PROGRESS_BYTES])
-
-    def summary(self, outcome: str, reason: str, verdict: str) -> None:
-        """Say how the run went."""
-        self.send(
-            "summary",
-            json.dumps({"outcome": outcome, "reason": reason, "verdict": verdict}).encode(),
-        )
 
 
 class Run:
@@ -95,6 +63,8 @@ class Run:
         self.notes: list[str] = []
         self.is_interrupted = False
         self.has_tried_again = False
+        self.missed: list[str] = []  # what it asked for and was not there
+        self.alone: list[Trigger] = []  # of modules that are imported alone
         self.waiting: WaitingJail | None = None
         self.earlier: EarlierRelease | None = None
 
@@ -103,6 +73,7 @@ class Run:
         resources = self.resources
         order = resources.order
         install = self.phase(installation(order, resources.settings.run_timeout_sec))
+        self.notes += beside(resources.release, resources.record.seen, resources.installed, order)
         # pip may end badly after all has landed: then it is there for a victim, too.
         has_landed = install.outcome is Outcome.FAILED and resources.installed.is_there
         if install.outcome is not Outcome.OK and not has_landed:
@@ -113,6 +84,7 @@ class Run:
             self.earlier.begin()
         found, self.not_run = triggers(order, resources.installed, resources.settings)
         waiting = deque(found)
+        self.alone = [trigger for trigger in found if trigger.launch[0] == "import"]
         while waiting:
             trigger = waiting.popleft()
             if self.is_interrupted:
@@ -123,7 +95,7 @@ class Run:
             if trigger.with_missed and not self.has_tried_again:
                 self.has_tried_again = True
                 waiting.appendleft(trigger)
-                waiting.extendleft(self.second_try())
+                waiting.extendleft(reversed(self.second_try()))
                 continue
             phase = self.phase(trigger)
             if phase.outcome is Outcome.TIMEOUT and self.is_over():
@@ -131,26 +103,19 @@ class Run:
             self.fall_short(phase)
 
     def fall_short(self, phase: Phase) -> None:
-        """Say what of a phase there was no time for: of calls with made-up arguments a note will
-        do.
-        """
-        if not phase.shortfall:
-            return
-        if phase.name is PhaseName.CALL:
+        """Say what of a phase there was no time for; of made-up calls a note will do."""
+        if phase.shortfall and phase.name is PhaseName.CALL:
             self.notes.append(f"{phase.title}: {phase.shortfall}")
-        else:
-            item = NotRun(phase.name, phase.trigger, Omission.LEFT_OUT, phase.shortfall)
-            self.not_run.append(item)
+        elif phase.shortfall:
+            missed = NotRun(phase.name, phase.trigger, Omission.LEFT_OUT, phase.shortfall)
+            self.not_run.append(missed)
 
     def second_try(self) -> list[Trigger]:
-        """pip once more, for the modules that the package asked for and missed, if the index has
-        them: what is imported later finds them.
-        """
+        """What to run once more, with what the package asked for and missed."""
         resources = self.resources
-        missed = missed_modules(resources.record.seen, resources.installed)
-        found, notes = available(missed, resources.upstream, resources.settings)
-        self.notes += notes
-        return [second_installation(resources.order, resources.settings, found)] if found else []
+        self.missed = missed_modules(resources.record.seen, resources.installed)
+        found = available(self.missed, resources.upstream, resources.settings)
+        return tries_again(found, self.alone, self.phases, resources.order, resources.settings)
 
     def news(self) -> dict[str, Any] | None:
         """What is new in this release; None where that was not asked for."""
@@ -210,14 +175,6 @@ def watch(
         complain(outlet, fault)
 
 
-def complain(outlet: Outlet, fault: BaseException | None) -> None:
-    """Tell the service of a fault of ours, for its log."""
-    words = "".join(traceback.format_exception(fault)).encode(errors="replace")
-    # The service may be gone, too.
-    with contextlib.suppress(OSError):
-        outlet.send("complaint", words[-MAX_COMPLAINT_BYTES:])
-
-
 def tell_hosts(settings: JailSettings, machine: Machine, outlet: Outlet) -> None:
     """Only ask the index from which hosts its files come."""
     outlet.send("report", b'{"phases": []}')
@@ -265,6 +222,7 @@ def triage(
         resources.stages = SecondStages(resources.world.marks)
         for name, data in resources.world.trust_files().items():
             (folder / "certificates" / name).write_bytes(data)
+    lay_out_tools(folder / "bin")
     learn_hosts(resources)
     resources.states = resources.scratch.snapshot()
     run = Run(resources, outlet)
@@ -295,7 +253,12 @@ def triage(
         started_at_sec=begun_sec,
         finished_at_sec=resources.now_sec(),
         not_run=run.not_run,
-        notes=[*lacks(settings, machine, resources.reach, has_tls), *run.notes, *given.notes],
+        notes=[
+            *notes_of_missed(run.missed, resources.installed),
+            *lacks(settings, machine, resources.reach, has_tls),
+            *run.notes,
+            *given.notes,
+        ],
         error=trouble,
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,

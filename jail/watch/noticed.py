@@ -7,7 +7,9 @@ from enum import StrEnum
 
 
 class Notice(StrEnum):
-    """What the workers in the jail tell, by the words of jail/inside/."""
+    """What the workers in the jail tell, and of the hook what no kernel sees, by the words of
+    jail/inside/.
+    """
 
     ENDED = "ended"  # a module, a call: `how` it ended, where not by itself
     MISSED = "missed"  # a module that its own code asked for and that is not there
@@ -15,6 +17,7 @@ class Notice(StrEnum):
     PATCHED = "patched"  # a function of others whose code is the package's own now
     HOOKED = "import hook"  # `text`: well-known modules that it answers for
     GATED = "gated"  # an act behind a condition: `what` it waits for, `text` is the act
+    REGISTRY = "registry"  # a value that is set in the made-up registry of Windows: `text`
     COUNTED = "jobs"  # how many jobs ended how
 
 

@@ -53,6 +53,7 @@ class Outside:
                 resources.given,
             )
             self.gateway.is_second = is_second
+            self.gateway.release = resources.release
             self.gateway.own_tag = python_tag(Path(resources.machine.python))
             self.gateway.start(sockets.index)
 

@@ -27,6 +27,8 @@ RESOLVER = f"127.0.0.1:{DNS_PORT}"
 INDEX = f"127.0.0.1:{INDEX_PORT}"
 # The C library asks nscd before it reads /etc/passwd. In the jail there is none.
 NSCD, NO_NSCD = "unix:/var/run/nscd/socket", ("ENOENT", "ECONNREFUSED")
+# To connect to any address is to connect to this machine.
+ANY_ADDRESS = ("0.0.0.0:", "[::]:")
 # Only where a route is looked for, and never for this machine.
 UNREACHABLE = {"ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN"}
 NEVER_NEAR = UNREACHABLE | {"EAFNOSUPPORT"}
@@ -85,7 +87,9 @@ class Reaches:
         key = (Connection, process.number, net, target, listens, call.error)
         if self.ledger.has(key):
             return
-        is_far = not is_near(target)
+        # The C library looks by such datagrams which of its own addresses comes first.
+        is_any = not listens and target.startswith(ANY_ADDRESS)
+        is_far = not is_near(target) and not is_any
         # Python may have been given a host by name: one that was asked for, or this machine's.
         name = self.name_of(target.rpartition(":")[0].strip("[]"))
         twins = [target, f"{name}:{address.port}"] if name else [target]

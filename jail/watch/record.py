@@ -76,6 +76,7 @@ class Record:
     keep: Callable[[Seen], None] = lambda _: None  # the evidence file
     seen: list[Seen] = field(default_factory=list)
     lost: Counter[tuple[str, str]] = field(default_factory=Counter)  # by phase title and kind
+    repeats: Counter[str] = field(default_factory=Counter)  # by phase title: see is_repeat
     counts: Counter[tuple[str, str, Severity | None]] = field(default_factory=Counter)
     subjects: dict[tuple[str, str, Severity | None], set[str]] = field(default_factory=dict)
     chars: Counter[tuple[Severity | None, bool]] = field(default_factory=Counter)
@@ -85,13 +86,23 @@ class Record:
         findings = self.judge(phase, event)
         severities = [finding.severity for finding in findings]
         worst = min(severities, key=list(Severity).index, default=None)
+        is_repeat = self.is_repeat(phase, event, worst)
         if not self.has_room(phase, event, worst):
-            self.lose(phase, type(event).__name__)
+            if is_repeat:
+                self.repeats[phase.title] += 1
+            else:
+                self.lose(phase, type(event).__name__)
             return False
         seen = Seen(event, phase, at_sec, findings)
         self.seen.append(seen)
         self.keep(seen)
         return True
+
+    def is_repeat(self, phase: Phase, event: Event, worst: Severity | None) -> bool:
+        """Whether it is more code from a line that some is told of, and nothing to look at."""
+        known = self.subjects.get((phase.title, type(event).__name__, worst), ())
+        is_harmless = worst in (None, Severity.INFO)
+        return isinstance(event, Code) and is_harmless and subject(event) in known
 
     def has_room(self, phase: Phase, event: Event, worst: Severity | None) -> bool:
         """Whether there is room for one more, which is taken."""

@@ -51,6 +51,7 @@ class Resources:
     oom_kills: int = 0
     left_output_bytes: int = MAX_OUTPUTS_BYTES  # that may still be kept
     installed: Installed = field(default_factory=Installed)
+    release: set[str] = field(default_factory=set)  # the names of the target's files
     dropped: Dropped = field(default_factory=Dropped)
     # The time of a clock that can't jump.
     epoch_sec: float = field(default_factory=lambda: time.time() - time.monotonic())

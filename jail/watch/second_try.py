@@ -12,7 +12,7 @@ from typing import Any
 
 from jail.orders import WORK_IN_JAIL, JailSettings, Order
 from jail.watch.contents import plain_project
-from jail.watch.events import PhaseName, Seen
+from jail.watch.events import Outcome, Phase, PhaseName, Seen
 from jail.watch.installed import Installed
 from jail.watch.noticed import Notice, Noticed
 from jail.watch.triggers import Trigger, pip_words
@@ -31,6 +31,8 @@ FITTING = re.compile(
     rf"-\S*linux\S*{os.uname().machine}\S*)\.whl",
     re.ASCII,
 )
+# `>=3.14`, of the field requires-python.
+NEEDED_PYTHON = re.compile(r">=\s*3\.(\d+)")
 # What does the same faster, and very many ask for first; then the tools of developers that ask for
 # plug-ins themselves. These are told, and not installed: nobody's act waits for what few have.
 NOT_NEEDED_NAMES = """
@@ -71,10 +73,8 @@ def missed_modules(seen: Iterable[Seen], installed: Installed) -> list[str]:
     return [*found]
 
 
-def available(
-    missed: Sequence[str], upstream: Upstream, settings: JailSettings
-) -> tuple[list[str], list[str]]:
-    """Which of the modules the index has a small wheel for, by the same name; and notes on all."""
+def available(missed: Sequence[str], upstream: Upstream, settings: JailSettings) -> list[str]:
+    """Which of the modules the index has a small wheel for, by the same name."""
     found: list[str] = []
     denied = {plain_project(name) for name in settings.package_denylist}
     for module in missed[:MAX_ASKED_NAMES]:
@@ -82,14 +82,22 @@ def available(
         is_wanted = module not in NOT_NEEDED and project not in denied
         if is_wanted and len(found) < MAX_SECOND and has_small_wheel(project, upstream):
             found.append(project)
+    return found
+
+
+def notes_of_missed(missed: Sequence[str], installed: Installed) -> list[str]:
+    """Notes on what was missed: what is there now, and what is not."""
+    there = {plain_project(project) for project in installed.owners.values()}
+    found = [name for name in missed if plain_project(name) in there]
+    left_out = [name for name in missed if name not in found]
     notes = []
-    left_out = [name for name in missed if plain_project(name) not in found]
     if found:
-        notes.append(f"it asks for what it does not require; installed later: {', '.join(found)}")
+        names = ", ".join(map(plain_project, found))
+        notes.append(f"it asks for what it does not require; installed later: {names}")
     if left_out:
         names = ", ".join(left_out[:MAX_TOLD_NAMES])
         notes.append(f"it asks for modules that are not there: {names}")
-    return found, notes
+    return notes
 
 
 def has_small_wheel(project: str, upstream: Upstream) -> bool:
@@ -102,16 +110,40 @@ def has_small_wheel(project: str, upstream: Upstream) -> bool:
             )
         said: Any = json.loads(page.getvalue())
         files = said["files"]
-        sizes = [
-            int(file.get("size") or 0) for file in files if FITTING.fullmatch(str(file["filename"]))
-        ]
+        sizes = [int(file.get("size") or 0) for file in files if is_for_us(file)]
     except (Refused, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return False
     return bool(sizes) and min(sizes[-MAX_ASKED_NAMES:]) <= MAX_SECOND_BYTES
 
 
+def is_for_us(file: dict[str, Any]) -> bool:
+    """Whether a file of a project's page is a wheel that this machine can use."""
+    least = NEEDED_PYTHON.search(str(file.get("requires-python")))
+    is_too_new = least is not None and int(least[1]) > sys.version_info.minor
+    return not is_too_new and FITTING.fullmatch(str(file["filename"])) is not None
+
+
 def second_installation(order: Order, settings: JailSettings, projects: Sequence[str]) -> Trigger:
-    """pip once more. Nothing is built: what is foreign to the package runs no code here."""
-    kind, install, *words = pip_words(order, settings.run_timeout_sec, *projects)
-    launch = (kind, install, "--only-binary", ":all:", *words)
+    """pip once more, for each alone where they can't be had together. Nothing is built: what is
+    foreign to the package runs no code here.
+    """
+    _, install, *words = pip_words(order, settings.run_timeout_sec, *projects)
+    launch = ("pips", install, "--only-binary", ":all:", *words)
     return Trigger(PhaseName.INSTALL, f"of {', '.join(projects)}", launch)
+
+
+def tries_again(
+    projects: Sequence[str],
+    alone: Sequence[Trigger],
+    phases: Sequence[Phase],
+    order: Order,
+    settings: JailSettings,
+) -> list[Trigger]:
+    """pip once more for `projects`, if the index has any: what is imported later finds them. Then
+    what failed of the modules that are imported alone, maybe for want of them.
+    """
+    if not projects:
+        return []
+    failed = {phase.trigger for phase in phases if phase.outcome is Outcome.FAILED}
+    again = [trigger for trigger in alone if trigger.title in failed]
+    return [second_installation(order, settings, projects), *again]

@@ -14,7 +14,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from jail.orders import JAIL_FDS, MAX_PACKET_BYTES, STARTED, Answer, Kill, Start
+from jail.orders import (
+    JAIL_FDS,
+    MAX_PACKET_BYTES,
+    SCRATCH_FOLDERS,
+    STARTED,
+    Answer,
+    Kill,
+    Start,
+)
 from jail.watch.captures import Captures
 from jail.watch.changes import Changes
 from jail.watch.endings import end_phase
@@ -59,6 +67,9 @@ class Session:
         self.witness = PythonWitness(self.journal.tell)
         kind = trigger.launch[0]
         self.story = Story(kind, self.has_index, self.witness, resources.decoys, self.journal.tell)
+        if trigger.phase is PhaseName.CALL:
+            # Our own worker has put there what is deleted.
+            self.story.passed_over = (f"{SCRATCH_FOLDERS['tmp']}/{SAMPLES}/",)
         max_bytes = min(MAX_OUTPUT_BYTES, resources.left_output_bytes // 4) + len(STARTED)
         self.outputs = {name: Output(max_bytes) for name in ("stdout", "stderr", "log")}
         self.takers: dict[int, Callable[[bytes], None]] = {}

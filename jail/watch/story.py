@@ -81,11 +81,12 @@ class Story:
         tell: Tell,
         look: Callable[[Execute], Observed | None] | None = None,
     ) -> None:
-        self.is_pip = launch_kind == "pip"
+        self.is_pip = launch_kind in ("pip", "pips")
         self.account, self.bait, self.tell = account, bait, tell
         self.ledger = Ledger(account, tell)
         self.reaches = Reaches(self.ledger, bait, index)
         self.look = look
+        self.passed_over: tuple[str, ...] = ()  # folders in which a deleted file is no news
         self.unchecked: list[str] = []  # programs of which the trace alone tells what they were
         self.reader = TraceReader()
         self.tree = ProcessTree(JAIL_PYTHON.encode())
@@ -220,7 +221,9 @@ class Story:
         is_main = process is self.tree.main
         if process.fresh and process.own:
             is_pips = is_pip_again(program, argv) or is_system_look(program, process.program)
-            process.own = self.is_pip and (is_main or is_pips)
+            # The launcher runs nothing but pip here, if need be more than once.
+            is_launched = process.parent is self.tree.launcher
+            process.own = self.is_pip and (is_launched or is_pips)
         if process.fresh and is_main:
             self.main_argv = argv
         process.program, process.argv, process.fresh = program, argv, False
@@ -258,7 +261,7 @@ class Story:
         plain = printable(os.path.normpath(path).replace(b"//", b"/"))
         # pip tidies up. A path that leads back may come by a link, and only looks like pip's.
         is_pips = plain.startswith("/tmp/pip-") and b".." not in path  # noqa: S108
-        is_tidying = self.is_pip and is_pips
+        is_tidying = (self.is_pip and is_pips) or plain.startswith(self.passed_over)
         if not process.own and not is_tidying:
             actor = self.ledger.actor(process, None, expected=False)
             self.file_changed(FileChanged(plain, Change.DELETED, None, None, actor))

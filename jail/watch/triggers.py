@@ -19,9 +19,10 @@ from jail.orders import (
     JailSettings,
     Order,
 )
-from jail.watch.contents import EntryPoint, pack_names
+from jail.watch.contents import EntryPoint
 from jail.watch.events import NotRun, Omission, PhaseName
 from jail.watch.installed import Installed
+from jail.watch.packing import pack_names
 from jail.watch.well_known import WELL_KNOWN
 
 MAX_TRIGGERS = 8  # jails started for one kind of trigger; what is more shares one
@@ -53,7 +54,7 @@ VARIABLES_IN_JAIL = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUNBUFFERED": "1",
 }
-PATH_IN_JAIL = f"{PYTHON_IN_JAIL}/bin:/usr/local/bin:/usr/bin:/bin"
+PATH_IN_JAIL = f"{PYTHON_IN_JAIL}/bin:/bin"
 PIP_VARIABLES = {
     # For the pips that pip starts, too.
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -62,8 +63,14 @@ PIP_VARIABLES = {
     # The installation is not active in pip: what pip does is not the package's doing.
     "SNAKEHOOK_PIP": "1",
 }
-# Before any .pth file acts; the worker adds more.
-ONLY_CI_VARIABLES = {"CI": "true", "GITHUB_ACTIONS": "true"}
+# Some of those that other victims have: by these the audit hook knows whom to become before any
+# .pth file acts. jail/inside/victims.py adds the others.
+VICTIM_VARIABLES = {
+    "self": {},
+    "windows": {"OS": "Windows_NT"},
+    "macos": {"__CF_USER_TEXT_ENCODING": "0x1F5:0x0:0x0"},
+    "ci,later": {"CI": "true", "GITHUB_ACTIONS": "true"},
+}
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,14 @@ class Trigger:
     with_missed: bool = False
 
     @property
+    def victim(self) -> str:
+        """As whom modules are imported: "windows", "ci,later"; "self" for most."""
+        return self.launch[5] if self.launch[0] == "imports" else "self"
+
+    @property
     def is_in_ci(self) -> bool:
         """Whether the environment is one of continuous integration."""
-        return self.launch[0] == "imports" and "ci" in self.launch[5].split(",")
+        return "ci" in self.victim.split(",")
 
 
 def variables(order: Order, trigger: Trigger) -> dict[str, str]:
@@ -95,7 +107,7 @@ def variables(order: Order, trigger: Trigger) -> dict[str, str]:
         # Where modules are imported, then many times, this costs less than it saves.
         if order.mode in ("import", "detonate"):
             found["SNAKEHOOK_COMPILE"] = "new" if trigger.title else "all"
-    return found | (ONLY_CI_VARIABLES if trigger.is_in_ci else {})
+    return found | VICTIM_VARIABLES[trigger.victim]
 
 
 def pip_words(order: Order, timeout_sec: int, *requirements: str) -> tuple[str, ...]:
@@ -162,8 +174,10 @@ class Plan:
         self.site = f"{self.prefix}/{installed.site}"
         self.most_sec = max(settings.run_timeout_sec - MARGIN_SEC, 1.0)
         names = [*self.contents.first, *self.contents.others]
-        plugins = [plugin.target for plugin in self.contents.plugins]
-        self.names, self.left_out = pack_names([*names, *plugins])
+        names += [plugin.target for plugin in self.contents.plugins]
+        self.names, self.left_out = pack_names(names)
+        # Then there is nothing more among all modules.
+        self.is_alone = len(set(names)) == 1 and bool(self.contents.first)
 
     def trigger(self, phase: PhaseName, title: str | None, kind: str, *words: str) -> Trigger:
         """One of the kinds that run one thing."""
@@ -182,7 +196,7 @@ class Plan:
 
     def detonate(self) -> tuple[list[Trigger], list[NotRun]]:
         """All there is: start, imports, calls, programs."""
-        start = self.trigger(PhaseName.START, None, "start")
+        start, not_started = self.start()
         # Code that nobody can import is odd enough to be called a gap.
         imports, not_imported = self.imports(Omission.LEFT_OUT)
         programs, not_executed = self.programs()
@@ -190,8 +204,15 @@ class Plan:
         # Programs run without what is missed, as for most people; calls and other victims with it.
         first = [trigger for trigger in imports if not trigger.with_missed]
         later = [trigger for trigger in imports if trigger.with_missed]
-        found = [start, *first, *programs, *later, *calls]
-        return found, [*not_imported, *not_called, *not_executed]
+        found = [*start, *first, *programs, *later, *calls]
+        return found, [*not_started, *not_imported, *not_called, *not_executed]
+
+    def start(self) -> tuple[list[Trigger], list[NotRun]]:
+        """A bare interpreter, if anything acts at its start; each other trigger starts one, too."""
+        if self.installed.has_startup:
+            return [self.trigger(PhaseName.START, None, "start")], []
+        reason = "no file acts at the start of an interpreter"
+        return [], [NotRun(PhaseName.START, None, Omission.NOTHING_THERE, reason)]
 
     def imports(self, why_none: Omission) -> tuple[list[Trigger], list[NotRun]]:
         """Top-level modules alone, then all modules, those of dependencies, and all as other
@@ -200,11 +221,14 @@ class Plan:
         if not self.names:
             no_module = "the distribution has no importable module"
             return [], [NotRun(PhaseName.IMPORT, None, why_none, no_module)]
+        first = self.contents.first
         found = [
-            self.trigger(PhaseName.IMPORT, name, "import", name)
-            for name in self.contents.first[:MAX_TRIGGERS]
+            self.trigger(PhaseName.IMPORT, name, "import", name) for name in first[:MAX_TRIGGERS]
         ]
-        found.append(self.jobs("all modules", "self", IMPORTS_SEC))
+        if self.is_alone:
+            found = [self.trigger(PhaseName.IMPORT, first[0], "import", first[0], self.site)]
+        else:
+            found.append(self.jobs("all modules", "self", IMPORTS_SEC))
         others = self.dependency_modules()
         if others:
             found.append(self.jobs("dependencies", "self", VICTIM_SEC, pack_names(others)[0]))
