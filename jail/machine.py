@@ -15,9 +15,9 @@ CAP_SYS_PTRACE = 19
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUPS_V1 = (CGROUP_ROOT / "memory/snakehook", CGROUP_ROOT / "pids/snakehook")
 CGROUPS_V2 = (CGROUP_ROOT / "snakehook",)
-# Seen by pip, by every build backend and by every child Python; build isolation would replace a
-# PYTHONPATH. site reads .pth files twice in a virtual environment.
-HOOK_LINE = (orders.JAIL_DIR / "inside" / "hook.pth").read_text().format(**vars(orders))
+# What of ours runs in the jail. pack.py makes one file of it that the jail's Python can load.
+INSIDE = orders.JAIL_DIR / "inside"
+ROOMS = [room.read_bytes() for room in sorted(INSIDE.glob("*.py"))]
 # "Base URL of the Python Package Index (default https://index.example/simple). This should ..."
 DEFAULT_INDEX = re.compile(r"Base URL of [^(]*\(default\s+(https?://[^\s)]+?)/*\)")
 
@@ -51,7 +51,7 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
     if not metadata:
         raise MachineError("jail python: pip, which we need, is gone: install snakehook anew.")
     about = python.stat()
-    recipe = repr([python.resolve(), about.st_size, about.st_mtime_ns, metadata.name, HOOK_LINE])
+    recipe = repr([python.resolve(), about.st_size, about.st_mtime_ns, metadata.name, ROOMS])
     made = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     # Not if what it is linked to is gone.
     if not os.access(made / "bin" / "python", os.X_OK):
@@ -63,9 +63,10 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
         run = (fresh / "bin" / "python", "-I", "-m")
         index = DEFAULT_INDEX.search(run_tool(*run, "pip", "install", "--help"))
         (fresh / "index").write_text(index[1] if index else "")
-        # Compiled here, since the jail can't: else each pip compiles all of itself.
-        run_tool(*run, "compileall", "-q", library)
-        (library / "snakehook.pth").write_text(HOOK_LINE)
+        # Compiled here, since the jail can't: else each pip compiles all of itself. Watch makes a
+        # copy of the image for each run: a mount of this folder would tell its path.
+        places = (orders.PYTHON_IN_JAIL, orders.AUDIT_IN_JAIL, orders.HOME_IN_JAIL)
+        run_tool(*run[:2], INSIDE / "pack.py", fresh, *places)
         # Whatever our umask, the jail's user must read it.
         run_tool("chmod", "-R", "a+rX,go-w", fresh)
         shutil.rmtree(made, ignore_errors=True)

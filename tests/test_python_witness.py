@@ -248,7 +248,9 @@ def hooked(tmp_path: Path, telling: Telling) -> Any:
     os.mkfifo(fifo)
     home.mkdir()
     start = (
-        f"names = {{'FIFO': {str(fifo)!r}, 'HOME': {str(home)!r}}}\n"
+        f"names = {{'FIFO': {str(fifo)!r}, 'HOME': {str(home)!r}, 'CPU_SEC': 30}}\n"
+        f"import sys; sys.path.append({str(HOOK.parent)!r})\n"
+        "import enter; enter.open_rooms()\n"
         f"exec(compile(open({str(HOOK)!r}).read(), {str(HOOK)!r}, 'exec'), names)\n"
         "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')\n"
     )

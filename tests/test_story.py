@@ -436,7 +436,7 @@ def test_without_the_right_to_see_the_file_the_words_of_the_kernel_are_told() ->
 
 # --- pip ------------------------------------------------------------------------------------------
 
-RUNNER = "/opt/snakehook/python/lib/python3.11/site-packages/pip/__pip-runner__.py"
+RUNNER = "/opt/venv/lib/python3.11/site-packages/pip/__pip-runner__.py"
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """The audit hook: tells the watch which line of which file asked for what the kernel sees being
 done.
 
-Runs in every Python of the jail, by a .pth file of the interpreter, which gives it two names:
-FIFO, where its lines go, and HOME, the home folder. It writes JSON lines, each in one piece.
+Runs in every Python of the jail, by a .pth file of the interpreter, and is given FIFO, where its
+lines go, HOME, the home folder, and CPU_SEC, the limit of CPU time for what pip starts. It writes
+JSON lines, each in one piece, and holds nothing open: a package sees its own descriptors.
 Anything in the process can forge or silence it: what it says is annotation, and its silence is
 evidence.
 """
@@ -15,18 +16,16 @@ import sys
 
 FIFO: str = globals()["FIFO"]
 HOME: str = globals()["HOME"]
+CPU_SEC: int = globals()["CPU_SEC"]
 
 # What a package put first on the path, by PYTHONPATH say, must not stand for the library that this
 # is made of; and what this is made of must not stand for modules of a package.
 whole_path, library = sys.path[:], os.__file__.removesuffix("/os.py")
 sys.path[:] = [library, f"{library}/lib-dynload"]
 import json  # noqa: E402
-from types import CodeType, FrameType, ModuleType  # noqa: E402
+from types import CodeType, FrameType  # noqa: E402
 from typing import Any  # noqa: E402
 
-for package in ("jail", "jail.inside"):
-    sys.modules[package] = ModuleType(package)
-    sys.modules[package].__path__ = [sys._getframe().f_code.co_filename.rpartition("/")[0]]
 from jail.inside.origins import (  # noqa: E402
     Written,
     called_by_nobody,
@@ -36,8 +35,10 @@ from jail.inside.origins import (  # noqa: E402
     who_compiles,
 )
 
-for package in ("jail", "jail.inside", "jail.inside.origins"):
-    del sys.modules[package]
+# Set for pip by watch, and handed down to what pip starts.
+IS_BELOW_PIP = "PIP_CONFIG_FILE" in os.environ
+if IS_BELOW_PIP:
+    import resource  # noqa: E402
 sys.path[:] = whole_path
 
 LINE_BYTES = 4000  # below PIPE_BUF, so that the lines of many processes don't mix
@@ -74,9 +75,8 @@ WATCHED = {
 # Our own names for them: a package may replace those of the modules, as gevent does.
 write, open_fd, getpid, getframe, dumps = os.write, os.open, os.getpid, sys._getframe, json.dumps
 thread, loads, fspath, fsencode = _thread.get_ident, marshal.loads, os.fspath, os.fsencode
-absolute = os.path.abspath
+absolute, close_fd = os.path.abspath, os.close
 
-fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
 busy: set[int] = set()  # threads: what we do ourselves is not told
 codes_told = 0
 saved = Written()
@@ -98,16 +98,15 @@ def readable(value: Any) -> str:
 
 def send(event: str, **fields: Any) -> None:
     """Write a line, with shorter fields if it would be too long."""
-    global fifo
     line = dumps({"event": event, "pid": getpid(), **fields}, default=readable) + "\n"
     if len(line) > LINE_BYTES:
         short = {key: str(value)[:SPAWN_CHARS] for key, value in fields.items()}
         line = dumps({"event": event, "pid": getpid(), **short}) + "\n"
+    fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
     try:
         write(fifo, line.encode())
-    except OSError:  # the package closed descriptors that it did not know
-        fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
-        write(fifo, line.encode())
+    finally:
+        close_fd(fifo)
 
 
 def send_code(source: bytes, frame: FrameType, decoded: bool) -> None:
@@ -218,7 +217,21 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 send("start", what=sys.orig_argv)
 sys.addaudithook(hook)
-OWN_PREFIX, PREFIX = sys.prefix, os.environ.get("SNAKEHOOK_PREFIX")
+OWN_PREFIX, PREFIX = sys.prefix, os.environ.get("VIRTUAL_ENV")
+# pip, and pip once more for what a build needs: [python, "/…/pip/__pip-runner__.py", "install", ...]
+
+
+def is_pip() -> bool:
+    """Whether this is pip itself, which has the whole deadline.
+
+    What a build starts in that shape has its parent's limit, which nothing lifts again.
+    """
+    is_again = "".join(sys.orig_argv[1:2]).endswith("/site-packages/pip/__pip-runner__.py")
+    return os.getppid() == 1 or is_again
+
+
+if IS_BELOW_PIP and not is_pip():
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SEC, CPU_SEC))
 
 
 def look_installed() -> None:
@@ -239,5 +252,5 @@ if PREFIX:
     site.execsitecustomize = look_installed
     # From here on site reads the .pth files of the installation; not in pip, whose doing is not
     # the package's.
-    if "SNAKEHOOK_PIP" not in os.environ:
+    if not IS_BELOW_PIP:
         sys.prefix = sys.exec_prefix = PREFIX

@@ -9,20 +9,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from types import ModuleType
+from typing import NoReturn
+
+from jail.inside.command_line import look_like
 
 AFTER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
 # As orders.STARTED: only this folder can be imported from here.
-READY_LINE = b"jail ready\n"
-LAUNCH_FOLDER = __file__.rpartition("/")[0]
-
-
-def make_importable() -> None:
-    """Make the modules of this folder those of jail.inside."""
-    for name, places in (("jail", [""]), ("jail.inside", [LAUNCH_FOLDER])):
-        module = ModuleType(name)
-        module.__path__ = places
-        sys.modules[name] = module
+READY_LINE = b"\n"
 
 
 def run_one(argv: list[str]) -> int:
@@ -82,7 +75,7 @@ def launch(kind: str, words: list[str]) -> int:
         return supervise.run_several(commands, path, float(total_sec), float(each_sec))
     if kind not in ("imports", "call"):
         code = run_one(command(kind, words))
-        if kind == "pip" and "SNAKEHOOK_COMPILE" in os.environ:
+        if kind == "pip" and "PIP_NO_COMPILE" in os.environ:
             in_child(compile_all)
         return code
     code = supervise.launch_jobs(kind, words)
@@ -106,7 +99,7 @@ def in_child(work: Callable[[], None]) -> None:
 def compile_all() -> None:
     from jail.inside.compiling import compile_installed
 
-    compile_installed(os.environ["SNAKEHOOK_PREFIX"])
+    compile_installed(os.environ["VIRTUAL_ENV"])
 
 
 def look_for_gates(words: list[str]) -> None:
@@ -116,15 +109,17 @@ def look_for_gates(words: list[str]) -> None:
 
 
 def main() -> int:
-    """Run it, stay a little longer, and return its exit code."""
+    """Run it where a person would, stay a little longer, and return its exit code."""
     os.write(1, READY_LINE)
-    make_importable()
+    os.chdir(os.environ.get("PWD", "."))
     code = launch(sys.argv[1], sys.argv[2:])
     # A package may send it to the whole jail.
     await_orphans()
     return code
 
 
-if __name__ == "__main__":
+def start() -> NoReturn:
+    """Be the first process of the jail: loader.py calls it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    look_like("-c", "import signal; signal.pause()")
     os._exit(main())

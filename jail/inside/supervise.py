@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jail.inside.ending import MAX_LINGER_SEC, OWN_FOLDER, How, Teller
+from jail.inside.ending import MAX_LINGER_SEC, How, Teller
 
 STARTUP_SEC = 15.0  # until the first word of a worker: the .pth files act before
 END_SEC = MAX_LINGER_SEC + 5.0  # for threads, atexit and finalizers
@@ -262,8 +262,12 @@ def run_within(argv: Sequence[str], limit_sec: float) -> bool:
 
 
 def starter(room: str) -> list[str]:
-    """The start of a command that runs `main` of a room of this folder in a Python as any other."""
-    return [sys.executable, f"{OWN_FOLDER}/enter.py", room]
+    """The start of a command that runs `main` of a room of this folder in a Python as any other.
+
+    Who made the rooms importable knows by which program.
+    """
+    entry: list[str] = sys.modules[__package__].entry
+    return [sys.executable, *entry, room]
 
 
 def launch_jobs(room: str, words: Sequence[str]) -> int:

@@ -25,8 +25,10 @@ from jail.report.rows import render_text
 from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
+from jail.watch.environment import lay_machine
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
+from jail.watch.home_files import Home
 from jail.watch.record import Record
 from jail.watch.resources import Resources
 from jail.watch.scratch import Scratch
@@ -235,6 +237,10 @@ def triage(
     """Run the package and send the report."""
     begun_sec = time.time()
     evidence = Evidence()
+    host = lay_machine(folder, settings, machine)
+    # The home comes after the bait: it gives their folders an age, too.
+    decoys = Decoys(folder / "home")
+    lived_in = Home(folder / "home")
     resources = Resources(
         settings=settings,
         order=order,
@@ -243,11 +249,13 @@ def triage(
         stream=outlet.stream,
         end_sec=time.monotonic() + settings.run_budget_sec,
         scratch=Scratch(folder, settings.max_disk_bytes),
-        decoys=Decoys(folder / "home"),
+        decoys=decoys,
         record=Record(judge, evidence.keep),
         evidence=evidence,
         upstream=Upstream(machine.index_url, settings.max_download_bytes),
         cache=PackageCache(Path(machine.cache)),
+        host=host,
+        project=lived_in.project,
     )
     if settings.decoy_internet:
         values = resources.decoys.values
@@ -257,7 +265,7 @@ def triage(
         resources.world = make_world(openssl, values, environment)
         resources.stages = SecondStages(resources.world.marks)
         for name, data in resources.world.trust_files().items():
-            (folder / "certificates" / name).write_bytes(data)
+            (folder / "etc/ssl/certs" / name).write_bytes(data)
     # While the first jail is being made.
     ask = threading.Thread(
         target=resources.upstream.learn_hosts, args=(settings.index_file_hosts,), daemon=True

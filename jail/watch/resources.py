@@ -39,6 +39,8 @@ class Resources:
     evidence: Evidence
     upstream: Upstream
     cache: PackageCache
+    host: str = "localhost"  # as the jail's host is called
+    project: str = ""  # an empty folder in the home
     world: World | None = None
     stages: SecondStages | None = None
     reach: str = "off"  # of the decoy internet, in the last jail

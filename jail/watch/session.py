@@ -14,7 +14,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from jail.orders import JAIL_FDS, MAX_PACKET_BYTES, STARTED, Answer, Kill, Start
+from jail.orders import (
+    HOME_IN_JAIL,
+    JAIL_FDS,
+    MAX_PACKET_BYTES,
+    STARTED,
+    Answer,
+    Kill,
+    Start,
+)
 from jail.watch.changes import Changes
 from jail.watch.endings import end_phase
 from jail.watch.events import (
@@ -111,6 +119,11 @@ class Session:
         resources = self.resources
         environment = variables(resources.order, self.trigger)
         environment |= resources.decoys.environment(is_in_ci=self.trigger.is_in_ci)
+        # Keeper names the jail's host by it, and many shells and containers have it.
+        environment["HOSTNAME"] = resources.host
+        # A tool that looks at what lies around it finds none of the bait.
+        is_at_work = self.trigger.phase in (PhaseName.EXECUTE, PhaseName.CALL)
+        environment["PWD"] = f"{HOME_IN_JAIL}/{resources.project if is_at_work else ''}".rstrip("/")
         if resources.world and resources.world.authority:
             environment |= TRUST_VARIABLES
         start = Start(self.number, self.trigger.launch, environment, self.has_index)
