@@ -288,8 +288,8 @@ class RunKeeper:
         for fd in {int(name) for name in os.listdir("/proc/self/fd")} - own:
             with contextlib.suppress(OSError):  # the listing's own is closed by now
                 os.close(fd)
-        own_paths = {"cache": f"/proc/self/fd/{cache}", "python": f"/proc/self/fd/{image}"}
-        machine = self.machine._replace(**own_paths)
+        machine = self.machine._replace(cache=f"/proc/self/fd/{cache}")
+        machine = machine._replace(python=f"/proc/self/fd/{image}")
         self.watch(self.settings, self.order, machine, Path(), control, self.stream)
 
     def attend(self, child: Child) -> None:
@@ -408,7 +408,7 @@ class RunKeeper:
         settings = self.settings
         options = [f"--config={settings.nsjail_config_path}", f"--log_fd={log_fd}"]
         top = settings.nsjail_chroot_path or self.scratch / str(request.jail)
-        options += [f"--chroot={top}", f"--hostname={request.variables.get('HOSTNAME', 'localhost')}"]
+        options += [f"--chroot={top}", f"--hostname={request.variables.get('HOSTNAME')}"]
         # In the jail and outside; without a user namespace there is only the first.
         options.append(f"--user={settings.nsjail_user}:{self.user}:1")
         options.append(f"--group={settings.nsjail_group}:{self.group}:1")
@@ -426,6 +426,5 @@ class RunKeeper:
             limits["nproc"] = pids + OWN_PIDS if settings.enable_cgroup_pids_limit else "soft"
         options += [f"--rlimit_{name}={value}" for name, value in limits.items()]
         options += [f"--env={name}={value}" for name, value in request.variables.items()]
-        python = f"{orders.PYTHON_IN_JAIL}/bin/python"
-        launch = f"{orders.INSIDE_IN_JAIL}/activate_this.py"
+        python, launch = f"{orders.PYTHON_IN_JAIL}/bin/python", orders.INSIDE_IN_JAIL
         return [self.machine.nsjail, *options, "--", python, "-I", "-S", launch, *request.launch]

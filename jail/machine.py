@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jail import orders
-from jail.orders import PROGRAMS, JailSettings, Machine
+from jail.orders import AUDIT_IN_JAIL, HOME_IN_JAIL, PROGRAMS, PYTHON_IN_JAIL, JailSettings, Machine
 
 CAP_SYS_PTRACE = 19
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUPS_V1 = (CGROUP_ROOT / "memory/snakehook", CGROUP_ROOT / "pids/snakehook")
 CGROUPS_V2 = (CGROUP_ROOT / "snakehook",)
 # What of ours runs in the jail. pack.py makes one file of it that the jail's Python can load.
-INSIDE = orders.JAIL_DIR / "inside"
-ROOMS = [room.read_bytes() for room in sorted(INSIDE.glob("*.py"))]
+PACK = orders.JAIL_DIR / "inside" / "pack.py"
+ROOMS = [room.read_bytes() for room in sorted(PACK.parent.glob("*.py"))]
 # "Base URL of the Python Package Index (default https://index.example/simple). This should ..."
 DEFAULT_INDEX = re.compile(r"Base URL of [^(]*\(default\s+(https?://[^\s)]+?)/*\)")
 
@@ -65,8 +65,7 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
         (fresh / "index").write_text(index[1] if index else "")
         # Compiled here, since the jail can't: else each pip compiles all of itself. Watch makes a
         # copy of the image for each run: a mount of this folder would tell its path.
-        places = (orders.PYTHON_IN_JAIL, orders.AUDIT_IN_JAIL, orders.HOME_IN_JAIL)
-        run_tool(*run[:2], INSIDE / "pack.py", fresh, *places)
+        run_tool(*run[:2], PACK, fresh, PYTHON_IN_JAIL, AUDIT_IN_JAIL, HOME_IN_JAIL)
         # Whatever our umask, the jail's user must read it.
         run_tool("chmod", "-R", "a+rX,go-w", fresh)
         shutil.rmtree(made, ignore_errors=True)

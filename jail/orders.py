@@ -10,11 +10,11 @@ JAIL_DIR = Path(__file__).resolve().parent
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Paths inside the jail. nsjail.cfg mounts them; no other file repeats one. Each is one that many
-# machines have, since a package can read them all: the interpreter's environment, the folder of
-# the program that starts all others, a FIFO, where the package is installed.
+# machines have, since a package can read them all: the interpreter's environment, the
+# program that starts all others, a FIFO, where the package is installed.
 ROOT_IN_JAIL = "/opt/venv"
 PYTHON_IN_JAIL = ROOT_IN_JAIL
-INSIDE_IN_JAIL = f"{ROOT_IN_JAIL}/bin"
+INSIDE_IN_JAIL = f"{ROOT_IN_JAIL}/bin/activate_this.py"
 AUDIT_IN_JAIL = "/run/initctl"
 WORK_IN_JAIL = "/srv"
 HOME_IN_JAIL = "/home/dev"

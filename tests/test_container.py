@@ -805,7 +805,8 @@ except Woken:
 SLEEPER = """
 def is_sleeper(facts):
     is_python = facts["words"][0] == "/opt/venv/bin/python"
-    return is_python and "sleepy" in " ".join(facts["words"]) and int(facts["SigCgt"][0], 16) >> 11 & 1
+    is_named = "sleepy" in " ".join(facts["words"])
+    return is_python and is_named and int(facts["SigCgt"][0], 16) >> 11 & 1
 sleepers = [pid for pid in status if is_sleeper(status[pid])]
 """
 LOOK = FAMILY + SLEEPER + "print(json.dumps(list(status.values()) if sleepers else []))"

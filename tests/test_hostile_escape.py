@@ -245,7 +245,8 @@ everything = {}
 INSIDE = "/opt/venv/bin"
 LIBRARY_OF_JAIL = next(path for path in sys.path if path.startswith("/opt/venv/"))
 for path in (PYTHON, "/opt/venv/bin/python", INSIDE + "/activate_this.py",
-             LIBRARY_OF_JAIL + "/_virtualenv.py", "/bin/sh", "/etc/passwd", "/etc/resolv.conf", "/proc/self/exe"):
+             LIBRARY_OF_JAIL + "/_virtualenv.py", "/bin/sh", "/etc/passwd", "/etc/resolv.conf",
+             "/proc/self/exe"):
     everything[f"overwrite {path}"] = overwrite(path)
     everything[f"rename {path}"] = replaced(path)
     everything[f"open {path}"] = reopened(path)

@@ -172,7 +172,7 @@ def test_limits_of_a_process(triage: Triage, index: Index) -> None:
 
 def test_another_policy_file(triage: Triage, index: Index, tmp_path: Path) -> None:
     policy = (ROOT / "jail/nsjail.cfg").read_text()
-    zero = "mount { src: \"/dev/zero\" dst: \"/dev/zero\" is_bind: true"
+    zero = 'mount { src: "/dev/zero" dst: "/dev/zero" is_bind: true'
     policy = policy.replace(zero, "")
     (tmp_path / "other.cfg").write_text(policy)
     seen, _ = look(triage, index, NSJAIL_CONFIG_PATH=tmp_path / "other.cfg")

@@ -38,7 +38,7 @@ from jail.inside.origins import (  # noqa: E402
 # Set for pip by watch, and handed down to what pip starts.
 IS_BELOW_PIP = "PIP_CONFIG_FILE" in os.environ
 if IS_BELOW_PIP:
-    import resource  # noqa: E402
+    import resource
 sys.path[:] = whole_path
 
 LINE_BYTES = 4000  # below PIPE_BUF, so that the lines of many processes don't mix
@@ -75,7 +75,7 @@ WATCHED = {
 # Our own names for them: a package may replace those of the modules, as gevent does.
 write, open_fd, getpid, getframe, dumps = os.write, os.open, os.getpid, sys._getframe, json.dumps
 thread, loads, fspath, fsencode = _thread.get_ident, marshal.loads, os.fspath, os.fsencode
-absolute, close_fd = os.path.abspath, os.close
+absolute, let_go = os.path.abspath, os.close
 
 busy: set[int] = set()  # threads: what we do ourselves is not told
 codes_told = 0
@@ -106,7 +106,7 @@ def send(event: str, **fields: Any) -> None:
     try:
         write(fifo, line.encode())
     finally:
-        close_fd(fifo)
+        let_go(fifo)
 
 
 def send_code(source: bytes, frame: FrameType, decoded: bool) -> None:
@@ -218,11 +218,11 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
 send("start", what=sys.orig_argv)
 sys.addaudithook(hook)
 OWN_PREFIX, PREFIX = sys.prefix, os.environ.get("VIRTUAL_ENV")
-# pip, and pip once more for what a build needs: [python, "/…/pip/__pip-runner__.py", "install", ...]
 
 
 def is_pip() -> bool:
-    """Whether this is pip itself, which has the whole deadline.
+    """Whether this is pip itself, which has the whole deadline, or pip once more for what a build
+    needs: [python, "/…/pip/__pip-runner__.py", "install", ...]
 
     What a build starts in that shape has its parent's limit, which nothing lifts again.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PACKED = b"PACKED"
 TABLE_BYTES, NUMBER_BYTES = 256, 8
-MODULE, SPEC = type(sys), type(sys.__spec__)
+MODULE_TYPE, SPEC_TYPE = type(sys), type(sys.__spec__)
 
 
 def unpacked() -> tuple[int, dict[str, Any]]:
@@ -30,7 +30,13 @@ def unpacked() -> tuple[int, dict[str, Any]]:
 
     sys.path[:] = whole_path
     data = PACKED[TABLE_BYTES:].translate(PACKED[:TABLE_BYTES])
-    return int(data[:NUMBER_BYTES]), marshal.loads(zlib.decompress(data[NUMBER_BYTES:]))
+    told = zlib.decompress(data[NUMBER_BYTES:])
+    return int(data[:NUMBER_BYTES]), marshal.loads(told)  # noqa: S302 - it is our own
+
+
+def run_code(code: bytes, names: dict[str, Any]) -> None:
+    """Run a room of ours."""
+    exec(marshal.loads(code), names)  # noqa: S102, S302 - it is our own
 
 
 class Rooms:
@@ -41,17 +47,18 @@ class Rooms:
         self.package = "jail.inside"
         self.top = self.package.partition(".")[0]
         for name in (self.top, self.package):
-            module: Any = MODULE(name)
+            module: Any = MODULE_TYPE(name)
             module.__path__ = []
             module.entry = sys.argv[:1]
             sys.modules[name] = module
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
         """The spec of a room."""
         package, _, room = name.rpartition(".")
         is_room = package == self.package and room in self.codes
-        return SPEC(name, self) if is_room else None  # type: ignore[call-arg]
+        loader: Any = self
+        return SPEC_TYPE(name, loader) if is_room else None
 
     def create_module(self, spec: object) -> None:
         """As for any module."""
@@ -59,11 +66,11 @@ class Rooms:
     def exec_module(self, module: Any) -> None:
         """Run the code of a room."""
         room = module.__name__.rpartition(".")[2]
-        exec(marshal.loads(self.codes[room]), module.__dict__)
+        run_code(self.codes[room], module.__dict__)
 
     def leave(self) -> None:
         """Leave no module of that name behind, and no finder."""
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         for name in [*sys.modules]:
             if name == self.top or name.startswith(f"{self.top}."):
                 del sys.modules[name]
@@ -75,7 +82,7 @@ def start_hook() -> None:
     rooms = Rooms(packed["rooms"])
     names = {"FIFO": packed["fifo"], "HOME": packed["home"], "CPU_SEC": cpu_sec}
     try:
-        exec(marshal.loads(packed["rooms"]["audit"]), names | {"__name__": "__main__"})
+        run_code(packed["rooms"]["audit"], names | {"__name__": "__main__"})
     finally:
         rooms.leave()
 

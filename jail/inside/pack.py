@@ -27,13 +27,13 @@ from typing import Any
 
 PACKED_FOLDER = Path(__file__).parent
 # What the rooms are called there, and the one that loads the others.
-PACKAGE, PLAIN_PACKAGE = "jail.inside", "_activate.tools"
+OWN_NAME, PLAIN_NAME = "jail.inside", "_activate.tools"
 LOADER = "loader"
 NOT_PACKED = {LOADER, "pack"}
 # Frames of the library's own runpy are called so, wherever a program was started by it.
 PLAIN_FILE = "<frozen runpy>"
 # As loader.py has them.
-TABLE_BYTES, NUMBER_BYTES = 256, 8
+TABLE_AND_NUMBER_BYTES = 256 + 8
 # A pyc file that Python takes as it is, whatever its source says: PEP 552, unchecked.
 UNCHECKED = (1).to_bytes(4, "little") + bytes(8)
 # Every environment that virtualenv or uv makes has a module of that name, which site loads first.
@@ -51,28 +51,27 @@ SourcelessFileLoader(__name__, path).exec_module(sys.modules[__name__])
 '''
 
 
-def compiled(text: str) -> bytes:
+def plain_code(text: str) -> bytes:
     """Code without docstrings, and with neither the name nor the file that it has here."""
-    plain = text.replace(PACKAGE, PLAIN_PACKAGE)
+    plain = text.replace(OWN_NAME, PLAIN_NAME)
     code = compile(plain, PLAIN_FILE, "exec", dont_inherit=True, optimize=2)
     return marshal.dumps(code)
 
 
 def rooms() -> dict[str, bytes]:
     """All rooms, by name."""
-    found = {
-        path.stem: compiled(path.read_text())
+    return {
+        path.stem: plain_code(path.read_text())
         for path in sorted(PACKED_FOLDER.glob("*.py"))
         if path.stem not in NOT_PACKED
     }
-    return found
 
 
 def hook_for(packed: bytes) -> tuple[bytes, tuple[int, int]]:
     """The loader, compiled, and the part of it that is made anew for each run."""
-    blank = os.urandom(TABLE_BYTES + NUMBER_BYTES + len(packed))
+    blank = os.urandom(TABLE_AND_NUMBER_BYTES + len(packed))
     text = (PACKED_FOLDER / f"{LOADER}.py").read_text().replace('b"PACKED"', repr(blank))
-    hook = importlib.util.MAGIC_NUMBER + UNCHECKED + compiled(text)
+    hook = importlib.util.MAGIC_NUMBER + UNCHECKED + plain_code(text)
     start = hook.index(blank)
     return hook, (start, start + len(blank))
 
@@ -96,7 +95,7 @@ def pack(folder: Path, place: str, fifo: str, home: str) -> dict[str, Any]:
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_symlink():
-            links[name] = os.readlink(path)
+            links[name] = str(path.readlink())
         elif path.is_file() and name not in places:
             # The scripts that activate it name the folder.
             files[name] = path.read_bytes().replace(str(folder).encode(), place.encode())

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from jail.orders import JailSettings, Machine
+from jail.watch.ages import SEC_OF_DAY
 from jail.watch.etc_files import lay_etc, make_host_name
 
 # As jail/inside/loader.py has them.
-TABLE_BYTES, NUMBER_DIGITS = 256, 8
+DISGUISE_BYTES, NUMBER_DIGITS = 256, 8
 # How long ago it seems to have been made.
-MIN_AGE_DAYS, MAX_AGE_DAYS = 3, 60
-DAY_SEC = 86_400
+MIN_MADE_DAYS, MAX_MADE_DAYS = 3, 60
 
 
 def lay_machine(folder: Path, settings: JailSettings, machine: Machine) -> str:
@@ -42,8 +42,8 @@ def lay_environment(image: Path, folder: Path, cpu_sec: int) -> None:
     packed: dict[str, Any] = marshal.loads(image.read_bytes())  # noqa: S302 - it is our own
     files: dict[str, bytes] = packed["files"]
     files |= {name: hook_of(packed, cpu_sec) for name in packed["places"]}
-    days = MIN_AGE_DAYS + secrets.randbelow(MAX_AGE_DAYS - MIN_AGE_DAYS)
-    made_sec = time.time() - days * DAY_SEC - secrets.randbelow(DAY_SEC)
+    days = MIN_MADE_DAYS + secrets.randbelow(MAX_MADE_DAYS - MIN_MADE_DAYS)
+    made_sec = time.time() - days * SEC_OF_DAY - secrets.randbelow(SEC_OF_DAY)
     known: set[str] = set()
     for name, data in files.items():
         path = folder / name
@@ -64,13 +64,13 @@ def lay_environment(image: Path, folder: Path, cpu_sec: int) -> None:
 
 def hook_of(packed: dict[str, Any], cpu_sec: int) -> bytes:
     """The compiled hook of this run."""
-    table = bytearray(range(TABLE_BYTES))
+    table = bytearray(range(DISGUISE_BYTES))
     secrets.SystemRandom().shuffle(table)
-    back = bytes(bytearray(table.index(number) for number in range(TABLE_BYTES)))
+    back = bytes(bytearray(table.index(number) for number in range(DISGUISE_BYTES)))
     told = f"{cpu_sec:0{NUMBER_DIGITS}}".encode() + packed["rooms"]
     start, end = packed["room"]
     hook: bytes = packed["hook"]
-    filled = back + told.translate(bytes(table))
+    filled: bytes = back + told.translate(bytes(table))
     if len(filled) != end - start:
         raise ValueError(f"the hook has room for {end - start} bytes, not for {len(filled)}")
     return hook[:start] + filled + hook[end:]

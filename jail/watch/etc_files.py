@@ -7,14 +7,13 @@ is: no key, no name of this machine.
 import contextlib
 import os
 import secrets
-import time
 import uuid
 from pathlib import Path
 
 from jail.orders import HOME_IN_JAIL
+from jail.watch.ages import set_age
 
-DAY_SEC = 86_400
-MIN_AGE_DAYS, MAX_AGE_DAYS = 40, 700  # since the machine was set up
+MIN_SET_UP_DAYS, MAX_SET_UP_DAYS = 40, 700  # since the machine was set up
 # The loader needs the first; what system it is, the jail sees in its /usr anyway.
 COPIED = (Path("/etc/ld.so.cache"), Path("/etc/debian_version"))
 ALTERNATIVES = Path("/etc/alternatives")
@@ -64,7 +63,7 @@ HOSTS = """\
 ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
-SWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n"
+NAME_SERVICES = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n"
 # One resolver, watch on the jail's loopback: it records every name and knows none.
 RESOLVER_LINES = "nameserver 127.0.0.1\noptions timeout:2 attempts:1\n"
 SHELLS = "/bin/sh\n/bin/bash\n/usr/bin/bash\n/bin/dash\n/usr/bin/dash\n"
@@ -91,12 +90,11 @@ def lay_etc(folder: Path, host: str, user: int, group: int) -> None:
     Args:
         user, group: the ids that the package has.
     """
-    made_sec = time.time() - DAY_SEC * (MIN_AGE_DAYS + secrets.randbelow(MAX_AGE_DAYS))
     zone = secrets.choice(TIME_ZONES)
     about = {"user": HOME_IN_JAIL.rpartition("/")[2], "uid": user, "gid": group, "host": host}
     about |= {"home": HOME_IN_JAIL, "sshd": 100 + secrets.randbelow(20)}
     texts = {"passwd": ACCOUNTS, "group": GROUPS, "hosts": HOSTS, "hostname": "{host}\n"}
-    texts |= {"nsswitch.conf": SWITCH, "resolv.conf": RESOLVER_LINES}
+    texts |= {"nsswitch.conf": NAME_SERVICES, "resolv.conf": RESOLVER_LINES}
     filled = {name: text.format(**about).encode() for name, text in texts.items()}
     filled |= {"machine-id": f"{uuid.uuid4().hex}\n".encode(), "timezone": f"{zone}\n".encode()}
     filled |= {"shells": SHELLS.encode(), "profile": PROFILE.encode()}
@@ -104,8 +102,7 @@ def lay_etc(folder: Path, host: str, user: int, group: int) -> None:
     filled |= {name: data for name, data in copied.items() if data}
     for name, data in filled.items():
         (folder / name).write_bytes(data)
-        changed_sec = made_sec + secrets.randbelow(DAY_SEC * 30)
-        os.utime(folder / name, (changed_sec, changed_sec))
+        set_age(folder / name, MAX_SET_UP_DAYS, MIN_SET_UP_DAYS)
     for name in ("cron.d", "profile.d", "ssl/certs", ALTERNATIVES.name):
         (folder / name).mkdir(parents=True)
     (folder / "localtime").symlink_to(ZONE_FOLDER / zone)

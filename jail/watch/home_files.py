@@ -2,37 +2,48 @@
 each run. None of them is bait: see decoys.py for that.
 """
 
-import os
+import itertools
 import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-DAY_SEC = 86_400
+from jail.watch.ages import SEC_OF_DAY, set_age
+
 MAX_AGE_DAYS = 15
 CONFIGURATION_AGE_DAYS = 200  # at most, of what is set up once
 SKELETON = Path("/etc/skel")  # what this machine gives every user
 MAX_SKELETON_BYTES = 64 << 10
-FOLDERS_OF_A_HOME = ("Desktop", "Documents", "Downloads", "Music", "Pictures", "Public")
-FOLDERS_OF_A_HOME += ("Templates", "Videos", ".cache", ".config", ".local/share", ".local/state")
+FOLDERS_OF_A_HOME = (
+    *("Desktop", "Documents", "Downloads", "Music", "Pictures", "Public"),
+    *("Templates", "Videos", ".cache", ".config", ".local/share", ".local/state"),
+)
 FIRST_NAMES = ("Alex", "Chris", "Dana", "Jordan", "Kim", "Lee", "Maria", "Nina", "Sam", "Tom")
 LAST_NAMES = ("Becker", "Costa", "Dubois", "Ivanov", "Kumar", "Larsen", "Meyer", "Novak", "Silva")
-SUBJECTS = ("billing", "catalog", "forecast", "inventory", "ledger", "metrics", "orders", "planner")
-SUBJECTS += ("pricing", "reports", "scheduler", "search", "shipping", "survey", "tickets")
-KINDS = ("api", "app", "cli", "service", "tools", "worker", "etl", "bot")
+PROJECT_SUBJECTS = (
+    *("billing", "catalog", "forecast", "inventory", "ledger", "metrics", "orders", "planner"),
+    *("pricing", "reports", "scheduler", "search", "shipping", "survey", "tickets"),
+)
+PROJECT_KINDS = ("api", "app", "cli", "service", "tools", "worker", "etl", "bot")
 BRANCHES = ("feature/export", "fix/timeouts", "feature/login", "refactor/models", "fix/encoding")
-MESSAGES = ("Add tests for the parser", "Fix off by one in paging", "Bump dependencies", "Clean up")
-MESSAGES += ("Handle empty input", "Move settings to one place", "Speed up the import", "Add docs")
-DOCUMENTS = ("notes.txt", "todo.md", "meeting {day}.md", "{subject} budget.csv", "cv {year}.txt")
-DOCUMENTS += ("{subject} plan.md", "contacts.csv", "ideas.txt", "invoice {number}.txt")
+MESSAGES = (
+    *("Add tests for the parser", "Fix off by one in paging", "Bump dependencies", "Clean up"),
+    *("Handle empty input", "Move settings to one place", "Speed up the import", "Add docs"),
+)
+DOCUMENTS = (
+    *("notes.txt", "todo.md", "meeting {day}.md", "{subject} budget.csv", "cv {year}.txt"),
+    *("{subject} plan.md", "contacts.csv", "ideas.txt", "invoice {number}.txt"),
+)
 DOWNLOADS = ("{subject}-{number}.csv", "photo_{number}.txt", "{subject}_export.json", "slides.txt")
 WORDS = "the of to and a in for is on that by this with you it not or be are from at as your all"
 WORDS += " have new more an was we will can us about if page my has search free but our one other"
-COMMANDS = ("ls -la", "cd {project}", "git status", "git diff", "git pull", "git log --oneline")
-COMMANDS += ("git commit -am '{message}'", "git push", "git checkout -b {branch}", "vim README.md")
-COMMANDS += ("python3 -m venv .venv", "source .venv/bin/activate", "pytest -q", "htop", "df -h")
-COMMANDS += ("pip install -r requirements.txt", "grep -rn {subject} src/", "docker ps", "exit")
-COMMANDS += ("curl -s localhost:8000/health", "tail -f /tmp/{subject}.log", "ssh {host}", "history")
+COMMANDS = (
+    *("ls -la", "cd {project}", "git status", "git diff", "git pull", "git log --oneline"),
+    *("git commit -am '{message}'", "git push", "git checkout -b {branch}", "vim README.md"),
+    *("python3 -m venv .venv", "source .venv/bin/activate", "pytest -q", "htop", "df -h"),
+    *("pip install -r requirements.txt", "grep -rn {subject} src/", "docker ps", "exit"),
+    *("curl -s localhost:8000/health", "tail -f /tmp/{subject}.log", "ssh {host}", "history"),
+)
 SOURCE = '''"""{Subject} of the {kind}."""
 
 from dataclasses import dataclass
@@ -58,7 +69,7 @@ GIT_CONFIG = """\
 \tmerge = refs/heads/main
 """
 IGNORED = ".venv/\n__pycache__/\n*.pyc\n.pytest_cache/\ndist/\n"
-PROFILE_LINES = 'case $- in\n  *i*) ;;\n  *) return;;\nesac\nHISTCONTROL=ignoreboth\nHISTSIZE={size}\n'
+PROFILE_LINES = "case $- in\n  *i*) ;;\n  *) return;;\nesac\nHISTSIZE={size}\n"
 
 
 class Home:
@@ -68,8 +79,8 @@ class Home:
         """Fill `folder`. Raises OSError."""
         self.folder = folder
         self.names = {
-            "subject": secrets.choice(SUBJECTS),
-            "kind": secrets.choice(KINDS),
+            "subject": secrets.choice(PROJECT_SUBJECTS),
+            "kind": secrets.choice(PROJECT_KINDS),
             "first": secrets.choice(FIRST_NAMES),
             "last": secrets.choice(LAST_NAMES),
             "branch": secrets.choice(BRANCHES),
@@ -81,8 +92,8 @@ class Home:
         self.lay_configuration()
         self.lay_papers()
         self.lay_project()
-        others = [name for name in SUBJECTS if name != self.names["subject"]]
-        self.project = f"projects/{secrets.choice(others)}-{secrets.choice(KINDS)}"
+        others = [name for name in PROJECT_SUBJECTS if name != self.names["subject"]]
+        self.project = f"projects/{secrets.choice(others)}-{secrets.choice(PROJECT_KINDS)}"
         (folder / self.project).mkdir()
         for path in sorted(folder.rglob("*"), reverse=True):
             if path.is_dir():
@@ -99,8 +110,13 @@ class Home:
     def fill(self, form: str) -> str:
         """A form with its words filled in, some of them drawn each time."""
         number, day = secrets.randbelow(9000) + 1000, secrets.randbelow(28) + 1
-        drawn = {"number": number, "day": day, "year": time.gmtime().tm_year - day % 3}
-        drawn |= {"message": secrets.choice(MESSAGES), "host": f"{secrets.choice(SUBJECTS)}{day}"}
+        drawn: dict[str, object] = {
+            "number": number,
+            "day": day,
+            "year": time.gmtime().tm_year - day % 3,
+        }
+        drawn["message"] = secrets.choice(MESSAGES)
+        drawn["host"] = f"{secrets.choice(PROJECT_SUBJECTS)}{day}"
         return form.format(**{**self.names, **drawn})
 
     def lay_configuration(self) -> None:
@@ -127,14 +143,14 @@ class Home:
         places = {"Documents": DOCUMENTS, "Downloads": DOWNLOADS, "Desktop": DOCUMENTS[:3]}
         for place, forms in places.items():
             for form in some(forms):
-                self.write(f"{place}/{self.fill(form)}", text_of(20 + secrets.randbelow(300)))
+                self.write(f"{place}/{self.fill(form)}", everyday_text(20 + secrets.randbelow(300)))
 
     def lay_project(self) -> None:
         """A project with its history, as git keeps it."""
         top = "projects/{project}".format(**self.names)
         package = "{subject}".format(**self.names)
         for name, form in {
-            "README.md": "# {project}\n\n" + text_of(40) + "\n",
+            "README.md": "# {project}\n\n" + everyday_text(40) + "\n",
             "requirements.txt": "requests>=2.3{day}\nclick\n",
             ".gitignore": IGNORED,
             f"src/{package}/__init__.py": "",
@@ -143,10 +159,10 @@ class Home:
         }.items():
             self.write(f"{top}/{name}", self.fill(form))
         commits = ["0" * 40, *(secrets.token_hex(20) for _ in range(3 + secrets.randbelow(9)))]
-        now_sec = int(time.time()) - DAY_SEC * MAX_AGE_DAYS
+        now_sec = int(time.time()) - SEC_OF_DAY * MAX_AGE_DAYS
         lines = []
-        for before, after in zip(commits, commits[1:], strict=False):
-            now_sec += secrets.randbelow(DAY_SEC)
+        for before, after in itertools.pairwise(commits):
+            now_sec += secrets.randbelow(SEC_OF_DAY)
             who = self.fill("{first} {last} <{first}@example.com>")
             message = self.fill("commit: {message}")
             lines.append(f"{before} {after} {who} {now_sec} +0000\t{message}\n")
@@ -162,18 +178,11 @@ class Home:
 
 def some(forms: Sequence[str]) -> list[str]:
     """At least half of them."""
-    return secrets.SystemRandom().sample(forms, len(forms) // 2 + secrets.randbelow(len(forms) // 2))
+    half = len(forms) // 2
+    return secrets.SystemRandom().sample(forms, half + secrets.randbelow(half))
 
 
-def text_of(count: int) -> str:
+def everyday_text(count: int) -> str:
     """So many everyday words."""
     words = WORDS.split()
     return " ".join(secrets.choice(words) for _ in range(count))
-
-
-def set_age(path: Path, age_days: int) -> None:
-    """Let it seem to have been changed within so many days, and read since then."""
-    now_sec = time.time()
-    changed_sec = now_sec - 600 - secrets.randbelow(age_days * DAY_SEC)
-    read_sec = changed_sec + secrets.randbelow(int(now_sec - changed_sec))
-    os.utime(path, (read_sec, changed_sec))

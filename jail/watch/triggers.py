@@ -57,8 +57,8 @@ PATH_IN_JAIL = f"{PYTHON_IN_JAIL}/bin:/usr/local/bin:/usr/bin:/bin"
 PIP_VARIABLES = {
     # For the pips that pip starts, too.
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    # A build must not set up the pip that comes after it. By this the audit hook knows pip, in which
-    # the installation is not active: what pip does is not the package's doing.
+    # A build must not set up the pip that comes after it. By this the audit hook knows pip, in
+    # which the installation is not active: what pip does is not the package's doing.
     "PIP_CONFIG_FILE": os.devnull,
 }
 # Before any .pth file acts; the worker adds more.
