@@ -30,6 +30,7 @@ from jail.inside.origins import (  # noqa: E402
     Written,
     called_by_nobody,
     is_decoded,
+    is_foreign_file,
     nearest_foreign,
     place,
     who_compiles,
@@ -60,6 +61,18 @@ HOST_NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethos
 OPENED = {"os.remove": 0, "os.rename": 1, "open": 0}
 WRITES = os.O_WRONLY | os.O_RDWR
 COMPILED = {"compile": 0, "marshal.loads": 0}
+# Of "import" the file of a compiled module; other imports have none.
+NATIVE = {"import": 1, "ctypes.dlopen": 0}
+LOOKED_UP = {"ctypes.dlsym": 1}
+# Functions of the C library by which Python code does unseen what Python would tell.
+GOES_AROUND = {
+    *("syscall", "socket", "connect", "send", "sendto", "sendmsg", "sendmmsg"),
+    *("getaddrinfo", "gethostbyname", "gethostbyname2", "gethostbyaddr", "res_query"),
+    *("execl", "execlp", "execv", "execve", "execvp", "execvpe", "execveat", "fexecve"),
+    *("posix_spawn", "posix_spawnp", "system", "popen", "fork", "vfork", "clone", "clone3"),
+}
+MAX_NATIVES_TOLD = 20
+LIBRARY_ACTS = {"spawn", "address", "name"}  # of which the kernel sees what they come to
 WATCHED = {
     event: (kind, position)
     for kind, events in (
@@ -68,6 +81,8 @@ WATCHED = {
         ("name", HOST_NAMES),
         ("open", OPENED),
         ("code", COMPILED),
+        ("native", NATIVE),
+        ("around", LOOKED_UP),
     )
     for event, position in events.items()
 }
@@ -78,7 +93,7 @@ thread, loads, fspath, fsencode = _thread.get_ident, marshal.loads, os.fspath, o
 absolute, let_go = os.path.abspath, os.close
 
 busy: set[int] = set()  # threads: what we do ourselves is not told
-codes_told = 0
+codes_told = natives_told = 0
 saved = Written()
 
 
@@ -151,6 +166,19 @@ def tell_name(name: Any, frame: FrameType) -> None:
         send("name", what=asked.decode("latin-1"), at=place(frame))
 
 
+def tell_native(what: Any, direct: FrameType) -> None:
+    """A compiled module or library was loaded that is not Python's: what it does, Python does not
+    see.
+    """
+    global natives_told
+    name = fspath(what) if what is not None else ""
+    name = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+    is_libc = name.rpartition("/")[2].startswith(("libc.", "libc-"))
+    if name and not is_libc and is_foreign_file(name) and natives_told < MAX_NATIVES_TOLD:
+        natives_told += 1
+        send("native", what=name, at=place(nearest_foreign(direct) or direct))
+
+
 def tell_file_run(source: Any, path: Any, direct: FrameType) -> None:
     """A module is imported, or a file is run."""
     frame = nearest_foreign(direct)
@@ -189,8 +217,14 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     if kind == "code":
         tell_code(event, arguments, direct)
         return
+    if kind == "native":
+        tell_native(what, direct)
+        return
     frame = nearest_foreign(direct) or called_by_nobody(direct)
-    if frame is None:
+    if frame is None and kind in LIBRARY_ACTS and not IS_BELOW_PIP:
+        # `python -m pip` is all the library's, but somebody started it.
+        frame = direct
+    if frame is None or (kind == "around" and what not in GOES_AROUND):
         return
     if kind == "open":
         tell_open(event, what, arguments[1], frame)
@@ -204,7 +238,7 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
 
 
 def hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if event not in WATCHED or thread() in busy:
+    if event not in WATCHED or thread() in busy or (event == "import" and arguments[1] is None):
         return
     busy.add(thread())
     try:

@@ -118,7 +118,7 @@ class Actor:
     """Who did it: the process (its command line), the file and line that Python tells, if it does.
 
     `own`: the launcher's or pip's doing, not the package's. `hidden`: a Python with the hook did
-    it unsaid.
+    it unsaid. `native`: it was unsaid, but this compiled code in the process may have done it.
     """
 
     pid: int = 0
@@ -126,6 +126,7 @@ class Actor:
     place: str | None = None
     own: bool = False
     hidden: bool = False
+    native: str = ""
 
     @property
     def witness(self) -> list[str]:

@@ -19,6 +19,7 @@ from jail.watch.resolver import MALFORMED, parse_question
 
 MAX_SOCKETS = 200_000
 MAX_ASKED = 10_000  # senders of questions that are known
+MAX_RESOLVERS = 100  # of each of them
 
 RESOLVER = f"127.0.0.1:{DNS_PORT}"
 INDEX = f"127.0.0.1:{INDEX_PORT}"
@@ -43,6 +44,7 @@ class Reaches:
         self.askers = 0  # among them
         self.asked_elsewhere: dict[str, None] = {}  # names, in questions to another machine
         self.last_asker = STRANGER  # who turned to the resolver last
+        self.resolvers: dict[Process, set[str]] = {}  # that each process turned to
 
     def make(self, call: Socket) -> None:
         """Remember a socket."""
@@ -69,6 +71,8 @@ class Reaches:
         target, listens = address.target, call.act is Act.BIND
         if target == RESOLVER:
             self.last_asker = process
+        if address.port == str(DNS_PORT):
+            self.note_resolver(process, target)
         self.ledger.count_failure(process, target, call.error)
         if self.is_passed_over(call, target):
             return
@@ -85,6 +89,13 @@ class Reaches:
         actor = replace(actor, own=actor.own and not is_far)
         event = Connection(net, target, listens, call.error, actor)
         self.ledger.tell_once(key, process, event)
+
+    def note_resolver(self, process: Process, target: str) -> None:
+        """A Python that speaks to a resolver by itself says only which."""
+        if len(self.resolvers) < MAX_ASKED:
+            known = self.resolvers.setdefault(process, set())
+            if len(known) < MAX_RESOLVERS:
+                known.add(target)
 
     def is_passed_over(self, call: Reach, target: str) -> bool:
         """Whether it is the jail's own plumbing, and came to what that comes to."""
@@ -131,10 +142,17 @@ class Reaches:
             # Python asks for the names of numbers by the number.
             expected = bool(senders) and not name.endswith(".arpa")
             for process in senders or [self.last_asker]:
-                actor = self.ledger.actor(process, place, expected=expected)
+                told = place or self.spoke_to_resolver(process)
+                actor = self.ledger.actor(process, told, expected=expected)
                 event = NameAsked(name, replace(actor, own=False))
                 key = (NameAsked, process.number, name)
                 self.ledger.tell_once(key, process, event, at_sec)
+
+    def spoke_to_resolver(self, process: Process) -> str | None:
+        """Where a process said that it speaks to a resolver by itself, as dnspython does."""
+        known = self.resolvers.get(process, set())
+        twins = [*known, *{f":{DNS_PORT}" for _ in known}]
+        return self.ledger.account.place(Said.ADDRESS, [process.jail_pid], twins)
 
 
 def contradiction(call: Reach, socket: Socket | None) -> str | None:
