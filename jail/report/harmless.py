@@ -30,6 +30,8 @@ HARMLESS_LOOKS = re.compile(
 STARTUP_LINES = {
     "import os; var = 'SETUPTOOLS_USE_DISTUTILS'; enabled = os.environ.get(var, 'local') =="
     " 'local'; enabled and __import__('_distutils_hack').add_shim();",
+    "import os; var = 'SETUPTOOLS_USE_DISTUTILS'; enabled = os.environ.get(var, 'stdlib') =="
+    " 'local'; enabled and __import__('_distutils_hack').add_shim();",
     "import sys; exec('try:\\n    import future_fstrings\\nexcept ImportError:\\n    pass\\n"
     "else:\\n    future_fstrings.register()\\n')",
     "import os, sys;exec('if \\'COV_CORE_SOURCE\\' in os.environ:\\n try:\\n"
@@ -50,6 +52,13 @@ NAMESPACE_LINE = (
     " sys.modules.setdefault('NAME', types.ModuleType('NAME'));mp = (m or []) and"
     " m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)"
 )
+# The same of older ones.
+OLD_NAMESPACE_LINE = (
+    "import sys, types, os;p = os.path.join(sys._getframe(1).f_locals['sitedir'], *(PARTS));"
+    "ie = os.path.exists(os.path.join(p,'__init__.py'));m = not ie and"
+    " sys.modules.setdefault('NAME', types.ModuleType('NAME'));mp = (m or []) and"
+    " m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)"
+)
 NAMESPACE_CHILD = ";m and setattr(sys.modules['NAME'], 'NAME', m)"
 
 
@@ -58,7 +67,8 @@ def as_pattern(line: str) -> str:
     return re.escape(line).replace("NAME", r"[\w.]+").replace("PARTS", r"'\w+'(?:, '\w+'|,)*")
 
 
-NAMESPACE = re.compile(f"{as_pattern(NAMESPACE_LINE)}(?:{as_pattern(NAMESPACE_CHILD)})?", re.ASCII)
+NAMESPACE_LINES = f"(?:{as_pattern(NAMESPACE_LINE)}|{as_pattern(OLD_NAMESPACE_LINE)})"
+NAMESPACE = re.compile(f"{NAMESPACE_LINES}(?:{as_pattern(NAMESPACE_CHILD)})?", re.ASCII)
 
 
 def is_own_secret(path: str, reader: str | None) -> bool:
