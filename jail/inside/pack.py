@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 PACKED_FOLDER = Path(__file__).parent
+LEFT_OUT = {"index"}  # what keeper notes for itself
 # What the rooms are called there, and the one that loads the others.
 OWN_NAME, PLAIN_NAME = "jail.inside", "_activate.tools"
 LOADER = "loader"
@@ -96,7 +97,7 @@ def pack(folder: Path, place: str, fifo: str, home: str) -> dict[str, Any]:
         name = str(path.relative_to(folder))
         if path.is_symlink():
             links[name] = str(path.readlink())
-        elif path.is_file() and name not in places:
+        elif path.is_file() and name not in (*places, *LEFT_OUT):
             # The scripts that activate it name the folder.
             files[name] = path.read_bytes().replace(str(folder).encode(), place.encode())
     return {
