@@ -60,6 +60,7 @@ PEERS = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.b
 HOST_NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethostbyaddr": 0}
 OPENED = {"os.remove": 0, "os.rename": 1, "open": 0}
 WRITES = os.O_WRONLY | os.O_RDWR
+LIBRARIES = (f"{library}/", f"{sys.prefix}/")  # the standard one's folder, and pip's
 COMPILED = {"compile": 0, "marshal.loads": 0}
 # Of "import" the file of a compiled module; other imports have none.
 NATIVE = {"import": 1, "ctypes.dlopen": 0}
@@ -134,6 +135,12 @@ def send_code(source: bytes, frame: FrameType, decoded: bool) -> None:
         about = {}
 
 
+def is_library_read(path: Any, mode: Any, flags: Any) -> bool:
+    """Whether it is what each import does, hundreds of times: then who asked is not looked up."""
+    is_plain = type(path) is str and path.startswith(LIBRARIES) and "/." not in path
+    return is_plain and mode in ("r", "rb") and not flags & WRITES
+
+
 def tell_open(event: str, path: Any, mode: Any, frame: FrameType) -> None:
     """Only what is written, renamed, removed, or lies in the home, where the bait is."""
     if isinstance(path, int):
@@ -181,8 +188,10 @@ def tell_native(what: Any, direct: FrameType) -> None:
 
 def tell_file_run(source: Any, path: Any, direct: FrameType) -> None:
     """A module is imported, or a file is run."""
+    if not isinstance(source, bytes) or not isinstance(path, str):
+        return
     frame = nearest_foreign(direct)
-    if not frame or not isinstance(source, bytes) or not isinstance(path, str):
+    if not frame:
         return
     if saved.is_decoded(absolute(path), source, frame):
         send_code(source, frame, True)
@@ -219,6 +228,8 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
         return
     if kind == "native":
         tell_native(what, direct)
+        return
+    if event == "open" and is_library_read(what, arguments[1], arguments[2]):
         return
     frame = nearest_foreign(direct) or called_by_nobody(direct)
     if frame is None and kind in LIBRARY_ACTS and not IS_BELOW_PIP:

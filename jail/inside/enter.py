@@ -11,6 +11,13 @@ from typing import Any
 FOLDER = globals().get("__file__", "").rpartition("/")[0]
 
 
+def starter(room: str) -> list[str]:
+    """The start of a command that runs `main` of a room of this folder in a Python as any other."""
+    # Who made the rooms importable knows by which program.
+    entry: list[str] = sys.modules["jail.inside"].__dict__["entry"]
+    return [sys.executable, *entry, room]
+
+
 def open_rooms() -> None:
     """Make the modules of this folder those of jail.inside."""
     for name, places in (("jail", [""]), ("jail.inside", [FOLDER])):
@@ -24,7 +31,9 @@ def enter() -> None:
     """Run the room that the first argument names, which is cut out."""
     room = sys.argv.pop(1)
     sys.argv[0] = "-c"
-    sys.path[0] = ""
+    # pip is started with -P: nothing in the working directory is its own.
+    if not sys.flags.safe_path:
+        sys.path[0] = ""
     sys.modules["__main__"] = ModuleType("__main__")
     importlib.import_module("jail.inside.command_line").look_like("-c", shown_code(room))
     importlib.import_module(f"jail.inside.{room}").main()
@@ -32,7 +41,9 @@ def enter() -> None:
 
 def shown_code(room: str) -> str:
     """What a person would have Python execute, to do what a room does."""
-    kind, words = sys.argv[1], sys.argv[4:]
+    kind, words = "".join(sys.argv[1:2]), sys.argv[4:]
+    if room == "installer":
+        return "import pip.__main__"
     if room != "run" or not words:
         return "import asyncio"
     if kind == "file":

@@ -30,7 +30,7 @@ LEFT_OUT = {"index"}  # what keeper notes for itself
 # What the rooms are called there, and the one that loads the others.
 OWN_NAME, PLAIN_NAME = "jail.inside", "_activate.tools"
 LOADER = "loader"
-NOT_PACKED = {LOADER, "pack"}
+NOT_PACKED = {LOADER, "pack", "no_distro"}
 # Frames of the library's own runpy are called so, wherever a program was started by it.
 PLAIN_FILE = "<frozen runpy>"
 # As loader.py has them.

@@ -32,7 +32,6 @@ class Resources:
     machine: Machine
     control: socket.socket
     stream: socket.socket
-    end_sec: float
     scratch: Scratch
     decoys: Decoys
     record: Record
@@ -41,6 +40,7 @@ class Resources:
     cache: PackageCache
     host: str = "localhost"  # as the jail's host is called
     project: str = ""  # an empty folder in the home
+    end_sec: float = float("inf")
     world: World | None = None
     stages: SecondStages | None = None
     reach: str = "off"  # of the decoy internet, in the last jail

@@ -22,7 +22,7 @@ from jail.orders import (
     Start,
 )
 from jail.watch.environment import lay_machine
-from jail.watch.outside import MAX_NETWORK_SOCKETS, Sockets
+from jail.watch.sockets import MAX_NETWORK_SOCKETS, Sockets
 
 TRIAL_SEC = 20.0
 MAX_TRIAL_BYTES = 2000  # of each pipe of the jail
