@@ -409,15 +409,15 @@ class RunKeeper:
         if self.machine.strace:
             argv = [self.machine.strace, *STRACE_FLAGS, "-o", f"/proc/self/fd/{trace}", *argv]
         # For the mounts of nsjail.cfg; nsjail does not pass it on.
-        paths = {"SNAKEHOOK_SCRATCH": str(self.scratch), "SNAKEHOOK_BASE": self.machine.base}
-        os.execve(argv[0], argv, paths)
+        top = self.settings.nsjail_chroot_path or self.scratch / str(request.jail)
+        paths = {"SCRATCH": str(self.scratch), "TOP": str(top), "BASE": self.machine.base}
+        os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": path for name, path in paths.items()})
 
     # What varies from run to run; the rest is in nsjail.cfg.
     def jail_command(self, request: Start, log_fd: int) -> list[str]:
         settings = self.settings
-        options = [f"--config={settings.nsjail_config_path}", f"--log_fd={log_fd}"]
-        top = settings.nsjail_chroot_path or self.scratch / str(request.jail)
-        options += [f"--chroot={top}", f"--hostname={request.variables.get('HOSTNAME')}"]
+        options = [f"--config={settings.nsjail_config_path}", f"--log_fd={log_fd}", "--rw"]
+        options.append(f"--hostname={request.variables.get('HOSTNAME')}")
         # In the jail and outside; without a user namespace there is only the first.
         options.append(f"--user={settings.nsjail_user}:{self.user}:1")
         options.append(f"--group={settings.nsjail_group}:{self.group}:1")
