@@ -669,7 +669,8 @@ READ = """
 
 def test_reading_bait_shows_however_it_is_done(jail_of: Jail) -> None:
     source = "".join(READ.format(bait=bait, how=how) for bait, how in READING.items())
-    source = f"import mmap\ndone = {{}}\nif True:{source}print(json.dumps(done))\n"
+    start = "import mmap\nos.chdir(os.path.expanduser('~'))\n"
+    source = f"{start}done = {{}}\nif True:{source}print(json.dumps(done))\n"
     done, report = jail_of.probe(source)
     assert done == dict.fromkeys(READING, True) | {".git-credentials": False}
     read = findings(report, "secret.read")
