@@ -35,7 +35,8 @@ def settings(folder: Path) -> JailSettings:
     for name in ("state", "cache", "library"):
         (folder / name).mkdir()
     pip = folder / "library" / "pip"
-    pip.mkdir()
+    (pip / "_vendor" / "distro").mkdir(parents=True)
+    (pip / "_vendor" / "distro" / "__init__.py").write_text("raise SystemExit('its own')\n")
     (pip / "__init__.py").touch()
     (pip / "__main__.py").write_text(
         "print('  -i  Base URL of the Python Package Index (default\\n"
@@ -71,6 +72,13 @@ def test_the_interpreter_has_our_pip_and_the_hook(settings: JailSettings) -> Non
     assert list((library / "pip").glob("__pycache__/*.pyc"))
     assert (library / "pip-99.1.dist-info" / "METADATA").exists()
     assert (library / "_virtualenv.pth").read_text() == "import _virtualenv"
+    # pip asks no program what system it is on.
+    names = "from pip._vendor import distro; print([distro.name(), distro.version(), distro.id()])"
+    # The hook is for the jail.
+    (library / "_virtualenv.pth").unlink()
+    command = [str(python / "bin" / "python"), "-I", "-c", names]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "['', '', '']\n", done.stderr
     assert machine.base == sys.base_prefix
     for path in python.rglob("*"):
         mode = path.stat().st_mode

@@ -33,6 +33,7 @@ from jail.inside.origins import (  # noqa: E402
     is_foreign_file,
     nearest_foreign,
     place,
+    program_of,
     who_compiles,
 )
 
@@ -232,9 +233,8 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     if event == "open" and is_library_read(what, arguments[1], arguments[2]):
         return
     frame = nearest_foreign(direct) or called_by_nobody(direct)
-    if frame is None and kind in LIBRARY_ACTS and not IS_BELOW_PIP:
-        # `python -m pip` is all the library's, but somebody started it.
-        frame = direct
+    if frame is None and kind in LIBRARY_ACTS:
+        frame = program_of(direct)
     if frame is None or (kind == "around" and what not in GOES_AROUND):
         return
     if kind == "open":

@@ -126,7 +126,9 @@ def in_child(work: Callable[[], None]) -> None:
 def compile_all() -> None:
     from jail.inside.compiling import compile_installed
 
-    compile_installed(os.environ["VIRTUAL_ENV"])
+    # As triggers.py has it: both are yes to pip.
+    is_later = os.environ["PIP_NO_COMPILE"] == "true"
+    compile_installed(os.environ["VIRTUAL_ENV"], is_later)
 
 
 def look_for_gates(words: list[str]) -> None:

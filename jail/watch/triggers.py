@@ -92,9 +92,9 @@ def variables(order: Order, trigger: Trigger) -> dict[str, str]:
     if trigger.phase is PhaseName.INSTALL:
         found |= PIP_VARIABLES
         # Where modules are imported, then many times, it costs less than it saves that the launcher
-        # compiles them after pip.
-        if order.mode in ("import", "detonate") and not trigger.title:
-            found["PIP_NO_COMPILE"] = "1"
+        # compiles them after pip: all, or what is new. Both are yes to pip.
+        if order.mode in ("import", "detonate"):
+            found["PIP_NO_COMPILE"] = "true" if trigger.title else "1"
     return found | (ONLY_CI_VARIABLES if trigger.is_in_ci else {})
 
 
