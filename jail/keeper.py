@@ -262,11 +262,11 @@ class RunKeeper:
         if self.user_namespace:
             check(libc.mount(*PROC), "mounting /proc")
         # 2.
-        inodes = orders.MAX_INODES + orders.SPARE_INODES
+        inodes = orders.MAX_INODES + orders.SPARE_INODES + int(self.order.run_id[:3], 16)
         options = f"size={self.disk_bytes},nr_inodes={inodes},mode=0755".encode()
         place, flags = os.fsencode(self.scratch), MS_NOSUID | MS_NODEV | MS_STRICTATIME
         check(libc.mount(b"tmpfs", place, b"tmpfs", flags, options), "mounting the scratch")
-        for name in (*orders.SCRATCH_FOLDERS, "certificates", "bin"):
+        for name in (*orders.SCRATCH_FOLDERS, *orders.MADE_FOLDERS):
             (self.scratch / name).mkdir()
             os.chown(self.scratch / name, self.user, self.group)
         # 3.
@@ -279,22 +279,23 @@ class RunKeeper:
             left.end()
 
     # Become watch: without power, and with no descriptor but its own. Its user may not be allowed
-    # to walk to the scratch and the cache: so it stands in the scratch, and has a descriptor of the
-    # cache.
+    # to walk to the scratch, the cache and the image of the jail's interpreter: so it stands in the
+    # scratch, and has descriptors of the others.
     def be_watch(self, control: socket.socket, parent: int) -> None:
         os.chdir(self.scratch)
         cache = os.open(self.machine.cache, os.O_PATH | os.O_DIRECTORY)
+        image = os.open(Path(self.machine.python, "image"), os.O_RDONLY)
         drop(self.user, self.group)
         # A change of credentials clears the signal.
         die_with_parent(parent)
         os.dup2(0, 2)
-        own = {0, 1, 2, cache, control.fileno(), self.stream.fileno(), *self.files}
+        own = {0, 1, 2, cache, image, control.fileno(), self.stream.fileno(), *self.files}
         for fd in {int(name) for name in os.listdir("/proc/self/fd")} - own:
             with contextlib.suppress(OSError):  # the listing's own is closed by now
                 os.close(fd)
         machine = self.machine._replace(cache=f"/proc/self/fd/{cache}")
-        ends = (control, self.stream, *self.files)
-        self.watch(self.settings, self.order, machine, Path(), *ends)
+        machine = machine._replace(python=f"/proc/self/fd/{image}")
+        self.watch(self.settings, self.order, machine, Path(), control, self.stream, *self.files)
 
     def attend(self, child: Child) -> None:
         while True:
@@ -351,7 +352,8 @@ class RunKeeper:
     # and scratch; words and variables are seen in the jail alone.
     #
     # 1. A network of its own: a loopback, where nobody listens but the sockets that watch gets.
-    # 2. What it can write to: pipes, and a FIFO which none of its processes can read, by its mode
+    # 2. Its top, empty and not watch's, in which nsjail makes the places of mounts.
+    #    What it can write to: pipes, and a FIFO which none of its processes can read, by its mode
     #    on a read-only mount. Watch's end can also write, or it would end with the first writer.
     # 3. Its first process, in PID and mount namespaces of its own; in a user namespace, too, where
     #    strace could not look into processes otherwise.
@@ -364,7 +366,8 @@ class RunKeeper:
         network = [*self.network, *([open_index()] if request.has_index else [])]
         self.network = []
         # 2.
-        fifo = self.scratch / "audit"
+        (self.scratch / str(request.jail)).mkdir()
+        fifo = self.scratch / "initctl"
         fifo.unlink(missing_ok=True)
         os.mkfifo(fifo)
         fifo.chmod(0o222)
@@ -407,23 +410,25 @@ class RunKeeper:
         if self.machine.strace:
             argv = [self.machine.strace, *STRACE_FLAGS, "-o", f"/proc/self/fd/{trace}", *argv]
         # For the mounts of nsjail.cfg; nsjail does not pass it on.
-        paths = {"SCRATCH": str(self.scratch), "INSIDE": f"{self.machine.python}/inside"}
-        paths |= {"PYTHON": self.machine.python, "BASE": self.machine.base}
+        top = self.settings.nsjail_chroot_path or self.scratch / str(request.jail)
+        paths = {"SCRATCH": str(self.scratch), "TOP": str(top), "BASE": self.machine.base}
         os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": path for name, path in paths.items()})
 
     # What varies from run to run; the rest is in nsjail.cfg.
     def jail_command(self, request: Start, log_fd: int) -> list[str]:
         settings = self.settings
-        options = [f"--config={settings.nsjail_config_path}"]
-        options += [f"--chroot={settings.nsjail_chroot_path}", f"--log_fd={log_fd}"]
+        options = [f"--config={settings.nsjail_config_path}", f"--log_fd={log_fd}", "--rw"]
+        options.append(f"--hostname={request.variables.get('HOSTNAME')}")
         # In the jail and outside; without a user namespace there is only the first.
         options.append(f"--user={settings.nsjail_user}:{self.user}:1")
         options.append(f"--group={settings.nsjail_group}:{self.group}:1")
         if self.is_root and settings.nsjail_disable_clone_newuser:
             options.append("--disable_clone_newuser")
-        limits: dict[str, object] = {"cpu": settings.rlimit_cpu_sec, "as": "inf"}
+        # pip has the whole deadline; what it starts gets the limit of CPU time in the jail.
+        cpu_sec = "inf" if request.has_index else settings.rlimit_cpu_sec
+        limits: dict[str, object] = {"cpu": cpu_sec, "as": "inf", "nofile": settings.rlimit_nofile}
         # The disk is full before a file is too large.
-        limits |= {"nofile": settings.rlimit_nofile, "fsize": (self.disk_bytes >> 20) + 1}
+        limits["fsize"] = (self.disk_bytes >> 20) + 1
         # Counted over all jails of the same user: a wider net than a cgroup, but a net.
         pids = settings.cgroup_pids_max * (settings.max_concurrency if self.is_root else 1)
         if not self.groups:
@@ -431,5 +436,4 @@ class RunKeeper:
             limits["nproc"] = pids + OWN_PIDS if settings.enable_cgroup_pids_limit else "soft"
         options += [f"--rlimit_{name}={value}" for name, value in limits.items()]
         options += [f"--env={name}={value}" for name, value in request.variables.items()]
-        python, launch = f"{orders.PYTHON_IN_JAIL}/bin/python", f"{orders.INSIDE_IN_JAIL}/launch.py"
-        return [self.machine.nsjail, *options, "--", python, "-I", "-S", launch, *request.launch]
+        return [self.machine.nsjail, *options, "--", *orders.LAUNCHER_IN_JAIL, *request.launch]

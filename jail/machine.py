@@ -9,16 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jail import orders
-from jail.orders import PROGRAMS, JailSettings, Machine
+from jail.orders import AUDIT_IN_JAIL, HOME_IN_JAIL, PROGRAMS, PYTHON_IN_JAIL, JailSettings, Machine
 
 CAP_SYS_PTRACE = 19
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUPS_V1 = (CGROUP_ROOT / "memory/snakehook", CGROUP_ROOT / "pids/snakehook")
 CGROUPS_V2 = (CGROUP_ROOT / "snakehook",)
-# Seen by pip, by every build backend and by every child Python; build isolation would replace a
-# PYTHONPATH. site reads .pth files twice in a virtual environment.
-INSIDE_DIR = orders.JAIL_DIR / "inside"
-HOOK_LINE = (INSIDE_DIR / "hook.pth").read_text().format(**vars(orders))
+# What of ours runs in the jail. pack.py makes one file of it that the jail's Python can load.
+PACK = orders.JAIL_DIR / "inside" / "pack.py"
 # "Base URL of the Python Package Index (default https://index.example/simple). This should ..."
 DEFAULT_INDEX = re.compile(r"Base URL of [^(]*\(default\s+(https?://[^\s)]+?)/*\)")
 
@@ -52,7 +50,7 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
     if not metadata:
         raise MachineError("jail python: pip, which we need, is gone: install snakehook anew.")
     about = python.stat()
-    ours = [HOOK_LINE, *(file.read_text() for file in sorted(INSIDE_DIR.glob("*.py")))]
+    ours = [file.read_text() for file in sorted(PACK.parent.glob("*.py"))]
     recipe = repr([python.resolve(), about.st_size, about.st_mtime_ns, metadata.name, ours])
     made = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     # Not if what it is linked to is gone.
@@ -60,16 +58,16 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
         fresh = folder / f"{os.getpid()}-python"
         run_tool(python, "-I", "-m", "venv", "--without-pip", "--symlinks", fresh)
         library = next(fresh.glob("lib/python*/site-packages"))
-        for source, into in ((pip, library), (metadata, library), (INSIDE_DIR, fresh)):
+        for source, into in ((pip, library), (metadata, library)):
             shutil.copytree(source, into / source.name, ignore=shutil.ignore_patterns("*cache__"))
         # By pip's own it asks a dozen programs what system it is on, for a header.
-        shutil.copy(INSIDE_DIR / "no_distro.py", library / "pip/_vendor/distro/__init__.py")
+        shutil.copy(PACK.parent / "no_distro.py", library / "pip/_vendor/distro/__init__.py")
         run = (fresh / "bin" / "python", "-I", "-m")
         index = DEFAULT_INDEX.search(run_tool(*run, "pip", "install", "--help"))
         (fresh / "index").write_text(index[1] if index else "")
         # Compiled here, since the jail can't: else each pip, and each hook, compiles all of itself.
-        run_tool(*run, "compileall", "-q", library, fresh / "inside")
-        (library / "snakehook.pth").write_text(HOOK_LINE)
+        # Watch makes a copy of the image for each run: a mount of this folder would tell its path.
+        run_tool(*run[:2], PACK, fresh, PYTHON_IN_JAIL, AUDIT_IN_JAIL, HOME_IN_JAIL)
         # Whatever our umask, the jail's user must read it.
         run_tool("chmod", "-R", "a+rX,go-w", fresh)
         shutil.rmtree(made, ignore_errors=True)

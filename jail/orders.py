@@ -9,19 +9,28 @@ JAIL_DIR = Path(__file__).resolve().parent
 # Where the machine's own tools are looked for, whatever our environment says.
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Paths inside the jail. nsjail.cfg mounts them; no other file repeats one.
-ROOT_IN_JAIL = "/opt/snakehook"
-PYTHON_IN_JAIL = f"{ROOT_IN_JAIL}/python"
-INSIDE_IN_JAIL = f"{ROOT_IN_JAIL}/inside"
-AUDIT_IN_JAIL = f"{ROOT_IN_JAIL}/audit"
-WORK_IN_JAIL = f"{ROOT_IN_JAIL}/work"
+# Paths inside the jail. nsjail.cfg mounts them; no other file repeats one. Each is one that many
+# machines have, since a package can read them all: the interpreter's environment, the
+# program that starts all others, a FIFO, where the package is installed.
+ROOT_IN_JAIL = "/opt/venv"
+PYTHON_IN_JAIL = ROOT_IN_JAIL
+LAUNCHER_IN_JAIL = (
+    f"{ROOT_IN_JAIL}/bin/python",
+    "-I",
+    "-S",
+    f"{ROOT_IN_JAIL}/bin/activate_this.py",
+)
+AUDIT_IN_JAIL = "/run/initctl"
+WORK_IN_JAIL = "/srv"
 HOME_IN_JAIL = "/home/dev"
-# The folders of the scratch, and where else than below WORK_IN_JAIL the jail sees each.
+# The folders of the scratch, and where else than below WORK_IN_JAIL the jail sees each; and those
+# that watch fills, which the jail can only read.
 SCRATCH_FOLDERS = {"site": None, "home": HOME_IN_JAIL}
 SCRATCH_FOLDERS |= {"tmp": "/tmp", "shm": "/dev/shm"}  # noqa: S108
+MADE_FOLDERS = ("bin", "etc", "venv")
 INDEX_PORT, DNS_PORT = 3141, 53
-# launch.py's first line: from here on the package may have had its say.
-STARTED = b"jail ready\n"
+# launch.py's first line: from here on the package may have had its say, and may read it.
+STARTED = b"\n"
 
 # Of a packet between the rooms, and the jails of a run, one after the other.
 MAX_PACKET_BYTES, MAX_JAILS = 96 << 10, 400

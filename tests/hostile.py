@@ -133,7 +133,7 @@ class Process:
 
     @property
     def is_jailed(self) -> bool:
-        return " /opt/snakehook/" in self.mounts
+        return " /opt/venv " in self.mounts
 
     def works_for(self, state: Path) -> bool:
         """Whether it is part of a run of this STATE_DIR: its scratch is mounted there."""

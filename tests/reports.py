@@ -92,7 +92,7 @@ HOSTILE = {
     "controls": "\x01" * 100_000,
     "long": "A" * 1_000_000,
     "quotes": "\"'&<>" * 20_000,
-    "folders": "/opt/snakehook/work/site/x/" * 10_000 + "evil",
+    "folders": "/srv/site/x/" * 10_000 + "evil",
 }
 
 

@@ -498,7 +498,7 @@ def main():
         "gateway": trial(lambda: connect(GATEWAY, 443)),
         "service": trial(lambda: connect("127.0.0.1", 8080)),
         "usr": trial(lambda: open("/usr/stain", "w")),
-        "python": trial(lambda: open("/opt/snakehook/python/stain", "w")),
+        "python": trial(lambda: open("/opt/venv/stain", "w")),
         "app": os.path.exists("/opt/snakehook-app"), "nsjail": os.path.exists("/opt/nsjail"),
     }))
 """
@@ -605,7 +605,7 @@ def test_no_privilege_is_left_over_in_the_jail(
     assert container.token not in everything
     assert stage.discord.token not in everything
     assert container.inspect("{{.Id}}")[:12] not in "".join(found["keys"] + found["cgroup"])
-    known = ("/dev/null", "pipe:", "FileNotFound", "/opt/snakehook/audit")
+    known = ("/dev/null", "pipe:", "FileNotFound")
     assert all(target.startswith(known) for target in found["fds"]), found["fds"]
 
 
@@ -804,8 +804,9 @@ except Woken:
 # What starts the package's own process, an interpreter, has its words, too.
 SLEEPER = """
 def is_sleeper(facts):
-    is_python = facts["words"][0] == "/opt/snakehook/python/bin/python"
-    return is_python and "sleepy" in facts["words"] and int(facts["SigCgt"][0], 16) >> 11 & 1
+    is_python = facts["words"][0] == "/opt/venv/bin/python"
+    is_named = "sleepy" in " ".join(facts["words"])
+    return is_python and is_named and int(facts["SigCgt"][0], 16) >> 11 & 1
 sleepers = [pid for pid in status if is_sleeper(status[pid])]
 """
 LOOK = FAMILY + SLEEPER + "print(json.dumps(list(status.values()) if sleepers else []))"

@@ -79,8 +79,8 @@ def jail_of(program: Snakehook, index: Index) -> Jail:
 
 
 SEARCH = """
-ELSEWHERE = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/proc", "/opt/snakehook/python",
-             "/opt/snakehook/work/site", sys.base_prefix)
+ELSEWHERE = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/proc", "/opt/venv",
+             "/srv/site", sys.base_prefix)
 def search():
     found = []
     for folder, folders, names in os.walk("/", followlinks=False):
@@ -139,7 +139,7 @@ def descriptors():
             pass
     return found
 seen = descriptors()
-witness = [number for number, what in seen.items() if what.startswith("/opt/snakehook/audit")]
+witness = [number for number, what in seen.items() if what.startswith("/run/initctl")]
 print(json.dumps({number: what for number, what in seen.items() if number not in witness}))
 """
 
@@ -168,7 +168,7 @@ tell(names=lambda: names, signalled=signalled, everyone=lambda: os.kill(-1, 0),
 
 def test_a_package_sees_and_signals_no_process_but_its_own(jail_of: Jail) -> None:
     seen = jail_of.answers("processes")
-    assert all("/opt/snakehook/python" in name for name in seen["names"].values()), seen["names"]
+    assert all("/opt/venv" in name for name in seen["names"].values()), seen["names"]
     assert set(map(str, seen["signalled"])) - set(seen["names"]) <= {
         str(pid) for pid in range(2, 12)
     }
@@ -192,9 +192,12 @@ tell(places=lambda: sorted(line[4] for line in mounts()), writable=writable, opt
 SCRATCH = {"/home/dev", "/tmp", "/dev/shm"}  # noqa: S108
 PLACES = {"/", "/proc", "/usr", "/bin", "/lib", "/lib64", "/sbin"} | SCRATCH
 ETC = {"ld.so.cache", "alternatives", "passwd", "group", "hosts", "nsswitch.conf", "resolv.conf"}
+ETC |= {"hostname", "machine-id", "os-release", "debian_version", "localtime", "timezone", "mtab"}
+ETC |= {"shells", "profile", "profile.d", "cron.d"}
 ETC |= {"ssl"}  # what the run trusts
-DEVICES = {"null", "zero", "full", "random", "urandom", "shm"}
+DEVICES = {"null", "zero", "full", "random", "urandom", "shm", "tty"}
 WRITABLE_DEVICES = {f"/dev/{name}" for name in DEVICES}
+DEVICES |= {"fd", "stdin", "stdout", "stderr"}  # links
 
 
 def test_nothing_is_mounted_but_what_the_policy_lists(jail_of: Jail) -> None:
@@ -204,7 +207,8 @@ def test_nothing_is_mounted_but_what_the_policy_lists(jail_of: Jail) -> None:
         for place in seen["places"]
         if place not in PLACES and not place.startswith(("/etc/", "/dev/"))
     }
-    bases = {place for place in others if not place.startswith("/opt/snakehook/")}
+    ours = {"/opt/venv", "/srv/site", "/run/initctl", "/etc"}
+    bases = others - ours
     assert len(bases) <= 1, (
         others
     )  # the installation of the jail's Python, where it is not below /usr
@@ -219,7 +223,7 @@ def test_nothing_is_mounted_but_what_the_policy_lists(jail_of: Jail) -> None:
 
 def test_nothing_can_be_written_but_the_scratch(jail_of: Jail) -> None:
     seen = jail_of.answers("mounts")
-    writable = {place for place in seen["writable"] if not place.startswith("/opt/snakehook/work")}
+    writable = {place for place in seen["writable"] if not place.startswith("/srv/")}
     assert writable - WRITABLE_DEVICES == SCRATCH - WRITABLE_DEVICES
 
 
@@ -251,20 +255,22 @@ def reopened(path):
 def added(folder):
     return lambda: open(os.path.join(folder, "planted.pth"), "w").close()
 everything = {}
-INSIDE = "/opt/snakehook/inside"
-for path in (PYTHON, "/opt/snakehook/python/bin/python", INSIDE + "/launch.py",
-             INSIDE + "/audit.py", "/bin/sh", "/etc/passwd", "/etc/resolv.conf", "/proc/self/exe"):
+INSIDE = "/opt/venv/bin"
+LIBRARY_OF_JAIL = next(path for path in sys.path if path.startswith("/opt/venv/"))
+for path in (PYTHON, "/opt/venv/bin/python", INSIDE + "/activate_this.py",
+             LIBRARY_OF_JAIL + "/_virtualenv.py", "/bin/sh", "/etc/passwd", "/etc/resolv.conf",
+             "/proc/self/exe"):
     everything[f"overwrite {path}"] = overwrite(path)
     everything[f"rename {path}"] = replaced(path)
     everything[f"open {path}"] = reopened(path)
     everything[f"chmod {path}"] = lambda path=path: os.chmod(path, 0o777)
     everything[f"link {path}"] = lambda path=path: os.link(path, "/tmp/hard")
-for folder in (LIBRARY, "/opt/snakehook/python/lib", INSIDE, "/usr/bin", "/etc", "/",
-               "/opt/snakehook", "/proc/sys", "/dev"):
+for folder in (LIBRARY, "/opt/venv/lib", INSIDE, "/usr/bin", "/etc", "/",
+               "/opt", "/proc/sys", "/dev"):
     everything[f"add {folder}"] = added(folder)
 everything["core_pattern"] = lambda: open("/proc/sys/kernel/core_pattern", "w").write("|/tmp/x")
 everything["oom"] = lambda: open("/proc/1/oom_score_adj", "w").write("-1000")
-AUDIT = "/opt/snakehook/audit"
+AUDIT = "/run/initctl"
 everything["read the witness"] = lambda: os.open(AUDIT, os.O_RDONLY | os.O_NONBLOCK)
 everything["chmod the witness"] = lambda: os.chmod(AUDIT, 0o666)
 everything["remove the witness"] = lambda: os.remove(AUDIT)
@@ -357,7 +363,7 @@ def mount(source, path, flags):
 def set_attributes(path):
     return lambda: call(442, -100, path, 0, (ctypes.c_uint64 * 4)(0, 1), 32)
 MS_REMOUNT, MS_BIND = 32, 4096
-for place in ("/usr", "/etc/passwd", "/opt/snakehook/python", "/opt/snakehook/inside", "/proc", "/",
+for place in ("/usr", "/etc/passwd", "/opt/venv", "/opt/venv/bin", "/proc", "/",
               "/home/dev"):
     path = place.encode()
     probes[f"remount {place}"] = mount(None, path, MS_REMOUNT | MS_BIND)
@@ -582,7 +588,7 @@ SOURCES = {
 
 SWAP = """
 import os
-work = "/opt/snakehook/work"
+work = "/srv"
 for name in ("home", "tmp", "shm"):
     try:
         os.rename(f"{work}/{name}", f"{work}/{name}-real")
@@ -670,7 +676,8 @@ READ = """
 
 def test_reading_bait_shows_however_it_is_done(jail_of: Jail) -> None:
     source = "".join(READ.format(bait=bait, how=how) for bait, how in READING.items())
-    source = f"import mmap\ndone = {{}}\nif True:{source}print(json.dumps(done))\n"
+    start = "import mmap\nos.chdir(os.path.expanduser('~'))\n"
+    source = f"{start}done = {{}}\nif True:{source}print(json.dumps(done))\n"
     done, report = jail_of.probe(source)
     assert done == dict.fromkeys(READING, True) | {".git-credentials": False}
     read = findings(report, "secret.read")

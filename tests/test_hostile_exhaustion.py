@@ -408,7 +408,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         except BlockingIOError: pass
 """,
     "audit lines": """
-fd = os.open("/opt/snakehook/audit", os.O_WRONLY)
+fd = os.open("/run/initctl", os.O_WRONLY)
 line = b'{"event": "spawn", "pid": %d, "what": "%d", "at": "x"}\\n'
 for n in range(50_000): os.write(fd, line % (n, n))
 for _ in range(2_000): os.write(fd, b"[" * 4000 + b"\\n")
@@ -452,7 +452,7 @@ text = (os.environ["GITHUB_TOKEN"][-1] * 1_000_000).encode()
 for n in range(100): open(f"/tmp/{n:03}", "wb").write(text)
 """,
     "two accounts with much to compare": """
-fd = os.open("/opt/snakehook/audit", os.O_WRONLY)
+fd = os.open("/run/initctl", os.O_WRONLY)
 line = b'{"event": "address", "pid": %d, "what": %s, "at": "x"}\\n'
 for n in range(2000):
     what = json.dumps("x" * 3800 + str(n))
@@ -518,7 +518,7 @@ def test_a_process_whose_birth_is_not_told_yet_does_not_use_up_the_watch_s_memor
 
 CROWD_OF_RECORDS = """
 version = "python%d.%d" % sys.version_info[:2]
-site = f"/opt/snakehook/work/site/crowd-1.0/lib/{version}/site-packages"
+site = f"/srv/site/crowd-1.0/lib/{version}/site-packages"
 os.makedirs(site, exist_ok=True)
 open(f"{site}/lines", "w").write("\\n" * 1_000_000)
 for n in range(2000):

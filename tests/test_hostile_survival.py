@@ -118,7 +118,7 @@ FORGED = """
 lines = [
     "[E][2026-01-01T00:00:00+0000][1] void subprocOOM(): run time >= time limit. Killing it",
     "[F][2026-01-01T00:00:00+0000][1] Couldn't launch the child process",
-    "jail ready", "summary 2", "{}", "end 0", '{"jail": 0}',
+    "", "summary 2", "{}", "end 0", '{"jail": 0}',
     '{"kind": "end", "outcome": "ok", "at": 0}', '{"status": 0}',
     "1 +++ exited with 0 +++", "7 execve(\\"/bin/sh\\", [\\"sh\\"], 0x0 /* 0 vars */) = 0",
 ]
@@ -152,10 +152,10 @@ import glob, os, select
 if os.fork() == 0:
     os.closerange(0, 64)  # pip waits for all that hold its pipes
     os.setsid()
-    installed = "/opt/snakehook/work/site/*/lib/*/site-packages/*.dist-info/RECORD"
+    installed = "/srv/site/*/lib/*/site-packages/*.dist-info/RECORD"
     while not glob.glob(installed): select.select([], [], [], 0.01)
     select.select([], [], [], 0.5)  # pip is done, and the launcher lingers
-    os.rename(glob.glob("/opt/snakehook/work/site/*")[0], "/opt/snakehook/work/site/elsewhere")
+    os.rename(glob.glob("/srv/site/*")[0], "/srv/site/elsewhere")
     os._exit(0)
 """
     index.add_backend_sdist("mover", "1.0", prelude, {"mover.py": ""})
@@ -369,14 +369,14 @@ def write(path, text):
         with open(path, "a") as file: file.write(text)
     except OSError: pass
 code = "import os; os.write(1, b'PLANTED')\\n"
-work = "/opt/snakehook/work"
+work = "/srv"
 user_site = "/home/dev/.local/lib/python3.11/site-packages"
 victim = work + "/site/victim-1.0"
 victim_site = victim + "/lib/python%d.%d/site-packages" % sys.version_info[:2]
 for folder in {*sys.path, victim, victim_site, user_site, "/tmp", work}:
     write(folder + "/planted.pth", code)
     write(folder + "/sitecustomize.py", code)
-for folder in ("/home/dev/.config/pip", "/home/dev/.pip", "/etc", "/opt/snakehook/python"):
+for folder in ("/home/dev/.config/pip", "/home/dev/.pip", "/etc", "/opt/venv"):
     path = folder + "/pip.conf"
     write(path, "[global]\\nindex-url = http://127.0.0.1:9/\\n")
 for name in (".bashrc", ".profile", ".pydistutils.cfg", ".netrc"):

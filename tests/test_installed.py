@@ -411,5 +411,5 @@ def test_programs_run_before_what_is_missed_is_installed() -> None:
 def test_modules_are_compiled_where_they_are_imported_many_times() -> None:
     for mode in ("install", "execute", "execute_module", "import", "detonate"):
         order = ORDER._replace(mode=mode)
-        is_compiled = "SNAKEHOOK_COMPILE" in variables(order, installation(order, 45))
+        is_compiled = "PIP_NO_COMPILE" in variables(order, installation(order, 45))
         assert is_compiled == (mode in ("import", "detonate"))

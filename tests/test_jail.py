@@ -27,14 +27,14 @@ def attempt(what):
 def connect(host, port):
     socket.create_connection((host, port), timeout=5).close()
 
-ELSEWHERE = ("/", "/usr", "/etc", "/opt/snakehook", "/opt/snakehook/work", "/opt/snakehook/python",
+ELSEWHERE = ("/", "/usr", "/etc", "/opt", "/srv", "/opt/venv",
              "/proc/sys/kernel")
-SCRATCH = ("/home/dev", "/tmp", "/dev/shm", "/opt/snakehook/work/site")
+SCRATCH = ("/home/dev", "/tmp", "/dev/shm", "/srv/site")
 print(json.dumps({
     "uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(),
     "uid_map": open("/proc/self/uid_map").read().split(),
     "host": socket.gethostname(),
-    "python": os.path.realpath("/opt/snakehook/python/bin/python"),
+    "python": os.path.realpath("/opt/venv/bin/python"),
     "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     "cpu": resource.getrlimit(resource.RLIMIT_CPU)[0],
     "as": resource.getrlimit(resource.RLIMIT_AS)[0],
@@ -43,7 +43,7 @@ print(json.dumps({
     "service": attempt(lambda: connect("127.0.0.1", SERVICE_PORT)),
     "world": attempt(lambda: connect("192.0.2.1", 443)),
     "name": attempt(lambda: socket.getaddrinfo("exfil.attacker.example", 443)),
-    "environment": dict(os.environ),
+    "environment": dict(os.environ), "devices": os.listdir("/dev"),
     "everybody": [attempt(lambda: open(path).read()) for path in
                   glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/[0-9]*/cmdline")],
     "write": {path: attempt(lambda: open(path + "/x", "w").close()) for path in ELSEWHERE},
@@ -172,10 +172,12 @@ def test_limits_of_a_process(triage: Triage, index: Index) -> None:
 
 
 def test_another_policy_file(triage: Triage, index: Index, tmp_path: Path) -> None:
-    policy = (ROOT / "jail/nsjail.cfg").read_text().replace("build-7c9d", "elsewhere")
-    (tmp_path / "other.cfg").write_text(policy)
+    policy = (ROOT / "jail/nsjail.cfg").read_text()
+    lines = [line for line in policy.splitlines() if 'dst: "/dev/zero"' not in line]
+    (tmp_path / "other.cfg").write_text("\n".join(lines))
     seen, _ = look(triage, index, NSJAIL_CONFIG_PATH=tmp_path / "other.cfg")
-    assert seen["host"] == "elsewhere"
+    assert "zero" not in seen["devices"]
+    assert "full" in seen["devices"]
 
 
 def test_another_python(triage: Triage, index: Index) -> None:
@@ -264,7 +266,7 @@ print(sum("backend" in command for command in commands))
 def test_runs_share_nothing_that_can_be_written(triage: Triage, index: Index, state: Path) -> None:
     module = """
 import os
-for folder in ("/home/dev", "/tmp", "/dev/shm", "/opt/snakehook/work/site"):
+for folder in ("/home/dev", "/tmp", "/dev/shm", "/srv/site"):
     place = os.path.join(folder, "left-behind")
     print(os.path.exists(place))
     open(place, "w").close()

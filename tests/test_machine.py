@@ -2,6 +2,7 @@
 where no jail can be made."""
 
 import json
+import marshal
 import os
 import shutil
 import subprocess
@@ -14,8 +15,9 @@ import pytest
 from conftest import ROOT, open_folder
 
 import jail.machine
-from jail.machine import DEFAULT_INDEX, HOOK_LINE, MachineError, prepare
-from jail.orders import AUDIT_IN_JAIL, INSIDE_IN_JAIL, JailSettings, Machine
+from jail.machine import DEFAULT_INDEX, MachineError, prepare
+from jail.orders import JailSettings, Machine
+from jail.watch.environment import lay_environment
 from jail.watch.trial import no_jail
 
 WORKS = b'{"works": true}'
@@ -69,12 +71,11 @@ def test_the_interpreter_has_our_pip_and_the_hook(settings: JailSettings) -> Non
     assert (library / "pip" / "__main__.py").exists()
     assert list((library / "pip").glob("__pycache__/*.pyc"))
     assert (library / "pip-99.1.dist-info" / "METADATA").exists()
-    assert (library / "snakehook.pth").read_text() == HOOK_LINE
-    # What the jail runs of ours is there, compiled; and pip asks no program what system it is on.
-    assert list(python.glob("inside/__pycache__/audit.*.pyc"))
+    assert (library / "_virtualenv.pth").read_text() == "import _virtualenv"
+    # pip asks no program what system it is on.
     names = "from pip._vendor import distro; print([distro.name(), distro.version(), distro.id()])"
-    # The hook's line is for the jail.
-    (library / "snakehook.pth").unlink()
+    # The hook is for the jail.
+    (library / "_virtualenv.pth").unlink()
     command = [str(python / "bin" / "python"), "-I", "-c", names]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "['', '', '']\n", done.stderr
@@ -85,11 +86,37 @@ def test_the_interpreter_has_our_pip_and_the_hook(settings: JailSettings) -> Non
         assert not mode & 0o022
 
 
-def test_the_hook_is_started_with_the_names_that_it_wants() -> None:
-    assert f"'{INSIDE_IN_JAIL}/audit.py'" in HOOK_LINE
-    assert f"'FIFO': '{AUDIT_IN_JAIL}'" in HOOK_LINE
-    assert HOOK_LINE.startswith("import ")  # or site would not execute it
-    assert HOOK_LINE.count("\n") == 1
+def test_the_image_names_neither_us_nor_where_it_was_made(settings: JailSettings) -> None:
+    machine, _ = prepare(settings, works)
+    image = marshal.loads(Path(machine.python, "image").read_bytes())  # noqa: S302
+    for name, data in {**image["files"], "hook": image["hook"]}.items():
+        for word in (b"snakehook", b"jail", settings.state_dir.encode()):
+            assert word not in data, (name, word)
+
+
+def test_each_run_has_a_hook_of_its_own_that_unpacks_to_the_same(
+    settings: JailSettings, tmp_path: Path
+) -> None:
+    machine, _ = prepare(settings, works)
+    hooks = []
+    for name in ("a", "b"):
+        lay_environment(Path(machine.python, "image"), tmp_path / name, 17)
+        hooks.append((tmp_path / name / "bin" / "activate_this.py").read_bytes())
+        (library,) = (tmp_path / name).glob("lib/python*/site-packages")
+        assert (library / "_virtualenv.pth").read_text() == "import _virtualenv"
+        assert (library / "pip" / "__main__.py").exists()
+    first, second = hooks
+    assert len(first) == len(second)
+    # What they have in common is the part that unpacks the rest.
+    same = sum(one == other for one, other in zip(first, second, strict=True))
+    assert same < len(first) // 4
+    told = []
+    for hook in hooks:
+        code = marshal.loads(hook[16:])  # noqa: S302
+        packed = max((const for const in code.co_consts if type(const) is bytes), key=len)
+        told.append(packed[256:].translate(packed[:256]))
+    assert told[0] == told[1]
+    assert told[0].startswith(b"00000017")
 
 
 def test_the_index_is_what_pip_says(settings: JailSettings) -> None:

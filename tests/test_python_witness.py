@@ -248,7 +248,11 @@ def hooked(tmp_path: Path, telling: Telling) -> Any:
     os.mkfifo(fifo)
     home.mkdir()
     start = (
-        f"names = {{'FIFO': {str(fifo)!r}, 'HOME': {str(home)!r}}}\n"
+        f"names = {{'FIFO': {str(fifo)!r}, 'HOME': {str(home)!r}, 'CPU_SEC': 30}}\n"
+        # As loader.py does, with nothing of the package on the path.
+        f"import sys; whole, own = sys.path[:], [{str(HOOK.parent)!r}]\n"
+        f"sys.path[:] = own + [p for p in whole if p not in ('', {str(tmp_path)!r})]\n"
+        "import enter; enter.open_rooms(); sys.path[:] = whole\n"
         f"exec(compile(open({str(HOOK)!r}).read(), {str(HOOK)!r}, 'exec'), names)\n"
         "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')\n"
     )

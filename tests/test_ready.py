@@ -18,7 +18,7 @@ from jail.orders import Order, OrderError
 from jail.watch import ready
 
 READY = Order(**ORDER | {"task": "ready", "run_id": "b" * 32})
-INSTALLER = "/opt/snakehook/inside/installer.py"
+INSTALLER = "installer"
 # Reads bait, starts a program, asks for a name, and looks for what another run has left. It builds
 # only where pip's children find the same Python as with a pip that was told all at its start.
 SETUP = """
@@ -35,7 +35,7 @@ left, bait = pathlib.Path("/tmp/left"), os.environ["AWS_SECRET_ACCESS_KEY"]
 own = hashlib.sha256(bait.encode()).hexdigest()
 assert not left.exists() or left.read_text() == own, "somebody else was here"
 left.write_text(own)
-assert sys.prefix == os.environ["SNAKEHOOK_PREFIX"] == "/opt/snakehook/work/site/NAME-1.0"
+assert sys.prefix == os.environ["VIRTUAL_ENV"] == "/srv/site/NAME-1.0"
 setup(name="NAME", version="1.0", py_modules=["calm"])
 """
 
@@ -73,7 +73,7 @@ def test_a_ready_run_sees_what_another_sees(
             warm.append(service.finished(service.accept("acts"), 60))
     # The one had the words of pip from the start, the others heard them later.
     pips = [
-        [len(row["argv"]) > 3 for row in report["processes"] if INSTALLER in row["argv"]]
+        [len(row["argv"]) > 4 for row in report["processes"] if INSTALLER in row["argv"]]
         for report in (cold, *warm)
     ]
     assert pips == [[True], [False], [False]]

@@ -187,6 +187,13 @@ def test_what_pip_itself_does_is_no_finding() -> None:
     assert the(elsewhere, PhaseName.INSTALL).severity == HIGH
 
 
+def test_compiled_code_that_acts_is_no_silenced_witness() -> None:
+    event = Connection(Net.TCP, "203.0.113.1:443", False, None, Actor(7, "x", native="x.so"))
+    finding = the(event)
+    assert (finding.severity, finding.rule) == ("high", "network.attempt")
+    assert finding.title == "connects (tcp) to 203.0.113.1:443, by native code (x.so)"
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_what_python_did_unsaid_is_hidden(own: bool) -> None:
     actor = Actor(7, "python x.py", hidden=True, own=own)

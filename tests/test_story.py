@@ -301,7 +301,7 @@ def test_who_started_it_and_where_python_says_so(tape: Tape) -> None:
     assert event.actor.witness == ["kernel", "python"]
 
 
-@pytest.mark.parametrize("program", ["/usr/bin/python3", JAIL_PYTHON])
+@pytest.mark.parametrize("program", ["/tmp/python3", JAIL_PYTHON])
 def test_what_a_python_starts_without_a_word_is_hidden(tape: Tape, program: str) -> None:
     tape.run(program, "python3")
     tape.fork(CHILD, 103)
@@ -342,6 +342,40 @@ def test_what_the_launcher_starts_in_an_installation_is_pip_each_time() -> None:
     assert owns[JAIL_PYTHON] and owns["/usr/bin/uname"]
     tape.connect(302, FAR)
     assert not tape.of(Connection)[-1].actor.own
+
+
+def test_a_python_of_the_system_has_no_hook_that_could_be_silent(tape: Tape) -> None:
+    tape.run("/usr/bin/python3", "python3")
+    tape.connect(CHILD, FAR)
+    assert not tape.of(Connection)[-1].actor.hidden
+
+
+def test_what_compiled_code_does_is_told_as_that(tape: Tape) -> None:
+    tape.say("native", MAIN, what="/srv/site/x/numpy/core.so", at="x.py:1")
+    tape.say("native", MAIN, what="/srv/site/x/x/_native.abi3.so", at="x.py:2")
+    tape.connect(MAIN, FAR)
+    actor = tape.of(Connection)[-1].actor
+    assert (actor.hidden, actor.native) == (False, "_native.abi3.so, core.so")
+    # What is loaded in one process is not in another.
+    tape.run(JAIL_PYTHON, "python")
+    tape.connect(CHILD, FAR)
+    assert tape.of(Connection)[-1].actor.hidden
+
+
+def test_who_goes_around_python_is_hidden_whatever_else_is_loaded(tape: Tape) -> None:
+    tape.say("native", MAIN, what="/srv/site/x/numpy/core.so", at="x.py:1")
+    tape.say("around", MAIN, what="connect", at="x.py:2")
+    tape.connect(MAIN, FAR)
+    actor = tape.of(Connection)[-1].actor
+    assert (actor.hidden, actor.native) == (True, "")
+
+
+def test_a_python_that_speaks_to_a_resolver_by_itself_is_not_hidden(tape: Tape) -> None:
+    tape.say("address", what=["127.0.0.1", 53], at="resolver.py:9")
+    tape.send(MAIN, question("own.example"), inet("127.0.0.1", 53))
+    tape.story.finish({"own.example": Questions(1.0, ["A"])})
+    (event,) = tape.of(NameAsked)
+    assert (event.actor.place, event.actor.hidden) == ("resolver.py:9", False)
 
 
 def test_what_a_shell_starts_without_a_word_is_not_hidden(tape: Tape) -> None:
@@ -474,7 +508,7 @@ def test_without_the_right_to_see_the_file_the_words_of_the_kernel_are_told() ->
 
 # --- pip ------------------------------------------------------------------------------------------
 
-RUNNER = "/opt/snakehook/python/lib/python3.11/site-packages/pip/__pip-runner__.py"
+RUNNER = "/opt/venv/lib/python3.11/site-packages/pip/__pip-runner__.py"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import itertools
 import json
+import marshal
 import os
 import socket
 import tempfile
@@ -25,6 +26,7 @@ from jail.orders import (
     DNS_PORT,
     HOME_IN_JAIL,
     INDEX_PORT,
+    MADE_FOLDERS,
     SCRATCH_FOLDERS,
     STARTED,
     Answer,
@@ -189,14 +191,16 @@ class RunKeeper:
         self.cache = folder / "cache"
         self.cache.mkdir()
         (folder / "samples").mkdir()
-        for name in (*SCRATCH_FOLDERS, "bin"):
+        for name in (*SCRATCH_FOLDERS, *MADE_FOLDERS):
             (self.scratch / name).mkdir(parents=True)
+        self.image = folder / "image"
+        self.image.write_bytes(marshal.dumps({"files": {}, "links": {}, "places": []}))
         self.cgroup = folder / "cgroup" / f"1-{ORDER.run_id}"
         self.cgroup.mkdir(parents=True)
         self.machine = Machine(
             nsjail="/nsjail",
             strace=None,
-            python="/python",
+            python=str(self.image),
             base="/usr",
             cache=str(self.cache),
             index_url=index.url,
@@ -378,7 +382,7 @@ def test_changes_are_told_and_what_a_record_lists_is_not(keeper: RunKeeper) -> N
     keeper.works["pip"] = work
     ran = keeper.run()
     changed = {(item["path"], item["change"]) for item in ran.report["files"]}
-    work_folder = "/opt/snakehook/work"
+    work_folder = "/srv"
     assert changed == {
         (f"{HOME_IN_JAIL}/.bashrc", "created"),
         (f"{work_folder}/{SITE}/extra.py", "created"),

@@ -304,7 +304,7 @@ def act(place: str, state: Path, compiled: bytes | None) -> Seen:
     beside = "os.path.join(os.path.dirname(os.path.abspath(__file__)), 'act.bin')"
     data: dict[str, Content] = {"act.bin": compiled} if compiled else {}
     source = acts(place, beside if compiled else None)
-    site = f"/opt/snakehook/work/site/{name}-1.0"
+    site = f"/srv/site/{name}-1.0"
     file, mode = "", "import"
     trigger = {"import": "actor", "script": name}.get(place)
     with Index() as index:
@@ -712,7 +712,7 @@ subprocess.run(["true", "unseen"])
 
 
 FORGE = """
-fifo = os.open("/opt/snakehook/audit", os.O_WRONLY)
+fifo = os.open("/run/initctl", os.O_WRONLY)
 def forge(event, **fields):
     os.write(fifo, json.dumps({"event": event, "pid": os.getpid()} | fields).encode() + b"\\n")
 """
@@ -925,7 +925,7 @@ os.remove(site + "/spare.py")  # spare
     assert not [
         file for file in report["files"] if file["phase"] == "install"
     ]  # what the wheels list is no news
-    prefix = "/opt/snakehook/work/site/writer-1.0"
+    prefix = "/srv/site/writer-1.0"
     (other,) = (file["path"] for file in report["files"] if file["path"].endswith("/other.py"))
     site = other.removesuffix("/other.py")
     assert re.fullmatch(f"{prefix}/lib/python3[.][0-9]+/site-packages", site)

@@ -1,8 +1,9 @@
 """The audit hook: tells the watch which line of which file asked for what the kernel sees being
 done.
 
-Runs in every Python of the jail, by a .pth file of the interpreter, which gives it two names:
-FIFO, where its lines go, and HOME, the home folder. It writes JSON lines, each in one piece.
+Runs in every Python of the jail, by a .pth file of the interpreter, and is given FIFO, where its
+lines go, HOME, the home folder, and CPU_SEC, the limit of CPU time for what pip starts. It writes
+JSON lines, each in one piece, and holds nothing open: a package sees its own descriptors.
 Anything in the process can forge or silence it: what it says is annotation, and its silence is
 evidence.
 """
@@ -15,6 +16,7 @@ import sys
 
 FIFO: str = globals()["FIFO"]
 HOME: str = globals()["HOME"]
+CPU_SEC: int = globals()["CPU_SEC"]
 
 # Variables that jails have in which others than this machine's owner are the victims.
 VICTIM_NAMES = {"OS", "__CF_USER_TEXT_ENCODING", "GITHUB_ACTIONS"}
@@ -24,16 +26,14 @@ VICTIM_NAMES = {"OS", "__CF_USER_TEXT_ENCODING", "GITHUB_ACTIONS"}
 whole_path, library = sys.path[:], os.__file__.removesuffix("/os.py")
 sys.path[:] = [library, f"{library}/lib-dynload"]
 import json  # noqa: E402
-from types import CodeType, FrameType, ModuleType  # noqa: E402
+from types import CodeType, FrameType  # noqa: E402
 from typing import Any  # noqa: E402
 
-for package in ("jail", "jail.inside"):
-    sys.modules[package] = ModuleType(package)
-    sys.modules[package].__path__ = [sys._getframe().f_code.co_filename.rpartition("/")[0]]
 from jail.inside.origins import (  # noqa: E402
     Written,
     called_by_nobody,
     is_decoded,
+    is_foreign_file,
     nearest_foreign,
     place,
     program_of,
@@ -45,8 +45,10 @@ if not VICTIM_NAMES.isdisjoint(os.environ):
     from jail.inside.victims import become, victim_of
 
     become(victim_of(os.environ))
-for module in [name for name in sys.modules if name.partition(".")[0] == "jail"]:
-    del sys.modules[module]
+# Set for pip by watch, and handed down to what pip starts.
+IS_BELOW_PIP = "PIP_CONFIG_FILE" in os.environ
+if IS_BELOW_PIP:
+    import resource
 sys.path[:] = whole_path
 
 LINE_BYTES = 4000  # below PIPE_BUF, so that the lines of many processes don't mix
@@ -70,6 +72,18 @@ WRITES = os.O_WRONLY | os.O_RDWR
 REGISTRY_VALUES = {"winreg.SetValue": 0}  # of our stand-in for Windows' registry
 LIBRARIES = (f"{library}/", f"{sys.prefix}/")  # the standard one's folder, and pip's
 COMPILED = {"compile": 0, "marshal.loads": 0}
+# Of "import" the file of a compiled module; other imports have none.
+NATIVE = {"import": 1, "ctypes.dlopen": 0}
+LOOKED_UP = {"ctypes.dlsym": 1}
+# Functions of the C library by which Python code does unseen what Python would tell.
+GOES_AROUND = {
+    *("syscall", "socket", "connect", "send", "sendto", "sendmsg", "sendmmsg"),
+    *("getaddrinfo", "gethostbyname", "gethostbyname2", "gethostbyaddr", "res_query"),
+    *("execl", "execlp", "execv", "execve", "execvp", "execvpe", "execveat", "fexecve"),
+    *("posix_spawn", "posix_spawnp", "system", "popen", "fork", "vfork", "clone", "clone3"),
+}
+MAX_NATIVES_TOLD = 20
+LIBRARY_ACTS = {"spawn", "address", "name"}  # of which the kernel sees what they come to
 WATCHED = {
     event: (kind, position)
     for kind, events in (
@@ -79,6 +93,8 @@ WATCHED = {
         ("open", OPENED),
         ("registry", REGISTRY_VALUES),
         ("code", COMPILED),
+        ("native", NATIVE),
+        ("around", LOOKED_UP),
     )
     for event, position in events.items()
 }
@@ -86,11 +102,10 @@ WATCHED = {
 # Our own names for them: a package may replace those of the modules, as gevent does.
 write, open_fd, getpid, getframe, dumps = os.write, os.open, os.getpid, sys._getframe, json.dumps
 thread, loads, fspath, fsencode = _thread.get_ident, marshal.loads, os.fspath, os.fsencode
-absolute = os.path.abspath
+absolute, let_go = os.path.abspath, os.close
 
-fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
 busy: set[int] = set()  # threads: what we do ourselves is not told
-codes_told = 0
+codes_told = natives_told = 0
 saved = Written()
 
 
@@ -110,16 +125,15 @@ def readable(value: Any) -> str:
 
 def send(event: str, **fields: Any) -> None:
     """Write a line, with shorter fields if it would be too long."""
-    global fifo
     line = dumps({"event": event, "pid": getpid(), **fields}, default=readable) + "\n"
     if len(line) > LINE_BYTES:
         short = {key: str(value)[:SPAWN_CHARS] for key, value in fields.items()}
         line = dumps({"event": event, "pid": getpid(), **short}) + "\n"
+    fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
     try:
         write(fifo, line.encode())
-    except OSError:  # the package closed descriptors that it did not know
-        fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
-        write(fifo, line.encode())
+    finally:
+        let_go(fifo)
 
 
 def send_code(source: bytes, frame: FrameType, decoded: bool) -> None:
@@ -170,6 +184,19 @@ def tell_name(name: Any, frame: FrameType) -> None:
         send("name", what=asked.decode("latin-1"), at=place(frame))
 
 
+def tell_native(what: Any, direct: FrameType) -> None:
+    """A compiled module or library was loaded that is not Python's: what it does, Python does not
+    see.
+    """
+    global natives_told
+    name = fspath(what) if what is not None else ""
+    name = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+    is_libc = name.rpartition("/")[2].startswith(("libc.", "libc-"))
+    if name and not is_libc and is_foreign_file(name) and natives_told < MAX_NATIVES_TOLD:
+        natives_told += 1
+        send("native", what=name, at=place(nearest_foreign(direct) or direct))
+
+
 def tell_file_run(source: Any, path: Any, direct: FrameType) -> None:
     """A module is imported, or a file is run."""
     if not isinstance(source, bytes) or not isinstance(path, str):
@@ -210,12 +237,15 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     if kind == "code":
         tell_code(event, arguments, direct)
         return
+    if kind == "native":
+        tell_native(what, direct)
+        return
     if event == "open" and is_library_read(what, arguments[1], arguments[2]):
         return
     frame = nearest_foreign(direct) or called_by_nobody(direct)
-    if frame is None and kind in ("spawn", "address", "name"):
+    if frame is None and kind in LIBRARY_ACTS:
         frame = program_of(direct)
-    if frame is None:
+    if frame is None or (kind == "around" and what not in GOES_AROUND):
         return
     if kind == "open":
         tell_open(event, what, arguments[1], frame)
@@ -231,7 +261,7 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
 
 
 def hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if event not in WATCHED or thread() in busy:
+    if event not in WATCHED or thread() in busy or (event == "import" and arguments[1] is None):
         return
     busy.add(thread())
     try:
@@ -244,7 +274,21 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 send("start", what=sys.orig_argv)
 sys.addaudithook(hook)
-OWN_PREFIX, PREFIX = sys.prefix, os.environ.get("SNAKEHOOK_PREFIX")
+OWN_PREFIX, PREFIX = sys.prefix, os.environ.get("VIRTUAL_ENV")
+
+
+def is_pip() -> bool:
+    """Whether this is pip itself, which has the whole deadline, or pip once more for what a build
+    needs: [python, "/…/pip/__pip-runner__.py", "install", ...]
+
+    What a build starts in that shape has its parent's limit, which nothing lifts again.
+    """
+    is_again = "".join(sys.orig_argv[1:2]).endswith("/site-packages/pip/__pip-runner__.py")
+    return os.getppid() == 1 or is_again
+
+
+if IS_BELOW_PIP and not is_pip():
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SEC, CPU_SEC))
 
 
 def look_installed() -> None:
@@ -265,5 +309,5 @@ if PREFIX:
     site.execsitecustomize = look_installed
     # From here on site reads the .pth files of the installation; not in pip, whose doing is not
     # the package's.
-    if "SNAKEHOOK_PIP" not in os.environ:
+    if not IS_BELOW_PIP:
         sys.prefix = sys.exec_prefix = PREFIX

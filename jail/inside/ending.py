@@ -26,7 +26,9 @@ MAX_LONG_CHARS, MAX_SHORT_CHARS = 500, 150
 MAX_LINES = 200  # of one event; the counts at the end have them all
 MAX_TOLD_THREADS = 5
 
-OWN_FOLDER = __file__.rpartition("/")[0]
+# These rooms: their folder, or in the jail the one name of all their files.
+OWN_FILE = sys._getframe().f_code.co_filename
+OWN_FRAMES = OWN_FILE if OWN_FILE.startswith("<") else f"{OWN_FILE.rpartition('/')[0]}/"
 # A package may replace those of the modules, as gevent does.
 now_sec = time.monotonic
 allocate_lock, get_ident, as_line = _thread.allocate_lock, _thread.get_ident, json.dumps
@@ -95,6 +97,12 @@ def hide() -> None:
     for name in [*sys.modules]:
         if name == package or name.startswith(f"{package}."):
             del sys.modules[name]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not is_own_finder(finder)]
+
+
+def is_own_finder(finder: object) -> bool:
+    """Whether it is the one of loader.py, by which these rooms are found in the jail."""
+    return type(finder).__name__ == "Rooms" and type(finder).__module__ == "__main__"
 
 
 def is_idle(frame: FrameType) -> bool:
@@ -153,7 +161,7 @@ def exit_code(error: SystemExit) -> int:
 def own_frames_cut(error: BaseException) -> BaseException:
     """`error` without the frames of these files at the top of its traceback."""
     tb = error.__traceback__
-    while tb and tb.tb_frame.f_code.co_filename.startswith(f"{OWN_FOLDER}/"):
+    while tb and tb.tb_frame.f_code.co_filename.startswith(OWN_FRAMES):
         tb = tb.tb_next
     return error.with_traceback(tb)
 

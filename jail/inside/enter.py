@@ -1,4 +1,4 @@
-"""Opens this folder to the rooms in it: `python enter.py ROOM ARGUMENT ...` runs `main` of one.
+"""Runs `main` of a room: `python enter.py ROOM ARGUMENT ...`, or in the jail loader.py does.
 
 The package finds the __main__ of a `python -c`, with nothing in it.
 """
@@ -6,32 +6,51 @@ The package finds the __main__ of a `python -c`, with nothing in it.
 import importlib
 import sys
 from types import ModuleType
+from typing import Any
 
-FOLDER = __file__.rpartition("/")[0]
+FOLDER = globals().get("__file__", "").rpartition("/")[0]
 
 
 def starter(room: str) -> list[str]:
     """The start of a command that runs `main` of a room of this folder in a Python as any other."""
-    return [sys.executable, f"{FOLDER}/enter.py", room]
+    # Who made the rooms importable knows by which program.
+    entry: list[str] = sys.modules["jail.inside"].__dict__["entry"]
+    return [sys.executable, *entry, room]
 
 
 def open_rooms() -> None:
     """Make the modules of this folder those of jail.inside."""
     for name, places in (("jail", [""]), ("jail.inside", [FOLDER])):
-        module = ModuleType(name)
+        module: Any = ModuleType(name)
         module.__path__ = places
+        module.entry = [f"{FOLDER}/enter.py"]
         sys.modules[name] = module
 
 
 def enter() -> None:
     """Run the room that the first argument names, which is cut out."""
     room = sys.argv.pop(1)
-    open_rooms()
     sys.argv[0] = "-c"
-    sys.path[0] = ""
+    # pip is started with -P: nothing in the working directory is its own.
+    if not sys.flags.safe_path:
+        sys.path[0] = ""
     sys.modules["__main__"] = ModuleType("__main__")
+    importlib.import_module("jail.inside.command_line").look_like("-c", shown_code(room))
     importlib.import_module(f"jail.inside.{room}").main()
 
 
+def shown_code(room: str) -> str:
+    """What a person would have Python execute, to do what a room does."""
+    kind, words = "".join(sys.argv[1:2]), sys.argv[4:]
+    if room == "installer":
+        return "import pip.__main__"
+    if room != "run" or not words:
+        return "import asyncio"
+    if kind == "file":
+        return f"import runpy; runpy.run_path({words[-1]!r})"
+    return f"import {words[-1].partition(':')[0]}"
+
+
 if __name__ == "__main__":
+    open_rooms()
     enter()

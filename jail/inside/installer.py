@@ -45,7 +45,7 @@ def words_from_input() -> list[str]:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(said["variables"])
     # What audit.py does with a prefix that it finds at the start.
-    own, sys.prefix = sys.prefix, os.environ["SNAKEHOOK_PREFIX"]
+    own, sys.prefix = sys.prefix, os.environ["VIRTUAL_ENV"]
     sys.exec_prefix, site.PREFIXES[:] = sys.prefix, [sys.prefix]
     folders = [folder for folder in sys.path if folder.startswith(f"{own}/")]
     sys.path[:] = [folder for folder in sys.path if folder not in folders] + folders

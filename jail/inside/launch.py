@@ -9,20 +9,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from types import ModuleType
+from typing import NoReturn
+
+from jail.inside.command_line import look_like
 
 AFTER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
 # As orders.STARTED: only this folder can be imported from here.
-READY_LINE = b"jail ready\n"
-LAUNCH_FOLDER = __file__.rpartition("/")[0]
-
-
-def make_importable() -> None:
-    """Make the modules of this folder those of jail.inside."""
-    for name, places in (("jail", [""]), ("jail.inside", [LAUNCH_FOLDER])):
-        module = ModuleType(name)
-        module.__path__ = places
-        sys.modules[name] = module
+READY_LINE = b"\n"
 
 
 def run_one(argv: list[str]) -> int:
@@ -83,12 +76,13 @@ def command(kind: str, words: list[str]) -> list[str]:
 
     -P: nothing in the working directory is pip's.
     """
-    if kind == "pip":
-        return [sys.executable, "-P", f"{LAUNCH_FOLDER}/installer.py", *words]
     if kind == "program":
         return words
     from jail.inside.enter import starter
 
+    if kind == "pip":
+        python, *others = starter("installer")
+        return [python, "-P", *others, *words]
     return [*starter("run"), kind, *words]
 
 
@@ -100,11 +94,11 @@ def launch(kind: str, words: list[str]) -> int:
     if kind == "pips":
         return install_each(words)
     if kind == "start":
-        return start(words)
+        return start_bare(words)
     if kind not in ("imports", "call", "several"):
         is_later = kind == "later"
         code = run_later(command("pip", []), *words) if is_later else run_one(command(kind, words))
-        if kind in ("pip", "later") and "SNAKEHOOK_COMPILE" in os.environ:
+        if kind in ("pip", "later") and "PIP_NO_COMPILE" in os.environ:
             in_child(compile_all)
         # The only module of a package comes with its site-packages.
         if kind == "import" and len(words) == 4:
@@ -126,7 +120,7 @@ def launch(kind: str, words: list[str]) -> int:
     return code
 
 
-def start(words: list[str]) -> int:
+def start_bare(words: list[str]) -> int:
     """A bare interpreter. Where files act at its start, pip starts, too: its next run is what such
     a file may wait for. Returns the exit code of the first.
     """
@@ -146,7 +140,7 @@ def install_each(words: list[str]) -> int:
     options = words[: words.index("--") + 1]
     for requirement in words[len(options) :] if code else ():
         run_one(command("pip", [*options, requirement]))
-    if "SNAKEHOOK_COMPILE" in os.environ:
+    if "PIP_NO_COMPILE" in os.environ:
         in_child(compile_all)
     return code
 
@@ -165,7 +159,7 @@ def in_child(work: Callable[[], None]) -> None:
 def compile_all() -> None:
     from jail.inside.compiling import compile_installed
 
-    compile_installed(os.environ["SNAKEHOOK_PREFIX"])
+    compile_installed(os.environ["VIRTUAL_ENV"])
 
 
 def look_for_gates(words: list[str]) -> None:
@@ -175,15 +169,17 @@ def look_for_gates(words: list[str]) -> None:
 
 
 def main() -> int:
-    """Run it, stay a little longer, and return its exit code."""
+    """Run it where a person would, stay a little longer, and return its exit code."""
     os.write(1, READY_LINE)
-    make_importable()
+    os.chdir(os.environ.get("PWD", "."))
     code = launch(sys.argv[1], sys.argv[2:])
     # A package may send it to the whole jail.
     await_orphans()
     return code
 
 
-if __name__ == "__main__":
+def start() -> NoReturn:
+    """Be the first process of the jail: loader.py calls it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    look_like("-c", "import signal; signal.pause()")
     os._exit(main())

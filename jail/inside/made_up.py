@@ -7,19 +7,22 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-URL = "https://api.build-7c9d.com/v1/items"
-HEX_KEY = "0x4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
-TOKEN = "tk_live_51Jd8sQkR2v7YpWm3"  # noqa: S105 - made up, worthless
+# Drawn anew in each interpreter, and named after the host, which is drawn for the run: a value that
+# is always the same would tell a function who calls it.
+DOMAIN = f"{os.uname().nodename.lower()}.com"
+URL = f"https://api.{DOMAIN}/v1/items"
+HEX_KEY = f"0x{os.urandom(32).hex()}"
+TOKEN = f"tk_live_{os.urandom(10).hex()}"
 # By the name of a parameter, the first that fits.
 BY_NAME: tuple[tuple[str, Any], ...] = (
     (r"url|uri|endpoint|webhook|link|href|origin|proxy", URL),
-    (r"host|domain|server|fqdn", "api.build-7c9d.com"),
+    (r"host|domain|server|fqdn", f"api.{DOMAIN}"),
     (r"ip|ip_?addr(ess)?", "203.0.113.7"),
     (r"port", 8080),
     (r"priv(ate)?_?key|secret_?key|mnemonic|seed|pk|wallet", HEX_KEY),
     (r"token|api_?key|secret|password|passwd|pass_?word|auth|credentials?|key|license", TOKEN),
     (r"user(_?name)?|login|account|owner|author", "dev"),
-    (r"e?mail|recipient|sender", "dev@build-7c9d.com"),
+    (r"e?mail|recipient|sender", f"dev@{DOMAIN}"),
     (r"dir|directory|folder|root|prefix|cwd|workdir|dest(ination)?|target_?dir", "FOLDER"),
     (r"(in|out)?(put)?_?(path|file|filename|file_?name|filepath|fname|src|source)s?", "FILE"),
     (r"(in|out)?_?(put_)?(stream|fp|fh|f|reader|writer|file_?obj(ect)?|io)", "STREAM"),

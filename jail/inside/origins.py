@@ -9,7 +9,9 @@ from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, Method
 from typing import Any
 
 LIBRARY = os.__file__.removesuffix("os.py")
-INSIDE = f"{__file__.rpartition('/')[0]}/"
+# These rooms: their folder, or in the jail the one name of all their files.
+OWN_CODE = sys._getframe().f_code.co_filename
+INSIDE = OWN_CODE if OWN_CODE.startswith("<") else f"{OWN_CODE.rpartition('/')[0]}/"
 # Nobody's doing but the machinery's: the standard library and pip, the import system, the
 # launcher and the hook.
 TRUSTED = (LIBRARY, f"{sys.prefix}/", "<frozen", INSIDE)

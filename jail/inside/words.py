@@ -8,19 +8,19 @@ import base64
 import zlib
 from collections.abc import Iterator, Sequence
 
-PACKED = "*"
+COMPRESSED = "*"
 
 
 def read_names(words: Sequence[str]) -> list[str]:
     """The names that `words` stand for, each once."""
-    packed = "".join(word.removeprefix(PACKED) for word in words if word.startswith(PACKED))
-    names = [name for word in words if not word.startswith(PACKED) for name in word.split(",")]
+    packed = "".join(word.removeprefix(COMPRESSED) for word in words if word.startswith(COMPRESSED))
+    names = [name for word in words if not word.startswith(COMPRESSED) for name in word.split(",")]
     if packed:
-        names += unpacked(zlib.decompress(base64.b85decode(packed)).decode())
+        names += names_in(zlib.decompress(base64.b85decode(packed)).decode())
     return [name for name in dict.fromkeys(names) if name]
 
 
-def unpacked(text: str) -> Iterator[str]:
+def names_in(text: str) -> Iterator[str]:
     """The name of each line: `2 c` after `a.b.x` is `a.b.c`."""
     before: list[str] = []
     for line in text.splitlines():

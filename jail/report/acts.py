@@ -1,5 +1,6 @@
 """One act, one line: what a name, a connection and a request say of the same act is said once."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +18,13 @@ from jail.watch.events import (
 from jail.watch.world_events import Conversation, Kept, NamesDecoded, RemoteCode, Request
 
 MAX_SUSPICION_CHARS = 400
+
+# Of these the lines of one file are one act.
+WHOLE_FILES = {Rule.SECRET_READ, Rule.CODE_GATED, Rule.LIMIT_HIT}
+# "/srv/site/x-1.0/x.py:12"
+PLACE_NUMBER = re.compile(r":\d+\Z", re.ASCII)
+# "passes on NPM_TOKEN in output on stdout"
+TAKEN_TO = re.compile(r"passes on \S+ (in .*)", re.DOTALL)
 
 
 def without_repeats(seen: Sequence[Seen]) -> list[tuple[Phase, tuple[Finding, ...]]]:
@@ -102,3 +110,15 @@ def keys_of_lesser(one: Seen) -> set[Key]:
         case Conversation() if event.payload is None or event.tls is None or event.tls.trusted_us:
             return {(phase, "conversation", event.target)}
     return set()
+
+
+def act_of(finding: Finding) -> str:
+    """What makes findings of one rule and severity one act: one line of code or the same words.
+
+    Whoever takes one secret takes more, by many lines of one file, or passes all on at one place.
+    """
+    place = finding.place or ""
+    if finding.rule in WHOLE_FILES and place:
+        return PLACE_NUMBER.sub("", place)
+    passed_on = TAKEN_TO.fullmatch(finding.title)
+    return place or (passed_on[1] if passed_on else finding.title)

@@ -34,6 +34,8 @@ HARMLESS_LOOKS = re.compile(
 STARTUP_LINES = {
     "import os; var = 'SETUPTOOLS_USE_DISTUTILS'; enabled = os.environ.get(var, 'local') =="
     " 'local'; enabled and __import__('_distutils_hack').add_shim();",
+    "import os; var = 'SETUPTOOLS_USE_DISTUTILS'; enabled = os.environ.get(var, 'stdlib') =="
+    " 'local'; enabled and __import__('_distutils_hack').add_shim();",
     "import sys; exec('try:\\n    import future_fstrings\\nexcept ImportError:\\n    pass\\n"
     "else:\\n    future_fstrings.register()\\n')",
     r"import sys; exec('import os\n\nif os.getenv(\"COVERAGE_PROCESS_START\") or "
@@ -57,14 +59,13 @@ NAMESPACE_LINE = (
     " sys.modules.setdefault('NAME', types.ModuleType('NAME'));mp = (m or []) and"
     " m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)"
 )
-NAMESPACE_CHILD = ";m and setattr(sys.modules['NAME'], 'NAME', m)"
-
-
-def as_pattern(line: str) -> str:
-    """A pattern for a line with the words NAME and PARTS in it."""
-    return re.escape(line).replace("NAME", r"[\w.]+").replace("PARTS", r"'\w+'(?:, '\w+'|,)*")
-
-
+# The same of older ones.
+OLD_NAMESPACE_LINE = (
+    "import sys, types, os;p = os.path.join(sys._getframe(1).f_locals['sitedir'], *(PARTS));"
+    "ie = os.path.exists(os.path.join(p,'__init__.py'));m = not ie and"
+    " sys.modules.setdefault('NAME', types.ModuleType('NAME'));mp = (m or []) and"
+    " m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)"
+)
 # The same of later versions of setuptools, which do not ask for the Python of old.
 LATER_NAMESPACE_LINE = (
     "import sys, types, os;p = os.path.join(sys._getframe(1).f_locals['sitedir'], *(PARTS));"
@@ -74,8 +75,17 @@ LATER_NAMESPACE_LINE = (
     " sys.modules.setdefault('NAME', types.ModuleType('NAME'));mp = (m or []) and"
     " m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)"
 )
-EITHER_LINE = f"(?:{as_pattern(NAMESPACE_LINE)}|{as_pattern(LATER_NAMESPACE_LINE)})"
-NAMESPACE = re.compile(f"{EITHER_LINE}(?:{as_pattern(NAMESPACE_CHILD)})?", re.ASCII)
+NAMESPACE_CHILD = ";m and setattr(sys.modules['NAME'], 'NAME', m)"
+
+
+def as_pattern(line: str) -> str:
+    """A pattern for a line with the words NAME and PARTS in it."""
+    return re.escape(line).replace("NAME", r"[\w.]+").replace("PARTS", r"'\w+'(?:, '\w+'|,)*")
+
+
+NAMESPACES = (NAMESPACE_LINE, OLD_NAMESPACE_LINE, LATER_NAMESPACE_LINE)
+NAMESPACE_LINES = "|".join(as_pattern(line) for line in NAMESPACES)
+NAMESPACE = re.compile(f"(?:{NAMESPACE_LINES})(?:{as_pattern(NAMESPACE_CHILD)})?", re.ASCII)
 
 
 def is_own_secret(path: str, reader: str | None) -> bool:

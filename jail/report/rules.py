@@ -5,6 +5,7 @@ The subject of every title is the package. A rule that has nothing to say return
 
 import os
 import re
+from dataclasses import replace
 from typing import assert_never
 
 from jail.orders import SCRATCH_FOLDERS, WORK_IN_JAIL
@@ -117,6 +118,9 @@ def judge(phase: Phase, event: Event) -> tuple[Finding, ...]:
     found = rule_for(phase, event)
     if found is None:
         return ()
+    if actor.native:
+        title = f"{found.title}, by native code ({actor.native})"
+        found = replace(found, title=plain(title, MAX_FINDING_CHARS))
     findings = [] if is_own(event) else [found]
     if actor.hidden:
         findings.append(hidden(found))

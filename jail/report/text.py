@@ -11,8 +11,8 @@ MAX_BLOCK_CHARS = 6_000  # of a piece of code or of a stream
 CUT = "…"
 
 # The sandbox's own long folders, which tell a reader nothing. Samples:
-#   /opt/snakehook/python/lib/python3.12/site-packages/pip/__main__.py
-#   /opt/snakehook/work/site/a-package-1.0/a_package/__init__.py
+#   /opt/venv/lib/python3.12/site-packages/pip/__main__.py
+#   /srv/site/a-package-1.0/a_package/__init__.py
 #   http://127.0.0.1:3141/files/<64 hexadecimal digits>/a_package-1.0.tar.gz
 OWN_FOLDERS = re.compile(
     rf"(?:{re.escape(PYTHON_IN_JAIL)}/(?:bin|lib/python[0-9.]{{1,9}}/site-packages)"

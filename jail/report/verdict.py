@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from jail.orders import JailSettings, Order
-from jail.report.acts import without_repeats
+from jail.report.acts import act_of, without_repeats
 from jail.report.lists import (
     LIST_BYTES,
     MAX_LIST_ITEMS,
@@ -210,7 +210,7 @@ def gravity(finding: Finding) -> tuple[int, int]:
 def groups_of(found: Sequence[Found]) -> list[Group]:
     """The findings as a reader wants them, the gravest first.
 
-    Those of one event are one act, and so are those of one line of code, or with the same words.
+    Those of one event are one act, and so are those that act_of calls by the same words.
     Of the same severity each rule's first group comes before any rule's second, so that no flood of
     one rule hides another.
     """
@@ -218,7 +218,7 @@ def groups_of(found: Sequence[Found]) -> list[Group]:
     for phase, findings in found:
         if findings:
             worst = min(findings, key=gravity)
-            key = worst.severity, worst.rule, worst.place or worst.title
+            key = worst.severity, worst.rule, act_of(worst)
             add_to_group(groups.setdefault(key, Group(worst)), phase, worst)
     turns: Counter[tuple[Severity, Rule]] = Counter()
     ranked = []

@@ -48,6 +48,9 @@ FILES = {
     ".bitcoin/wallet.dat": "bitcoin{}",
 }
 
+# What programs leave open to everybody.
+OPEN_FILES = {".pypirc", ".config/Exodus/exodus.wallet/seed.seco"}
+
 Times = tuple[int, int, int]  # of access, modification and change, in nanoseconds
 
 
@@ -84,7 +87,8 @@ class Decoys:
             self.forms[f"~/{name}"] = disguises(value)
             self.values[f"~/{name}"] = value
             text, path = form.format(value, key=key), f"{HOME_IN_JAIL}/{name}"
-            self.files[path] = lay(home / name, text)
+            mode = 0o644 if name in OPEN_FILES else 0o600
+            self.files[path] = lay(home / name, text, mode)
             self.texts[path] = text.encode()
 
     @property
@@ -169,11 +173,11 @@ def ignore(*_: object) -> None:
     """Take what nobody waits for: there is no phase yet."""
 
 
-def lay(path: Path, text: str) -> int:
-    """Write a decoy file, private as its owner would keep it, and return a descriptor of it."""
+def lay(path: Path, text: str, mode: int) -> int:
+    """Write a decoy file, as its owner would keep it, and return a descriptor of it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.write_text(text)
-    path.chmod(0o600)
+    path.chmod(mode)
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 

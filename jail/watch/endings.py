@@ -1,6 +1,7 @@
 """How a phase ended, from what the kernel and the launcher say."""
 
 import os
+from collections.abc import Collection
 
 from jail.orders import JailSettings
 from jail.watch.events import Outcome, Phase
@@ -19,12 +20,15 @@ def end_phase(
     main_exit: tuple[int | None, str | None] | None,
     status: int | None,
     settings: JailSettings,
+    signals: Collection[str] = (),
 ) -> None:
     """Say how a phase ended that came to its end and that nobody of us stopped.
 
     Args:
         main_exit: exit code and signal of the launcher's child, if the kernel witness saw them.
         status: what the launcher itself ended with.
+        signals: by which any process was ended. pip has no limit of CPU time, but a build has, and
+            then pip fails.
     """
     if trigger.launch[0] in MANY_KINDS:
         end_jobs(phase, status)
@@ -32,6 +36,8 @@ def end_phase(
     phase.exit_code, phase.signal = main_exit or (status, None)
     phase.outcome = Outcome.OK if phase.exit_code == 0 else Outcome.FAILED
     was_killed = phase.signal in CPU_SIGNALS or phase.exit_code == KILLED_CODE
+    if trigger.launch[0] == "pip" and phase.outcome is Outcome.FAILED:
+        was_killed |= not CPU_SIGNALS.isdisjoint(signals)
     # A package may end itself by the same signal. It can't be much faster than all processors.
     least_sec = settings.rlimit_cpu_sec / (os.cpu_count() or 1)
     if was_killed and phase.duration_sec > least_sec:

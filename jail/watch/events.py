@@ -119,14 +119,14 @@ class Actor:
     """Who did it: the process (its command line), the file and line that Python tells, if it does.
 
     `own`: the launcher's or pip's doing, not the package's. `hidden`: a Python with the hook did
-    it unsaid.
-    """
+    it unsaid; `native` is the compiled code that may have, then it is not hidden."""
 
     pid: int = 0
     process: str = ""
     place: str | None = None
     own: bool = False
     hidden: bool = False
+    native: str = ""
 
     @property
     def witness(self) -> list[str]:

@@ -110,6 +110,7 @@ def who(actor: Actor) -> dict[str, Any]:
         "witness": actor.witness,
         "own": actor.own,
         "hidden": actor.hidden,
+        "native": actor.native,
     }
 
 

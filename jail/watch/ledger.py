@@ -14,7 +14,7 @@ from jail.watch.events import (
     TraceCut,
 )
 from jail.watch.processes import Process
-from jail.watch.programs import is_python
+from jail.watch.programs import is_jail_python
 from jail.watch.python_witness import PythonWitness, Said
 
 # Tells an event and when it was, in seconds since 1970, or None for now: whether there was room.
@@ -24,6 +24,7 @@ MANY_FAILURES = 200  # of the same act of one process
 # Different acts of one process that are counted; when they are more, those that happened once give
 # way.
 MAX_FAILURES, MAX_FAILURE_CHARS = 200, 300
+MAX_NATIVES_TOLD_OF = 2  # names of compiled libraries, of one act
 # No failures: it is under way, or will be tried again.
 UNDER_WAY = {"EINPROGRESS", "EAGAIN", "EALREADY", "EINTR", UNFINISHED}
 
@@ -50,11 +51,28 @@ class Ledger:
         """Who did it.
 
         Where Python was `expected` to say something and did not (no `place`), it is hidden: if the
-        process is a Python, or the hook spoke in it before.
+        process is a Python with the hook, or the hook spoke in it before. Unless it has loaded
+        compiled code that may have done it, and does not go around the hook itself.
         """
-        speaks = is_python(process.program) or not self.account.started.isdisjoint(process.family)
-        hidden = expected and speaks and place is None and not process.own
-        return Actor(process.pid, process.title, place, process.own, hidden)
+        speaks = is_jail_python(process.program)
+        speaks |= not self.account.started.isdisjoint(process.family)
+        is_silent = expected and speaks and place is None and not process.own
+        native = self.native_code(process) if is_silent else ""
+        is_hidden = is_silent and not native
+        return Actor(process.pid, process.title, place, process.own, is_hidden, native)
+
+    def native_code(self, process: Process) -> str:
+        """The compiled code that a process has loaded, or had when it was copied, in words."""
+        one: Process | None = process
+        loaded: list[str] = []
+        while one:
+            if one.jail_pid in self.account.around:
+                return ""
+            loaded += self.account.natives.get(one.jail_pid, [])
+            one = one.parent if one.fresh else None
+        names = [name.rpartition("/")[2] for name in loaded]
+        # The last ones are likelier to be the package's own than what it needs.
+        return ", ".join(names[: -MAX_NATIVES_TOLD_OF - 1 : -1])
 
     def has(self, key: tuple[object, ...]) -> bool:
         """Whether an event was told under this key: its type, the process's number, its target."""

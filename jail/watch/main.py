@@ -25,8 +25,10 @@ from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
 from jail.watch.dropped import Dropped
 from jail.watch.earlier import EarlierRelease
+from jail.watch.environment import lay_machine
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
+from jail.watch.home_files import Home
 from jail.watch.ours import what_is_ours
 from jail.watch.outlet import Outlet, complain
 from jail.watch.payload import Search
@@ -201,19 +203,23 @@ def triage(
     """Run the package and send the report."""
     evidence, cache = Evidence(), PackageCache(Path(machine.cache))
     given, trouble = make_given(order, fds, cache, settings, folder / "../samples")
+    # The home comes after the bait: it gives their folders an age, too.
+    decoys, lived_in = Decoys(folder / "home"), Home(folder / "home")
     resources = Resources(
+        host=lay_machine(folder, settings, machine),  # before the disk is looked at
         settings=settings,
         order=order,
         machine=machine,
         control=control,
         stream=outlet.stream,
         scratch=Scratch(folder, settings.max_disk_bytes),
-        decoys=Decoys(folder / "home"),
+        decoys=decoys,
         record=Record(judge, evidence.keep),
         evidence=evidence,
         upstream=Upstream(machine.index_url, settings.max_download_bytes),
         cache=cache,
         given=given,
+        project=lived_in.project,
     )
     resources.upstream.is_needed = given.in_hand is None
     if settings.decoy_internet:
@@ -221,7 +227,7 @@ def triage(
         resources.world = make_world(openssl, resources.decoys.values, {})
         resources.stages = SecondStages(resources.world.marks)
         for name, data in resources.world.trust_files().items():
-            (folder / "certificates" / name).write_bytes(data)
+            (folder / "etc/ssl/certs" / name).write_bytes(data)
     lay_out_tools(folder / "bin")
     learn_hosts(resources)
     resources.states = resources.scratch.snapshot()

@@ -75,8 +75,13 @@ def is_missing(program: str) -> bool:
     return program.startswith(SYSTEM_FOLDERS) and not os.path.lexists(program)
 
 
-def is_python(program: str) -> bool:
-    return program.rpartition("/")[2].startswith("python")
+def is_jail_python(program: str) -> bool:
+    """Whether it is the Python that has the hook; the machine's other ones have none to be silent.
+
+    A program of that name that lies elsewhere may be the same file.
+    """
+    is_systems = program.startswith(SYSTEM_FOLDERS)
+    return program.rpartition("/")[2].startswith("python") and not is_systems
 
 
 def is_pip_again(program: str, argv: tuple[str, ...]) -> bool:

@@ -24,6 +24,7 @@ MAX_SOURCE_BYTES = 1 << 40  # that a piece of source may say it has
 # Of each kind. A build may run thousands of commands, and each without a saying would count as
 # hidden.
 MAX_SAYINGS, MAX_SAYINGS_BYTES = 10_000, 8 << 20
+MAX_NATIVES = 20  # compiled libraries of one process that are remembered
 NOTICES = frozenset(Notice)
 # Of a command: as much as two witnesses need to be found to tell of the same.
 MAX_TWIN_CHARS = 500
@@ -36,6 +37,8 @@ class Said(StrEnum):
     ADDRESS = "address"
     NAME = "name"
     OPEN = "open"
+    NATIVE = "native"  # a compiled library that is none of Python's was loaded
+    AROUND = "around"  # a function of the C library by which Python code goes around the hook
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,8 @@ SUBJECTS: dict[Said, Callable[[Any], str]] = {
     Said.ADDRESS: parse_peer,
     Said.NAME: parse_name,
     Said.OPEN: lambda what: printable(str(what).encode(errors="surrogateescape")),
+    Said.NATIVE: lambda what: printable(str(what).encode(errors="surrogateescape")),
+    Said.AROUND: lambda what: printable(str(what).encode(errors="surrogateescape")),
 }
 
 
@@ -210,6 +215,8 @@ class PythonWitness:
         self.malformed = 0  # lines
         self.pids: set[int] = set()  # that something was said of
         self.started: set[int] = set()
+        self.natives: dict[int, list[str]] = {}  # the first compiled libraries of each pid
+        self.around: set[int] = set()  # pids that go around the hook
         self.places: dict[tuple[Said, int, str], str] = {}  # by kind, pid (0 for any) and subject
         self.sayings: Counter[Said] = Counter()
         self.sayings_bytes: Counter[Said] = Counter()
@@ -245,6 +252,13 @@ class PythonWitness:
             self.take_piece(event)
 
     def take_saying(self, event: Saying) -> None:
+        if event.kind is Said.NATIVE and event.pid in self.pids:
+            known = self.natives.setdefault(event.pid, [])
+            if len(known) < MAX_NATIVES:
+                known.append(event.subject)
+            return
+        if event.kind is Said.AROUND and event.pid in self.pids:
+            self.around.add(event.pid)
         key = (event.kind, event.pid, event.subject)
         if key in self.places:
             return

@@ -21,7 +21,7 @@ from jail.watch.triggers import PATH_IN_JAIL, installation, variables
 
 READY_SEC = float(GRACE_SEC["ready"] - GRACE_SEC["triage"])
 # Of an installation's variables, those that tell what is installed.
-TELLING = ("SNAKEHOOK_PREFIX", "SNAKEHOOK_COMPILE")
+TELLING = ("VIRTUAL_ENV", "PIP_NO_COMPILE")
 
 
 class WaitingJail:

@@ -41,6 +41,8 @@ class Resources:
     upstream: Upstream
     cache: PackageCache
     given: BesideIndex
+    host: str = "localhost"  # as the jail's host is called
+    project: str = ""  # an empty folder in the home
     end_sec: float = float("inf")
     world: World | None = None
     stages: SecondStages | None = None

@@ -117,7 +117,9 @@ class Scratch:
 
     def __init__(self, folder: Path, max_disk_bytes: int) -> None:
         self.fd = os.open(folder, FOLDER_FLAGS)
-        self.max_disk_bytes = max_disk_bytes
+        # What we have put there ourselves is not the package's.
+        used_bytes, used_inodes = self.used()
+        self.max_used_bytes, self.max_inodes = used_bytes + max_disk_bytes, used_inodes + MAX_INODES
         self.chain = Chain(self.fd)
         self.lost: Counter[str] = Counter()  # by kind: what was not looked at or not read
         self.links: dict[str, str] = {}  # where each symbolic link leads
@@ -181,9 +183,13 @@ class Scratch:
         The disk is somewhat larger, and so never full before this is seen: a package that tidies up
         in time would hide that its disk was full.
         """
+        used_bytes, inodes = self.used()
+        return used_bytes > self.max_used_bytes or inodes > self.max_inodes
+
+    def used(self) -> tuple[int, int]:
+        """Bytes and inodes that are taken of the disk."""
         disk = os.fstatvfs(self.fd)
-        used_bytes = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
-        return used_bytes > self.max_disk_bytes or disk.f_files - disk.f_ffree > MAX_INODES
+        return (disk.f_blocks - disk.f_bfree) * disk.f_frsize, disk.f_files - disk.f_ffree
 
 
 class Walk:

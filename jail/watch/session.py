@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from jail.orders import (
+    HOME_IN_JAIL,
     JAIL_FDS,
     MAX_PACKET_BYTES,
     SCRATCH_FOLDERS,
@@ -28,6 +29,7 @@ from jail.watch.changes import Changes
 from jail.watch.endings import end_phase
 from jail.watch.events import (
     BaitRead,
+    Downloaded,
     Outcome,
     Phase,
     PhaseName,
@@ -43,6 +45,7 @@ from jail.watch.sockets import MAX_NETWORK_SOCKETS
 from jail.watch.started import Starts
 from jail.watch.story import Story
 from jail.watch.triggers import SAMPLES, Trigger, variables
+from jail.watch.unpacked import unpacked_owners
 from jail.watch.world import TRUST_VARIABLES
 
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each of stdout, stderr and nsjail's log
@@ -131,6 +134,11 @@ class Session:
         resources = self.resources
         environment = environment or variables(resources.order, self.trigger)
         environment |= resources.decoys.environment(is_in_ci=self.trigger.is_in_ci)
+        # Keeper names the jail's host by it, and many shells and containers have it.
+        environment["HOSTNAME"] = resources.host
+        # A tool that looks at what lies around it finds none of the bait.
+        is_at_work = self.trigger.phase in (PhaseName.EXECUTE, PhaseName.CALL)
+        environment["PWD"] = f"{HOME_IN_JAIL}/{resources.project if is_at_work else ''}".rstrip("/")
         if resources.world and resources.world.authority:
             environment |= TRUST_VARIABLES
         start = Start(self.number, launch or self.trigger.launch, environment, self.has_index)
@@ -249,6 +257,12 @@ class Session:
         is_install = self.trigger.phase is PhaseName.INSTALL
         if is_install:
             resources.installed = read_installed(resources.scratch, after, resources.order)
+            # Where pip did not come to its end, a RECORD may be missing.
+            if self.stopped or self.story.main_exit != (0, None):
+                given = [seen.event for seen in resources.record.seen]
+                wheels = [event for event in given if isinstance(event, Downloaded)]
+                owners = unpacked_owners(after, wheels, resources.cache)
+                resources.installed.owners = owners | resources.installed.owners
         changes = Changes(
             resources.scratch,
             resources.order,
@@ -291,7 +305,8 @@ class Session:
             error = answer.error if answer else ""
             phase.reason = error or log or "the jail did not start"
         else:
-            end_phase(phase, self.trigger, self.story.main_exit, status, resources.settings)
+            ended = self.story.main_exit
+            end_phase(phase, self.trigger, ended, status, resources.settings, self.story.signals)
             if phase.outcome is Outcome.FAILED and resources.scratch.is_full():
                 phase.outcome, phase.reason = full_disk(resources.settings)
         oom_kills = count_oom_kills(resources.machine.cgroups, resources.order.run_id)

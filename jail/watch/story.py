@@ -123,6 +123,11 @@ class Story:
         return main.exit_code, main.signal
 
     @property
+    def signals(self) -> set[str]:
+        """By which the processes of the jail were ended that have ended."""
+        return {process.signal for process in self.tree.ended if process.signal}
+
+    @property
     def python_witness(self) -> bool:
         """Whether the hook spoke in the launcher's child; without a trace, in any."""
         if self.tree.main:

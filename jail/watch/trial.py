@@ -21,6 +21,7 @@ from jail.orders import (
     Order,
     Start,
 )
+from jail.watch.environment import lay_machine
 from jail.watch.sockets import MAX_NETWORK_SOCKETS, Sockets
 
 TRIAL_SEC = 20.0
@@ -59,6 +60,7 @@ def trial(
 
     Called without privileges, with the arguments of a watch.
     """
+    lay_machine(scratch, settings, machine)
     failure, reached = start_jail(order, scratch, control)
     closed = find_closed(machine, failure)
     if failure and not closed:
@@ -131,10 +133,8 @@ def find_closed(machine: Machine, failure: str) -> Path | None:
 
     That user is who we are by now: nsjail is, too, where the jail has a user namespace.
     """
-    for path in (machine.base, machine.python, f"{machine.python}/inside"):
-        if f"mount('{path}'" not in failure:
-            continue
-        for folder in reversed(Path(path).parents):
+    if f"mount('{machine.base}'" in failure:
+        for folder in reversed(Path(machine.base).parents):
             if not os.access(folder, os.X_OK):
                 return folder
     return None
@@ -145,7 +145,7 @@ def closed_to_jail(folder: Path) -> Check:
     detail = (
         f"no jail can be started here: {folder} is closed to the jail's user, {os.getuid()}, and"
         f" what the jail needs lies below it: chmod o+x {folder}, or have it lie elsewhere"
-        " (JAIL_PYTHON_NAME, STATE_DIR), or leave out NSJAIL_DISABLE_CLONE_NEWUSER=0."
+        " (JAIL_PYTHON_NAME), or leave out NSJAIL_DISABLE_CLONE_NEWUSER=0."
     )
     return Check("namespaces", False, True, detail)
 

@@ -58,10 +58,9 @@ PATH_IN_JAIL = f"{PYTHON_IN_JAIL}/bin:/bin"
 PIP_VARIABLES = {
     # For the pips that pip starts, too.
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    # A build must not set up the pip that comes after it.
+    # A build must not set up the pip that comes after it. By this the audit hook knows pip, in
+    # which the installation is not active: what pip does is not the package's doing.
     "PIP_CONFIG_FILE": os.devnull,
-    # The installation is not active in pip: what pip does is not the package's doing.
-    "SNAKEHOOK_PIP": "1",
 }
 # Some of those that other victims have: by these the audit hook knows whom to become before any
 # .pth file acts. jail/inside/victims.py adds the others.
@@ -100,13 +99,14 @@ def variables(order: Order, trigger: Trigger) -> dict[str, str]:
     """The environment of a jail, but for the bait."""
     prefix = f"{WORK_IN_JAIL}/{order.site}"
     # As in a virtual environment that was activated.
-    found = {"PATH": f"{prefix}/bin:{PATH_IN_JAIL}", "SNAKEHOOK_PREFIX": prefix}
+    found = {"PATH": f"{prefix}/bin:{PATH_IN_JAIL}", "VIRTUAL_ENV": prefix}
     found |= VARIABLES_IN_JAIL
     if trigger.phase is PhaseName.INSTALL:
         found |= PIP_VARIABLES
-        # Where modules are imported, then many times, this costs less than it saves.
+        # Where modules are imported, then many times, it costs less than it saves that the launcher
+        # compiles them after pip: all, or what is new. Both are yes to pip.
         if order.mode in ("import", "detonate"):
-            found["SNAKEHOOK_COMPILE"] = "new" if trigger.title else "all"
+            found["PIP_NO_COMPILE"] = "1"
     return found | VICTIM_VARIABLES[trigger.victim]
 
 

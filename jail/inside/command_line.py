@@ -1,0 +1,32 @@
+"""What the command line of a process says: that of a person, not how the launcher started it.
+
+The kernel witness has the true one, from before any foreign code runs.
+"""
+
+import re
+import sys
+
+# The 48th and 49th number of /proc/self/stat: where the words lie in memory. The second one of all,
+# the name of the program, is in brackets: "7 (python) S 1 7 7 0 -1 4194304 ..."
+STAT_LINE = re.compile(r"\d+ \(.*\) (?:\S+ ){45}(\d+) (\d+) .*", re.DOTALL)
+
+
+def look_like(*words: str) -> None:
+    """Let this interpreter look as if it was started with these words after its own name.
+
+    The last one is filled up with blanks, which must mean nothing there: what `-c` executes, say.
+    """
+    shown = [sys.executable, *words]
+    sys.orig_argv[:] = shown
+    try:
+        with open("/proc/self/stat") as file:  # noqa: PTH123 - pathlib may be unwanted here
+            match = STAT_LINE.fullmatch(file.read())
+        if not match:
+            return
+        import ctypes
+
+        start, end = int(match[1]), int(match[2])
+        text = "\0".join(shown).encode(errors="surrogateescape")[: end - start - 1]
+        ctypes.memmove(start, text.ljust(end - start - 1) + b"\0", end - start)
+    except (ImportError, OSError):  # it is the looks alone
+        return

@@ -1,0 +1,76 @@
+"""The interpreter's environment of the jail: a copy for each run of what keeper has made once.
+
+A mount of what was made would tell the package where it lies. In the copy the hook is disguised
+anew, by a table that is drawn for the run, so that no two runs have the same file. See
+jail/inside/pack.py for the image, which is ours; no package has had a hand in it.
+"""
+
+import marshal
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from jail.orders import JailSettings, Machine
+from jail.watch.ages import SEC_OF_DAY
+from jail.watch.etc_files import lay_etc, make_host_name
+
+# As jail/inside/loader.py has them.
+DISGUISE_BYTES, NUMBER_DIGITS = 256, 8
+# How long ago it seems to have been made.
+MIN_MADE_DAYS, MAX_MADE_DAYS = 3, 60
+
+
+def lay_machine(folder: Path, settings: JailSettings, machine: Machine) -> str:
+    """Fill what the jail can only read, in the scratch `folder`: the name of the jail's host.
+
+    Raises OSError.
+    """
+    host = make_host_name()
+    lay_environment(Path(machine.python), folder / "venv", settings.rlimit_cpu_sec)
+    lay_etc(folder / "etc", host, settings.nsjail_user, settings.nsjail_group)
+    return host
+
+
+def lay_environment(image: Path, folder: Path, cpu_sec: int) -> None:
+    """Write the copy to `folder`. Raises OSError.
+
+    Args:
+        cpu_sec: the limit of CPU time that the hook sets for what pip starts.
+    """
+    packed: dict[str, Any] = marshal.loads(image.read_bytes())  # noqa: S302 - it is our own
+    files: dict[str, bytes] = packed["files"]
+    files |= {name: hook_of(packed, cpu_sec) for name in packed["places"]}
+    days = MIN_MADE_DAYS + secrets.randbelow(MAX_MADE_DAYS - MIN_MADE_DAYS)
+    made_sec = time.time() - days * SEC_OF_DAY - secrets.randbelow(SEC_OF_DAY)
+    known: set[str] = set()
+    for name, data in files.items():
+        path = folder / name
+        if str(path.parent) not in known:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            known.add(str(path.parent))
+        mode = 0o755 if name.startswith("bin/") else 0o644
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        os.write(fd, data)
+        os.utime(fd, (made_sec, made_sec))
+        os.close(fd)
+    for name, target in packed["links"].items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(target)
+    for place in (*known, str(folder)):
+        os.utime(place, (made_sec, made_sec))
+
+
+def hook_of(packed: dict[str, Any], cpu_sec: int) -> bytes:
+    """The compiled hook of this run."""
+    table = bytearray(range(DISGUISE_BYTES))
+    secrets.SystemRandom().shuffle(table)
+    back = bytes(bytearray(table.index(number) for number in range(DISGUISE_BYTES)))
+    told = f"{cpu_sec:0{NUMBER_DIGITS}}".encode() + packed["rooms"]
+    start, end = packed["room"]
+    hook: bytes = packed["hook"]
+    filled: bytes = back + told.translate(bytes(table))
+    if len(filled) != end - start:
+        raise ValueError(f"the hook has room for {end - start} bytes, not for {len(filled)}")
+    return hook[:start] + filled + hook[end:]

@@ -1,0 +1,53 @@
+"""What an interrupted pip had unpacked: files of the wheels that it was given, of which no RECORD
+tells yet. They are the package's as far as those of a finished installation are, and no more.
+
+Hostile input: the list of contents of a wheel.
+"""
+
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+
+from jail.watch.contents import plain_project
+from jail.watch.events import Downloaded
+from jail.watch.scratch import FileState
+from jail.watch.upstream import PackageCache
+
+MAX_WHEELS, MAX_UNPACKED = 500, 200_000
+# `site/six-1.17.0/lib/python3.11/site-packages/six.py`
+IN_LIBRARY = re.compile(r"site/[^/]+/lib(?:64)?/python3\.\d+/site-packages/(.+)", re.DOTALL)
+# What reading a file that is no zip, or an odd one, raises.
+NO_ZIP = (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, MemoryError, LookupError)
+
+
+def unpacked_owners(
+    files: Mapping[str, FileState], downloads: Iterable[Downloaded], cache: PackageCache
+) -> dict[str, str]:
+    """The files of the scratch that have name and size of a wheel's, each with the project."""
+    members: dict[tuple[str, int], str] = {}
+    wheels = [given for given in downloads if given.file.endswith(".whl")]
+    for wheel in wheels[:MAX_WHEELS]:
+        project = plain_project(wheel.file.partition("-")[0])
+        for name, size_bytes in contents_of(wheel.sha256, cache):
+            if len(members) < MAX_UNPACKED:
+                members.setdefault((name, size_bytes), project)
+    found = {}
+    for path, state in files.items():
+        match = IN_LIBRARY.fullmatch(path)
+        project = members.get((match[1], state.size_bytes), "") if match else ""
+        if project:
+            found[path] = project
+    return found
+
+
+def contents_of(sha256: str, cache: PackageCache) -> list[tuple[str, int]]:
+    """Name and size of what a wheel holds; nothing of what is none, or is not kept."""
+    file = cache.find(sha256)
+    if not file:
+        return []
+    with file:
+        try:
+            with zipfile.ZipFile(file) as wheel:
+                return [(one.filename, one.file_size) for one in wheel.infolist()]
+        except NO_ZIP:
+            return []

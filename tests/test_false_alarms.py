@@ -1,0 +1,241 @@
+"""What a tired reader would curse at: acts that are not the package's, are no evasion, or are one.
+
+Each has a relative here that is one, and stays told.
+"""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Snakehook, Triage, phase_of
+from standins import Index, wheel
+
+from jail.report.acts import act_of
+from jail.report.harmless import is_known_startup
+from jail.watch.endings import end_phase
+from jail.watch.events import Downloaded, Finding, Outcome, Phase, PhaseName, Rule, Severity
+from jail.watch.scratch import FileState
+from jail.watch.triggers import Trigger
+from jail.watch.unpacked import unpacked_owners
+from jail.watch.upstream import PackageCache
+
+HIGH = Severity.HIGH
+SITE = "site/big-1.0/lib/python3.11/site-packages"
+
+
+def of(report: dict[str, Any], rule: str, severity: str = "") -> list[str]:
+    """The titles of a report's findings by a rule."""
+    return [
+        finding["title"]
+        for finding in report["findings"]
+        if finding["rule"] == rule and severity in ("", finding["severity"])
+    ]
+
+
+# --- pip that did not come to its end -------------------------------------------------------------
+
+
+def test_what_an_interrupted_pip_had_unpacked_is_the_wheel_s(tmp_path: Path) -> None:
+    _, data = wheel("big", "1.0", {"big.py": "x = 1\n", "big-more.pth": "import os\n"})
+    digest = hashlib.sha256(data).hexdigest()
+    (tmp_path / digest).write_bytes(data)
+    (tmp_path / ("0" * 64)).write_bytes(b"no zip")
+    files = {
+        f"{SITE}/big.py": FileState(6, 1, 1),
+        f"{SITE}/big-more.pth": FileState(10, 2, 1),
+        # What a build has put there itself: another name, or another size.
+        f"{SITE}/evil.pth": FileState(10, 3, 1),
+        f"{SITE}/big/big.py": FileState(6, 4, 1),
+        "home/.bashrc": FileState(6, 5, 1),
+    }
+    given = [
+        Downloaded("big-1.0-py3-none-any.whl", len(data), digest, False),
+        Downloaded("other-1.0-py3-none-any.whl", 6, "0" * 64, False),
+        Downloaded("big-1.0.tar.gz", 6, "1" * 64, False),
+    ]
+    found = unpacked_owners(files, given, PackageCache(tmp_path))
+    assert found == {f"{SITE}/big.py": "big", f"{SITE}/big-more.pth": "big"}
+    assert (
+        unpacked_owners(
+            files | {f"{SITE}/big.py": FileState(7, 1, 1)}, given[1:], PackageCache(tmp_path)
+        )
+        == {}
+    )
+
+
+# --- the limit of CPU time ------------------------------------------------------------------------
+
+BUSY_BUILD = """
+import os, resource, sys
+print("limit", resource.getrlimit(resource.RLIMIT_CPU)[0], file=sys.stderr, flush=True)
+while True: pass
+"""
+
+
+def test_pip_has_the_whole_deadline_and_what_it_builds_the_limit(
+    triage: Triage, index: Index
+) -> None:
+    index.add_backend_sdist("busy", "1.0", BUSY_BUILD, {"busy.py": ""})
+    code, report, _ = triage("busy", RLIMIT_CPU_SEC=2)
+    assert (code, report["outcome"]) == (4, "timeout"), report["phases"]
+    assert "RLIMIT_CPU_SEC" in report["reason"]
+    assert report["verdict"] != "clean"
+    # pip itself came to its end, and told of it.
+    install = phase_of(report, None)
+    assert (install["exit_code"], install["signal"]) == (1, None)
+
+
+def settings(**about: Any) -> Any:
+    class Settings:
+        rlimit_cpu_sec = 2
+
+    return Settings()
+
+
+def ended(kind: str, signals: set[str], exit_code: int, duration_sec: float) -> Outcome:
+    phase = Phase(PhaseName.INSTALL, None)
+    phase.duration_sec = duration_sec
+    trigger = Trigger(PhaseName.INSTALL, None, (kind,))
+    end_phase(phase, trigger, (exit_code, None), 0, settings(), signals)
+    return phase.outcome
+
+
+def test_a_build_that_fails_by_itself_is_no_timeout() -> None:
+    assert ended("pip", {"SIGKILL"}, 1, 60.0) is Outcome.TIMEOUT
+    assert ended("pip", set(), 1, 60.0) is Outcome.FAILED
+    assert ended("pip", {"SIGSEGV"}, 1, 60.0) is Outcome.FAILED
+    # Faster than any limit; and where pip succeeded nothing was missed.
+    assert ended("pip", {"SIGKILL"}, 1, 0.01) is Outcome.FAILED
+    assert ended("pip", {"SIGKILL"}, 0, 60.0) is Outcome.OK
+
+
+# --- Python's witness, scripts, and what is told --------------------------------------------------
+
+ACTS = r"""
+import os, socket, subprocess, sys
+question = b"ab\1\0\0\1\0\0\0\0\0\0\3own\7example\3net\0\0\1\0\1"
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(question, ("127.0.0.1", 53))
+connect = "import socket; socket.socket().connect_ex(('203.0.113.7', 80))"
+subprocess.run(["/usr/bin/python3", "-c", connect])
+fetch = ["download", "--timeout", "2", "--retries", "0", "-i", "https://mirror.example.net/", "x"]
+subprocess.run([sys.executable, "-m", "pip", *fetch], stdout=subprocess.DEVNULL)
+try:
+    import _native
+    _native.reach(b"203.0.113.8", 81)
+except ImportError:
+    pass
+
+def main():
+    import argparse
+    print("I am in", os.getcwd(), os.listdir("."))
+    for folder, _, names in os.walk("."):
+        for name in names: open(os.path.join(folder, name), "rb").read()
+    argparse.ArgumentParser().parse_args(["--no-such"])
+"""
+# Python code that does the same unseen.
+GOES_AROUND = r"""
+import ctypes, socket, struct
+try:
+    import _native
+except ImportError:
+    pass
+libc = ctypes.CDLL(None)
+fd = libc.socket(2, 1, 0)
+address = struct.pack("=H", 2) + struct.pack("!H", 82) + socket.inet_aton("203.0.113.9") + bytes(8)
+libc.connect(fd, address, 16)
+"""
+NATIVE = r"""
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <arpa/inet.h>
+#include <sys/socket.h>
+static PyObject *reach(PyObject *self, PyObject *args) {
+    const char *host; int port; struct sockaddr_in to = {0};
+    if (!PyArg_ParseTuple(args, "yi", &host, &port)) return NULL;
+    to.sin_family = AF_INET; to.sin_port = htons(port); inet_pton(AF_INET, host, &to.sin_addr);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    return PyLong_FromLong(connect(fd, (void *)&to, sizeof to));
+}
+static PyMethodDef methods[] = {{"reach", reach, METH_VARARGS, ""}, {0}};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", "", -1, methods};
+PyMODINIT_FUNC PyInit__native(void) { return PyModule_Create(&module); }
+"""
+
+
+def native_module(folder: Path) -> bytes | None:
+    """A compiled module for the Python of these tests, which is the jail's; None without gcc."""
+    compiler, include = shutil.which("gcc"), sysconfig.get_path("include")
+    if not compiler or not Path(include, "Python.h").exists():
+        return None
+    (folder / "native.c").write_text(NATIVE)
+    command = [compiler, "-shared", "-fPIC", f"-I{include}", "native.c", "-o", "native.so"]
+    subprocess.run(command, cwd=folder, check=True)
+    return (folder / "native.so").read_bytes()
+
+
+def test_no_harmless_way_is_called_evasion_and_an_evasion_is(
+    jail: None, snakehook: Snakehook, index: Index, tmp_path: Path
+) -> None:
+    native = native_module(tmp_path)
+    extension: dict[str, Any] = {"_native.abi3.so": native} if native else {}
+    index.add_wheel(
+        "acts", "1.0", {"acts.py": ACTS, **extension}, console_scripts={"acts": "acts:main"}
+    )
+    index.add_wheel("around", "1.0", {"around.py": GOES_AROUND, **extension})
+    script = {"RUN_TIMEOUT_SEC": 60}
+    _, report, _ = snakehook.triage("acts", "--mode", "execute", **script)
+    assert of(report, "witness.hidden") == []
+    attempts = of(report, "network.attempt")
+    assert any("203.0.113.7:80" in title for title in attempts)
+    assert any("own.example.net" in title for title in attempts)
+    if native:
+        (told,) = [title for title in attempts if "203.0.113.8" in title]
+        assert told.endswith("by native code (_native.abi3.so)")
+    # The script is at work in a folder of its own: what it reads there is no secret.
+    said = report["phases"][-1]["stdout"]["text"]
+    assert re.search(r"I am in /home/dev/projects/[a-z]+-[a-z]+ \[\]", said), said
+    assert of(report, "secret.read") == []
+    # It wanted other arguments. That is no failure of the run's, but for the mode that names it.
+    assert report["phases"][-1]["exit_code"] == 2
+    _, report, _ = snakehook.triage("around", "--mode", "import")
+    assert any("203.0.113.9:82" in title for title in of(report, "witness.hidden", "high"))
+
+
+# --- what everybody has ---------------------------------------------------------------------------
+
+OLD_NAMESPACE = (
+    "import sys, types, os;p = os.path.join(sys._getframe(1).f_locals['sitedir'], *('zope',));"
+    "ie = os.path.exists(os.path.join(p,'__init__.py'));m = not ie and"
+    " sys.modules.setdefault('zope', types.ModuleType('zope'));mp = (m or []) and"
+    " m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)"
+)
+
+
+@pytest.mark.parametrize("what", ["os.system('x')", "", "import zope"])
+def test_a_pth_line_is_known_whole_or_not_at_all(what: str) -> None:
+    assert is_known_startup(OLD_NAMESPACE)
+    assert not is_known_startup(f"{OLD_NAMESPACE};{what} ")
+    assert not is_known_startup(OLD_NAMESPACE.replace("('zope',)", f"({what!r},)") + ";")
+
+
+# --- one act, one line ----------------------------------------------------------------------------
+
+
+def test_one_act_is_one_line_and_two_are_two() -> None:
+    def one(rule: Rule, title: str, place: str | None = None) -> str:
+        return act_of(Finding(HIGH, rule, title, place))
+
+    reads = {
+        one(Rule.SECRET_READ, f"reads or touches /x{line}", f"/s/x.py:{line}") for line in (3, 9)
+    }
+    assert reads == {"/s/x.py"}
+    leaks = {one(Rule.SECRET_READ, f"passes on {name} in output on stdout") for name in ("A", "B")}
+    assert len(leaks) == 1
+    assert one(Rule.SECRET_READ, "passes on A in file /tmp/x") not in leaks
+    hosts = {one(Rule.NETWORK_ATTEMPT, "connects", f"/s/x.py:{line}") for line in (3, 9)}
+    assert len(hosts) == 2
