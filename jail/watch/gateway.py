@@ -21,7 +21,14 @@ from jail.orders import Order
 from jail.watch.events import DependencyDenied, Downloaded, Event, IndexRefused, printable
 from jail.watch.fitting import may_fit
 from jail.watch.resolver import close_listener
-from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, PackageCache, Refused, Upstream
+from jail.watch.upstream import (
+    JSON_PAGE,
+    MAX_PAGE_BYTES,
+    NamedFile,
+    PackageCache,
+    Refused,
+    Upstream,
+)
 from jail.watch.withheld import sha256_of, stand_in, versions_of
 
 MAX_REQUEST_BYTES = 16 << 10  # request line and headers
@@ -172,6 +179,8 @@ class Gateway:
                 entries = []
             for entry in self.fitting(project, entries):
                 offer = self.offer(page_url, entry)
+                if offer and project == self.order.package_name:
+                    self.note_file(offer)
                 if offer and self.is_wanted(project, offer["filename"]):
                     files.append(offer)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -205,6 +214,12 @@ class Gateway:
             self.known[digest, f"{name}.metadata"] = (f"{url}.metadata", metadata["sha256"])
             offer["core-metadata"] = {"sha256": metadata["sha256"]}
         return offer
+
+    def note_file(self, offer: dict[str, Any]) -> None:
+        """Remember a file of the target, of whatever release."""
+        name, digest = offer["filename"], offer["hashes"]["sha256"]
+        url, _ = self.known[digest, name]
+        self.upstream.files[name] = NamedFile(url, digest, bool(offer.get("yanked")))
 
     def stand_ins_for(self, project: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """A stand-in for each version on a page."""
