@@ -373,8 +373,8 @@ class KeeperLink:
         return found | {"lines": [check_line(**check) for check in found["checks"]]}
 
     # Order a run and return our end of its stream, or let the one begin that is ready for the task.
-    # Raises OSError when keeper is gone.
-    def order(self, task: str, run_id: str, request: TriageRequest) -> socket.socket:
+    # `files`: the descriptor of a file in hand, the artifact. Raises OSError when keeper is gone.
+    def order(self, task: str, run_id: str, request: TriageRequest, *files: int) -> socket.socket:
         given = {key: value for key, value in vars(request).items() if value is not None}
         # No word of a command line may begin like an option.
         if given.get("file_path", "").startswith("-"):
@@ -386,7 +386,7 @@ class KeeperLink:
             return ready
         ours, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(self.socket, [packet], [theirs.fileno()])
+            socket.send_fds(self.socket, [packet], [theirs.fileno(), *files])
         return ours
 
 

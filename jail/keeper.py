@@ -68,7 +68,7 @@ STRACE_FLAGS += ["-esignal=!CHLD", "-einject=/^execve:delay_exit=5000"]
 
 
 # What is the same for all runs. `watch` reads a run's hostile bytes: it is given settings, order,
-# machine, scratch, control, stream.
+# machine, scratch, control, stream, and a file in hand where one came with the order.
 class House(NamedTuple):
     settings: JailSettings
     machine: Machine
@@ -138,7 +138,7 @@ def serve(service: socket.socket, house: House) -> None:
                     order = orders.parse_order(packet)
                     others = [run.order for run in runs.values()]
                     places = 1 if order.task == "hosts" else house.settings.max_concurrency
-                    run = RunKeeper(house, order, take_stream(order, fds, others, places))
+                    run = RunKeeper(house, order, take_stream(order, fds, others, places), *fds)
                     runs[run.start().fd] = run
                 except (OrderError, OSError) as error:
                     log(f"refused: {error}")
@@ -151,12 +151,13 @@ def serve(service: socket.socket, house: House) -> None:
 
 # Harmless whoever sends the order: to start runs is what the service may do, no more at once than
 # it was allowed at its start. Of the stream, which is taken out of `fds`, we only ask whether the
-# service has hung up. Raises OrderError, OSError for a refusal.
+# service has hung up. A file in hand is left in `fds` for watch, which has no power; we do not read
+# it. Raises OrderError, OSError for a refusal.
 def take_stream(order: Order, fds: list[int], others: list[Order], places: int) -> socket.socket:
-    if len(fds) != 1:
+    if not 1 <= len(fds) <= 2:
         raise OrderError(f"an order with {len(fds)} descriptors")
     stream = socket.socket(fileno=fds[0])
-    fds.clear()
+    del fds[0]
     if (stream.family, stream.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
         raise OrderError(f"run {order.run_id} has no stream")
     if any(other.run_id == order.run_id for other in others):
@@ -183,9 +184,9 @@ def try_jail(house: House) -> bytes:
 # A run: its cgroups, namespaces, scratch, watch, and the jails that watch asks for. `start` and
 # `bury` are for keeper, what stands between them happens in the process of the run keeper.
 class RunKeeper:
-    def __init__(self, house: House, order: Order, stream: socket.socket) -> None:
+    def __init__(self, house: House, order: Order, stream: socket.socket, *files: int) -> None:
         self.settings, self.machine, self.watch = house
-        self.order, self.stream = order, stream
+        self.order, self.stream, self.files = order, stream, files
         # An ordinary user's namespace has a single user, number 0: outside, that is this user.
         self.is_root = os.geteuid() == 0
         ids = (self.settings.nsjail_user, self.settings.nsjail_group)
@@ -287,12 +288,13 @@ class RunKeeper:
         # A change of credentials clears the signal.
         die_with_parent(parent)
         os.dup2(0, 2)
-        own = {0, 1, 2, cache, control.fileno(), self.stream.fileno()}
+        own = {0, 1, 2, cache, control.fileno(), self.stream.fileno(), *self.files}
         for fd in {int(name) for name in os.listdir("/proc/self/fd")} - own:
             with contextlib.suppress(OSError):  # the listing's own is closed by now
                 os.close(fd)
         machine = self.machine._replace(cache=f"/proc/self/fd/{cache}")
-        self.watch(self.settings, self.order, machine, Path(), control, self.stream)
+        ends = (control, self.stream, *self.files)
+        self.watch(self.settings, self.order, machine, Path(), *ends)
 
     def attend(self, child: Child) -> None:
         while True:

@@ -116,11 +116,13 @@ def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tup
             pid = left.name.partition("-")[0]
             if not any(file.read_bytes() for file in Path("/proc").glob(f"{pid}/cmdline")):
                 shutil.rmtree(left, ignore_errors=True)
-    # Watch writes the downloads. Not through a link: others may write to PIP_CACHE_DIR.
+    # Watch writes the downloads, and keeps samples. Not through a link: others may write to
+    # PIP_CACHE_DIR.
     cache = Path(settings.pip_cache_dir, "snakehook")
-    cache.mkdir(mode=0o700, exist_ok=True)
-    if os.geteuid() == 0:
-        os.chown(cache, settings.nsjail_user, settings.nsjail_group, follow_symlinks=False)
+    for own in (cache, Path(settings.state_dir, "samples")):
+        own.mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(own, settings.nsjail_user, settings.nsjail_group, follow_symlinks=False)
     python = make_python(settings, folder)
     base = (python / "bin" / "python").resolve().parent.parent
     own_index = (python / "index").read_text()

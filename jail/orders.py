@@ -49,6 +49,7 @@ class JailSettings(NamedTuple):
     enable_cgroup_pids_limit: bool
     index_file_hosts: tuple[str, ...]
     jail_python_name: str
+    keep_samples_bytes: int
     max_concurrency: int
     max_disk_bytes: int
     max_download_bytes: int
@@ -89,7 +90,8 @@ class Machine(NamedTuple):
 # One run, each field with what it may look like. The service has checked them by PEP 503 and
 # PEP 440; this only makes them harmless as words of a command line, of a path and of a URL.
 # `task`: "hosts" only asks the index from which hosts its files come; "ready" makes all ready for a
-# run whose order comes later, on its stream.
+# run whose order comes later, on its stream. A file in hand comes with the order as a descriptor:
+# its name is the `artifact`.
 class Order(NamedTuple):
     task: Annotated[str, "triage|hosts|ready"]
     run_id: Annotated[str, "[0-9a-f]{32}"]

@@ -51,6 +51,7 @@ SETTINGS = JailSettings(
     enable_cgroup_pids_limit=True,
     index_file_hosts=(),
     jail_python_name="",
+    keep_samples_bytes=2_000_000_000,
     max_concurrency=2,
     max_disk_bytes=1_000_000_000,
     max_download_bytes=300_000_000,

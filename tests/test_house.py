@@ -25,6 +25,7 @@ MAX_ROOM_LINES = 300
 SERVICE = "snakehook"
 LIBRARIES = {"falcon", "waitress", "packaging"}  # for the service alone
 INSTALLER, PIP = "jail.inside.installer", {"pip"}
+NAMES_LIBRARY = {"packaging"}  # the commands read names and versions, too
 # Which rooms a room may import: those whose name begins like this, in the layers from the lowest to
 # the highest. All may import the standard library. Within a layer no two rooms need each other.
 EVENTS = (
@@ -46,7 +47,7 @@ LAYERS = {
     # What runs in the jail.
     "jail.inside.": ("jail.inside.",),
     # What people type, as who they are: it uses the service's file, and nobody uses it.
-    "jail.command.": ("jail.command.", SERVICE),
+    "jail.command.": ("jail.command.", SERVICE, "jail.watch.samples"),
 }
 COMMAND = "jail.command"
 # The usual names of a program.
@@ -145,6 +146,7 @@ def test_comment_lines_and_blank_lines_do_not_count() -> None:
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_room_imports_what_its_row_allows(name: str) -> None:
     libraries = {SERVICE: LIBRARIES, INSTALLER: PIP}.get(name, set())
+    libraries |= NAMES_LIBRARY if name.startswith(f"{COMMAND}.") else set()
     rooms = () if name == SERVICE else LAYERS[layer_of(name)]
     for module in imports(TREES[name]):
         top = module.partition(".")[0]

@@ -160,6 +160,7 @@ def keeping(
             "enable_cgroup_pids_limit": True,
             "index_file_hosts": [],
             "jail_python_name": python,
+            "keep_samples_bytes": 0,
             "max_concurrency": 2,
             "max_disk_bytes": 50_000_000,
             "max_download_bytes": 1_000_000,
@@ -451,6 +452,33 @@ def test_a_taken_over_service_gets_refusals(keeper: Keeper) -> None:
     assert keeper.run("look")["pid"] == 1
 
 
+def test_a_file_in_hand_is_handed_to_watch_and_to_nobody_else(
+    keeper: Keeper, tmp_path: Path
+) -> None:
+    """Whoever may read it is who opened it: nobody below needs a right to the file."""
+    path = tmp_path / "calm-1.0.tar.gz"
+    path.write_text("what is in it")
+    path.chmod(0o600)
+    packet = ORDER | {"module_name": "read_in_hand", "artifact": path.name}
+    before = links(keeper)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, path.open() as file:
+        keeper.send(json.dumps(packet).encode(), [theirs.fileno(), file.fileno()])
+        theirs.close()
+        ours.settimeout(PATIENCE_SEC)
+        told = json.loads(read_to_end(ours))
+    assert "failure" not in told, told["failure"]
+    assert (told["text"], told["name"]) == ("what is in it", path.name)
+    assert "pipe" in told["jail"] and path.name not in told["jail"]
+    wait_for(lambda: links(keeper) == before, 5)
+    assert keeper.lines() == []
+
+
+def links(keeper: Keeper) -> int:
+    """How many descriptors keeper has open."""
+    return len(list(Path(f"/proc/{keeper.process.pid}/fd").iterdir()))
+
+
 def test_descriptors_that_are_no_stream(keeper: Keeper, tmp_path: Path) -> None:
     packet = json.dumps(ORDER).encode()
     ours, theirs = socket.socketpair()
@@ -462,7 +490,8 @@ def test_descriptors_that_are_no_stream(keeper: Keeper, tmp_path: Path) -> None:
     open_before = len(list(Path(f"/proc/{keeper.process.pid}/fd").iterdir()))
     odd = [
         [],
-        [theirs.fileno()] * 2,
+        [theirs.fileno()] * 3,
+        [file.fileno(), theirs.fileno()],
         [theirs.fileno()] * 8,
         [theirs.fileno()] * 100,
         [datagrams.fileno()],

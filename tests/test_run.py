@@ -320,8 +320,9 @@ def test_downloads_are_listed_with_their_hash_and_come_from_the_cache_next_time(
     triage: Triage, index: Index
 ) -> None:
     filename, data = wheel("cached", "1.0", {"cached.py": "x = 1\n" * 1000})
-    index.add_file("cached", filename, data)
+    url = index.add_file("cached", filename, data)["url"]
     expected = {"file": filename, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    expected["url"] = url
     assert triage("cached")[1]["downloads"] == [{**expected, "from_cache": False}]
     asked = index.requests.count(("GET", f"/files/{filename}"))
     assert triage("cached")[1]["downloads"] == [{**expected, "from_cache": True}]

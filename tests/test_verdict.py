@@ -359,10 +359,11 @@ def test_each_event_stands_in_its_list() -> None:
     body = json.loads(as_json(report))
     assert [*body] == [
         *("phases", "findings", "downloads", "network", "requests", "processes", "files"),
-        *("code", "coverage", "changes"),
+        *("code", "indicators", "coverage", "changes"),
     ]
     assert body["changes"] is None
-    assert body["downloads"] == [{"file": "x.whl", "bytes": 3, "sha256": "cd", "from_cache": True}]
+    downloaded = {"file": "x.whl", "bytes": 3, "sha256": "cd", "from_cache": True, "url": ""}
+    assert body["downloads"] == [downloaded]
     assert [(item["kind"], item["target"]) for item in body["network"]] == [
         ("tcp", "192.0.2.1:443"),
         ("other", "listen 0.0.0.0:80"),

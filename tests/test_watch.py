@@ -47,6 +47,7 @@ SETTINGS = JailSettings(
     enable_cgroup_pids_limit=True,
     index_file_hosts=(),
     jail_python_name="",
+    keep_samples_bytes=2_000_000_000,
     max_concurrency=2,
     max_disk_bytes=1 << 60,
     max_download_bytes=1 << 30,
@@ -185,6 +186,7 @@ class RunKeeper:
         self.scratch = folder / "scratch"
         self.cache = folder / "cache"
         self.cache.mkdir()
+        (folder / "samples").mkdir()
         for name in SCRATCH_FOLDERS:
             (self.scratch / name).mkdir(parents=True)
         self.cgroup = folder / "cgroup" / f"1-{ORDER.run_id}"

@@ -42,6 +42,7 @@ class Place:
     scratch: Path
     control: socket.socket
     stream: socket.socket
+    files: tuple[int, ...] = ()
 
     def send(self, **request: object) -> None:
         self.control.send(json.dumps(request).encode())
@@ -104,11 +105,12 @@ def act(
     scratch: Path,
     control: socket.socket,
     stream: socket.socket,
+    *files: int,
 ) -> None:
     """Do what the order says."""
     watch: Callable[[Place], object] = globals()[str(order.module_name)]
     try:
-        told = watch(Place(settings, order, machine, scratch, control, stream))
+        told = watch(Place(settings, order, machine, scratch, control, stream, files))
     except Exception:
         told = {"failure": traceback.format_exc()}
     stream.sendall(json.dumps(told).encode())
@@ -145,6 +147,22 @@ def look(place: Place) -> dict[str, object]:
             if "/scratch " in line
         ],
     }
+
+
+def read_in_hand(place: Place) -> dict[str, Any]:
+    """What came with the order, and whether a jail gets to it."""
+    (fd,) = place.files
+    jail = place.run(0, SHOW_LINKS)
+    return {"text": os.read(fd, 100).decode(), "name": place.order.artifact, "jail": jail["stdout"]}
+
+
+SHOW_LINKS = """
+import os
+for name in os.listdir('/proc/self/fd'):
+    path = f'/proc/self/fd/{name}'
+    if os.path.exists(path):
+        print(os.readlink(path))
+"""
 
 
 def see_jail(place: Place) -> dict[str, Any]:

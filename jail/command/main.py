@@ -1,4 +1,5 @@
-# The commands that people type: triage, check and hosts. No service loads this room.
+# The commands that people type: triage, check and hosts here, samples and report in rooms of their
+# own. No service loads this room.
 #
 # A command takes the same way as the service: settings, keeper, root given up, then an order and
 # the stream of its watch. All of that is snakehook.py's; here it is only asked for and printed. As
@@ -19,6 +20,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import snakehook
+from jail.command.drafts import command_report
+from jail.command.in_hand import InHand
+from jail.command.kept import command_samples
 from snakehook import (
     EXIT_OK,
     EXIT_USAGE,
@@ -143,8 +147,10 @@ def on_signal(handler: Any) -> None:
 
 
 # Detonate; SIGINT and SIGTERM ask for the report of what was seen so far.
-def run_here(keeper: KeeperLink, budget_sec: int, run_id: str, request: TriageRequest) -> Result:
-    with keeper.order("triage", run_id, request) as stream:
+def run_here(
+    keeper: KeeperLink, budget_sec: int, run_id: str, request: TriageRequest, *files: int
+) -> Result:
+    with keeper.order("triage", run_id, request, *files) as stream:
 
         def interrupt(*_: object) -> None:
             on_signal(signal.SIG_IGN)
@@ -169,18 +175,31 @@ def deliver_here(settings: Settings, run_id: str, result: Result) -> Delivery:
     return replace(delivery, state="refused")
 
 
+# The file that is named in the place of a project; the request gets what its name says.
+def file_in_hand(given: dict[str, str], settings: Settings) -> InHand:
+    if "artifact" in given:
+        raise ServiceError("--artifact goes with NAME and VERSION: a file in hand is the artifact.")
+    file = InHand(given["package_name"], settings.max_download_bytes)
+    given |= file.release()
+    return file
+
+
 def command_triage(arguments: argparse.Namespace) -> int:
     """one run, here and now"""
     settings = snakehook.settings_of_environment()
     named = {name: getattr(arguments, name) for name in snakehook.FIELDS}
     given = {name: text for name, text in named.items() if text is not None}
+    files = [] if "version" in given else [file_in_hand(given, settings)]
     request = snakehook.validate(given, settings)
     keeper = snakehook.start_keeper(settings)
+    for file in files:
+        file.demand_archive()
     found = check_sandbox(keeper)
     if not found["works"]:
         raise CommandError("\n".join(found["lines"]), EXIT_SANDBOX)
     run_id, started_at = secrets.token_hex(16), timestamp()
-    result = run_here(keeper, settings.run_budget_sec, run_id, request)
+    fds = [file.fd for file in files]
+    result = run_here(keeper, settings.run_budget_sec, run_id, request, *fds)
     head: dict[str, Any] = {"run_id": run_id, "status": "finished", "request": vars(request)}
     head |= {name: getattr(result, name) for name in ("outcome", "reason", "verdict")}
     head |= {"submitted_at": started_at, "started_at": started_at}
@@ -208,16 +227,26 @@ def command_serve(_: argparse.Namespace) -> int:
     os.execv(sys.executable, [sys.executable, str(snakehook.__file__), *sys.argv[1:]])
 
 
+COMMANDS = (
+    command_triage,
+    command_check,
+    command_hosts,
+    command_samples,
+    command_report,
+    command_serve,
+)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser("snakehook", description="Detonate a package in a sandbox.")
     commands, made = parser.add_subparsers(required=True), {}
-    for run in (command_triage, command_check, command_hosts, command_serve):
+    for run in COMMANDS:
         name = run.__name__.removeprefix("command_")
         made[name] = commands.add_parser(name, help=run.__doc__)
         made[name].set_defaults(run=run)
     triage = made["triage"]
-    triage.add_argument("package_name", metavar="NAME")
-    triage.add_argument("version", metavar="VERSION")
+    triage.add_argument("package_name", metavar="NAME", help="or FILE, a wheel or an sdist")
+    triage.add_argument("version", metavar="VERSION", nargs="?", help="without: NAME is a FILE")
     triage.add_argument("--mode", choices=TRIAGE_MODES)
     triage.add_argument("--artifact", metavar="KIND", help="wheel, sdist or the name of a file")
     for flag in ("--file-path", "--entrypoint", "--module-name"):
@@ -227,6 +256,15 @@ def main() -> int:
     for flag, text in (("--html", "and as a page"), ("--dropped", "what it left behind")):
         kind = argparse.FileType("wb")
         triage.add_argument(flag, type=kind, metavar="FILE", default=os.devnull, help=text)
+    samples = made["samples"]
+    samples.add_argument("name", metavar="NAME", nargs="?")
+    samples.add_argument("version", metavar="VERSION", nargs="?")
+    samples.add_argument("--to", metavar="FOLDER", help="copy them out as <sha256>.sample")
+    report = made["report"]
+    report.add_argument("source", metavar="RUN_ID", help="or FILE, what triage --json has printed")
+    report.add_argument("--osv", action="store_true", help="a draft for a database of malware")
+    report.add_argument("--indicators", action="store_true", help="what to look for elsewhere")
+    report.add_argument("--json", action="store_true", help="of --indicators, not defanged")
     made["hosts"].add_argument("--index", action="store_true", help="and those that it names")
     made["serve"].add_argument("--listen", metavar="HOST:PORT")
     arguments = parser.parse_args()

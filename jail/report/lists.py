@@ -29,12 +29,13 @@ MAX_LIST_ITEMS = 500  # of each list of a report
 LIST_BYTES = {
     "phases": 2_600_000,
     "findings": 900_000,
-    "downloads": 300_000,
+    "downloads": 200_000,
     "network": 1_000_000,
     "requests": 500_000,
     "processes": 1_000_000,
     "files": 700_000,
     "code": 2_000_000,
+    "indicators": 100_000,
     "coverage": 400_000,
     "changes": 400_000,
 }
@@ -62,7 +63,8 @@ def entries(seen: Seen) -> Iterator[Entry]:
     match event:
         case Downloaded():
             item = {"file": event.file, "bytes": event.size_bytes, "sha256": event.sha256}
-            yield Entry("downloads", item | {"from_cache": event.from_cache}, {}, rank)
+            more: Item = {"from_cache": event.from_cache, "url": event.url}
+            yield Entry("downloads", item | more, {}, rank)
         case NameAsked() | Connection():
             yield from network_entries(phase, event, rank)
         case ProcessEnded():

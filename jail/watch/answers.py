@@ -23,6 +23,8 @@ PLAIN_TYPE, HTML_TYPE, JSON_TYPE = (
 )
 BINARY = "application/octet-stream"
 GIVES = ("GET", "HEAD")
+# Parts of the URLs below that no package has named.
+MADE_UP_PARTS = ("v0.0.0", "tool.zip")
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,15 @@ class Asked:
     @property
     def token(self) -> str:
         """Letters as services give them for what was uploaded; no mark."""
-        return hashlib.sha256(self.mark.encode()).hexdigest()[:10]
+        return token_of(self.mark)
 
     def text(self, template: str) -> bytes:
         return stubs.text(template, self.mark)
+
+
+def token_of(mark: str) -> str:
+    """The token that stands for what is served from the URL with this mark."""
+    return hashlib.sha256(mark.encode()).hexdigest()[:10]
 
 
 def text_of(template: str) -> Callable[[Asked], Given]:

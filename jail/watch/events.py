@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from jail.watch.downloads import Downloaded as Downloaded
 from jail.watch.noticed import Noticed, Slept
 
 MAX_TEXT_CHARS = 4096  # of any one text in an event, output and code apart
@@ -286,14 +287,6 @@ class LeftAtWork:
 
     count: int
     process: str
-
-
-@dataclass(frozen=True)
-class Downloaded:
-    file: str
-    size_bytes: int
-    sha256: str
-    from_cache: bool
 
 
 @dataclass(frozen=True)

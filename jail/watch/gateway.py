@@ -18,9 +18,17 @@ from typing import Any, BinaryIO
 from urllib.parse import urljoin
 
 from jail.orders import Order
-from jail.watch.events import DependencyDenied, Downloaded, Event, IndexRefused, printable
+from jail.watch.events import (
+    MAX_TEXT_CHARS,
+    DependencyDenied,
+    Downloaded,
+    Event,
+    IndexRefused,
+    printable,
+)
 from jail.watch.fitting import may_fit
 from jail.watch.resolver import close_listener
+from jail.watch.sample import BesideIndex, Sample, is_of_order, status_of
 from jail.watch.upstream import (
     JSON_PAGE,
     MAX_PAGE_BYTES,
@@ -58,6 +66,7 @@ class Gateway:
         denylist: projects of which only stand-ins are given out.
         search: looks for bait in what the jail asks for: kind, where, bytes; whether there is any.
         tell: takes the events.
+        given: what there is beside the index.
     """
 
     def __init__(
@@ -68,6 +77,7 @@ class Gateway:
         cache: PackageCache,
         search: Callable[[str, str, bytes], bool],
         tell: Callable[[Event], object],
+        given: BesideIndex | None = None,
     ) -> None:
         self.order = order
         self.denylist = denylist
@@ -75,6 +85,7 @@ class Gateway:
         self.cache = cache
         self.search = search
         self.tell = tell
+        self.given = given
         self.places = threading.BoundedSemaphore(MAX_CLIENTS)
         self.known: dict[
             tuple[str, str], tuple[str, str]
@@ -169,13 +180,29 @@ class Gateway:
             raise Refused(403, "it carries a decoy's value")
         if len(self.known) > MAX_KNOWN:
             raise Refused(403, "the pages of this run name too many files")
+        given = self.given if project == self.order.package_name else None
+        if given and given.in_hand:
+            return page_of(project, [self.give_out(given.in_hand)])
+        self.upstream.is_needed = True
         page_url, data = f"{self.upstream.url}/{project}/", io.BytesIO()
-        self.upstream.fetch(page_url, JSON_PAGE, data, MAX_PAGE_BYTES)
+        try:
+            self.upstream.fetch(page_url, JSON_PAGE, data, MAX_PAGE_BYTES)
+        except Refused as refused:
+            kept = given.find_kept(str(refused)) if given and refused.status == 404 else None
+            if not kept:
+                raise
+            return page_of(project, [self.give_out(kept)])
         files = []
         try:
-            entries = json.loads(data.getvalue())["files"]
+            said = json.loads(data.getvalue())
+            entries = said["files"]
+            if given and not any(
+                is_of_order(self.order, str(entry["filename"])) for entry in entries
+            ):
+                kept = given.find_kept(status_of(said))
+                files += [self.give_out(kept)] if kept else []
             if project in self.denylist:
-                files = self.stand_ins_for(project, entries)
+                files += self.stand_ins_for(project, entries)
                 entries = []
             for entry in self.fitting(project, entries):
                 offer = self.offer(page_url, entry)
@@ -185,8 +212,12 @@ class Gateway:
                     files.append(offer)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise Refused(502, f"no JSON project page (PEP 691): {type(error).__name__}") from error
-        page = {"meta": {"api-version": "1.0"}, "name": project, "files": files}
-        return io.BytesIO(json.dumps(page).encode())
+        return page_of(project, files)
+
+    def give_out(self, sample: Sample) -> dict[str, Any]:
+        """The entry of a file that is not the index's."""
+        self.known[sample.sha256, sample.name] = ("", sample.sha256)
+        return sample.entry()
 
     def offer(self, page_url: str, entry: dict[str, Any]) -> dict[str, Any] | None:
         """One file of a page for the jail, None when it may not have it: no sha256, an odd name, a
@@ -265,12 +296,21 @@ class Gateway:
         from_cache = file is not None
         if file:
             self.upstream.spend(os.fstat(file.fileno()).st_size)
+        elif not url:
+            raise Refused(502, "the sample is in PIP_CACHE_DIR no more")
         else:
             file = self.cache.download(self.upstream, url, digest)
         if not name.endswith(".metadata"):
             size_bytes = os.fstat(file.fileno()).st_size
-            self.tell(Downloaded(name, size_bytes, digest, from_cache))
+            where = printable(url.encode(errors="replace"))[:MAX_TEXT_CHARS]
+            self.tell(Downloaded(name, size_bytes, digest, from_cache, where))
         return file
+
+
+def page_of(project: str, files: list[dict[str, Any]]) -> BinaryIO:
+    """A project's page for the jail."""
+    page = {"meta": {"api-version": "1.0"}, "name": project, "files": files}
+    return io.BytesIO(json.dumps(page).encode())
 
 
 def read_head(connection: socket.socket) -> bytes:

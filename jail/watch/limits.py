@@ -27,7 +27,7 @@ def reached_limit(resources: Resources, begun_sec: float, has_index: bool) -> Re
         return Outcome.TIMEOUT, f"stopped when the run's {budget_sec} s were over (RUN_BUDGET_SEC)"
     if now_sec > begun_sec + settings.run_timeout_sec:
         return Outcome.TIMEOUT, f"stopped after {settings.run_timeout_sec} s (RUN_TIMEOUT_SEC)"
-    if has_index and upstream.failure:
+    if has_index and upstream.failure and upstream.is_needed:
         return Outcome.ERROR, upstream.failure
     if has_index and upstream.left_bytes < 0:
         size_bytes = settings.max_download_bytes

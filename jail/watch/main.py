@@ -7,12 +7,9 @@ and in the rooms that this one imports, and nowhere else.
 
 import codecs
 import contextlib
-import ctypes
-import gc
 import json
 import shutil
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -21,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jail.orders import MAX_JAILS, PROGRAMS, JailSettings, Machine, Order
+from jail.report.indicators import OwnWords, find_indicators
 from jail.report.message import fallback_embed, render_embed
 from jail.report.page import render_page
 from jail.report.rows import render_text
@@ -31,10 +29,13 @@ from jail.watch.dropped import Dropped
 from jail.watch.earlier import EarlierRelease
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
+from jail.watch.ours import what_is_ours
 from jail.watch.payload import Search
+from jail.watch.process import prepare_process
 from jail.watch.ready import WaitingJail, await_order
 from jail.watch.record import Record
 from jail.watch.resources import Resources
+from jail.watch.sample import keep_samples, make_given
 from jail.watch.scratch import Scratch
 from jail.watch.second_try import available, missed_modules, second_installation
 from jail.watch.served import SecondStages
@@ -47,9 +48,6 @@ from jail.watch.world import make_world
 MAX_PROGRESS_FRAMES = 500
 MAX_PROGRESS_BYTES = 300
 MAX_COMPLAINT_BYTES = 4000
-M_ARENA_MAX = -8  # an option of mallopt
-STACK_BYTES = 1 << 20
-SWITCH_SEC = 0.0005
 
 # The user that this becomes may not be able to read our own standard library: what is loaded late,
 # is loaded here.
@@ -187,6 +185,7 @@ def watch(
     scratch: Path,
     control: socket.socket,
     stream: socket.socket,
+    *fds: int,
 ) -> None:
     """Do what `order` says, and write to `stream` how it went.
 
@@ -196,6 +195,7 @@ def watch(
         scratch: the run's own file system, with the folders of orders.SCRATCH_FOLDERS.
         control: to the run keeper, who makes the jails.
         stream: to the service; shut down by it when the run is to stop.
+        fds: the descriptor of a file in hand, if there is one.
     """
     outlet = Outlet(stream)
     threading.excepthook = lambda fault: complain(outlet, fault.exc_value)
@@ -204,21 +204,10 @@ def watch(
         if order.task == "hosts":
             tell_hosts(settings, machine, outlet)
         else:
-            triage(settings, order, machine, scratch, control, outlet)
+            triage(settings, order, machine, scratch, control, outlet, *fds)
         outlet.send("end")
     except Exception as fault:
         complain(outlet, fault)
-
-
-def prepare_process() -> None:
-    """Make the threads of a gateway fit into what memory a watch may have, and take turns often."""
-    threading.stack_size(STACK_BYTES)
-    # What keeper has loaded stays shared with it: the collector would write to each page of it.
-    gc.freeze()
-    # Else each thread has 64 MiB of addresses for its own allocations.
-    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
-    # Else each connection waits for the thread that reads the witnesses.
-    sys.setswitchinterval(SWITCH_SEC)
 
 
 def complain(outlet: Outlet, fault: BaseException | None) -> None:
@@ -250,9 +239,11 @@ def triage(
     folder: Path,
     control: socket.socket,
     outlet: Outlet,
+    *fds: int,
 ) -> None:
     """Run the package and send the report."""
-    evidence = Evidence()
+    evidence, cache = Evidence(), PackageCache(Path(machine.cache))
+    given, trouble = make_given(order, fds, cache, settings, folder / "../samples")
     resources = Resources(
         settings=settings,
         order=order,
@@ -264,8 +255,10 @@ def triage(
         record=Record(judge, evidence.keep),
         evidence=evidence,
         upstream=Upstream(machine.index_url, settings.max_download_bytes),
-        cache=PackageCache(Path(machine.cache)),
+        cache=cache,
+        given=given,
     )
+    resources.upstream.is_needed = given.in_hand is None
     if settings.decoy_internet:
         openssl = shutil.which("openssl", path=PROGRAMS)
         resources.world = make_world(openssl, resources.decoys.values, {})
@@ -280,7 +273,7 @@ def triage(
         found = await_order(outlet.stream, order)
         if found is None:
             return
-        resources.order = order = found
+        resources.order = given.order = order = found
         # The index may have come back.
         if resources.upstream.failure:
             learn_hosts(resources)
@@ -290,7 +283,8 @@ def triage(
         start = Trigger(PhaseName.START, None, ("start",))
         environment = variables(order, start) | resources.decoys.variables
         resources.world.search = Search(resources.decoys.values, environment)
-    run.go()
+    if not trouble:
+        run.go()
     has_tls = resources.world is not None and resources.world.authority is not None
     report = assemble(
         order,
@@ -301,13 +295,20 @@ def triage(
         started_at_sec=begun_sec,
         finished_at_sec=resources.now_sec(),
         not_run=run.not_run,
-        notes=[*lacks(settings, machine, resources.reach, has_tls), *run.notes],
+        notes=[*lacks(settings, machine, resources.reach, has_tls), *run.notes, *given.notes],
+        error=trouble,
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
         changes=run.news(),
     )
+    own = OwnWords(*what_is_ours(resources))
+    report.lists["indicators"] = find_indicators(report.lists, order.package_name, own)
     send_report(report, evidence, resources.dropped, machine, outlet)
-    resources.cache.trim()
+    # Whatever is in the way of that: the report is sent.
+    fault = keep_samples(resources.record.seen, given, report.verdict)
+    if fault:
+        complain(outlet, fault)
+    cache.trim()
 
 
 def learn_hosts(resources: Resources) -> None:

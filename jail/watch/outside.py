@@ -50,6 +50,7 @@ class Outside:
                 resources.cache,
                 self.search,
                 journal.tell,
+                resources.given,
             )
             self.gateway.is_second = is_second
             self.gateway.own_tag = python_tag(Path(resources.machine.python))

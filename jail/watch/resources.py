@@ -13,6 +13,7 @@ from jail.watch.events import Event, Exec, Phase
 from jail.watch.evidence import Evidence
 from jail.watch.installed import Installed
 from jail.watch.record import Record
+from jail.watch.sample import BesideIndex
 from jail.watch.scratch import FileState, Scratch
 from jail.watch.served import SecondStages
 from jail.watch.upstream import PackageCache, Upstream
@@ -39,6 +40,7 @@ class Resources:
     evidence: Evidence
     upstream: Upstream
     cache: PackageCache
+    given: BesideIndex
     end_sec: float = float("inf")
     world: World | None = None
     stages: SecondStages | None = None

@@ -61,6 +61,7 @@ class Upstream:
         self.hosts = {urlsplit(index_url).netloc}
         self.ready = threading.Event()  # the hosts are known, or `failure` says why not
         self.failure = ""
+        self.is_needed = True  # a file in hand may require nothing of the index
         self.files: dict[str, NamedFile] = {}  # that the target's page names
         self.lock = threading.Lock()
         self.connections: dict[
@@ -241,6 +242,31 @@ class PackageCache:
             os.link(f"/proc/self/fd/{fd}", digest, dst_dir_fd=self.fd)
         self.has_grown = True
         return file
+
+    def keep(self, source: BinaryIO, max_bytes: int) -> str:
+        """Copy a file into the cache: its sha256. Raises Refused.
+
+        It may grow meanwhile, or change after it was looked at.
+        """
+        digest, left_bytes = hashlib.sha256(), max_bytes
+        source.seek(0)
+        try:
+            fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+            with os.fdopen(fd, "w+b") as copy:
+                while block := source.read(BLOCK_BYTES):
+                    left_bytes -= len(block)
+                    if left_bytes < 0:
+                        raise Refused(403, f"larger than {max_bytes} bytes (MAX_DOWNLOAD_BYTES)")
+                    digest.update(block)
+                    copy.write(block)
+                copy.flush()
+                with contextlib.suppress(FileExistsError):
+                    os.link(f"/proc/self/fd/{fd}", digest.hexdigest(), dst_dir_fd=self.fd)
+        except OSError as error:
+            text = f"it can't be copied to PIP_CACHE_DIR: {error.strerror}"
+            raise Refused(502, text) from error
+        self.has_grown = True
+        return digest.hexdigest()
 
     def trim(self) -> None:
         """Remove the oldest files that there is no room for; other runs may do the same at the same

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jail.watch.answers import MADE_UP_PARTS, token_of
 from jail.watch.certificates import Authority, CertificateError
 from jail.watch.events import MAX_EVENTS, MAX_TEXT_CHARS, WorldEvent
 from jail.watch.names import Names
@@ -49,6 +50,14 @@ class World:
     search: Search
     public_address: str
     left_chars: int = MAX_TEXTS_CHARS
+
+    def made_up(self) -> tuple[set[str], list[str]]:
+        """What the package can only know from us: addresses and parts of URLs, and what is in a
+        text from us.
+        """
+        tokens = {token_of(mark) for mark in (*self.marks.urls, self.marks.last)}
+        wholes = {*self.names.by_address, self.public_address, *tokens, *MADE_UP_PARTS}
+        return wholes, [self.marks.prefix]
 
     def trust_files(self) -> dict[str, bytes]:
         """What /etc/ssl/certs of the jail holds, by name: the machine's authorities and ours."""
