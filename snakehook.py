@@ -280,8 +280,7 @@ def read_field(key: str, found: Mapping[str, Any]) -> str:
     value, field = found[key], FIELDS[key]
     read = PACKAGING.get(key) or matching(field["pattern"])
     is_text = isinstance(value, str) and len(value) <= MAX_FIELD_CHARS
-    is_plain = is_text and re.fullmatch("[!-~]([ -~]*[!-~])?", value)
-    demand(is_plain, InvalidField(key, TEXT_RULE))
+    demand(is_text and re.fullmatch("[!-~]([ -~]*[!-~])?", value), InvalidField(key, TEXT_RULE))
     is_of_mode = field.get("mode", found["mode"]) == found["mode"]
     demand(is_of_mode, InvalidField(key, f"goes with mode {field.get('mode')} only"))
     try:
@@ -440,8 +439,7 @@ def fit_state_dir(folder: Path, user: int, group: int) -> None:
     for path in (*folder.glob(LOCK_NAME), *folder.glob(f"{STORE_NAME}*")):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         found = os.fstat(fd)
-        is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-        is_ours = is_plain and found.st_uid in (0, user)
+        is_ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid in (0, user)
         demand(is_ours, PermissionError(0, "not of the service alone: move it away", str(path)))
         # Root may lack the right to change the mode of a file that is not its own.
         os.fchown(fd, 0, group)
@@ -803,8 +801,7 @@ def post_run(url: str, run: Mapping[str, Any], attempts: int) -> DiscordAnswer:
     # 413: its limit is lower than ours. 400: then as plain as can be.
     if answer[0] == 400:
         text = f"{embed['title']}\n{embed['description']}"[:1800]
-        message = message | {"content": f"{text}\n{footer}", "embeds": []}
-        files = {}
+        message, files = message | {"content": f"{text}\n{footer}", "embeds": []}, {}
     return post(url, *attach(message, files, 0)) if answer[0] in (400, 413) else answer
 
 
@@ -903,8 +900,7 @@ class Service:
                 self.start(self.pool, self.run_next)
         self.keeper.process.wait()
         self.jail_trouble = trouble
-        level = logging.DEBUG if self.stopping.is_set() else logging.CRITICAL
-        log.log(level, "%s", trouble)
+        log.log(logging.DEBUG if self.stopping.is_set() else logging.CRITICAL, "%s", trouble)
 
     # Why no run is accepted; "" when they are.
     def closed(self) -> str:

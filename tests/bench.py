@@ -36,6 +36,7 @@ PACKAGES = ("six==1.17.0", "requests==2.32.3", "black==24.10.0", "numpy==2.1.3",
 QUICK_PACKAGES = PACKAGES[:2]
 RUN_SEC = 300
 REST_SEC = 1.0  # before each side's turn: the other's last processes have gone
+READY_PROCESSES = 7  # keeper's, the run keeper's and its watch among them
 ROW = "{:<18} {:>7} {:>13} {:>7} {:>13} {:>6} {:>7} {:>7} {:>6} {:>6}"
 BARE = (
     "import falcon, waitress\n"
@@ -193,6 +194,15 @@ def private_mib(pid: int) -> float:
     return sum(sizes) / 1024
 
 
+def pss_mib(pid: int) -> float:
+    """A process's share of the memory that it uses; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
 def children(pid: int) -> list[int]:
     found = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for path in found for child in path.read_text().split()]
@@ -271,8 +281,11 @@ def describe_service(rounds: int, folder: Path) -> None:
             keeper = sum(map(private_mib, children(service.process.pid)))
         with running(ROOT, folder / "service", discord) as service:
             run(service, "six==1.17.0", "install")
-            ready = sum(map(private_mib, descendants(service.process.pid)))
-            ready += private_mib(service.process.pid) - own - keeper
+            pid = service.process.pid
+            # strace, nsjail, the launcher and pip stand below the run keeper.
+            wait_for(lambda: len(descendants(pid)) >= READY_PROCESSES, 60)
+            time.sleep(REST_SEC)
+            ready = sum(map(pss_mib, (pid, *descendants(pid)))) - own - keeper
             print(f"idle        service {own:.1f} MiB, keeper {keeper:.1f} MiB, private memory;")
             print(f"            {ready:.1f} MiB more with a run that is ready")
             over, found = threading.Event(), list[float]()

@@ -16,7 +16,7 @@ from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
-from bench import descendants, running
+from bench import descendants, pss_mib, running
 from conftest import ROOT, Service, groups, open_folder
 from standins import Discord, wait_for
 
@@ -24,15 +24,6 @@ POPULAR = Path(__file__).parent / "popular.txt"
 LOOK_SEC = 0.25
 RUN_SEC = 300
 ROW = "{:<10} {:>12} {:>9} {:>12} {:>11} {:>11}  {}"
-
-
-def pss_mib(pid: int) -> float:
-    """A process's share of the memory that it uses; 0 when it is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def held_mib(group: Path) -> float:
