@@ -14,12 +14,7 @@ PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # program that starts all others, a FIFO, where the package is installed.
 ROOT_IN_JAIL = "/opt/venv"
 PYTHON_IN_JAIL = ROOT_IN_JAIL
-LAUNCHER_IN_JAIL = (
-    f"{ROOT_IN_JAIL}/bin/python",
-    "-I",
-    "-S",
-    f"{ROOT_IN_JAIL}/bin/activate_this.py",
-)
+LAUNCHER_IN_JAIL = (f"{ROOT_IN_JAIL}/bin/python", "-IS", f"{ROOT_IN_JAIL}/bin/activate_this.py")
 AUDIT_IN_JAIL = "/run/initctl"
 WORK_IN_JAIL = "/srv"
 HOME_IN_JAIL = "/home/dev"

@@ -16,11 +16,11 @@ def read_names(words: Sequence[str]) -> list[str]:
     packed = "".join(word.removeprefix(COMPRESSED) for word in words if word.startswith(COMPRESSED))
     names = [name for word in words if not word.startswith(COMPRESSED) for name in word.split(",")]
     if packed:
-        names += names_in(zlib.decompress(base64.b85decode(packed)).decode())
+        names += decompressed(zlib.decompress(base64.b85decode(packed)).decode())
     return [name for name in dict.fromkeys(names) if name]
 
 
-def names_in(text: str) -> Iterator[str]:
+def decompressed(text: str) -> Iterator[str]:
     """The name of each line: `2 c` after `a.b.x` is `a.b.c`."""
     before: list[str] = []
     for line in text.splitlines():
