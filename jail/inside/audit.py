@@ -33,6 +33,7 @@ from jail.inside.origins import (  # noqa: E402
     is_decoded,
     nearest_foreign,
     place,
+    program_of,
     who_compiles,
 )
 
@@ -202,6 +203,8 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     if event == "open" and is_library_read(what, arguments[1], arguments[2]):
         return
     frame = nearest_foreign(direct) or called_by_nobody(direct)
+    if frame is None and kind in ("spawn", "address", "name"):
+        frame = program_of(direct)
     if frame is None:
         return
     if kind == "open":

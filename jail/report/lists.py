@@ -94,7 +94,10 @@ def network_entries(phase: Phase, event: NameAsked | Connection, rank: int) -> I
     item: Item = {"phase": phase.name, "kind": kind, "target": target, "place": actor.place}
     item["witness"] = actor.witness
     more: Item = {"trigger": phase.trigger, "name": None, "process": actor.process}
-    more |= {"answer": "refused", "tls": None, "payload": None}
+    more |= {"answer": "refused", "tls": None, "payload": None, "questions": []}
+    if isinstance(event, NameAsked):
+        more["questions"] = list(event.kinds)
+        more["answer"] = "decoy" if event.answered else "refused"
     yield Entry("network", item, more, rank)
 
 
@@ -121,6 +124,7 @@ def conversation_entry(phase: Phase, event: Conversation, rank: int) -> Entry:
     tls = {"sni": event.tls.sni, "trusted_us": event.tls.trusted_us} if event.tls else None
     more |= {"answer": str(event.reply), "tls": tls}
     more["payload"] = payload_item(event.payload) if event.payload else None
+    more["questions"] = []
     return Entry("network", item, more, rank)
 
 

@@ -165,10 +165,12 @@ class Connection:
 
 @dataclass(frozen=True)
 class NameAsked:
-    """A question to the resolver."""
+    """A question to the resolver, for these kinds of records; `answered`: there is such a name."""
 
     name: str
     actor: Actor
+    kinds: tuple[str, ...] = ()
+    answered: bool = False
 
 
 @dataclass(frozen=True)
@@ -311,9 +313,7 @@ class DependencyDenied:
 
 @dataclass(frozen=True)
 class ProcessEnded:
-    """A process of the jail, told when the phase is over. `acted`: it did something that is an
-    event.
-    """
+    """A process of the jail, told when its phase is over. `acted`: it did what is an event."""
 
     pid: int
     ppid: int

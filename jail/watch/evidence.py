@@ -45,6 +45,7 @@ FAST = 1
 # What events of the decoy internet are called.
 WORLD_KINDS = {"Conversation": "conversation", "Request": "request"}
 WORLD_KINDS |= {"RemoteCode": "remote_code", "NamesDecoded": "names_decoded"}
+WORLD_KINDS |= {"PiecesJoined": "pieces_joined"}
 
 
 class Evidence:
@@ -123,7 +124,8 @@ def describe(event: Event) -> dict[str, Any]:
             about = {"target": target, "net": event.net, "error": event.error}
             return {"kind": "network", **about, **who(event.actor)}
         case NameAsked():
-            return {"kind": "dns", "target": event.name, "net": Net.DNS, **who(event.actor)}
+            asked = {"target": event.name, "questions": event.kinds, "answered": event.answered}
+            return {"kind": "dns", "net": Net.DNS, **asked, **who(event.actor)}
         case FileChanged():
             return describe_file(event)
         case StartupCode():

@@ -13,12 +13,13 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 from urllib.parse import urljoin
 
 from jail.orders import Order
 from jail.watch.events import DependencyDenied, Downloaded, Event, IndexRefused, printable
+from jail.watch.fitting import may_fit
 from jail.watch.resolver import close_listener
 from jail.watch.upstream import (
     JSON_PAGE,
@@ -80,6 +81,7 @@ class Gateway:
         ] = {}  # (sha256 in link, name): (URL, sha256)
         # What is installed later must not bring another version of the target.
         self.is_second = False
+        self.own_tag = ""  # of the jail's interpreter
         self.stand_ins: dict[tuple[str, str], bytes] = {}  # by sha256 and name
         self.listener: socket.socket | None = None
         self.closed = threading.Event()
@@ -175,7 +177,7 @@ class Gateway:
             if project in self.denylist:
                 files = self.stand_ins_for(project, entries)
                 entries = []
-            for entry in entries:
+            for entry in self.fitting(project, entries):
                 offer = self.offer(page_url, entry)
                 if offer and project == self.order.package_name:
                     self.note_file(offer)
@@ -229,6 +231,12 @@ class Gateway:
             url = f"/files/{digest}/{name}"
             offers.append({"filename": name, "url": url, "hashes": {"sha256": digest}})
         return offers
+
+    def fitting(self, project: str, entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """What pip may take of a page. The target's is seen whole: a person may name any file."""
+        for entry in entries:
+            if project == self.order.package_name or may_fit(str(entry["filename"]), self.own_tag):
+                yield entry
 
     def is_wanted(self, project: str, name: str) -> bool:
         """Whether the order's `artifact` lets pip see this file. Other projects are seen whole."""

@@ -188,6 +188,8 @@ class Session:
             self.poll.register(fd, select.POLLIN)
         is_second = self.trigger.title is not None
         self.outside = Outside(self.resources, self.journal, fds[len(JAIL_FDS) :], is_second)
+        if self.resources.world:
+            self.story.reaches.name_of = self.resources.world.names.name_of
 
     def take_pipe(self, fd: int) -> None:
         """Read from a pipe; at its end let go of it."""
