@@ -13,6 +13,7 @@ import pytest
 
 from jail.orders import JAIL_DIR
 from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, Code, Event
+from jail.watch.noticed import Noticed
 from jail.watch.python_witness import (
     MAX_AUDIT_LINE_BYTES,
     MAX_SAYINGS,
@@ -44,6 +45,10 @@ class Telling:
     @property
     def codes(self) -> list[Code]:
         return [event for event in self.events if isinstance(event, Code)]
+
+    @property
+    def notices(self) -> list[Noticed]:
+        return [event for event in self.events if isinstance(event, Noticed)]
 
 
 @pytest.fixture
@@ -477,3 +482,30 @@ def test_a_closed_descriptor_does_not_silence_the_hook(hooked: Any) -> None:
 def test_the_hook_is_made_of_the_library_whatever_the_path_says(hooked: Any) -> None:
     told = hooked("print(1)", json="raise SystemExit(7)", re="raise SystemExit(7)")
     assert len(told.witness.started) == 1
+
+
+def test_the_hook_tells_what_is_opened_in_vain(hooked: Any, tmp_path: Path) -> None:
+    told = hooked("""
+        import ctypes, os, shutil, sqlite3, tempfile
+        home = os.environ["HOME"]
+        def tried(do, *words):
+            try: do(*words)
+            except OSError: pass
+            except sqlite3.Error: pass
+        tried(open, home + "/.npmrc")
+        tried(os.open, "/etc/ld.so.preload", os.O_WRONLY)
+        tried(os.symlink, "/x", "/etc/nowhere/y")
+        tried(os.listdir, home); tried(os.scandir, home + "/sub")
+        tried(sqlite3.connect, home + "/none/cookies")
+        tried(open, "/etc/shadow"); tried(open, "/proc/self/status")
+        ctypes.CDLL(None).ptrace; ctypes.CDLL(None).getpid
+        tried(open, "/usr/share/nothing"); tried(tempfile.gettempdir)
+        import colorsys
+        """)
+    home = tmp_path / "home"
+    sayings = said(told, Said.OPEN)
+    assert {str(home / ".npmrc"), "/etc/ld.so.preload", "/etc/nowhere/y", str(home)} <= set(sayings)
+    assert {str(home / "sub"), str(home / "none/cookies"), "/etc/shadow"} <= set(sayings)
+    assert "/usr/share/nothing" not in sayings
+    assert [event.what for event in told.notices] == ["ptrace"]
+    assert told.witness.attempts.refused["/etc/ld.so.preload"].endswith("program.py:5")

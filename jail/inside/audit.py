@@ -56,7 +56,10 @@ SPAWNS = {
 }
 PEERS = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.bind": 1}
 HOST_NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethostbyaddr": 0}
-OPENED = {"os.remove": 0, "os.rename": 1, "open": 0}
+OPENED = {"open": 0, "sqlite3.connect": 0, "os.listdir": 0, "os.scandir": 0}
+# What is made or removed without being opened.
+MADE = {"os.remove": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1, "os.mkdir": 0, "os.chmod": 0}
+LISTED = {"os.listdir", "os.scandir"}
 WRITES = os.O_WRONLY | os.O_RDWR
 COMPILED = {"compile": 0, "marshal.loads": 0}
 WATCHED = {
@@ -66,10 +69,19 @@ WATCHED = {
         ("address", PEERS),
         ("name", HOST_NAMES),
         ("open", OPENED),
+        ("open", MADE),
+        ("native", {"ctypes.dlsym": 1}),
         ("code", COMPILED),
     )
     for event, position in events.items()
 }
+
+# Reads are told of what stands here: where people and programs keep what is theirs, and what tells
+# a machine from a sandbox.
+TOLD_FOLDERS = (f"{HOME}/", "/etc/", "/proc/", "/sys/", "/run/", "/var/", "/root/", "/.")
+MAX_TOLD_READS = 4000  # of one process; each path once
+# Functions of the C library that are told, by whom they are asked for: they look into processes.
+TOLD_FUNCTIONS = {"ptrace", "process_vm_readv", "process_vm_writev"}
 
 # Our own names for them: a package may replace those of the modules, as gevent does.
 write, open_fd, getpid, getframe, dumps = os.write, os.open, os.getpid, sys._getframe, json.dumps
@@ -80,6 +92,7 @@ fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
 busy: set[int] = set()  # threads: what we do ourselves is not told
 codes_told = 0
 saved = Written()
+told_reads: set[str] = set()
 
 
 def listing(code: CodeType) -> bytes:
@@ -120,14 +133,27 @@ def send_code(source: bytes, frame: FrameType, decoded: bool) -> None:
         about = {}
 
 
-def tell_open(event: str, path: Any, mode: Any, frame: FrameType) -> None:
-    """Only what is written, renamed, removed, or lies in the home, where the bait is."""
+def tell_open(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
+    """What is written, made or removed, and reads where there may be something to find."""
+    path = arguments[MADE.get(event, 0)]
     if isinstance(path, int):
         return
-    name = absolute(fspath(path))
-    writes = event != "open" or not {*"wax+"}.isdisjoint(mode or "")
-    if isinstance(name, str) and (writes or name.startswith(f"{HOME}/")):
-        send("open", what=name, at=place(frame))
+    name = absolute(fspath("." if path is None else path))
+    if not isinstance(name, str) or "/__pycache__/" in name:
+        return
+    # lib2to3 keeps its grammar beside itself, if it can.
+    if name.startswith(f"{library}/lib2to3/"):
+        return
+    if event in MADE or (event == "open" and arguments[2] & WRITES):
+        send("open", what=name, at=place(frame), how="write")
+        return
+    if not f"{name}/".startswith(TOLD_FOLDERS) or len(told_reads) >= MAX_TOLD_READS:
+        return
+    how = "list" if event in LISTED else "read"
+    if name in told_reads:
+        return
+    told_reads.add(name)
+    send("open", what=name, at=place(frame), how=how)
 
 
 def note_written(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
@@ -194,8 +220,13 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     if frame is None:
         return
     if kind == "open":
-        tell_open(event, what, arguments[1], frame)
+        # The import system lists the folders of the path.
+        if not (event in LISTED and direct.f_code.co_filename.startswith("<frozen")):
+            tell_open(event, arguments, frame)
         note_written(event, arguments, frame)
+    elif kind == "native":
+        if what in TOLD_FUNCTIONS:
+            send("native", what=what, at=place(frame))
     elif kind == "spawn":
         tell_spawn(what, frame)
     elif kind == "name":

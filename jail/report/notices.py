@@ -2,6 +2,9 @@
 share an interpreter with: what it leads to is at most worth a look.
 """
 
+from dataclasses import replace
+
+from jail.report.techniques import DEBUGGER_EVASION, TIME_BASED_EVASION
 from jail.report.text import plain
 from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
 from jail.watch.noticed import Notice, Noticed, Slept
@@ -18,6 +21,10 @@ LEFT, STOPPED, RAISED = "left", "stopped", "raised"
 # "puts its own code in the place of json.dumps"
 # Noticed(HOOKED, "s.Finder", text="json,requests"): medium code.dynamic
 # Noticed(ENDED, "import s", how="left", text="1 at work: Thread-1 at /…/s.py:3"): medium limit.hit
+# Noticed(NATIVE, "ptrace", place="/…/s.py:9"): medium evidence.tamper
+# "asks the C library for ptrace, by which processes look into each other"
+# Noticed(CROWDED, "exec(x)", text="400", place="/…/s.py:9"): high code.dynamic
+# "hides code behind 400 blanks in a line: exec(x)"
 # Noticed(GATED, "time", text="exec(...)", place="/…/s.py:9"): info code.gated
 def noticed(phase: Phase, event: Noticed) -> Finding | None:
     """The finding, if there is one."""
@@ -33,6 +40,13 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
         case Notice.GATED:
             title = f"does this only on a condition ({event.what}): {event.text}"
             return said(Severity.INFO, Rule.CODE_GATED, title, event.place)
+        case Notice.NATIVE:
+            title = f"asks the C library for {event.what}, by which processes look into each other"
+            found = said(Severity.MEDIUM, Rule.EVIDENCE_TAMPER, title, event.place)
+            return replace(found, technique=DEBUGGER_EVASION)
+        case Notice.CROWDED:
+            title = f"hides code behind {event.text} blanks in a line: {event.what}"
+            return said(Severity.HIGH, Rule.CODE_DYNAMIC, title, event.place)
         case Notice.ENDED:
             return ended(phase, event)
     return None
@@ -55,7 +69,8 @@ def ended(phase: Phase, event: Noticed) -> Finding | None:
 def slept(event: Slept) -> Finding:
     """A long sleep that the witness has skipped."""
     title = f"asked to sleep {event.asked_sec} s: skipped"
-    return said(Severity.INFO, Rule.LIMIT_HIT, title, None, event.process)
+    found = said(Severity.INFO, Rule.LIMIT_HIT, title, None, event.process)
+    return replace(found, technique=TIME_BASED_EVASION)
 
 
 def said(

@@ -9,8 +9,8 @@ from typing import assert_never
 
 from jail.orders import SCRATCH_FOLDERS, WORK_IN_JAIL
 from jail.report.harmless import is_harmless_look, is_known_startup, is_own_secret
-from jail.report.notices import noticed, slept
 from jail.report.places import what_waits_at
+from jail.report.remarks import judge_remark
 from jail.report.text import plain
 from jail.report.world_rules import judge_world
 from jail.watch.events import (
@@ -47,7 +47,7 @@ from jail.watch.events import (
     is_near,
     plain_path,
 )
-from jail.watch.noticed import Noticed, Slept
+from jail.watch.noticed import Remark
 
 MAX_FINDING_CHARS = 300
 
@@ -148,10 +148,8 @@ def rule_for(phase: Phase, event: Event) -> Finding | None:
             title = f"left {event.count} processes at work, which were ended with the phase"
             severity = softened(phase, Rule.LIMIT_HIT, Severity.MEDIUM)
             return finding(severity, Rule.LIMIT_HIT, title, Actor(process=event.process))
-        case Noticed():
-            return noticed(phase, event)
-        case Slept():
-            return slept(event)
+        case Remark():
+            return judge_remark(phase, event)
         case Downloaded() | IndexRefused() | DependencyDenied() | ProcessEnded() | WorldEvent():
             return None
         case StartsUnchecked():

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from jail.watch.noticed import Noticed, Slept
+from jail.watch.noticed import Remark
 
 MAX_TEXT_CHARS = 4096  # of any one text in an event, output and code apart
 # Of one kind and severity in one phase. What is graver has room of its own, and so has the first
@@ -348,8 +348,7 @@ Event = (
     | DependencyDenied
     | ProcessEnded
     | WorldEvent
-    | Noticed
-    | Slept
+    | Remark
 )
 
 
@@ -409,6 +408,7 @@ class Finding:
     title: str
     place: str | None = None
     process: str | None = None
+    technique: str = ""  # in MITRE ATT&CK, where it is not the rule's
 
 
 @dataclass(frozen=True)

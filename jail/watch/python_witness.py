@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from jail.watch.attempts import Attempts, Opened
 from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, MAX_TEXT_CHARS, Code, Event, printable
 from jail.watch.noticed import Notice, Noticed
 
@@ -53,6 +54,7 @@ class Saying:
     pid: int
     subject: str
     place: str
+    how: Opened = Opened.READ  # of a file
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def parse_event(line: bytes) -> Started | Saying | Piece | Noticed:
     {"event": "start", "pid": 7, "what": ["/usr/bin/python3", "x.py"]}
     {"event": "spawn", "pid": 7, "what": "true from-pth", "at": "/tmp/x.py:3"}
     {"event": "address", "pid": 7, "what": ["203.0.113.1", 443], "at": "/tmp/x.py:4"}
+    {"event": "open", "pid": 7, "what": "/etc/cron.d/x", "at": "/tmp/x.py:4", "how": "write"}
     {"event": "code", "pid": 7, "id": 1, "text": "7072696e74", "at": "x.py:5", "bytes": 7,
      "decoded": true}
     {"event": "code", "pid": 7, "id": 1, "text": "2829"}
@@ -103,7 +106,9 @@ def parse_event(line: bytes) -> Started | Saying | Piece | Noticed:
         if event == "code":
             return Piece(pid, int(said["id"]), bytes.fromhex(said["text"]), parse_head(said))
         kind = Said(event)
-        return Saying(kind, pid, SUBJECTS[kind](said["what"])[:MAX_TEXT_CHARS], parse_place(said))
+        subject = SUBJECTS[kind](said["what"])[:MAX_TEXT_CHARS]
+        how = Opened(said.get("how", Opened.READ))
+        return Saying(kind, pid, subject, parse_place(said), how)
     except (
         *(ValueError, LookupError, TypeError, AttributeError),
         *(RecursionError, OverflowError),
@@ -194,6 +199,7 @@ class PythonWitness:
         self.places: dict[tuple[Said, int, str], str] = {}  # by kind, pid (0 for any) and subject
         self.sayings: Counter[Said] = Counter()
         self.sayings_bytes: Counter[Said] = Counter()
+        self.attempts = Attempts()
         self.sources: dict[tuple[int, int], Source] = {}
         self.rest = b""
 
@@ -225,6 +231,8 @@ class PythonWitness:
             self.take_piece(event)
 
     def take_saying(self, event: Saying) -> None:
+        if event.kind is Said.OPEN:
+            self.attempts.note(event.how, event.subject, event.place)
         key = (event.kind, event.pid, event.subject)
         if key in self.places:
             return
@@ -260,7 +268,13 @@ class PythonWitness:
         self.tell(Code(digest, head.size_bytes, head.place, head.decoded, text), None)
 
     def finish(self) -> None:
-        """Tell the source that was cut off in the middle. Story.finish calls it."""
+        """Tell what was tried, and the source that was cut off in the middle. Story.finish calls
+        it.
+        """
+        for event in self.attempts.events():
+            self.tell(event, None)
+        if self.attempts.lost:
+            self.lost["Python's attempts"] = self.attempts.lost
         for source in self.sources.values():
             self.tell_code(source)
         self.sources.clear()

@@ -55,6 +55,7 @@ class Session:
         self.journal = Journal(resources, self.phase)
         self.has_index = trigger.phase is PhaseName.INSTALL
         self.witness = PythonWitness(self.journal.tell)
+        self.witness.attempts.there = frozenset(resources.decoys.paths)
         kind = trigger.launch[0]
         self.story = Story(kind, self.has_index, self.witness, resources.decoys, self.journal.tell)
         max_bytes = min(MAX_OUTPUT_BYTES, resources.left_output_bytes // 4) + len(STARTED)
