@@ -31,12 +31,14 @@ from jail.inside.origins import (  # noqa: E402
     Written,
     called_by_nobody,
     is_decoded,
+    is_literal,
     nearest_foreign,
     place,
     who_compiles,
 )
+from jail.inside.unwritten import Readings, is_media  # noqa: E402
 
-for package in ("jail", "jail.inside", "jail.inside.origins"):
+for package in ("jail", "jail.inside", "jail.inside.origins", "jail.inside.unwritten"):
     del sys.modules[package]
 sys.path[:] = whole_path
 
@@ -92,6 +94,7 @@ fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
 busy: set[int] = set()  # threads: what we do ourselves is not told
 codes_told = 0
 saved = Written()
+readings = Readings()
 told_reads: set[str] = set()
 
 
@@ -123,11 +126,12 @@ def send(event: str, **fields: Any) -> None:
         write(fifo, line.encode())
 
 
-def send_code(source: bytes, frame: FrameType, decoded: bool) -> None:
+def send_code(source: bytes, frame: FrameType, decoded: bool, how: str = "") -> None:
     """Write source in pieces; the first line tells what it is."""
     global codes_told
     codes_told += 1
     about: dict[str, Any] = {"at": place(frame), "bytes": len(source), "decoded": decoded}
+    about |= {"how": how} if how else {}
     for start in range(0, min(len(source), SOURCE_BYTES), PIECE_BYTES):
         send("code", id=codes_told, text=source[start : start + PIECE_BYTES].hex(), **about)
         about = {}
@@ -161,8 +165,12 @@ def note_written(event: str, arguments: tuple[Any, ...], frame: FrameType) -> No
     if event == "os.rename":
         old, new = (absolute(fspath(path)) for path in arguments[:2])
         saved.move(old, new)
-    elif event == "open" and arguments[2] & WRITES and not isinstance(arguments[0], int):
-        saved.note(absolute(fspath(arguments[0])), frame)
+    elif event == "open" and not isinstance(arguments[0], int):
+        path = absolute(fspath(arguments[0]))
+        if arguments[2] & WRITES:
+            saved.note(path, frame)
+        elif isinstance(path, str):
+            readings.note(path, frame)
 
 
 def tell_spawn(command: Any, frame: FrameType) -> None:
@@ -183,8 +191,9 @@ def tell_file_run(source: Any, path: Any, direct: FrameType) -> None:
     frame = nearest_foreign(direct)
     if not frame or not isinstance(source, bytes) or not isinstance(path, str):
         return
-    if saved.is_decoded(absolute(path), source, frame):
-        send_code(source, frame, True)
+    how = readings.how(frame, source, path) if is_media(path) else ""
+    if how or saved.is_decoded(absolute(path), source, frame):
+        send_code(source, frame, True, how)
 
 
 def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
@@ -202,11 +211,15 @@ def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None
     source = what.encode("utf-8", "replace") if isinstance(what, str) else what
     if not isinstance(source, bytes):
         return
+    how = ""
     decoded = is_decoded(frame, runners, source)
+    if not decoded and not is_literal(frame, runners, source):
+        how = readings.how(frame, source, str(arguments[1]))
+        decoded = bool(how)
     # What was not decoded is told only of who executes it himself. setuptools executes setup.py
     # as a string.
     if decoded or (frame is direct and "/setuptools/" not in frame.f_code.co_filename):
-        send_code(source, frame, decoded)
+        send_code(source, frame, decoded, how)
 
 
 def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:

@@ -5,12 +5,14 @@ The subject of every title is the package. A rule that has nothing to say return
 
 import os
 import re
+from dataclasses import replace
 from typing import assert_never
 
 from jail.orders import SCRATCH_FOLDERS, WORK_IN_JAIL
 from jail.report.harmless import is_harmless_look, is_known_startup, is_own_secret
 from jail.report.places import what_waits_at
 from jail.report.remarks import judge_remark
+from jail.report.techniques import DECODED, technique_of
 from jail.report.text import plain
 from jail.report.world_rules import judge_world
 from jail.watch.events import (
@@ -291,7 +293,8 @@ def changed_file(phase: Phase, event: FileChanged) -> Finding | None:
     if path != event.path:
         title += f" by way of {event.path}"
     title += f" ({why})"
-    return finding(severity, Rule.PERSISTENCE_WRITE, title, event.actor, event.place)
+    found = finding(severity, Rule.PERSISTENCE_WRITE, title, event.actor, event.place)
+    return replace(found, technique=technique_of(why))
 
 
 def path_severity(phase: Phase, event: FileChanged, path: str) -> tuple[Severity | None, str]:
@@ -324,12 +327,14 @@ def startup_code(phase: Phase, event: StartupCode) -> Finding | None:
 
 # Code(decoded=True, ...): high code.dynamic "executes decoded code, 120 bytes"
 def executed_code(event: Code) -> Finding:
+    title = f"executes decoded code, {event.size_bytes} bytes"
     if event.decoded:
-        severity, how = Severity.HIGH, "decoded"
-    else:
-        severity = Severity.MEDIUM if BUSY_CODE.search(event.text) else Severity.INFO
-        how = "generated"
-    title = f"executes {how} code, {event.size_bytes} bytes"
+        title += f", {event.how}" if event.how else ""
+        return replace(
+            finding(Severity.HIGH, Rule.CODE_DYNAMIC, title, place=event.place), technique=DECODED
+        )
+    severity = Severity.MEDIUM if BUSY_CODE.search(event.text) else Severity.INFO
+    title = f"executes generated code, {event.size_bytes} bytes"
     return finding(severity, Rule.CODE_DYNAMIC, title, place=event.place)
 
 

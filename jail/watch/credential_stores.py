@@ -60,7 +60,7 @@ CREDENTIAL_STORES = (
     ),
     CredentialStore(
         "other packages",
-        "doc.rust-lang.org: cargo login; rubygems.org; maven.apache.org: Settings; getcomposer.org",
+        "doc.rust-lang.org: cargo login; RubyGems: credentials; Maven: Settings; Composer",
         ".cargo/credentials* .gem/credentials .m2/settings*.xml .config/composer/auth.json"
         " .nuget/NuGet/* .gradle/gradle.properties",
     ),

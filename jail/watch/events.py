@@ -207,6 +207,7 @@ class Code:
     place: str | None
     decoded: bool
     text: str
+    how: str = ""  # of decoded code, where no decoder's name says it
 
 
 @dataclass(frozen=True)
@@ -311,9 +312,7 @@ class DependencyDenied:
 
 @dataclass(frozen=True)
 class ProcessEnded:
-    """A process of the jail, told when the phase is over. `acted`: it did something that is an
-    event.
-    """
+    """A process of the jail, told at the end of a phase. `acted`: it did what is an event."""
 
     pid: int
     ppid: int

@@ -26,6 +26,7 @@ MAX_SOURCE_BYTES = 1 << 40  # that a piece of source may say it has
 # hidden.
 MAX_SAYINGS, MAX_SAYINGS_BYTES = 10_000, 8 << 20
 NOTICES = frozenset(Notice)
+MAX_HOW_CHARS = 200
 # Of a command: as much as two witnesses need to be found to tell of the same.
 MAX_TWIN_CHARS = 500
 
@@ -64,6 +65,7 @@ class Head:
     size_bytes: int
     place: str
     decoded: bool
+    how: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def parse_head(said: dict[str, Any]) -> Head | None:
     if "at" not in said:
         return None
     size_bytes = min(max(int(said["bytes"]), 0), MAX_SOURCE_BYTES)
-    return Head(size_bytes, parse_place(said), said["decoded"] is True)
+    how = printable(str(said.get("how", "")).encode(errors="replace"))[:MAX_HOW_CHARS]
+    return Head(size_bytes, parse_place(said), said["decoded"] is True, how)
 
 
 def parse_place(said: dict[str, Any]) -> str:
@@ -265,7 +268,8 @@ class PythonWitness:
         digest = hashlib.sha256(source.data).hexdigest()
         text = source.data.decode("utf-8", "replace")
         head = source.head
-        self.tell(Code(digest, head.size_bytes, head.place, head.decoded, text), None)
+        code = Code(digest, head.size_bytes, head.place, head.decoded, text, head.how)
+        self.tell(code, None)
 
     def finish(self) -> None:
         """Tell what was tried, and the source that was cut off in the middle. Story.finish calls
