@@ -12,7 +12,17 @@ from jail.report.rules import judge
 from jail.report.techniques import technique_in
 from jail.watch.attempts import MANY_FOLDERS, MAX_ATTEMPTS, MAX_PATHS, Attempts, Opened
 from jail.watch.credential_stores import CREDENTIAL_STORES, store_of
-from jail.watch.events import Event, Finding, Phase, PhaseName, Rule, Severity
+from jail.watch.events import (
+    Actor,
+    Connection,
+    Event,
+    Finding,
+    Net,
+    Phase,
+    PhaseName,
+    Rule,
+    Severity,
+)
 from jail.watch.noticed import Notice, Noticed
 from jail.watch.python_witness import PythonWitness
 
@@ -170,6 +180,28 @@ def test_who_looks_into_processes_is_told() -> None:
     (found,) = judge(Phase(PhaseName.IMPORT), Noticed(Notice.NATIVE, "ptrace", place="/x.py:3"))
     assert (found.severity, found.rule) == (MEDIUM, Rule.EVIDENCE_TAMPER)
     assert technique_in(found) == "T1622"
+
+
+SOCKETS = {
+    "/var/run/docker.sock": (MEDIUM, "containers"),
+    "/run/user/1000/podman/podman.sock": (MEDIUM, "containers"),
+    "/tmp/ssh-x1/agent.17": (MEDIUM, "ssh agent"),
+    "/run/user/1000/gnupg/S.gpg-agent": (MEDIUM, "gpg agent"),
+    "/run/user/1000/bus": (INFO, "session bus"),
+    "@/tmp/dbus-x": (INFO, "session bus"),
+    "/tmp/pymp-x/listener": (INFO, ""),
+    "/dev/log": (INFO, ""),
+}
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+def test_who_asks_the_machine_s_services_is_told(path: str) -> None:
+    severity, service = SOCKETS[path]
+    event = Connection(Net.OTHER, f"unix:{path}", False, "ENOENT", Actor(7, "python x.py"))
+    (found,) = judge(Phase(PhaseName.IMPORT), event)
+    assert (found.severity, found.rule) == (severity, Rule.NETWORK_ATTEMPT)
+    words = f" (the machine's {service})" if service else ""
+    assert found.title == f"uses unix:{path}{words}"
 
 
 def test_a_flood_is_bounded_and_counted() -> None:

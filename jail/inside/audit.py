@@ -145,8 +145,8 @@ def tell_open(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
     name = absolute(fspath("." if path is None else path))
     if not isinstance(name, str) or "/__pycache__/" in name:
         return
-    # lib2to3 keeps its grammar beside itself, if it can.
-    if name.startswith(f"{library}/lib2to3/"):
+    # The workers tell there, too. lib2to3 keeps its grammar beside itself, if it can.
+    if name == FIFO or name.startswith(f"{library}/lib2to3/"):
         return
     if event in MADE or (event == "open" and arguments[2] & WRITES):
         send("open", what=name, at=place(frame), how="write")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from jail.report.techniques import DEBUGGER_EVASION, TIME_BASED_EVASION
 from jail.report.text import plain
 from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
-from jail.watch.noticed import Notice, Noticed, Slept
+from jail.watch.noticed import Notice, Noticed, ReleaseNoted, Slept
 
 MAX_NOTICE_CHARS = 300
 LINGER_SEC = 3  # what is left at work gets: jail/inside/ending.py
@@ -79,8 +79,10 @@ def said(
     return Finding(severity, rule, plain(title, MAX_NOTICE_CHARS), place, process)
 
 
-def note_on(event: Noticed) -> str:
+def note_on(event: Noticed | ReleaseNoted) -> str:
     """What a reader should know of it besides; "" for most."""
+    if isinstance(event, ReleaseNoted):
+        return event.text
     match event.kind:
         case Notice.SHADOWED:
             return f"{event.what} is found in {event.text} first; its own was run by its path"

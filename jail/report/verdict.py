@@ -49,7 +49,7 @@ from jail.watch.events import (
     Severity,
     StartsUnchecked,
 )
-from jail.watch.noticed import Noticed
+from jail.watch.noticed import Noticed, ReleaseNoted
 from jail.watch.record import Record
 
 MAX_CROWD = MAX_LIST_ITEMS // 10  # findings of one rule and severity in a phase; more are a crowd
@@ -279,7 +279,7 @@ def all_notes(facts: Facts, cut: Counter[str], notes: Sequence[str]) -> Iterator
             note = unchecked(event)
         if isinstance(event, IndexRefused):
             note = f"refused {event.target}: {event.reason}"
-        if isinstance(event, Noticed):
+        if isinstance(event, Noticed | ReleaseNoted):
             note = note_on(event)
         if note:
             yield plain(f"{seen.phase.title}: {note}", MAX_NOTE_CHARS)

@@ -32,7 +32,7 @@ def judge_world(phase: Phase, event: WorldEvent) -> tuple[Finding, ...]:
         case Conversation():
             return (*secrets_in(event, reached_name(event)), *talked(phase, event))
         case RemoteCode():
-            return (ran_remote(event),)
+            return (ran_remote(phase, event),)
         case NamesDecoded():
             return (spelled(event),)
     return ()
@@ -94,10 +94,13 @@ WAYS = {
 
 
 # RemoteCode("http://x/stage2", Kept.EXECUTED, ...): high code.remote
-# "executes what it fetched from http://x/stage2". A file of data that nobody ran is only kept.
-def ran_remote(event: RemoteCode) -> Finding:
+# "executes what it fetched from http://x/stage2". A file of data that nobody ran is only kept, and
+# many functions that are called with a made-up address exist to fetch a file.
+def ran_remote(phase: Phase, event: RemoteCode) -> Finding:
     is_data = event.kept == Kept.FILE and DATA_FILE.fullmatch(event.subject) is not None
     severity = Severity.MEDIUM if is_data else Severity.HIGH
+    if event.kept == Kept.FILE and phase.name == PhaseName.CALL:
+        severity = Severity.INFO
     title = f"{WAYS[event.kept]} {event.url}"
     if event.kept != Kept.EXECUTED:
         title += f": {event.subject}"

@@ -19,6 +19,7 @@ from urllib.parse import urljoin
 
 from jail.orders import Order
 from jail.watch.events import DependencyDenied, Downloaded, Event, IndexRefused, printable
+from jail.watch.release import PYTHON_OF_PIP, Release, read_release
 from jail.watch.resolver import close_listener
 from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, PackageCache, Refused, Upstream
 from jail.watch.withheld import sha256_of, stand_in, versions_of
@@ -73,6 +74,8 @@ class Gateway:
         ] = {}  # (sha256 in link, name): (URL, sha256)
         # What is installed later must not bring another version of the target.
         self.is_second = False
+        self.release: Release | None = None  # what the index says of the target
+        self.python: tuple[int, int] | None = None  # that pip runs with
         self.stand_ins: dict[tuple[str, str], bytes] = {}  # by sha256 and name
         self.listener: socket.socket | None = None
         self.closed = threading.Event()
@@ -142,6 +145,8 @@ class Gateway:
         if not match or len(head) > MAX_REQUEST_BYTES:
             raise Refused(400, "not a plain GET of a project page or one of its files")
         with self.upstream.lock:
+            if self.release is None and (python := PYTHON_OF_PIP.search(head)):
+                self.python = int(python[1]), int(python[2])
             if match["project"]:
                 return self.page(match["project"].decode()), JSON_PAGE
             return self.file(
@@ -161,10 +166,16 @@ class Gateway:
         if len(self.known) > MAX_KNOWN:
             raise Refused(403, "the pages of this run name too many files")
         page_url, data = f"{self.upstream.url}/{project}/", io.BytesIO()
+        is_target = project == self.order.package_name and self.release is None
+        if is_target:
+            self.release = Release()
         self.upstream.fetch(page_url, JSON_PAGE, data, MAX_PAGE_BYTES)
         files = []
         try:
-            entries = json.loads(data.getvalue())["files"]
+            said = json.loads(data.getvalue())
+            entries = said["files"]
+            if is_target:
+                self.release = read_release(said, self.order.version)
             if project in self.denylist:
                 files = self.stand_ins_for(project, entries)
                 entries = []

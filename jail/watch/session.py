@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from jail.orders import JAIL_FDS, MAX_PACKET_BYTES, STARTED, Answer, Kill, Start
 from jail.watch.changes import Changes
+from jail.watch.commands import commands_taken
 from jail.watch.endings import end_phase
 from jail.watch.events import (
     BaitRead,
@@ -29,6 +30,7 @@ from jail.watch.limits import count_oom_kills, full_disk, reached_limit, want_of
 from jail.watch.output import Output
 from jail.watch.outside import MAX_NETWORK_SOCKETS, Outside
 from jail.watch.python_witness import PythonWitness
+from jail.watch.release import tell_release
 from jail.watch.resources import Journal, Resources
 from jail.watch.started import Starts
 from jail.watch.story import Story
@@ -224,6 +226,8 @@ class Session:
         is_install = self.trigger.phase is PhaseName.INSTALL
         if is_install:
             resources.installed = read_installed(resources.scratch, after, resources.order)
+            for taken in commands_taken(resources.installed.owners, f"{resources.order.site}/"):
+                self.journal.tell(taken)
         changes = Changes(
             resources.scratch,
             resources.order,
@@ -275,6 +279,10 @@ class Session:
         ):
             phase.outcome, phase.reason = want_of_memory(resources.settings)
         resources.oom_kills = oom_kills
+        gateway = self.outside.gateway if self.outside else None
+        if gateway and gateway.release:
+            tell = self.journal.tell
+            tell_release(gateway.release, resources.order, phase, gateway.python, tell)
 
     def finish(self) -> None:
         """Count what was lost, and write what the evidence has beside the events."""
