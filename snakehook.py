@@ -640,7 +640,7 @@ class Delivery:
 
 
 # What the service knows of a run; what watch found follows it.
-HEAD = "run_id, status, request, outcome, reason, verdict, submitted_at, started_at, finished_at"
+HEAD = "verdict, run_id, status, request, outcome, reason, submitted_at, started_at, finished_at"
 DELIVERY = "state, attempts, last_error, answer_lost"
 # The files of a run, by name: the column of the store, the type.
 ATTACHMENTS = {

@@ -234,7 +234,7 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
         return
     if kind == "open":
         # The import system lists the folders of the path.
-        if not (event in LISTED and direct.f_code.co_filename.startswith("<frozen")):
+        if not (event in LISTED and direct.f_code.co_filename.startswith("<frozen importlib")):
             tell_open(event, arguments, frame)
         note_written(event, arguments, frame)
     elif kind == "native":

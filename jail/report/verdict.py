@@ -34,6 +34,7 @@ from jail.report.outcome import (
     sentence,
     unchecked,
 )
+from jail.report.techniques import technique_in
 from jail.report.text import plain
 from jail.watch.events import (
     Finding,
@@ -262,6 +263,7 @@ def finding_entries(found: Sequence[Found]) -> Iterator[Entry]:
             item: Item = {"severity": finding.severity, "rule": finding.rule}
             item |= {"phase": phase.name, "title": finding.title, "at": finding.place}
             more: Item = {"trigger": phase.trigger, "process": finding.process}
+            more["technique"] = technique_in(finding)
             yield Entry("findings", item, more, rank)
 
 
