@@ -94,7 +94,8 @@ def test_discord_takes_hostile_reports(discord: Discord, kind: str, count: int) 
 def test_discord_takes_any_name(discord: Discord, kind: str, default_index: bool) -> None:
     order = an_order(package_name=HOSTILE[kind], version=HOSTILE[kind])
     embed = embed_of(report_of(order=order), default_index)
-    assert re.fullmatch(r"[A-Za-z0-9.+! ?-]{1,256}", embed["title"])
+    assert re.fullmatch(r"🟢 clean: [A-Za-z0-9.+! ?-]{1,246}", embed["title"])
+    assert units(embed["title"]) <= 256
     assert post(discord, embed) == 200
 
 
