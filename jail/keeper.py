@@ -9,14 +9,14 @@
 # before anything else. Then it waits for one of these:
 #
 #   a request of watch       it starts a jail, or kills it
-#   the end of the jail      it tells watch, which may ask for the next one
+#   the end of the jail      it tells watch, which may ask for the next jail
 #   the end of watch         it kills what is left and ends
 #   the service hangs up     the same
 #   the deadline             the same
 #
 # Nobody is believed. The service talks to strangers, and watch reads what packages made: either may
 # have been taken over. So both have a few words only. orders.py checks them, and beside each
-# stands below why it is harmless. A refusal is one line on stderr and has no other effect.
+# stands below why it is harmless. A refusal is a line on stderr and has no other effect.
 #
 # Nothing is left behind, whoever is killed. Each process dies with its parent by a signal of the
 # kernel. Watch and every jail are the first processes of PID namespaces: the kernel takes their
@@ -72,7 +72,7 @@ class House(NamedTuple):
     watch: Callable[..., None]
 
 
-# One bounded line, whatever somebody made us quote. That nobody reads it must not stop us.
+# Write a line of bounded length, whatever somebody made us quote. If nobody reads it, go on.
 def log(text: object, fd: int = 2) -> None:
     with contextlib.suppress(OSError):
         line = re.sub(r"[^ -~]", "?", f"keeper: {text}")[:MAX_LOG_LINE_CHARS]
@@ -92,8 +92,8 @@ class Child(NamedTuple):
 
 
 # Fork a process that does `work`, given our pidfd, and dies with us. What it raises is told on the
-# descriptor `errors`. Raises OSError. os.fork can't make namespaces, and unshare makes an ordinary
-# user only one for PIDs.
+# descriptor `errors`. Raises OSError. It calls clone, since os.fork makes no namespaces, and since
+# unshare makes no PID namespace for the process that calls it.
 def spawn(namespaces: int, work: Callable[[int], None], errors: int = 2) -> Child:
     parent = os.pidfd_open(os.getpid())
     ctypes.pythonapi.PyOS_BeforeFork()
@@ -177,13 +177,13 @@ def try_jail(house: House) -> bytes:
     return said
 
 
-# One run: its cgroups, namespaces, scratch, watch, and the jails that watch asks for. `start` and
+# A run: its cgroups, namespaces, scratch, watch, and the jails that watch asks for. `start` and
 # `bury` are for keeper, what stands between them happens in the process of the run keeper.
 class RunKeeper:
     def __init__(self, house: House, order: Order, stream: socket.socket) -> None:
         self.settings, self.machine, self.watch = house
         self.order, self.stream = order, stream
-        # An ordinary user's namespace has one user, number 0, who is that user outside.
+        # An ordinary user's namespace has a single user, number 0: outside, that is this user.
         self.is_root = os.geteuid() == 0
         ids = (self.settings.nsjail_user, self.settings.nsjail_group)
         self.user, self.group = ids if self.is_root else (0, 0)
@@ -245,7 +245,7 @@ class RunKeeper:
             Path(f"/proc/{pid}/{name}").write_text(f"0 {own} 1{more}")
 
     # 1. The deadline. What we mount is not seen outside. In a container parts of /proc may be
-    #    masked: then no user namespace can mount one, unless there is a whole one to see.
+    #    masked. A user namespace may mount a /proc only where it sees another without masks.
     # 2. The scratch. Its top is not watch's: nobody can put a link in the place of a folder that
     #    the next jail mounts. Its source has a name that the jail can read.
     # 3. Watch inherits all that, and nothing else.
@@ -273,8 +273,9 @@ class RunKeeper:
         for left in filter(None, (self.jail, child)):
             left.end()
 
-    # Become watch: without power, and with no descriptor but its own. It may not be allowed to walk
-    # to the scratch and the cache: it stands in the one and has a descriptor of the other.
+    # Become watch: without power, and with no descriptor but its own. Its user may not be allowed
+    # to walk to the scratch and the cache: so it stands in the scratch, and has a descriptor of the
+    # cache.
     def be_watch(self, control: socket.socket, parent: int) -> None:
         os.chdir(self.scratch)
         cache = os.open(self.machine.cache, os.O_PATH | os.O_DIRECTORY)
@@ -370,7 +371,7 @@ class RunKeeper:
             os.close(fd)
 
     # 1. See no processes but our own, be bounded by the run's cgroups, and have a session keyring
-    #    of our own: an inherited one names the container in /proc/keys.
+    #    of our own: an inherited keyring names the container in /proc/keys.
     # 2. Our ends of the pipes; only strace and nsjail get the last two.
     # 3. The service and watch come first. A crash does not start the host's helper: of all limits
     #    of core files only 1 keeps it out.

@@ -73,7 +73,7 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
     return made
 
 
-# Groups of ours to make a run's groups in, v2 has one, v1 one for each; or why there are none.
+# The groups in which the groups of runs are made, v2's or those of v1; or why there are none.
 # Whether they can be joined, the first jail shows.
 def find_cgroups() -> tuple[tuple[str, ...], str]:
     groups = CGROUPS_V2 if (CGROUP_ROOT / "cgroup.controllers").exists() else CGROUPS_V1

@@ -1,8 +1,8 @@
 # The network of a jail: a loopback that leads nowhere, and the sockets at which watch answers.
 #
-# open_network is called in a new network namespace, with the power over that one alone. It takes no
-# word from anybody but two choices: no byte of a package, of watch or of the service gets here.
-# The tools run what stands in the files beside this one, and are those of the machine's owner.
+# open_network is called in a new network namespace, and has power over that namespace alone. Nobody
+# tells it more than two choices: no byte of a package, of watch or of the service gets here.
+# The tools are those of the machine's owner, and run what stands in the files beside this file.
 
 import fcntl
 import shutil
@@ -13,9 +13,9 @@ from jail.orders import DNS_PORT, INDEX_PORT, JAIL_DIR, PROGRAMS
 
 V4, V6, UDP, TCP = socket.AF_INET, socket.AF_INET6, socket.SOCK_DGRAM, socket.SOCK_STREAM
 SIOCSIFFLAGS, IFF_UP, BACKLOG = 0x8914, 1, 4096
-# The level, and the options of it: that foreign addresses may be bound, that a datagram tells which
-# one it was sent to, that its answer may come from there: IP_TRANSPARENT, IP_RECVORIGDSTADDR,
-# IP_PKTINFO; the same for IPv6, and IPV6_V6ONLY.
+# The level, and the options of it. IP_TRANSPARENT: foreign addresses may be bound.
+# IP_RECVORIGDSTADDR: a datagram tells to which address it was sent. IP_PKTINFO: its answer may come
+# from there. The same for IPv6, and IPV6_V6ONLY.
 OPTIONS = {V4: (socket.SOL_IP, 19, 20, 8), V6: (socket.IPPROTO_IPV6, 75, 74, 49, 26)}
 # Where the listeners of the decoy internet stand; world.nft sends all to them. Addresses of
 # documentation: localhost and the jail's own address answer nothing that another machine's do not.
@@ -25,9 +25,9 @@ DECOY_PORTS = [21, 22, 25, 80, 110, 123, 143, 443, 465, 587, 993, 995, 1080, 133
 DECOY_PORTS += [4443, 4444, 5000, 5555, 6667, 7777, 8000, 8080, 8081, 8443, 8888, 9000, 9999]
 
 
-# The sockets of DNS; of the index, if the jail may see it; of the decoy internet, if there is to be
-# one: then the network answers for the whole world, as far as the tools of this machine reach.
-# OSError is raised where the kernel refuses.
+# The sockets of DNS; of the index, if the jail may see it; of the decoy internet, if it is wanted:
+# then the network answers for the whole world, as far as the tools of this machine reach. Raises
+# OSError where the kernel refuses.
 def open_network(index: bool, decoy: bool) -> list[int]:
     with socket.socket(V4, UDP) as control:
         up = b"lo".ljust(16, b"\0") + IFF_UP.to_bytes(16, "little")

@@ -53,7 +53,7 @@ def drop(user: int, group: int) -> None:
     # 4.
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "not dumpable")
-    # 5. 1 is the one limit of core files with which not even the helper is started.
+    # 5. Of all limits of core files only 1 keeps the helper from being started.
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     # 6. Lines such as "Uid:\t65534\t65534\t65534\t65534" and "CapEff:\t0000000000000000".

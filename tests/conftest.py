@@ -496,7 +496,7 @@ Serve = Callable[..., Any]
 def patched(**constants: float) -> dict[str, Any]:
     """For `serve`: the service with other constants, so that nobody waits for the real ones."""
     words = "".join(f"snakehook.{name} = {value}; " for name, value in constants.items())
-    code = f"import sys, snakehook; {words}sys.exit(snakehook.main())"
+    code = f"import sys, snakehook; {words}snakehook.main()"
     return {"command": [sys.executable, "-c", code], "PYTHONPATH": ROOT}
 
 

@@ -58,7 +58,8 @@ def tell(**probes):
 
 # The triggers of `--mode import` that run what the modules' own triggers have run already.
 LATER_IMPORTS = {"all modules", "dependencies", "as windows", "as macos", "as ci, later"}
-# How a module begins that acts in the first of these jails alone: the scratch is that of all.
+# How a module begins that acts in its own trigger alone, and not in these jails, which have the
+# same scratch. For what is long or laborious.
 ONCE = """
 import os
 if os.path.exists("/tmp/acted-" + __name__):
@@ -95,6 +96,11 @@ def last_json(report: dict[str, Any]) -> Any:
 def add_probe(index: Index, source: str, name: str = "probe", **about: Any) -> None:
     """A wheel with one module, named like it, that begins with PROBES."""
     index.add_wheel(name, "1.0", {f"{name.replace('-', '_')}.py": PROBES + source}, **about)
+
+
+def add_probe_once(index: Index, source: str) -> None:
+    """The same, which acts in its own trigger alone."""
+    add_probe(index, ONCE + source)
 
 
 def in_turn(

@@ -15,7 +15,8 @@ import pytest
 from conftest import Snakehook, Triage
 from standins import Discord, Handler, Index, Reply, drop, wait_for
 
-from snakehook import TRIAGE_MODES, LogFormatter
+from jail.command.main import TRIAGE_MODES
+from snakehook import LogFormatter
 
 SPY = """
 import subprocess
@@ -127,7 +128,7 @@ RUN_ELSEWHERE = (
     "import importlib.util, sys;"
     "spec = importlib.util.spec_from_file_location('snakehook', {program!r});"
     "module = importlib.util.module_from_spec(spec); sys.modules['snakehook'] = module;"
-    "spec.loader.exec_module(module); sys.exit(module.main())"
+    "spec.loader.exec_module(module); module.main()"
 )
 
 

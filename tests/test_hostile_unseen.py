@@ -8,6 +8,7 @@ from conftest import Snakehook, Triage
 from hostile import (
     PROBES,
     add_probe,
+    add_probe_once,
     assert_nothing_is_left,
     findings,
     own_phase,
@@ -104,7 +105,7 @@ with socket.create_connection(("127.0.0.1", 53)) as sock:
     __import__('select').select([], [], [], 1.5)
     sock.sendall(len(question).to_bytes(2, "big") + question)
 """
-    add_probe(index, source)
+    add_probe_once(index, source)
     _, report, _ = triage("probe", "--mode", "import")
     assert targets(report, ("dns",)) == {"(malformed question)"}
 
@@ -244,7 +245,7 @@ decode()
 @pytest.mark.parametrize("what", FLOODS)
 def test_no_flood_of_the_common_hides_the_rare(triage: Triage, index: Index, what: str) -> None:
     source, (rule, words) = FLOODS[what]
-    add_probe(index, source.replace("MANY", str(MANY)))
+    add_probe_once(index, source.replace("MANY", str(MANY)))
     _, report, _ = triage("probe", "--mode", "import")
     assert report["outcome"] == "ok", (report["reason"], own_phase(report)["stderr"]["text"])
     found = [
@@ -469,7 +470,7 @@ except OSError: pass
 def test_what_is_done_by_an_odd_way_is_told_all_the_same(
     triage: Triage, index: Index, source: str, rule: str, words: str
 ) -> None:
-    add_probe(index, source)
+    add_probe_once(index, source)
     _, report, _ = triage("probe", "--mode", "import")
     assert report["outcome"] == "ok", report["reason"]
     assert any(words in title for title in findings(report, rule)), report["findings"]
@@ -554,7 +555,7 @@ if os.fork() == 0:
         socket.socket().connect_ex(("192.0.2.1", 443))
     os._exit(0)
 """
-    add_probe(index, source)
+    add_probe_once(index, source)
     _, report, _ = triage("probe", "--mode", "import")
     assert findings(report, "limit.hit") == [
         "left 1 processes at work, which were ended with the phase"

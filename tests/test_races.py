@@ -18,26 +18,51 @@ from standins import Index
 from jail.watch.ledger import MANY_FAILURES
 
 TRIES = 1000
+# What the racers begin with: a page that the process sees at two addresses. What is `written` is in
+# `shown`, too, and the kernel says whether somebody has read that. Dropping the page from `shown`
+# has it read anew.
+PAGE = r"""
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char *shown, *written;
+static int pagemap;
+
+static void map_twice(void) {
+    int memory = memfd_create("x", 0);
+    ftruncate(memory, 4096);
+    shown = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    written = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    pagemap = open("/proc/self/pagemap", O_RDONLY);
+}
+
+static int was_read(void) {
+    uint64_t entry = 0;
+    pread(pagemap, &entry, 8, (uintptr_t)shown / 4096 * 8);
+    return entry >> 63;
+}
+"""
 # So many that the findings of one run have room in its report; in all more than a thousand.
 STARTS, PARTS = 251, 2
 # Arguments: what is called ("connect", "sendto"), the shown family ("unix", "inet"). It prints how
 # often the kernel found no route, and so had the far address before it.
 SOURCE = r"""
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
-static char *shown, *written;
 static volatile int armed, ended;
-static int pagemap, by_unix, is_send;
+static int by_unix, is_send;
 
 static void write_address(int far) {
     struct sockaddr_un path = {.sun_family = AF_UNIX};
@@ -46,12 +71,6 @@ static void write_address(int far) {
     inet_aton(far ? "8.8.8.8" : "127.0.0.1", &host.sin_addr);
     if (far || !by_unix) memcpy(written, &host, sizeof host);
     else memcpy(written, &path, sizeof path);
-}
-
-static int was_read(void) {
-    uint64_t entry = 0;
-    pread(pagemap, &entry, 8, (uintptr_t)shown / 4096 * 8);
-    return entry >> 63;
 }
 
 static void *change(void *unused) {
@@ -67,11 +86,8 @@ static void *change(void *unused) {
 int main(int count, char **words) {
     is_send = !strcmp(words[1], "sendto");
     by_unix = !strcmp(words[2], "unix");
-    pagemap = open("/proc/self/pagemap", O_RDONLY);
-    int memory = memfd_create("x", 0), far = 0;
-    ftruncate(memory, 4096);
-    shown = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
-    written = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    int far = 0;
+    map_twice();
     pthread_t thread;
     pthread_create(&thread, 0, change, 0);
     for (int n = 0; n < TRIES; n++) {
@@ -104,19 +120,8 @@ print(done.stdout)
 # that is to become "true", and a number among its words. It prints the numbers of those that became
 # another program. A process of its own makes the change, since a program ends all other threads.
 STARTER = r"""
-#include <fcntl.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 struct control { volatile int asked, ready; };
 static struct control *control;
-static char *shown, *written;
 static const char *lie, *truth;
 
 static void change(void) {
@@ -150,10 +155,7 @@ int main(int count, char **words) {
     int by_file = !strcmp(words[1], "file");
     lie = by_file ? "/bin/true" : "true";
     truth = by_file ? "/tmp/start" : "exit 7";
-    int memory = memfd_create("x", 0);
-    ftruncate(memory, 4096);
-    shown = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
-    written = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    map_twice();
     control = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     int changer = fork();
     if (!changer) change();
@@ -190,22 +192,8 @@ print(done.stdout)
 # reached: to the near one nothing can be sent without SO_BROADCAST, and nobody listens there. Of
 # sendmmsg strace reads the addresses when it has returned, so that there the far one comes first.
 REACHER = r"""
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
-static char *shown, *written;
 static volatile int armed, ended, tried;
-static int pagemap, by_unix, is_connect, is_after;
+static int by_unix, is_connect, is_after;
 
 static struct sockaddr_in far_address(int n) {
     struct sockaddr_in host = {.sin_family = AF_INET, .sin_port = htons(n % 2 ? 443 : 53)};
@@ -221,12 +209,6 @@ static void write_address(int far) {
     if (far) host = far_address(tried);
     if (far || !by_unix) memcpy(written, &host, sizeof host);
     else memcpy(written, &path, sizeof path);
-}
-
-static int was_read(void) {
-    uint64_t entry = 0;
-    pread(pagemap, &entry, 8, (uintptr_t)shown / 4096 * 8);
-    return entry >> 63;
 }
 
 static void *change(void *unused) {
@@ -253,11 +235,8 @@ int main(int count, char **words) {
     is_connect = !strcmp(words[1], "connect");
     is_after = !strcmp(words[1], "sendmmsg");
     by_unix = !strcmp(words[2], "unix");
-    pagemap = open("/proc/self/pagemap", O_RDONLY);
-    int memory = memfd_create("x", 0), first = 1;
-    ftruncate(memory, 4096);
-    shown = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
-    written = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    int first = 1;
+    map_twice();
     pthread_t thread;
     pthread_create(&thread, 0, change, 0);
     printf("[");
@@ -343,7 +322,7 @@ def compiled(folder: Path, source: str) -> bytes:
     compiler = shutil.which("cc")
     if not compiler:
         pytest.skip("there is no C compiler here")
-    (folder / "race.c").write_text(source)
+    (folder / "race.c").write_text(PAGE + source)
     argv = [compiler, "-O1", "-w", "-pthread", "-o", str(folder / "race"), str(folder / "race.c")]
     subprocess.run(argv, check=True)
     return (folder / "race").read_bytes()

@@ -24,7 +24,6 @@ from standins import Discord, wait_for
 
 import snakehook as program
 from snakehook import (
-    Delivery,
     Frame,
     Result,
     ServiceError,
@@ -32,8 +31,8 @@ from snakehook import (
     TriageRequest,
     WatchError,
     check_status,
-    compose,
     fit_state_dir,
+    join_report,
     make_own_result,
     make_result,
     read_frames,
@@ -59,7 +58,9 @@ def played(home: Path, discord: Discord) -> Snakehook:
     shutil.copy(ROOT / "snakehook.py", code)
     shutil.copy(ROOT / "tests" / "fake_keeper.py", code / "jail" / "__main__.py")
     (code / "jail" / "nsjail.cfg").touch()
-    shutil.copy(ROOT / "jail" / "settings.toml", code / "jail")
+    for name in ("__init__.py", "settings.toml", "request.toml", "store.toml", "empty_report.toml"):
+        shutil.copy(ROOT / "jail" / name, code / "jail")
+    shutil.copytree(ROOT / "jail" / "command", code / "jail" / "command")
     libraries = Path(falcon.__file__).parent.parent
     for name in ("falcon", "waitress", "packaging", "pip"):
         (code / name).symlink_to(libraries / name)
@@ -454,7 +455,7 @@ def test_a_complaint_stands_in_the_log_with_the_run(caplog: pytest.LogCaptureFix
 
 
 def pieces(**changes: bytes) -> dict[Frame, bytes]:
-    usual = {
+    usual = dict.fromkeys(Frame, b"") | {
         Frame.SUMMARY: b'{"outcome": "ok", "reason": "a\\u001b[2J\\nb", "verdict": "clean"}',
         Frame.REPORT: b'{"phases": []}',
         Frame.EMBED: b'{"title": "t", "description": "d", "fields": []}',
@@ -483,31 +484,19 @@ def test_a_message_has_no_more_than_what_is_known() -> None:
     assert set(json.loads(result.embed)) == {"title", "description", "fields", "color"}
 
 
-HEAD = {
-    "run_id": "5" * 32,
-    "status": "finished",
-    "request": {"package_name": "six"},
-    "outcome": "ok",
-    "reason": "",
-    "verdict": "clean",
-    "submitted_at": "a",
-    "started_at": "b",
-    "finished_at": "c",
-}
+HEAD = '{"run_id": "5", "delivery": {"last_error": "gone}"}}'
 
 
-def test_a_report_is_composed_without_being_read() -> None:
+def test_a_report_is_joined_without_being_read() -> None:
     body = b'{"phases": [], "nonsense": ,,, }'
-    whole = compose(HEAD, Delivery("refused", 2, "gone", answer_lost=True), body)
-    assert whole.endswith(body[1:])
-    head = json.loads(whole.removesuffix(b", " + body[1:]) + b"}")
-    assert list(head) == [*HEAD, "delivery"]
-    assert head["delivery"] == {"state": "refused", "attempts": 2, "last_error": "gone"}
+    whole = join_report(HEAD, body)
+    assert whole == HEAD[:-1].encode() + b", " + body[1:]
 
 
-def test_a_composed_report_is_json() -> None:
+def test_a_joined_report_is_json() -> None:
     own = make_own_result(SIX, "error", "it \u202e died", "call")
-    report = json.loads(compose(HEAD, Delivery(), own.report))
+    report = json.loads(join_report(HEAD, own.report))
+    assert report["delivery"] == {"last_error": "gone}"}
     assert report["findings"][0]["phase"] == "call"
     assert report["coverage"]["notes"] == ["it \u202e died"]
 
@@ -739,8 +728,8 @@ def test_a_signal_asks_for_what_was_seen_so_far(played: Snakehook, number: int) 
 
 
 def test_a_watch_that_does_not_stop_is_left(played: Snakehook, home: Path) -> None:
-    code = f"import sys; sys.path.insert(0, {str(home / 'code')!r}); import snakehook;"
-    code += "snakehook.INTERRUPT_SEC = 0.5; sys.exit(snakehook.main())"
+    code = f"import sys; sys.path.insert(0, {str(home / 'code')!r}); from jail.command import main;"
+    code += "main.INTERRUPT_SEC = 0.5; sys.exit(main.main())"
     played = Snakehook([sys.executable, "-c", code], played.environment)
     process = played.start("triage", "hangs", "1.0", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stderr

@@ -1,0 +1,109 @@
+"""The store: each run goes its way from the queue to Discord, and nothing of it gets lost."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import falcon
+import pytest
+
+from snakehook import ATTACHMENTS, Delivery, Result, Store, TriageRequest, demand_service
+
+SIX = TriageRequest("six", "1.16.0", "install")
+REPORT = b'{"phases": [], "findings": []}'
+RESULT = Result("ok", "all ran", "clean", REPORT, b'{"title": "t"}', b"page", b"evidence", "shown")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs.sqlite")
+
+
+def shown(store: Store, run_id: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(store.report(run_id) or b"{}")
+    return found
+
+
+def test_a_run_is_shown_at_each_step_of_its_way(store: Store) -> None:
+    run_id = store.add(SIX, 1)
+    waiting = shown(store, run_id)
+    assert (waiting["status"], waiting["started_at"], waiting["outcome"]) == ("queued", None, None)
+    assert waiting["request"] == vars(SIX)
+    claim = store.claim()
+    assert (claim["run_id"], json.loads(claim["request"]), claim["starts"]) == (
+        run_id,
+        vars(SIX),
+        1,
+    )
+    assert shown(store, run_id)["status"] == "running"
+    store.finish(run_id, RESULT)
+    finished = shown(store, run_id)
+    assert (finished["status"], finished["outcome"], finished["reason"], finished["verdict"]) == (
+        "finished",
+        "ok",
+        "all ran",
+        "clean",
+    )
+    assert finished["phases"] == []
+    assert finished["finished_at"]
+    store.note_delivery(run_id, Delivery("delivered", 2, "Discord answered 500", True))
+    delivery = {"state": "delivered", "attempts": 2, "last_error": "Discord answered 500"}
+    assert shown(store, run_id)["delivery"] == delivery
+
+
+def test_each_attachment_is_the_file_that_its_name_says(store: Store) -> None:
+    run_id = store.add(SIX, 1)
+    for name in ATTACHMENTS:
+        assert store.file(run_id, name) is None
+    store.finish(run_id, RESULT)
+    for name, (column, _) in ATTACHMENTS.items():
+        assert store.file(run_id, name) == getattr(RESULT, column)
+        assert store.message(run_id)[column] == getattr(RESULT, column)
+    assert store.file(run_id, "embed") is None
+    assert store.file("unknown", "report.html") is None
+
+
+def test_a_change_concerns_its_run_alone(store: Store) -> None:
+    first, second = store.add(SIX, 2), store.add(SIX, 2)
+    before = shown(store, second)
+    store.finish(first, RESULT)
+    store.note_delivery(first, Delivery("refused", 1, "no"))
+    assert shown(store, second) == before
+    assert store.report("unknown") is None
+
+
+def test_the_queue_takes_no_more_than_its_limit(store: Store) -> None:
+    assert store.add(SIX, 1)
+    assert store.add(SIX, 1) == ""
+
+
+def test_what_is_due_first_is_delivered_first(store: Store) -> None:
+    assert store.next_delivery() == {}
+    runs = [store.add(SIX, 3) for _ in range(3)]
+    for run_id, due_at in zip(runs, (20.0, 10.0, 30.0), strict=True):
+        store.finish(run_id, RESULT)
+        store.note_delivery(run_id, Delivery("pending", 1), due_at)
+    assert store.next_delivery() == {"run_id": runs[1], "due_at": 10.0}
+    store.note_delivery(runs[1], Delivery("delivered", 2))
+    assert store.next_delivery()["run_id"] == runs[0]
+
+
+def test_a_store_of_another_version_is_refused_before_it_is_changed(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE runs (run_id TEXT, status TEXT, state TEXT, due_at REAL)")
+    other.execute("INSERT INTO runs VALUES ('kept', 'queued', '', 0)")
+    other.commit()
+    with pytest.raises(sqlite3.Error):
+        Store(path)
+    assert other.execute("SELECT run_id FROM runs").fetchall() == [("kept",)]
+    other.close()
+
+
+def test_trouble_is_answered_with_503_and_when_to_come_back() -> None:
+    demand_service("")
+    with pytest.raises(falcon.HTTPServiceUnavailable) as raised:
+        demand_service("The queue is full.")
+    error = raised.value
+    assert (error.status, error.description) == (falcon.HTTP_503, "The queue is full.")
+    assert error.headers == {"Retry-After": "10"}
