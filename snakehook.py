@@ -241,7 +241,7 @@ class Denied(ServiceError):
     pass
 
 
-TEXT_RULE = f"must be at most {MAX_FIELD_CHARS} printable ASCII characters, no space around"
+TEXT_RULE = f"must be a string of 1 to {MAX_FIELD_CHARS} printable ASCII characters, trimmed"
 # The fields that `packaging` reads; all others are matched with a pattern.
 PACKAGING = {"package_name": project_name, "version": lambda text: str(Version(text))}
 
@@ -280,9 +280,8 @@ def validate(payload: Any, settings: Settings) -> TriageRequest:
 def read_field(key: str, found: Mapping[str, Any]) -> str:
     value, field = found[key], FIELDS[key]
     read = PACKAGING.get(key) or matching(field["pattern"])
-    is_text = isinstance(value, str) and value
-    demand(is_text, InvalidField(key, "must be a non-empty string"))
-    is_plain = len(value) <= MAX_FIELD_CHARS and re.fullmatch("[!-~]([ -~]*[!-~])?", value)
+    is_text = isinstance(value, str) and len(value) <= MAX_FIELD_CHARS
+    is_plain = is_text and re.fullmatch("[!-~]([ -~]*[!-~])?", value)
     demand(is_plain, InvalidField(key, TEXT_RULE))
     is_of_mode = field.get("mode", found["mode"]) == found["mode"]
     demand(is_of_mode, InvalidField(key, f"goes with mode {field.get('mode')} only"))
@@ -307,10 +306,6 @@ def printable_line(text: str, limit_chars: int) -> str:
     if not cut.isprintable():
         cut = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
     return cut if len(cut) <= limit_chars else cut[: limit_chars - 1] + "…"
-
-
-def timestamp() -> str:
-    return datetime.now(UTC).isoformat()
 
 
 # Whoever waits for it, in whatever thread, wakes up.
@@ -349,15 +344,11 @@ def check_line(name: str, passed: bool, required: bool, detail: str) -> str:
     return printable_line(f"{word} {name}: {detail}", 1000)
 
 
-# Keeper is gone.
-class KeeperError(ServiceError):
-    pass
-
-
 # Keeper as the service has it: a child process, and the socket that takes the orders.
 class KeeperLink:
     # Start it and tell it the settings of the jail. Raises OSError.
     def __init__(self, settings: Settings) -> None:
+        self.ready: dict[str, socket.socket] = {}  # by the task that it is ready for
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # A fresh program: nothing of our memory or environment is in it. It has a session of its
         # own, so that Ctrl-C reaches us alone.
@@ -375,21 +366,26 @@ class KeeperLink:
         told["pip_package"] = find_package("pip")
         self.socket.send(json.dumps(told, default=str).encode())
 
-    # Wait for what keeper found at its start. Raises KeeperError.
+    # Wait for what keeper found at its start. Raises ServiceError.
     def self_check(self) -> dict[str, Any]:
         try:
             found: dict[str, Any] = json.loads(self.socket.recv(MAX_CHECKS_BYTES))
         except (ValueError, OSError):
-            raise KeeperError("Keeper ended at its start: its log says why.") from None
+            raise ServiceError("Keeper ended at its start: its log says why.") from None
         return found | {"lines": [check_line(**check) for check in found["checks"]]}
 
-    # Order a run and return our end of its stream. Raises OSError when keeper is gone.
+    # Order a run and return our end of its stream, or let the one begin that is ready for the task.
+    # Raises OSError when keeper is gone.
     def order(self, task: str, run_id: str, request: TriageRequest) -> socket.socket:
         given = {key: value for key, value in vars(request).items() if value is not None}
         # No word of a command line may begin like an option.
         if given.get("file_path", "").startswith("-"):
             given["file_path"] = f"./{given['file_path']}"
         packet = json.dumps({"task": task, "run_id": run_id, **given}).encode()
+        with contextlib.suppress(KeyError, OSError):  # none is ready, or it has ended
+            ready = self.ready.pop(task)
+            ready.sendall(packet + b"\n")
+            return ready
         ours, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(self.socket, [packet], [theirs.fileno()])
@@ -484,7 +480,7 @@ class Frame(Enum):
 
 
 FRAME_HEAD = re.compile(rb"([a-z]{1,12}) (0|[1-9][0-9]{0,8})\n")  # b"summary 57\n"
-STREAM_GRACE_SEC = 60  # beyond a run's budget; keeper ends it before
+STREAM_GRACE_SEC = 30  # beyond a run's budget; keeper ends most before, but one made ready later
 CLOSE_SEC = 5.0  # from the last frame to the end of the stream
 OUTCOMES = ("ok", "failed", "timeout", "memory", "disk", "download_cap", "interrupted", "error")
 VERDICTS = ("clean", "unseen", "medium", "high")
@@ -671,7 +667,7 @@ class Store:
     # A statement as a transaction of its own. `trouble` is what the last transaction met.
     def write(self, sql: str, **values: Any) -> dict[str, Any]:
         try:
-            row = self.read(sql, now=timestamp(), **values)
+            row = self.read(sql, now=datetime.now(UTC).isoformat(), **values)
         except sqlite3.Error as error:
             self.trouble = f"The store can't be written: {error}."
             raise
@@ -742,7 +738,8 @@ DiscordAnswer = tuple[int, str | None, bytes]
 # Post to the webhook and wait until Discord has saved it. No redirect is followed. Raises OSError,
 # ValueError, http.client.HTTPException.
 def post(url: str, body: bytes, content_type: str) -> DiscordAnswer:
-    parts, text, begun_sec = urlsplit(url), b"", time.monotonic()
+    begun_sec, text = time.monotonic(), b""
+    parts = urlsplit(url)
     address = (parts.hostname or "", parts.port or PORTS[parts.scheme])
     path = f"{parts.path or '/'}?{parts.query}{'&' if parts.query else ''}wait=true"
     connection = http.client.HTTPConnection(*address)
@@ -805,7 +802,8 @@ def post_run(url: str, run: Mapping[str, Any], attempts: int) -> DiscordAnswer:
     # 413: its limit is lower than ours. 400: then as plain as can be.
     if answer[0] == 400:
         text = f"{embed['title']}\n{embed['description']}"[:1800]
-        message, files = message | {"content": f"{text}\n{footer}", "embeds": []}, {}
+        message = message | {"content": f"{text}\n{footer}", "embeds": []}
+        files = {}
     return post(url, *attach(message, files, 0)) if answer[0] in (400, 413) else answer
 
 
@@ -894,16 +892,18 @@ class Service:
     # Take keeper's self-check, begin with what waits, and tell when keeper ends.
     def attend_keeper(self) -> None:
         trouble = KEEPER_GONE
-        with contextlib.suppress(KeeperError):  # what is told below
+        with contextlib.suppress(ServiceError):  # what is told below
             found = self.keeper.self_check()
             trouble = KEEPER_GONE if found["works"] else BROKEN
             self.jail_trouble = "" if found["works"] else BROKEN
-            log.log(logging.DEBUG if found["works"] else logging.ERROR, "\n".join(found["lines"]))
+            level = logging.DEBUG if found["works"] else logging.ERROR
+            log.log(level, "\n".join(found["lines"]))
             for _ in range(self.settings.max_concurrency):
                 self.start(self.pool, self.run_next)
         self.keeper.process.wait()
         self.jail_trouble = trouble
-        log.log(logging.DEBUG if self.stopping.is_set() else logging.CRITICAL, "%s", trouble)
+        level = logging.DEBUG if self.stopping.is_set() else logging.CRITICAL
+        log.log(level, "%s", trouble)
 
     # Why no run is accepted; "" when they are.
     def closed(self) -> str:
@@ -941,6 +941,7 @@ class Service:
     def run_next(self) -> None:
         claim = {} if self.closed() else self.store.claim()
         if not claim:
+            self.make_ready()
             return
         run_id, request = claim["run_id"], TriageRequest(**json.loads(claim["request"]))
         try:
@@ -956,17 +957,24 @@ class Service:
         self.start(self.pool, self.run_next)
         self.store.forget(self.settings.keep_runs, self.settings.keep_bytes)
 
+    # Where nothing waits, have a run made ready but for its request, which takes the longest. It
+    # ends by itself when none comes. Whoever starts a run takes it, so there are never too many.
+    def make_ready(self) -> None:
+        if self.settings.ready_run and not (self.keeper.ready or self.closed()):
+            run_id, anything = secrets.token_hex(16), TriageRequest("pip", "0", "detonate")
+            self.keeper.ready["triage"] = self.keeper.order("ready", run_id, anything)
+
     # Raises ServiceError for a run that has to wait for another start, OSError.
     def detonate(self, run_id: str, request: TriageRequest, starts: int) -> Result:
         if starts > MAX_STARTS:
             return make_own_result(request, "interrupted", ENDED_TWICE)
         log.info("run %s: started", run_id)
-        budget_sec = self.settings.run_budget_sec
         with self.keeper.order("triage", run_id, request) as stream:
             self.streams.add(stream)
             # `stop` may have looked before there was something to stop.
             if self.stopping.is_set():
                 shut(stream)
+            budget_sec = self.settings.run_budget_sec
             result = receive_result(stream, run_id, request, budget_sec, log.debug)
             self.streams.discard(stream)
         # A watch that fails may have ended with its keeper: that shows a moment later.
@@ -982,7 +990,8 @@ class Service:
         found = self.store.next_delivery()
         if not found or self.stopping.is_set():
             return
-        run_id, wait_sec = found["run_id"], max(found["due_at"], self.all_wait_until) - time.time()
+        run_id = found["run_id"]
+        wait_sec = max(found["due_at"], self.all_wait_until) - time.time()
         # A longer wait was noted when the clock was wrong.
         if 0 < wait_sec <= MAX_TOLD_PAUSE_SEC:
             self.courier_timer.cancel()
@@ -1008,7 +1017,7 @@ class Service:
         self.stopping.set()
         with contextlib.suppress(sqlite3.Error):  # then a start counts that should not
             self.store.requeue(forgiven=1)
-        for connection in (*self.streams, self.keeper.socket):
+        for connection in (*self.streams, *self.keeper.ready.values(), self.keeper.socket):
             shut(connection)
         until = time.monotonic() + STOP_SEC
         for end in (self.pool.shutdown, self.courier.shutdown, self.keeper.process.wait):
@@ -1107,9 +1116,9 @@ class Api:
         welcome = authorized(request.auth, self.service.settings.api_token)
         costs = request.method == "POST" or not welcome
         wait_sec = self.buckets.take(request.remote_addr) if costs else 0.0
-        text, retry_after = "Too many requests from this address: wait.", int(wait_sec) + 1
-        too_many = falcon.HTTPTooManyRequests(description=text, retry_after=retry_after)
-        demand(not wait_sec, too_many)
+        if wait_sec:
+            text = "Too many requests from this address: wait, then try again."
+            raise falcon.HTTPTooManyRequests(description=text, retry_after=int(wait_sec) + 1)
         text = "Send the API token in the header 'Authorization: Bearer <token>'."
         demand(welcome, falcon.HTTPUnauthorized(description=text, challenges=["Bearer"]))
 
@@ -1118,9 +1127,8 @@ class Api:
         too_large = falcon.HTTPContentTooLarge(description=TOO_LARGE)
         demand((request.content_length or 0) <= MAX_BODY_BYTES, too_large)
         media_type = (request.content_type or "").partition(";")[0].strip().lower()
-        text = "Send the body as application/json."
-        is_json = media_type == falcon.MEDIA_JSON
-        demand(is_json, falcon.HTTPUnsupportedMediaType(description=text))
+        unfit = falcon.HTTPUnsupportedMediaType(description="Send the body as application/json.")
+        demand(media_type == falcon.MEDIA_JSON, unfit)
         body = request.bounded_stream.read(MAX_BODY_BYTES + 1)
         demand(len(body) <= MAX_BODY_BYTES, too_large)
         try:
@@ -1134,16 +1142,18 @@ class Api:
             raise falcon.HTTPBadRequest(description="The body is not JSON.") from None
         demand_service(self.service.closed())
         run_id = self.service.submit(accepted)
-        demand_service("" if run_id else "The queue is full: try again later.")
+        if not run_id:
+            demand_service("The queue is full: try again later.")
         response.status, response.location = falcon.HTTP_202, f"/v1/triage/{run_id}"
         response.media = {"run_id": run_id, "status": "accepted"}
 
     # Every unknown id and name gets the same 404.
     def on_get_run(self, _: Any, response: falcon.Response, run_id: str, name: str = "") -> None:
-        store, media_type = self.service.store, ATTACHMENTS.get(name, ("", falcon.MEDIA_JSON))[1]
+        store = self.service.store
         data = store.file(run_id, name) if name else store.report(run_id)
         demand(data, falcon.HTTPNotFound(description="There is no such run."))
-        response.data, response.content_type = data, media_type
+        response.content_type = ATTACHMENTS.get(name, ("", falcon.MEDIA_JSON))[1]
+        response.data = data
         # The page shows what a package said: even if it escaped, it may run and load nothing.
         policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
         response.set_header("Content-Security-Policy", policy)
@@ -1159,15 +1169,16 @@ def demand_service(trouble: str) -> None:
 
 
 def serialize_error(_: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
-    is_field = isinstance(error, falcon.HTTPUnprocessableEntity)
     response.media = {"error": error.description or error.title}
-    response.media |= {"field": error.title} if is_field else {}
+    if isinstance(error, falcon.HTTPUnprocessableEntity):
+        response.media["field"] = error.title
 
 
 def on_failure(_: object, response: object, error: Exception, params: object) -> None:
-    is_fault = not isinstance(error, sqlite3.Error)
-    log.error("a request failed: %s", error, exc_info=error if is_fault else None)
-    demand_service("" if is_fault else "The store can't be used at the moment: try again later.")
+    if isinstance(error, sqlite3.Error):
+        log.error("a request failed: %s", error)
+        demand_service("The store can't be used at the moment: try again later.")
+    log.error("a request failed: %s", error, exc_info=error)
     raise falcon.HTTPInternalServerError(description="The service failed; its log says how.")
 
 
@@ -1195,8 +1206,7 @@ def start_service() -> Service:
     try:
         service = Service(settings, keeper)
     except (ServiceError, OSError, sqlite3.Error) as error:
-        text = f"STATE_DIR {settings.state_dir} can't be used: {error}."
-        raise ServiceError(text) from error
+        raise ServiceError(f"STATE_DIR {settings.state_dir} can't be used: {error}.") from error
 
     def leave() -> None:
         signal.sigwait(END_SIGNALS)

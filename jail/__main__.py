@@ -13,8 +13,8 @@ from jail import orders
 from jail.keeper import House, serve, try_jail
 from jail.machine import MachineError, prepare
 
-# All that watch needs is loaded here: its user may not be able to read our files.
-from jail.watch.main import watch
+# All that the watch of the self-check needs is loaded here, and the rest before the first order:
+# its user may not be able to read our files.
 from jail.watch.trial import no_jail, trial
 
 
@@ -31,6 +31,8 @@ def main() -> None:
             service.send(no_jail(str(error)))
             return
         service.send(told)
+        from jail.watch.main import watch
+
         serve(service, House(settings, found, watch))
 
 

@@ -14,6 +14,9 @@
 #   the service hangs up     the same
 #   the deadline             the same
 #
+# A run may be ordered before it is known what it will run, so that all is ready for it. For us it
+# is one like any other: watch hears on its stream, from the service, what we would have told it.
+#
 # Nobody is believed. The service talks to strangers, and watch reads what packages made: either may
 # have been taken over. So both have a few words only. orders.py checks them, and beside each
 # stands below why it is harmless. A refusal is a line on stderr and has no other effect.
@@ -38,7 +41,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jail import orders
-from jail.network import open_network
+from jail.network import open_index, open_network
 from jail.orders import Answer, JailSettings, Machine, Order, OrderError, Start
 from jail.privileges import check, die_with_parent, drop, libc
 
@@ -134,7 +137,7 @@ def serve(service: socket.socket, house: House) -> None:
                 try:
                     order = orders.parse_order(packet)
                     others = [run.order for run in runs.values()]
-                    places = house.settings.max_concurrency if order.task == "triage" else 1
+                    places = 1 if order.task == "hosts" else house.settings.max_concurrency
                     run = RunKeeper(house, order, take_stream(order, fds, others, places))
                     runs[run.start().fd] = run
                 except (OrderError, OSError) as error:
@@ -158,7 +161,7 @@ def take_stream(order: Order, fds: list[int], others: list[Order], places: int) 
         raise OrderError(f"run {order.run_id} has no stream")
     if any(other.run_id == order.run_id for other in others):
         raise OrderError(f"run {order.run_id} is under way")
-    if sum(other.task == order.task for other in others) >= places:
+    if sum((other.task == "hosts") == (order.task == "hosts") for other in others) >= places:
         raise OrderError(f"run {order.run_id} is one too many")
     return stream
 
@@ -197,6 +200,7 @@ class RunKeeper:
         self.child: Child | None = None
         self.jail: Child | None = None
         self.number = -1  # of the last jail
+        self.network: list[int] = []  # of the next one
         self.refusals = 0
 
     # Make the cgroups and fork the run keeper, or leave nothing. Raises OSError.
@@ -252,7 +256,7 @@ class RunKeeper:
     # 4. Do as watch asks, until it ends or the service hangs up. Then kill it.
     def run(self, _: int) -> None:
         # 1.
-        signal.alarm(self.settings.run_budget_sec + orders.GRACE_SEC)
+        signal.alarm(self.settings.run_budget_sec + orders.GRACE_SEC[self.order.task])
         check(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "making mounts private")
         if self.user_namespace:
             check(libc.mount(*PROC), "mounting /proc")
@@ -292,6 +296,11 @@ class RunKeeper:
 
     def attend(self, child: Child) -> None:
         while True:
+            # Made ahead, while watch or the last jail is at work: the next jail is born into it,
+            # nobody else. An installation has no second jail.
+            if not self.network and (self.order.mode != "install" or self.number < 0):
+                check(libc.unshare(CLONE_NEWNET), "network namespace")
+                self.network = open_network(self.settings.decoy_internet)
             poll = select.poll()
             poll.register(self.stream, 0)  # only to hear that the service has hung up
             for fd in (self.control.fileno(), child.fd, *([self.jail.fd] if self.jail else [])):
@@ -346,12 +355,12 @@ class RunKeeper:
     #    strace could not look into processes otherwise.
     # 4. Watch gets the other ends. None stays open here.
     def start_jail(self, request: Start) -> None:
-        if self.jail or request.jail <= self.number:
+        if self.jail or request.jail <= self.number or not self.network:
             raise OrderError("a second jail at a time, or a number that was used", request.jail)
         self.number = request.jail
         # 1.
-        check(libc.unshare(CLONE_NEWNET), "network namespace")
-        network = open_network(request.has_index, self.settings.decoy_internet)
+        network = [*self.network, *([open_index()] if request.has_index else [])]
+        self.network = []
         # 2.
         fifo = self.scratch / "audit"
         fifo.unlink(missing_ok=True)
@@ -396,9 +405,9 @@ class RunKeeper:
         if self.machine.strace:
             argv = [self.machine.strace, *STRACE_FLAGS, "-o", f"/proc/self/fd/{trace}", *argv]
         # For the mounts of nsjail.cfg; nsjail does not pass it on.
-        paths = {"SCRATCH": self.scratch, "INSIDE": orders.JAIL_DIR / "inside"}
-        paths |= {"PYTHON": Path(self.machine.python), "BASE": Path(self.machine.base)}
-        os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": str(path) for name, path in paths.items()})
+        paths = {"SCRATCH": str(self.scratch), "INSIDE": f"{self.machine.python}/inside"}
+        paths |= {"PYTHON": self.machine.python, "BASE": self.machine.base}
+        os.execve(argv[0], argv, {f"SNAKEHOOK_{name}": path for name, path in paths.items()})
 
     # What varies from run to run; the rest is in nsjail.cfg.
     def jail_command(self, request: Start, log_fd: int) -> list[str]:

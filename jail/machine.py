@@ -17,7 +17,8 @@ CGROUPS_V1 = (CGROUP_ROOT / "memory/snakehook", CGROUP_ROOT / "pids/snakehook")
 CGROUPS_V2 = (CGROUP_ROOT / "snakehook",)
 # Seen by pip, by every build backend and by every child Python; build isolation would replace a
 # PYTHONPATH. site reads .pth files twice in a virtual environment.
-HOOK_LINE = (orders.JAIL_DIR / "inside" / "hook.pth").read_text().format(**vars(orders))
+INSIDE_DIR = orders.JAIL_DIR / "inside"
+HOOK_LINE = (INSIDE_DIR / "hook.pth").read_text().format(**vars(orders))
 # "Base URL of the Python Package Index (default https://index.example/simple). This should ..."
 DEFAULT_INDEX = re.compile(r"Base URL of [^(]*\(default\s+(https?://[^\s)]+?)/*\)")
 
@@ -51,20 +52,23 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
     if not metadata:
         raise MachineError("jail python: pip, which we need, is gone: install snakehook anew.")
     about = python.stat()
-    recipe = repr([python.resolve(), about.st_size, about.st_mtime_ns, metadata.name, HOOK_LINE])
+    ours = [HOOK_LINE, *(file.read_text() for file in sorted(INSIDE_DIR.glob("*.py")))]
+    recipe = repr([python.resolve(), about.st_size, about.st_mtime_ns, metadata.name, ours])
     made = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     # Not if what it is linked to is gone.
     if not os.access(made / "bin" / "python", os.X_OK):
         fresh = folder / f"{os.getpid()}-python"
         run_tool(python, "-I", "-m", "venv", "--without-pip", "--symlinks", fresh)
         library = next(fresh.glob("lib/python*/site-packages"))
-        shutil.copytree(pip, library / "pip", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(metadata, library / metadata.name)
+        for source, into in ((pip, library), (metadata, library), (INSIDE_DIR, fresh)):
+            shutil.copytree(source, into / source.name, ignore=shutil.ignore_patterns("*cache__"))
+        # By pip's own it asks a dozen programs what system it is on, for a header.
+        shutil.copy(INSIDE_DIR / "no_distro.py", library / "pip/_vendor/distro/__init__.py")
         run = (fresh / "bin" / "python", "-I", "-m")
         index = DEFAULT_INDEX.search(run_tool(*run, "pip", "install", "--help"))
         (fresh / "index").write_text(index[1] if index else "")
-        # Compiled here, since the jail can't: else each pip compiles all of itself.
-        run_tool(*run, "compileall", "-q", library)
+        # Compiled here, since the jail can't: else each pip, and each hook, compiles all of itself.
+        run_tool(*run, "compileall", "-q", library, fresh / "inside")
         (library / "snakehook.pth").write_text(HOOK_LINE)
         # Whatever our umask, the jail's user must read it.
         run_tool("chmod", "-R", "a+rX,go-w", fresh)

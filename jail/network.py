@@ -1,7 +1,7 @@
 # The network of a jail: a loopback that leads nowhere, and the sockets at which watch answers.
 #
 # open_network is called in a new network namespace, and has power over that namespace alone. Nobody
-# tells it more than two choices: no byte of a package, of watch or of the service gets here.
+# tells it more than one choice: no byte of a package, of watch or of the service gets here.
 # The tools are those of the machine's owner, and run what stands in the files beside this file.
 
 import fcntl
@@ -25,10 +25,14 @@ DECOY_PORTS = [21, 22, 25, 80, 110, 123, 143, 443, 465, 587, 993, 995, 1080, 133
 DECOY_PORTS += [4443, 4444, 5000, 5555, 6667, 7777, 8000, 8080, 8081, 8443, 8888, 9000, 9999]
 
 
-# The sockets of DNS; of the index, if the jail may see it; of the decoy internet, if it is wanted:
-# then the network answers for the whole world, as far as the tools of this machine reach. Raises
-# OSError where the kernel refuses.
-def open_network(index: bool, decoy: bool) -> list[int]:
+# The socket of the index, for a jail that may see it.
+def open_index() -> int:
+    return stand_at(TCP, V4, "127.0.0.1", INDEX_PORT).detach()
+
+
+# The sockets of DNS; of the decoy internet, if it is wanted: then the network answers for the whole
+# world, as far as the tools of this machine reach. Raises OSError where the kernel refuses.
+def open_network(decoy: bool) -> list[int]:
     with socket.socket(V4, UDP) as control:
         up = b"lo".ljust(16, b"\0") + IFF_UP.to_bytes(16, "little")
         fcntl.ioctl(control, SIOCSIFFLAGS, up)
@@ -43,7 +47,6 @@ def open_network(index: bool, decoy: bool) -> list[int]:
         else:
             places += [(family, "", port) for family in families for port in DECOY_PORTS]
     sockets = [stand_at(kind, *place) for kind in (UDP, TCP) for place in places]
-    sockets += [stand_at(TCP, V4, "127.0.0.1", INDEX_PORT)] if index else []
     return [held.detach() for held in sockets]
 
 

@@ -25,8 +25,9 @@ STARTED = b"jail ready\n"
 
 # Of a packet between the rooms, and the jails of a run, one after the other.
 MAX_PACKET_BYTES, MAX_JAILS = 96 << 10, 400
-# After its own deadline a watch has this long to judge and draw before its run is ended.
-GRACE_SEC = 20
+# After its own deadline a watch has this long to judge and draw before its run is ended, by task;
+# one that is made ready waits for its order before that.
+GRACE_SEC = {"triage": 20, "hosts": 20, "ready": 320}
 # The disk is larger than it may be filled: the watch sees the limit passed before the disk is full.
 MAX_INODES, SPARE_INODES, SPARE_BYTES = 150_000, 10_000, 64 << 20
 
@@ -87,9 +88,10 @@ class Machine(NamedTuple):
 
 # One run, each field with what it may look like. The service has checked them by PEP 503 and
 # PEP 440; this only makes them harmless as words of a command line, of a path and of a URL.
-# `task`: "hosts" only asks the index from which hosts its files come.
+# `task`: "hosts" only asks the index from which hosts its files come; "ready" makes all ready for a
+# run whose order comes later, on its stream.
 class Order(NamedTuple):
-    task: Annotated[str, "triage|hosts"]
+    task: Annotated[str, "triage|hosts|ready"]
     run_id: Annotated[str, "[0-9a-f]{32}"]
     package_name: Annotated[str, "(?!.{201})[a-z0-9]+(?:-[a-z0-9]+)*"]
     version: Annotated[str, "[0-9][0-9a-z.!+]{0,199}"]

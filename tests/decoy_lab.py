@@ -52,7 +52,7 @@ for source, target in (("resolv.conf", "/etc/resolv.conf"), ("certs", "/etc/ssl/
 with socket.socket(fileno=int(sys.argv[2])) as near:
     has_done = network.has_done
     network.has_done = lambda tool, *words: tool in sys.argv[4:] and has_done(tool, *words)
-    fds = network.open_network(True, True)
+    fds = [*network.open_network(True), network.open_index()]
     socket.send_fds(near, [b"network"], fds)
     for fd in fds:
         os.close(fd)

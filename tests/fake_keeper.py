@@ -121,6 +121,10 @@ def serve() -> None:
         if not packet:
             return
         order = json.loads(packet)
+        # None is ever made ready here.
+        if order["task"] == "ready":
+            socket.socket(fileno=fds[0]).close()
+            continue
         taken.append(order)
         note.write_text(json.dumps(told))
         stream = socket.socket(fileno=fds[0])

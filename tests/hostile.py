@@ -98,9 +98,9 @@ def add_probe(index: Index, source: str, name: str = "probe", **about: Any) -> N
     index.add_wheel(name, "1.0", {f"{name.replace('-', '_')}.py": PROBES + source}, **about)
 
 
-def add_probe_once(index: Index, source: str) -> None:
-    """The same, which acts in its own trigger alone."""
-    add_probe(index, ONCE + source)
+def in_one_jail(module: str = "probe") -> tuple[str, ...]:
+    """To run a module in a single jail; what is imported is imported as other victims, too."""
+    return ("--mode", "execute_module", "--module-name", module)
 
 
 def in_turn(

@@ -15,7 +15,8 @@ INSIDE = ROOT / "jail" / "inside"
 LAUNCHER = """
 import os, runpy, sys
 runpy.run_path(sys.argv[1])["open_rooms"]()
-from jail.inside.supervise import launch_jobs, starter
+from jail.inside.enter import starter
+from jail.inside.supervise import launch_jobs
 sys.executable = sys.argv[2]
 if sys.argv[3] == "run":
     argv = [*starter("run"), *sys.argv[4:]]

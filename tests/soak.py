@@ -5,6 +5,9 @@ A real service with a full queue, its stand-ins for the index and Discord, many 
 without a pause, and as many that connect and say nothing or next to nothing. What is accepted must
 be reported, the rest be refused at once, and memory stay flat. tests/test_overload.py runs the same
 for ten seconds.
+
+`python tests/soak.py --runs 1000` instead does so many small runs in a row, and exits 1 when the
+service or keeper holds a tenth more memory at the end than after the first hundred.
 """
 
 import argparse
@@ -14,7 +17,6 @@ import json
 import os
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -23,7 +25,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conftest import ROOT, Service, Snakehook, serving
+from bench import children
+from conftest import ROOT, Service, Snakehook, open_folder, serving
 from standins import Discord, Index, wait_for
 
 TIMEOUT_SEC = 30
@@ -181,6 +184,34 @@ def unreported(
     return lost + [run_id for run_id in accepted if footers[run_id] != 1]
 
 
+FIRST_RUNS, RUNS_AT_ONCE, MAX_RUNS_GROWTH = 100, 4, 1.10
+
+
+def own_mib(pid: int) -> float:
+    """The memory that a process has for itself, or shares with its own children alone."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    sizes = [int(line.split()[1]) for line in lines if line.startswith("Anonymous:")]
+    return sizes[0] / 1024
+
+
+def many_runs(service: Service, count: int) -> int:
+    """So many runs in a row, and what the service and keeper hold after each hundred."""
+    (keeper,) = children(service.process.pid)
+    pids = {"service": service.process.pid, "keeper": keeper}
+    found: list[dict[str, float]] = []
+    print(f"{'runs':>6} {'service MiB':>12} {'keeper MiB':>12}")
+    for begun in range(0, count, FIRST_RUNS):
+        for _ in range(0, min(FIRST_RUNS, count - begun), RUNS_AT_ONCE):
+            ids = [service.accept("tiny") for _ in range(RUNS_AT_ONCE)]
+            for run_id in ids:
+                report = service.finished(run_id, 60)
+                assert report["outcome"] == "ok", report["reason"]
+        found.append({name: own_mib(pid) for name, pid in pids.items()})
+        last = found[-1]
+        print(f"{begun + FIRST_RUNS:6} {last['service']:12.1f} {last['keeper']:12.1f}", flush=True)
+    return int(any(found[-1][name] > found[0][name] * MAX_RUNS_GROWTH for name in pids))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -193,18 +224,18 @@ def main() -> int:
         "--rate-limit", type=int, default=600, help="PER_IP_RATE_LIMIT, for a minute"
     )
     parser.add_argument("--growth-mib", type=float, default=32, help="what memory may grow by")
+    parser.add_argument("--runs", type=int, help="so many small runs in a row, no overload")
     options = parser.parse_args()
     with (
-        tempfile.TemporaryDirectory(prefix="snakehook-soak-") as name,
+        open_folder("soak") as place,
         Index() as index,
         Discord() as discord,
     ):
-        place = Path(name)
         index.add_wheel("pip", "1.0", {"pip_stand_in.py": ""})
         index.add_wheel("tiny", "1.0", {"tiny.py": ""})
         environment = {
             "PATH": os.environ["PATH"],
-            "HOME": name,
+            "HOME": str(place),
             "STATE_DIR": str(place / "state"),
             "PIP_CACHE_DIR": str(place / "cache"),
             "PIP_INDEX_URL": index.url,
@@ -215,6 +246,9 @@ def main() -> int:
         }
         program = Snakehook([sys.executable, str(ROOT / "snakehook.py")], environment)
         sizes: list[tuple[float, Size]] = []
+        if options.runs:
+            with serving(program, place / "log") as service:
+                return many_runs(service, options.runs)
         begun = time.monotonic()
         # `serving` names a rate limit of its own, for tests that ask a lot from one address.
         with serving(program, place / "log", PER_IP_RATE_LIMIT=options.rate_limit) as service:

@@ -6,14 +6,21 @@ Every probe is made by root's jail and by an ordinary user's, since the mechanis
 import json
 import secrets
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, Snakehook
-from hostile import PROBES, add_probe, assert_nothing_is_left, findings, last_json, own_phase
+from hostile import (
+    PROBES,
+    add_probe,
+    assert_nothing_is_left,
+    findings,
+    in_one_jail,
+    last_json,
+    own_phase,
+)
 from standins import Index
 
 REFUSED = {"EPERM", "EACCES", "ENOSYS", "SIGSYS"}
@@ -28,10 +35,9 @@ class Jail:
     index: Index
 
     def probe(self, source: str, **settings: object) -> tuple[Any, dict[str, Any]]:
-        """What a module that begins with PROBES said when it was imported, and the report; nothing
-        is left of it."""
+        """What a module that begins with PROBES said, and the report; nothing is left of it."""
         add_probe(self.index, source)
-        _, report, _ = self.program.triage("probe", "--mode", "import", **settings)
+        _, report, _ = self.program.triage("probe", *in_one_jail(), **settings)
         self.nothing_is_left()
         return last_json(report), report
 
@@ -46,7 +52,7 @@ class Jail:
                     f"\ndef probes():{indented(source)}\nprobes()\n" for source in SOURCES.values()
                 ),
             )
-            _, report, _ = self.program.triage("probe", "--mode", "import")
+            _, report, _ = self.program.triage("probe", *in_one_jail())
             self.nothing_is_left()
             lines = own_phase(report)["stdout"]["text"].splitlines()
             assert len(lines) == len(SOURCES), report
@@ -629,39 +635,37 @@ def test_links_that_lead_out_of_the_scratch_change_nothing_outside(
     jail_of.nothing_is_left()
 
 
-def reader(how: str) -> Callable[[Index], None]:
-    return lambda index: add_probe(index, how)
+# Ways to read a file of bait, each with a file of its own.
+READING = {
+    ".pypirc": "open(path).read()",
+    ".git-credentials": "os.read(os.open(path, os.O_RDONLY | os.O_NOATIME), 100)",
+    ".kube/config": """was = os.stat(path)
+        open(path).read()
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))""",
+    ".ssh/id_rsa": """os.rename("/home/dev/.ssh", "/home/dev/x")
+        open("/home/dev/x/id_rsa").read()
+        os.rename("/home/dev/x", "/home/dev/.ssh")""",
+    ".aws/credentials": """os.link(path, "/tmp/hard")
+        open("/tmp/hard").read()
+        os.remove("/tmp/hard")""",
+    ".docker/config.json": """f = open(path)
+        bytes(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ))""",
+}
+READ = """
+    path = "/home/dev/{bait}"
+    try:
+        {how}
+        done["{bait}"] = True
+    except OSError:
+        done["{bait}"] = False
+"""
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "open('/home/dev/.ssh/id_rsa').read()",
-        "os.read(os.open('/home/dev/.ssh/id_rsa', os.O_RDONLY | os.O_NOATIME), 100)",
-        "path = '/home/dev/.ssh/id_rsa'; was = os.stat(path); open(path).read();"
-        " os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))",
-        "os.rename('/home/dev/.ssh', '/home/dev/x'); open('/home/dev/x/id_rsa').read();"
-        " os.rename('/home/dev/x', '/home/dev/.ssh')",
-        "os.link('/home/dev/.ssh/id_rsa', '/tmp/hard'); open('/tmp/hard').read();"
-        " os.remove('/tmp/hard')",
-        "import mmap; f = open('/home/dev/.ssh/id_rsa');"
-        " bytes(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ))",
-    ],
-    ids=[
-        "plainly",
-        "without an access time",
-        "with times put back",
-        "in a moved folder",
-        "by a hard link",
-        "mapped",
-    ],
-)
-def test_reading_bait_shows_however_it_is_done(jail_of: Jail, how: str) -> None:
-    add_probe(
-        jail_of.index,
-        f"try:\n    {how}\n    print('\"read\"')\nexcept OSError as e:\n    print('\"refused\"')\n",
-    )
-    _, report, _ = jail_of.program.triage("probe", "--mode", "import")
-    if last_json(report) == "read":
-        assert any(".ssh/id_rsa" in title for title in findings(report, "secret.read"))
-    jail_of.nothing_is_left()
+def test_reading_bait_shows_however_it_is_done(jail_of: Jail) -> None:
+    source = "".join(READ.format(bait=bait, how=how) for bait, how in READING.items())
+    source = f"import mmap\ndone = {{}}\nif True:{source}print(json.dumps(done))\n"
+    done, report = jail_of.probe(source)
+    assert done == dict.fromkeys(READING, True) | {".git-credentials": False}
+    read = findings(report, "secret.read")
+    told = {bait for bait in READING if any(bait in title for title in read)}
+    assert told >= {bait for bait, was_read in done.items() if was_read}, read

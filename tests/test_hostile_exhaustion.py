@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 from conftest import Snakehook
-from hostile import ONCE, PROBES, assert_nothing_is_left, findings, in_turn, own_phase
+from hostile import (
+    PROBES,
+    add_probe,
+    assert_nothing_is_left,
+    findings,
+    in_one_jail,
+    in_turn,
+    own_phase,
+)
 from standins import Drip, Endless, Index, wheel
 
 from jail.watch.events import MAX_EVENTS
@@ -17,9 +25,9 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets cgroups")
 
 
 def triage(program: Snakehook, index: Index, source: str, **settings: object) -> dict[str, Any]:
-    """The report of a package whose first import runs `source`; nothing is left of it."""
-    index.add_wheel("hungry", "1.0", {"hungry.py": ONCE + PROBES + source})
-    _, report, _ = program.triage("hungry", "--mode", "import", **settings)
+    """The report of a package whose module runs `source`; nothing is left of it."""
+    add_probe(index, source)
+    _, report, _ = program.triage("probe", *in_one_jail(), **settings)
     assert_nothing_is_left(program.state, program.cache)
     assert report["status"] == "finished"
     return report
@@ -123,7 +131,7 @@ except MemoryError: print(len(eaten), flush=True)
 def test_an_exit_code_of_137_is_no_memory(exhaust: Any) -> None:
     report = exhaust("os._exit(137)")
     phase = own_phase(report)
-    assert (report["outcome"], phase["outcome"], phase["exit_code"]) == ("ok", "failed", 137)
+    assert (report["outcome"], phase["outcome"], phase["exit_code"]) == ("failed", "failed", 137)
 
 
 def test_a_fork_bomb_ends_with_its_phase(program: Snakehook, index: Index) -> None:
@@ -188,13 +196,25 @@ while True: f.write(bytes(1 << 20))
 }
 
 
-@pytest.mark.parametrize("source", FILLING.values(), ids=FILLING)
-def test_whatever_fills_the_disk_ends_as_disk(
-    program: Snakehook, index: Index, source: str
-) -> None:
-    report = triage(program, index, source, MAX_DISK_BYTES=10_000_000, RUN_TIMEOUT_SEC=30)
+def assert_it_ends_as_disk(program: Snakehook, index: Index, filling: str) -> None:
+    limits = {"MAX_DISK_BYTES": 10_000_000, "RUN_TIMEOUT_SEC": 30}
+    report = triage(program, index, FILLING[filling], **limits)
     assert report["outcome"] == "disk"
     assert "MAX_DISK_BYTES" in report["reason"]
+
+
+@pytest.mark.parametrize("filling", FILLING)
+def test_whatever_fills_the_disk_ends_as_disk(
+    jail: None, snakehook: Snakehook, index: Index, filling: str
+) -> None:
+    assert_it_ends_as_disk(snakehook, index, filling)
+
+
+@pytest.mark.parametrize("filling", ["one file", "empty files"])
+def test_an_ordinary_user_s_disk_has_bounds_of_bytes_and_files_too(
+    ordinary: Snakehook, index: Index, filling: str
+) -> None:
+    assert_it_ends_as_disk(ordinary, index, filling)
 
 
 def test_a_disk_that_was_full_for_a_moment_was_full(program: Snakehook, index: Index) -> None:
@@ -256,8 +276,8 @@ TALKING = {
 }
 
 
-def test_endless_output_is_counted_and_cut(program: Snakehook, index: Index) -> None:
-    for name, phase in in_turn(program, index, TALKING, RUN_TIMEOUT_SEC=3).items():
+def test_endless_output_is_counted_and_cut(jail: None, snakehook: Snakehook, index: Index) -> None:
+    for name, phase in in_turn(snakehook, index, TALKING, RUN_TIMEOUT_SEC=3).items():
         out = phase["stdout"]
         assert (phase["outcome"], out["truncated"]) == ("timeout", True), name
         assert out["bytes"] > 1 << 20 >= len(out["text"]), name

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 from conftest import Snakehook
-from hostile import PROBES, add_probe, assert_nothing_is_left, findings, last_json, targets
+from hostile import (
+    PROBES,
+    add_probe,
+    assert_nothing_is_left,
+    findings,
+    in_one_jail,
+    last_json,
+    targets,
+)
 from standins import Index, Reply, redirect
 
 
@@ -16,7 +24,7 @@ def probe(
     """What a module that begins with hostile.PROBES said when it was imported, and the report;
     nothing is left."""
     add_probe(index, source)
-    _, report, _ = program.triage("probe", "--mode", "import", RUN_TIMEOUT_SEC=20, **settings)
+    _, report, _ = program.triage("probe", *in_one_jail(), RUN_TIMEOUT_SEC=20, **settings)
     assert report["outcome"] == "ok", report["reason"]
     nothing_is_left(program)
     return last_json(report), report

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Serve, Snakehook, copy_program
 from hostile import (
-    ONCE,
     PROBES,
     add_probe,
     assert_nothing_is_left,
     family_of,
     findings,
+    in_one_jail,
     in_turn,
     last_json,
     own_phase,
@@ -100,7 +100,7 @@ select.select([], [], [], 0.5)
 print('"still here"', flush=True)
 """
     add_probe(index, source)
-    _, report, _ = program.triage("probe", "--mode", "import")
+    _, report, _ = program.triage("probe", *in_one_jail())
     assert (report["outcome"], last_json(report)) == ("ok", "still here")
     nothing_is_left(program)
 
@@ -175,8 +175,8 @@ while time.monotonic() < end:
         os.rename(f"/tmp/s{n}", f"/tmp/t{n}")
         os.rename(f"/tmp/t{n}", f"/tmp/s{n}")
 """
-    add_probe(index, ONCE + source)
-    _, report, _ = program.triage("probe", "--mode", "import", RUN_TIMEOUT_SEC=20)
+    add_probe(index, source)
+    _, report, _ = program.triage("probe", *in_one_jail(), RUN_TIMEOUT_SEC=20)
     assert report["outcome"] == "ok", report["reason"]
     nothing_is_left(program)
 
@@ -285,7 +285,7 @@ def test_a_watch_that_hangs_costs_its_own_run_the_content_and_no_more(
         os.kill(watch, signal.SIGSTOP)
         innocent = service.finished(service.accept("innocent", mode="import"), 30)
         assert (innocent["outcome"], innocent["reason"]) == ("ok", "")
-        report = service.finished(hung, 4 + GRACE_SEC + 15)
+        report = service.finished(hung, 4 + GRACE_SEC["triage"] + 15)
         assert (report["outcome"], report["verdict"]) == ("error", "high")
         assert service.healthy()
         assert_nothing_is_left(state)

@@ -8,9 +8,9 @@ from conftest import Snakehook, Triage
 from hostile import (
     PROBES,
     add_probe,
-    add_probe_once,
     assert_nothing_is_left,
     findings,
+    in_one_jail,
     own_phase,
     own_phases,
     targets,
@@ -32,7 +32,7 @@ if (pid := os.fork()) == 0:
 os.waitpid(pid, 0)
 """
     add_probe(index, source)
-    _, report, _ = triage("probe", "--mode", "import")
+    _, report, _ = triage("probe", *in_one_jail())
     assert any("exfil.example" in title for title in findings(report, "process.spawn")), report[
         "findings"
     ]
@@ -46,7 +46,7 @@ if (pid := os.fork()) == 0:
 os.waitpid(pid, 0)
 """
     add_probe(index, source)
-    _, report, _ = triage("probe", "--mode", "import")
+    _, report, _ = triage("probe", *in_one_jail())
     assert any("exfil.example" in title for title in findings(report, "process.spawn")), report[
         "findings"
     ]
@@ -94,7 +94,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
     print(libc.sendmmsg(udp.fileno(), both, 2, 0), ctypes.sizeof(msghdr))
 """
     add_probe(index, source)
-    _, report, _ = triage("probe", "--mode", "import")
+    _, report, _ = triage("probe", *in_one_jail())
     assert "192.0.2.78:53" in targets(report), report["network"]
 
 
@@ -105,8 +105,8 @@ with socket.create_connection(("127.0.0.1", 53)) as sock:
     __import__('select').select([], [], [], 1.5)
     sock.sendall(len(question).to_bytes(2, "big") + question)
 """
-    add_probe_once(index, source)
-    _, report, _ = triage("probe", "--mode", "import")
+    add_probe(index, source)
+    _, report, _ = triage("probe", *in_one_jail())
     assert targets(report, ("dns",)) == {"(malformed question)"}
 
 
@@ -163,7 +163,7 @@ os.unlink("pip-evidence", dir_fd=home)
 os.unlink("/home/dev/.ssh/id_rsa")
 """
     add_probe(index, source)
-    _, report, _ = triage("probe", "--mode", "import")
+    _, report, _ = triage("probe", *in_one_jail())
     assert any(
         file["path"] == "/home/dev/.ssh/id_rsa" and file["change"] == "deleted"
         for file in report["files"]
@@ -245,8 +245,8 @@ decode()
 @pytest.mark.parametrize("what", FLOODS)
 def test_no_flood_of_the_common_hides_the_rare(triage: Triage, index: Index, what: str) -> None:
     source, (rule, words) = FLOODS[what]
-    add_probe_once(index, source.replace("MANY", str(MANY)))
-    _, report, _ = triage("probe", "--mode", "import")
+    add_probe(index, source.replace("MANY", str(MANY)))
+    _, report, _ = triage("probe", *in_one_jail())
     assert report["outcome"] == "ok", (report["reason"], own_phase(report)["stderr"]["text"])
     found = [
         finding
@@ -316,7 +316,7 @@ os.wait()
 def test_a_program_is_seen_for_what_it_is(triage: Triage, index: Index, how: str) -> None:
     source, words, severity = PROGRAMS[how]
     add_probe(index, source)
-    _, report, _ = triage("probe", "--mode", "import")
+    _, report, _ = triage("probe", *in_one_jail())
     found = [
         finding
         for finding in report["findings"]
@@ -340,13 +340,13 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 """
     add_probe(index, source)
-    _, report, _ = triage("probe", "--mode", "import")
+    _, report, _ = triage("probe", *in_one_jail())
     assert targets(report) == {f"192.0.2.{number}:443" for number in range(1, 9)}
     assert all(attempt["witness"] == ["kernel", "python"] for attempt in report["network"]), report[
         "network"
     ]
     assert not findings(report, "witness.hidden") and not findings(report, "evidence.tamper")
-    own = [process for process in report["processes"] if process["trigger"] == "probe"]
+    own = [process for process in report["processes"] if process["phase"] == "execute"]
     assert len(own) == 2  # threads are none
 
 
@@ -470,8 +470,8 @@ except OSError: pass
 def test_what_is_done_by_an_odd_way_is_told_all_the_same(
     triage: Triage, index: Index, source: str, rule: str, words: str
 ) -> None:
-    add_probe_once(index, source)
-    _, report, _ = triage("probe", "--mode", "import")
+    add_probe(index, source)
+    _, report, _ = triage("probe", *in_one_jail())
     assert report["outcome"] == "ok", report["reason"]
     assert any(words in title for title in findings(report, rule)), report["findings"]
 
@@ -482,7 +482,7 @@ def test_an_ordinary_user_s_watch_sees_past_a_folder_that_nobody_may_read(
     """Its jail's processes are the same user as it, and it has no capability to see past modes."""
     source, rule, words = UNSEEN["a folder that nobody may read"]
     add_probe(index, source)
-    _, report, _ = ordinary.triage("probe", "--mode", "import")
+    _, report, _ = ordinary.triage("probe", *in_one_jail())
     assert any(words in title for title in findings(report, rule)), report["findings"]
     assert not any("looked" in note for note in report["coverage"]["notes"])
     assert_nothing_is_left(ordinary.state, ordinary.cache)
@@ -496,7 +496,7 @@ def test_a_module_named_like_one_of_the_library_does_not_stand_for_it(
     index.add_wheel(
         "probe", "1.0", {"probe.py": source, "json.py": deaf, "enum.py": deaf, "typing.py": deaf}
     )
-    _, report, _ = triage("probe", "--mode", "execute_module", "--module-name", "probe")
+    _, report, _ = triage("probe", *in_one_jail())
     assert (report["outcome"], report["phases"][-1]["stdout"]["text"]) == ("ok", "decoded\n"), (
         report["phases"][-1]
     )
@@ -514,7 +514,7 @@ code = "import base64; exec(base64.b64decode('cHJpbnQoImRlY29kZWQiKQ=='))"
 subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "/tmp/path", "HOME": "/home/dev"})
 """
     add_probe(index, source)
-    _, report, _ = triage("probe", "--mode", "import")
+    _, report, _ = triage("probe", *in_one_jail())
     assert "decoded" in own_phase(report)["stdout"]["text"], own_phase(report)
     assert findings(report, "code.dynamic")
 
@@ -555,8 +555,8 @@ if os.fork() == 0:
         socket.socket().connect_ex(("192.0.2.1", 443))
     os._exit(0)
 """
-    add_probe_once(index, source)
-    _, report, _ = triage("probe", "--mode", "import")
+    add_probe(index, source)
+    _, report, _ = triage("probe", *in_one_jail())
     assert findings(report, "limit.hit") == [
         "left 1 processes at work, which were ended with the phase"
     ]

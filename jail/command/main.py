@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +22,6 @@ from snakehook import (
     EXIT_OK,
     EXIT_USAGE,
     Delivery,
-    KeeperError,
     KeeperLink,
     Result,
     ServiceError,
@@ -42,6 +42,14 @@ class CommandError(Exception):
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)
         self.code = code
+
+
+# What keeper found at its start. Raises CommandError where it has ended.
+def check_sandbox(keeper: KeeperLink) -> dict[str, Any]:
+    try:
+        return keeper.self_check()
+    except ServiceError as error:
+        raise CommandError(str(error), EXIT_SANDBOX) from None
 
 
 # The hosts of the index's files, for the rules of a firewall; a watch without privilege asks.
@@ -92,7 +100,7 @@ def command_check(_: argparse.Namespace) -> int:
     """what works on this machine, and what to do about the rest"""
     settings = snakehook.settings_of_environment()
     keeper = snakehook.start_keeper(settings)
-    found = keeper.self_check()
+    found = check_sandbox(keeper)
     print(*found["lines"], sep="\n")
     if found["works"]:
         check_index(keeper, settings, found["index_url"])
@@ -106,7 +114,7 @@ def command_hosts(arguments: argparse.Namespace) -> int:
     settings = snakehook.settings_of_environment()
     # Which index is pip's own default, keeper knows from pip.
     keeper = snakehook.start_keeper(settings)
-    found = keeper.self_check()
+    found = check_sandbox(keeper)
     index_url = settings.pip_index_url or found["index_url"]
     can_ask = found["works"] or not arguments.index
     if not index_url or not can_ask:
@@ -118,6 +126,10 @@ def command_hosts(arguments: argparse.Namespace) -> int:
     ends = {f"{host}:{port}" for host, port in map(end_of, urls)}
     print(*sorted(ends), sep="\n")
     return EXIT_OK
+
+
+def timestamp() -> str:
+    return datetime.now(UTC).isoformat()
 
 
 def print_progress(title: str) -> None:
@@ -163,15 +175,15 @@ def command_triage(arguments: argparse.Namespace) -> int:
     given = {name: text for name, text in named.items() if text is not None}
     request = snakehook.validate(given, settings)
     keeper = snakehook.start_keeper(settings)
-    found = keeper.self_check()
+    found = check_sandbox(keeper)
     if not found["works"]:
         raise CommandError("\n".join(found["lines"]), EXIT_SANDBOX)
-    run_id, started_at = secrets.token_hex(16), snakehook.timestamp()
+    run_id, started_at = secrets.token_hex(16), timestamp()
     result = run_here(keeper, settings.run_budget_sec, run_id, request)
     head: dict[str, Any] = {"run_id": run_id, "status": "finished", "request": vars(request)}
     head |= {name: getattr(result, name) for name in ("outcome", "reason", "verdict")}
     head |= {"submitted_at": started_at, "started_at": started_at}
-    head |= {"finished_at": snakehook.timestamp()}
+    head |= {"finished_at": timestamp()}
     delivery = vars(deliver_here(settings, run_id, result))
     head["delivery"] = {name: delivery[name] for name in ("state", "attempts", "last_error")}
     shown = result.text
@@ -220,8 +232,6 @@ def main() -> int:
         return int(arguments.run(arguments))
     except CommandError as error:
         text, code = str(error), error.code
-    except KeeperError as error:
-        text, code = str(error), EXIT_SANDBOX
     except ServiceError as error:
         text, code = str(error), EXIT_USAGE
     except KeyboardInterrupt:

@@ -63,6 +63,7 @@ OPENED = {"open": 0, "sqlite3.connect": 0, "os.listdir": 0, "os.scandir": 0}
 MADE = {"os.remove": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1, "os.mkdir": 0, "os.chmod": 0}
 LISTED = {"os.listdir", "os.scandir"}
 WRITES = os.O_WRONLY | os.O_RDWR
+LIBRARIES = (f"{library}/", f"{sys.prefix}/")  # the standard one's folder, and pip's
 COMPILED = {"compile": 0, "marshal.loads": 0}
 WATCHED = {
     event: (kind, position)
@@ -137,6 +138,12 @@ def send_code(source: bytes, frame: FrameType, decoded: bool, how: str = "") -> 
         about = {}
 
 
+def is_library_read(path: Any, mode: Any, flags: Any) -> bool:
+    """Whether it is what each import does, hundreds of times: then who asked is not looked up."""
+    is_plain = type(path) is str and path.startswith(LIBRARIES) and "/." not in path
+    return is_plain and mode in ("r", "rb") and not flags & WRITES
+
+
 def tell_open(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
     """What is written, made or removed, and reads where there may be something to find."""
     path = arguments[MADE.get(event, 0)]
@@ -160,8 +167,8 @@ def tell_open(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
     send("open", what=name, at=place(frame), how=how)
 
 
-def note_written(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
-    """Remember a file that is written, or that has another name now."""
+def note_file(event: str, arguments: tuple[Any, ...], frame: FrameType, is_import: bool) -> None:
+    """Remember a file that is written or read, or that has another name now."""
     if event == "os.rename":
         old, new = (absolute(fspath(path)) for path in arguments[:2])
         saved.move(old, new)
@@ -169,7 +176,7 @@ def note_written(event: str, arguments: tuple[Any, ...], frame: FrameType) -> No
         path = absolute(fspath(arguments[0]))
         if arguments[2] & WRITES:
             saved.note(path, frame)
-        elif isinstance(path, str):
+        elif isinstance(path, str) and not is_import:
             readings.note(path, frame)
 
 
@@ -188,8 +195,10 @@ def tell_name(name: Any, frame: FrameType) -> None:
 
 def tell_file_run(source: Any, path: Any, direct: FrameType) -> None:
     """A module is imported, or a file is run."""
+    if not isinstance(source, bytes) or not isinstance(path, str):
+        return
     frame = nearest_foreign(direct)
-    if not frame or not isinstance(source, bytes) or not isinstance(path, str):
+    if not frame:
         return
     how = readings.how(frame, source, path) if is_media(path) else ""
     if how or saved.is_decoded(absolute(path), source, frame):
@@ -229,14 +238,17 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     if kind == "code":
         tell_code(event, arguments, direct)
         return
+    if event == "open" and is_library_read(what, arguments[1], arguments[2]):
+        return
     frame = nearest_foreign(direct) or called_by_nobody(direct)
     if frame is None:
         return
     if kind == "open":
         # The import system lists the folders of the path.
-        if not (event in LISTED and direct.f_code.co_filename.startswith("<frozen importlib")):
+        is_import = direct.f_code.co_filename.startswith("<frozen importlib")
+        if not (event in LISTED and is_import):
             tell_open(event, arguments, frame)
-        note_written(event, arguments, frame)
+        note_file(event, arguments, frame, is_import)
     elif kind == "native":
         if what in TOLD_FUNCTIONS:
             send("native", what=what, at=place(frame))

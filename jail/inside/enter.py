@@ -10,6 +10,11 @@ from types import ModuleType
 FOLDER = __file__.rpartition("/")[0]
 
 
+def starter(room: str) -> list[str]:
+    """The start of a command that runs `main` of a room of this folder in a Python as any other."""
+    return [sys.executable, f"{FOLDER}/enter.py", room]
+
+
 def open_rooms() -> None:
     """Make the modules of this folder those of jail.inside."""
     for name, places in (("jail", [""]), ("jail.inside", [FOLDER])):

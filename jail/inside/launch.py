@@ -30,6 +30,31 @@ def run_one(argv: list[str]) -> int:
     child = os.fork()
     if child == 0:
         os.execv(argv[0], argv)
+    return exit_code_of(child)
+
+
+def run_later(argv: list[str], path: str) -> int:
+    """The same of a program that gets its words on its input, when they come: from a FIFO which
+    nobody else knows, and which is gone before foreign code runs. The environment comes with them.
+    """
+    import json
+
+    near, far = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(near, 0)
+        os.execv(argv[0], argv)
+    os.close(near)
+    with open(path, "rb") as given:  # noqa: PTH123 - pathlib takes its time
+        words = given.readline()
+    os.unlink(path)  # noqa: PTH108
+    os.environ.update(json.loads(words)["variables"])
+    os.write(far, words)
+    os.close(far)
+    return exit_code_of(child)
+
+
+def exit_code_of(child: int) -> int:
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == child:
@@ -58,12 +83,12 @@ def command(kind: str, words: list[str]) -> list[str]:
 
     -P: nothing in the working directory is pip's.
     """
-    from jail.inside.supervise import starter
-
     if kind == "pip":
-        return [sys.executable, "-P", "-m", "pip", *words]
+        return [sys.executable, "-P", f"{LAUNCH_FOLDER}/installer.py", *words]
     if kind == "program":
         return words
+    from jail.inside.enter import starter
+
     return [*starter("run"), kind, *words]
 
 
@@ -72,6 +97,12 @@ def launch(kind: str, words: list[str]) -> int:
 
     imports, call: many jobs, in workers. several: many triggers of one thing, each a word.
     """
+    if kind not in ("imports", "call", "several"):
+        is_later = kind == "later"
+        code = run_later(command("pip", []), *words) if is_later else run_one(command(kind, words))
+        if kind in ("pip", "later") and "SNAKEHOOK_COMPILE" in os.environ:
+            in_child(compile_all)
+        return code
     from jail.inside import supervise
 
     if kind == "several":
@@ -80,11 +111,6 @@ def launch(kind: str, words: list[str]) -> int:
         path, total_sec, each_sec, *others = words
         commands = [command(other[0], other[1:]) for other in map(json.loads, others)]
         return supervise.run_several(commands, path, float(total_sec), float(each_sec))
-    if kind not in ("imports", "call"):
-        code = run_one(command(kind, words))
-        if kind == "pip" and "SNAKEHOOK_COMPILE" in os.environ:
-            in_child(compile_all)
-        return code
     code = supervise.launch_jobs(kind, words)
     # What only shows in the code.
     if kind == "imports" and words[4] == "self":

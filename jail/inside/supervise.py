@@ -17,12 +17,12 @@ import os
 import re
 import select
 import signal
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from jail.inside.ending import MAX_LINGER_SEC, OWN_FOLDER, How, Teller
+from jail.inside.ending import MAX_LINGER_SEC, How, Teller
+from jail.inside.enter import starter
 
 STARTUP_SEC = 15.0  # until the first word of a worker: the .pth files act before
 END_SEC = MAX_LINGER_SEC + 5.0  # for threads, atexit and finalizers
@@ -40,8 +40,7 @@ WORKER_LINE = re.compile(
 )
 
 
-@dataclass
-class Limits:
+class Limits(NamedTuple):
     """Seconds: for all jobs together, and for each. After so many of the workers that ended too
     early all is done again, if it does not take long: threads and atexit of the others get their
     time, too.
@@ -52,16 +51,17 @@ class Limits:
     redone: int = 0
 
 
-@dataclass
+# No dataclass: what that imports takes longer than all the rest of the launcher.
 class JobsDone:
     """How far a worker is. `at` is the job that it is at, or the next."""
 
-    at: int
-    name: str = ""
-    total: int | None = None
-    is_lingering: bool = False
-    is_done: bool = False
-    left: int = 0
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.name = ""
+        self.total: int | None = None
+        self.is_lingering = False
+        self.is_done = False
+        self.left = 0
 
     def take(self, line: bytes) -> None:
         """Read a line of a worker; what it cannot mean is passed over."""
@@ -259,11 +259,6 @@ def run_within(argv: Sequence[str], limit_sec: float) -> bool:
     os.waitpid(pid, 0)
     os.close(ended)
     return bool(has_ended)
-
-
-def starter(room: str) -> list[str]:
-    """The start of a command that runs `main` of a room of this folder in a Python as any other."""
-    return [sys.executable, f"{OWN_FOLDER}/enter.py", room]
 
 
 def launch_jobs(room: str, words: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ and in the rooms that this one imports, and nowhere else.
 import codecs
 import contextlib
 import ctypes
+import gc
 import json
 import shutil
 import socket
@@ -27,6 +28,8 @@ from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
+from jail.watch.payload import Search
+from jail.watch.ready import WaitingJail, await_order
 from jail.watch.record import Record
 from jail.watch.resources import Resources
 from jail.watch.scratch import Scratch
@@ -91,6 +94,7 @@ class Run:
         self.notes: list[str] = []
         self.is_interrupted = False
         self.has_tried_again = False
+        self.waiting: WaitingJail | None = None
 
     def go(self) -> None:
         """Install, then run what the mode asks for."""
@@ -155,9 +159,10 @@ class Run:
 
     def phase(self, trigger: Trigger) -> Phase:
         """Run one trigger in a jail."""
-        session = Session(self.resources, len(self.phases), trigger)
+        waiting, self.waiting = self.waiting, None
+        session = waiting.session if waiting else Session(self.resources, len(self.phases), trigger)
         self.outlet.progress(session.phase.title)
-        phase = session.run()
+        phase = session.run(waiting.install if waiting else None)
         self.phases.append(phase)
         self.is_interrupted = phase.outcome is Outcome.INTERRUPTED
         return phase
@@ -196,6 +201,8 @@ def watch(
 def prepare_process() -> None:
     """Make the threads of a gateway fit into what memory a watch may have, and take turns often."""
     threading.stack_size(STACK_BYTES)
+    # What keeper has loaded stays shared with it: the collector would write to each page of it.
+    gc.freeze()
     # Else each thread has 64 MiB of addresses for its own allocations.
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     # Else each connection waits for the thread that reads the witnesses.
@@ -233,7 +240,6 @@ def triage(
     outlet: Outlet,
 ) -> None:
     """Run the package and send the report."""
-    begun_sec = time.time()
     evidence = Evidence()
     resources = Resources(
         settings=settings,
@@ -241,7 +247,6 @@ def triage(
         machine=machine,
         control=control,
         stream=outlet.stream,
-        end_sec=time.monotonic() + settings.run_budget_sec,
         scratch=Scratch(folder, settings.max_disk_bytes),
         decoys=Decoys(folder / "home"),
         record=Record(judge, evidence.keep),
@@ -250,21 +255,29 @@ def triage(
         cache=PackageCache(Path(machine.cache)),
     )
     if settings.decoy_internet:
-        values = resources.decoys.values
-        start = Trigger(PhaseName.START, None, ("start",))
-        environment = variables(order, start) | resources.decoys.variables
         openssl = shutil.which("openssl", path=PROGRAMS)
-        resources.world = make_world(openssl, values, environment)
+        resources.world = make_world(openssl, resources.decoys.values, {})
         resources.stages = SecondStages(resources.world.marks)
         for name, data in resources.world.trust_files().items():
             (folder / "certificates" / name).write_bytes(data)
-    # While the first jail is being made.
-    ask = threading.Thread(
-        target=resources.upstream.learn_hosts, args=(settings.index_file_hosts,), daemon=True
-    )
-    ask.start()
+    learn_hosts(resources)
     resources.states = resources.scratch.snapshot()
     run = Run(resources, outlet)
+    if order.task == "ready":
+        run.waiting = WaitingJail(resources, folder)
+        found = await_order(outlet.stream, order)
+        if found is None:
+            return
+        resources.order = order = found
+        # The index may have come back.
+        if resources.upstream.failure:
+            learn_hosts(resources)
+    begun_sec = time.time()
+    resources.end_sec = time.monotonic() + settings.run_budget_sec
+    if resources.world:
+        start = Trigger(PhaseName.START, None, ("start",))
+        environment = variables(order, start) | resources.decoys.variables
+        resources.world.search = Search(resources.decoys.values, environment)
     run.go()
     has_tls = resources.world is not None and resources.world.authority is not None
     report = assemble(
@@ -282,6 +295,14 @@ def triage(
     )
     send_report(report, evidence, machine, outlet)
     resources.cache.trim()
+
+
+def learn_hosts(resources: Resources) -> None:
+    """Ask the index from which hosts files may come, while the first jail is being made."""
+    configured = resources.settings.index_file_hosts
+    resources.upstream.ready.clear()
+    ask = threading.Thread(target=resources.upstream.learn_hosts, args=(configured,), daemon=True)
+    ask.start()
 
 
 def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Outlet) -> None:

@@ -3,11 +3,9 @@
 Hostile input goes to the rooms that read it; here are the names that were asked for.
 """
 
-import socket
 import threading
 from collections.abc import Iterable, Iterator
 
-from jail.orders import DNS_PORT, INDEX_PORT
 from jail.watch.decoy import Decoy
 from jail.watch.events import MAX_EVENTS, Connection
 from jail.watch.gateway import Gateway
@@ -15,33 +13,7 @@ from jail.watch.peers import Arrivals, Named, find_unnamed, tell_unnamed
 from jail.watch.resolver import Records, Resolver
 from jail.watch.resources import Journal, Resources
 from jail.watch.served import attribute, decode_names
-
-MAX_NETWORK_SOCKETS = 150  # of a jail's network
-
-
-class Sockets:
-    """The sockets that the run keeper made, in whatever order, by what they are for."""
-
-    def __init__(self, fds: Iterable[int]) -> None:
-        self.dns: list[socket.socket] = []
-        self.index: socket.socket | None = None
-        self.decoys: list[socket.socket] = []
-        for fd in fds:
-            held = socket.socket(fileno=fd)
-            port = held.getsockname()[1]
-            if port == DNS_PORT:
-                self.dns.append(held)
-            elif port == INDEX_PORT:
-                self.index = held
-            else:
-                self.decoys.append(held)
-
-    def reach(self) -> str:
-        """How much of the world is answered: a word of the report's coverage."""
-        ports = {held.getsockname()[1] for held in self.decoys}
-        if not ports:
-            return "off"
-        return "full" if len(ports) == 1 else "ports"
+from jail.watch.sockets import Sockets
 
 
 class Outside:

@@ -32,13 +32,13 @@ class Resources:
     machine: Machine
     control: socket.socket
     stream: socket.socket
-    end_sec: float
     scratch: Scratch
     decoys: Decoys
     record: Record
     evidence: Evidence
     upstream: Upstream
     cache: PackageCache
+    end_sec: float = float("inf")
     world: World | None = None
     stages: SecondStages | None = None
     reach: str = "off"  # of the decoy internet, in the last jail

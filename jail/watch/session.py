@@ -28,10 +28,11 @@ from jail.watch.events import (
 from jail.watch.installed import read_installed, reader_of
 from jail.watch.limits import count_oom_kills, full_disk, reached_limit, want_of_memory
 from jail.watch.output import Output
-from jail.watch.outside import MAX_NETWORK_SOCKETS, Outside
+from jail.watch.outside import Outside
 from jail.watch.python_witness import PythonWitness
 from jail.watch.release import tell_release
 from jail.watch.resources import Journal, Resources
+from jail.watch.sockets import MAX_NETWORK_SOCKETS
 from jail.watch.started import Starts
 from jail.watch.story import Story
 from jail.watch.triggers import SAMPLES, Trigger, variables
@@ -71,15 +72,19 @@ class Session:
         self.stopped: Outcome | None = None  # why we ended it
         self.begun_sec = time.monotonic()
 
-    def run(self) -> Phase:
+    def run(self, begin: Callable[[], object] | None = None) -> Phase:
         """Start the jail, watch it to its end and tell what it did.
+
+        Args:
+            begin: what lets a jail begin that was asked for before.
 
         Raises OSError when the run keeper is gone.
         """
         resources = self.resources
         resources.decoys.begin(self.journal.tell, self.journal.lose)
         self.expect_decoys()
-        self.ask_for_jail()
+        self.begun_sec = time.monotonic()
+        (begin or self.ask_for_jail)()
         self.follow()
         self.phase.duration_sec = round(time.monotonic() - self.begun_sec, 3)
         # Before we read a file ourselves.
@@ -109,14 +114,16 @@ class Session:
             if state.inode in changed_ns:
                 states[path] = replace(state, changed_ns=changed_ns[state.inode])
 
-    def ask_for_jail(self) -> None:
-        """Ask the run keeper for a jail with this trigger's words and environment."""
+    def ask_for_jail(
+        self, launch: tuple[str, ...] = (), environment: dict[str, str] | None = None
+    ) -> None:
+        """Ask the run keeper for a jail with this trigger's words and environment, or others."""
         resources = self.resources
-        environment = variables(resources.order, self.trigger)
+        environment = environment or variables(resources.order, self.trigger)
         environment |= resources.decoys.environment(is_in_ci=self.trigger.is_in_ci)
         if resources.world and resources.world.authority:
             environment |= TRUST_VARIABLES
-        start = Start(self.number, self.trigger.launch, environment, self.has_index)
+        start = Start(self.number, launch or self.trigger.launch, environment, self.has_index)
         resources.control.send(json.dumps(start._asdict()).encode())
         for fd in (resources.control.fileno(), resources.stream.fileno()):
             self.poll.register(fd, select.POLLIN)

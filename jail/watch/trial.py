@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jail.orders import (
-    JAIL_DIR,
     JAIL_FDS,
     MAX_PACKET_BYTES,
     PROGRAMS,
@@ -22,7 +21,7 @@ from jail.orders import (
     Order,
     Start,
 )
-from jail.watch.outside import MAX_NETWORK_SOCKETS, Sockets
+from jail.watch.sockets import MAX_NETWORK_SOCKETS, Sockets
 
 TRIAL_SEC = 20.0
 MAX_TRIAL_BYTES = 2000  # of each pipe of the jail
@@ -132,7 +131,7 @@ def find_closed(machine: Machine, failure: str) -> Path | None:
 
     That user is who we are by now: nsjail is, too, where the jail has a user namespace.
     """
-    for path in (machine.base, machine.python, str(JAIL_DIR / "inside")):
+    for path in (machine.base, machine.python, f"{machine.python}/inside"):
         if f"mount('{path}'" not in failure:
             continue
         for folder in reversed(Path(path).parents):

@@ -109,6 +109,8 @@ def pip_words(order: Order, timeout_sec: int, *requirements: str) -> tuple[str, 
     # To compile thousands of files may take longer than a phase may: see jail/inside/compiling.py.
     words.append("--no-compile")
     words += ["--progress-bar", "off", "--retries", "1", "--timeout", str(timeout_sec)]
+    # What is installed is looked at, but by no resolver; and the index on the loopback has no TLS.
+    words += ["--no-warn-conflicts", "--use-deprecated", "legacy-certs"]
     words += ["--index-url", INDEX_IN_JAIL]
     words += ["--ignore-installed", "--prefix", f"{WORK_IN_JAIL}/{order.site}"]
     return ("pip", *words, "--", *requirements)

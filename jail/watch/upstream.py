@@ -63,6 +63,7 @@ class Upstream:
         page for pip names.
         """
         self.hosts |= set(configured)
+        self.failure = ""
         try:
             if not configured:
                 with self.lock:

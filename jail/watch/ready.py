@@ -1,0 +1,73 @@
+"""A run that is made ready before its request is there: the first jail stands, with all of pip
+loaded, and waits for what to install.
+
+It is as fresh as any other: one run, with a scratch, bait, a world and a jail of its own, and no
+byte of a package until the request is there. Who sends that is the service, or has taken it over:
+it is checked as keeper checks an order.
+"""
+
+import json
+import os
+import secrets
+import select
+import socket
+import time
+from pathlib import Path
+
+from jail.orders import GRACE_SEC, MAX_PACKET_BYTES, SCRATCH_FOLDERS, Order, OrderError, parse_order
+from jail.watch.resources import Resources
+from jail.watch.session import Session
+from jail.watch.triggers import PATH_IN_JAIL, installation, variables
+
+READY_SEC = float(GRACE_SEC["ready"] - GRACE_SEC["triage"])
+# Of an installation's variables, those that tell what is installed.
+TELLING = ("SNAKEHOOK_PREFIX", "SNAKEHOOK_COMPILE")
+
+
+class WaitingJail:
+    """The first jail of a run, and the FIFO on which it hears what to install."""
+
+    def __init__(self, resources: Resources, folder: Path) -> None:
+        self.resources = resources
+        name = secrets.token_hex(8)
+        path = folder / "tmp" / name
+        os.mkfifo(path, 0o600)
+        # Open for reading, too: so nobody has to wait for the other, and what is written stays.
+        self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        trigger = installation(resources.order, resources.settings.run_timeout_sec)
+        self.session = Session(resources, 0, trigger)
+        environment = variables(resources.order, trigger) | {"PATH": PATH_IN_JAIL}
+        for telling in TELLING:
+            environment.pop(telling, None)
+        self.session.ask_for_jail(("later", f"{SCRATCH_FOLDERS['tmp']}/{name}"), environment)
+
+    def install(self) -> Session:
+        """Tell it what the order now says."""
+        resources, session = self.resources, self.session
+        session.trigger = installation(resources.order, resources.settings.run_timeout_sec)
+        words = session.trigger.launch[1:]
+        said = {"words": words, "variables": variables(resources.order, session.trigger)}
+        os.write(self.fd, json.dumps(said).encode() + b"\n")
+        return session
+
+
+def await_order(stream: socket.socket, ready: Order) -> Order | None:
+    """The order of the run, on a line of its own; None when nobody wants it any more.
+
+    `b'{"task": "triage", "run_id": "0af3...", "package_name": "six", "version": "1.17.0", ...}\\n'`
+
+    Raises OrderError.
+    """
+    line, end_sec = b"", time.monotonic() + READY_SEC
+    while not line.endswith(b"\n"):
+        left_sec = end_sec - time.monotonic()
+        if len(line) > MAX_PACKET_BYTES:
+            raise OrderError("an order without an end")
+        if left_sec < 0 or not select.select([stream], [], [], left_sec)[0]:
+            return None
+        data = stream.recv(MAX_PACKET_BYTES)
+        if not data:
+            return None
+        line += data
+    # Its cgroups bear the number that it has had so far.
+    return parse_order(line)._replace(run_id=ready.run_id)
