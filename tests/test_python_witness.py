@@ -639,3 +639,14 @@ def test_code_behind_blanks_is_found_where_no_editor_shows_it() -> None:
     harmless = f"x = 1{blanks}# a remark\ntext = '''a;{blanks}b'''\ny = (1,    2,\n{' ' * 90}3)\n"
     assert [*crowded_lines(harmless.encode())] == []
     assert [*crowded_lines(b"x = '" + b" " * 300 + b"\n\0\xff")] == []
+
+
+def test_the_line_of_a_traceback_is_not_called_decoded(hooked: Any) -> None:
+    told = hooked(f"""
+        import base64, sys
+        base64.b64decode("{CODED}")
+        table = {{}}
+        try: table["first"]["second"] = 7
+        except KeyError: sys.excepthook(*sys.exc_info())
+        """)
+    assert [code for code in told.codes if code.decoded] == []

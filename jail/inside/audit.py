@@ -220,10 +220,12 @@ def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None
     source = what.encode("utf-8", "replace") if isinstance(what, str) else what
     if not isinstance(source, bytes):
         return
-    how = ""
-    decoded = is_decoded(frame, runners, source)
-    if not decoded and not is_literal(frame, runners, source):
-        how = readings.how(frame, source, str(arguments[1]))
+    how, path = "", str(arguments[1])
+    # Python itself parses the lines that it shows of a traceback.
+    is_in_file = len(source) < SPAWN_CHARS and readings.has(path, source)
+    decoded = not is_in_file and is_decoded(frame, runners, source)
+    if not decoded and not is_in_file and not is_literal(frame, runners, source):
+        how = readings.how(frame, source, path)
         decoded = bool(how)
     # What was not decoded is told only of who executes it himself. setuptools executes setup.py
     # as a string.

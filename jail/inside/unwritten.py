@@ -102,6 +102,12 @@ class Readings:
                 self.texts[path] = ""
         return self.texts[path]
 
+    def has(self, path: str, source: bytes) -> bool:
+        """Whether source can be read in the file under whose name it is compiled."""
+        if path.startswith("<") or is_media(path):
+            return False
+        return source.decode("utf-8", "replace").strip("() \n") in self.text(path)
+
     def how(self, frame: FrameType, source: bytes, path: str) -> str:
         """What source that `frame` compiles under the name `path` was made of, "" where it may have
         been written by a person.

@@ -111,7 +111,9 @@ class Changes:
             # It had no time to tidy up.
             if was_stopped and path.startswith(PIP_FOLDER):
                 continue
-            if self.samples and path.startswith(self.samples):
+            is_samples = self.samples is not None and path.startswith(self.samples)
+            # Its .pth files are told as start-up code. They act in no interpreter that was there.
+            if is_samples or (path.endswith(".pth") and is_in_new_environment(path, before, after)):
                 self.decoys.search_file(as_seen(path), self.scratch.read(path, "file"))
                 continue
             self.tell_change(path, old, new, shadowed)
@@ -165,3 +167,10 @@ class Changes:
             return [*found[:MAX_STARTUP_LINES], f"{len(found) - MAX_STARTUP_LINES} more lines"]
         is_cut = sum(map(len, lines)) + len(lines) >= MAX_FILE_BYTES
         return [*found, "too long to be looked at"] if is_cut else found
+
+
+def is_in_new_environment(path: str, before: States, after: States) -> bool:
+    """Whether a file is in a virtual environment that was made in this phase, as tox does."""
+    parts = path.split("/")
+    marks = ["/".join([*parts[:depth], "pyvenv.cfg"]) for depth in range(1, len(parts))]
+    return any(mark in after and mark not in before for mark in marks)
