@@ -77,9 +77,8 @@ def read_table(name: str) -> dict[str, Any]:
     return tomllib.loads((JAIL_FOLDER / name).read_text())
 
 
-SETTINGS = read_table("settings.toml")
-FIELDS = read_table("request.toml")
-STATEMENTS = read_table("store.toml")
+TABLES = ("settings", "request", "store", "empty_report")
+SETTINGS, FIELDS, STATEMENTS, EMPTY_REPORT = (read_table(f"{name}.toml") for name in TABLES)
 MAX_FIELD_CHARS = 200  # of a name, version, path or module in a request
 MAX_BUCKETS = 10_000  # peers whose rate is remembered
 PORTS, LISTEN = {"https": 443, "http": 80}, "0.0.0.0:8080"
@@ -443,8 +442,7 @@ def fit_state_dir(folder: Path, user: int, group: int) -> None:
         found = os.fstat(fd)
         is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
         is_ours = is_plain and found.st_uid in (0, user)
-        text = "not a file of the service alone: move it away"
-        demand(is_ours, PermissionError(0, text, str(path)))
+        demand(is_ours, PermissionError(0, "not of the service alone: move it away", str(path)))
         # Root may lack the right to change the mode of a file that is not its own.
         os.fchown(fd, 0, group)
         os.fchmod(fd, 0o600)
@@ -570,8 +568,6 @@ def make_result(pieces: Mapping[Frame, bytes]) -> Result:
     return Result(outcome, reason, verdict, report, shown, page, evidence, text)
 
 
-# What stands in a report while the run is at work, or when watch did not send a report.
-EMPTY_REPORT = read_table("empty_report.toml")
 OWN_PAGE = '<!doctype html><html lang="en"><meta charset="utf-8"><title>{0}</title><h1>{0}</h1>{1}'
 
 
@@ -654,8 +650,7 @@ class Store:
         self.db.row_factory = sqlite3.Row
         self.db.executescript(STATEMENTS["schema"])
         # Raises for a store of another version, before anything of it is changed.
-        for name in ("report", "message", "file"):
-            self.read(STATEMENTS[name], run_id="", name="")
+        self.read(STATEMENTS["columns"])
         self.db.executescript(STATEMENTS["durability"])
 
     # The first row that a statement finds.
@@ -998,8 +993,7 @@ class Service:
             self.courier_timer = start_timer(wait_sec, self.start, self.courier, self.deliver_next)
             return
         run = self.store.message(run_id)
-        lost = bool(run["answer_lost"])
-        begun = Delivery("pending", run["attempts"] + 1, run["last_error"], lost)
+        begun = Delivery("pending", run["attempts"] + 1, run["last_error"], run["answer_lost"])
         # Noted first: should we die before Discord's answer is noted, the second message has its
         # explanation.
         cut_short = replace(begun, last_error=f"{LOST} (cut short)", answer_lost=True)

@@ -645,9 +645,9 @@ READING = {
     ".ssh/id_rsa": """os.rename("/home/dev/.ssh", "/home/dev/x")
         open("/home/dev/x/id_rsa").read()
         os.rename("/home/dev/x", "/home/dev/.ssh")""",
-    ".aws/credentials": """os.link(path, "/tmp/hard")
-        open("/tmp/hard").read()
-        os.remove("/tmp/hard")""",
+    ".aws/credentials": """os.link(path, "/home/dev/hard")
+        open("/home/dev/hard").read()
+        os.remove("/home/dev/hard")""",
     ".docker/config.json": """f = open(path)
         bytes(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ))""",
 }

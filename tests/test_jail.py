@@ -81,7 +81,7 @@ def check_that_it_is_locked_in(seen: dict[str, Any], report: dict[str, Any]) -> 
     assert world["answer"] == "decoy"
     questions = [attempt for attempt in report["network"] if attempt["kind"] == "dns"]
     assert "exfil.attacker.example" in {attempt["target"] for attempt in questions}
-    assert {attempt["phase"] for attempt in questions} == {"import"}
+    assert {attempt["phase"] for attempt in questions} == {"execute"}
     assert "zq7x" not in json.dumps([seen["environment"], seen["everybody"]])
     assert set(seen["write"].values()) <= {"OSError", "PermissionError", "FileNotFoundError"}
     assert set(seen["here"].values()) == {"it worked"}
