@@ -473,6 +473,7 @@ class Frame(Enum):
     EMBED = 32 << 10, 1
     PAGE = 6_000_000, 1
     EVIDENCE = 32 << 20, 1
+    DROPPED = 17 << 20, 1
     TEXT = 2_000_000, 1
     END = 0, 1
 
@@ -544,6 +545,7 @@ class Result:
     embed: bytes
     page: bytes
     evidence: bytes
+    dropped: bytes
     text: str
     told: bool = True
 
@@ -565,7 +567,8 @@ def make_result(pieces: Mapping[Frame, bytes]) -> Result:
     lines = pieces[Frame.TEXT].decode(errors="replace").splitlines()
     text = "\n".join(printable_line(line, MAX_PRINTED_CHARS) for line in lines)
     page, evidence = pieces[Frame.PAGE], pieces[Frame.EVIDENCE]
-    return Result(outcome, reason, verdict, report, shown, page, evidence, text)
+    dropped = pieces[Frame.DROPPED]
+    return Result(outcome, reason, verdict, report, shown, page, evidence, dropped, text)
 
 
 OWN_PAGE = '<!doctype html><html lang="en"><meta charset="utf-8"><title>{0}</title><h1>{0}</h1>{1}'
@@ -584,9 +587,9 @@ def make_own_result(request: TriageRequest, outcome: str, reason: str, phase: st
     title = f"{request.package_name} {request.version}"
     text = f"{verdict}, outcome {outcome}: {reason}"
     embed = {"title": title, "description": text, "fields": [], "color": colour}
-    body, message = json.dumps(report).encode(), json.dumps(embed).encode()
+    body, shown = json.dumps(report).encode(), json.dumps(embed).encode()
     page = OWN_PAGE.format(html.escape(title), html.escape(text)).encode()
-    return Result(outcome, reason, verdict, body, message, page, b"", f"{title}: {text}", False)
+    return Result(outcome, reason, verdict, body, shown, page, b"", b"", f"{title}: {text}", False)
 
 
 Progress = Callable[[str], None]
@@ -629,6 +632,7 @@ class Delivery:
 ATTACHMENTS = {
     "report.html": ("page", "text/html; charset=utf-8"),
     "evidence.jsonl.gz": ("evidence", "application/gzip"),
+    "dropped.tar.gz": ("dropped", "application/gzip"),
 }
 
 
@@ -651,6 +655,8 @@ class Store:
         self.db.executescript(STATEMENTS["schema"])
         # Raises for a store of another version, before anything of it is changed.
         self.read(STATEMENTS["columns"])
+        with contextlib.suppress(sqlite3.OperationalError):  # it has that column already
+            self.db.execute(STATEMENTS["add_dropped"])
         self.db.executescript(STATEMENTS["durability"])
 
     # The first row that a statement finds.

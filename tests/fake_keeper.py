@@ -36,6 +36,7 @@ def send_report(stream: socket.socket, outcome: str, text: bytes) -> None:
     send_summary(stream, outcome, "clean", "as it \x1b[2J should be")
     send(stream, "report", WHOLE)
     send(stream, "evidence", b"evidence")
+    send(stream, "dropped", b"dropped")
     send(stream, "page", b"<!doctype html>page")
     send(stream, "embed", json.dumps(EMBED).encode())
     send(stream, "text", text)

@@ -1,17 +1,20 @@
 """What is served is valid, marked, and of the form that is expected."""
 
+import base64
 import bz2
 import gzip
 import hashlib
 import io
 import json
 import lzma
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -232,3 +235,39 @@ def test_marks_are_bounded_and_only_their_own_are_found() -> None:
 )
 def test_odd_urls_are_answered(path: str) -> None:
     assert ask("http://e.com" + path).status == 200
+
+
+PASTES = ["https://pastebin.com/raw/Qm3x", "https://example.com/payload.txt", "http://a.xyz/x.b64"]
+
+
+@pytest.mark.parametrize("url", PASTES)
+def test_a_paste_is_a_script_for_whoever_decodes_it_and_for_whoever_does_not(url: str) -> None:
+    served = ask(url).body
+    decoded = base64.b64decode(served)
+    for source in (served, decoded):
+        compile(source, "paste", "exec")
+        assert MARKS.find(source) == url
+    words = ["bash", "-xc", served.decode()]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert f"/bin/true {MARKS.mark(url)}" in done.stderr
+
+
+@pytest.mark.parametrize("file", ["tool.zip", "main.zip", "bun-linux-x64.zip"])
+def test_an_archive_unpacks_and_has_what_pip_builds(file: str, tmp_path: Path) -> None:
+    url = f"https://example.com/{file}"
+    (tmp_path / file).write_bytes(ask(url).body)
+    shutil.unpack_archive(tmp_path / file, tmp_path / "unpacked")
+    (project, *_) = sorted(tmp_path.rglob("pyproject.toml"))
+    backend: dict[str, Any] = {}
+    exec((project.parent / "backend.py").read_bytes(), backend)  # noqa: S102 - our own, and harmless
+    built = tmp_path / backend["build_wheel"](str(tmp_path))
+    with zipfile.ZipFile(built) as wheel:
+        assert wheel.testzip() is None
+
+
+def test_an_index_page_leads_to_a_wheel_that_is_served() -> None:
+    page = ask("https://index.example.com/simple/some-tool/").body.decode()
+    path = page.partition('href="')[2].partition('"')[0]
+    assert path == "/files/some_tool-1.0-py3-none-any.whl"
+    assert zipfile.is_zipfile(io.BytesIO(ask(f"https://index.example.com{path}").body))

@@ -1,5 +1,6 @@
 """The command line: exit codes, what stands on which stream, what is said when something fails."""
 
+import gzip
 import json
 import logging
 import os
@@ -177,9 +178,14 @@ def test_json_is_the_whole_report_and_nothing_else(snakehook: Snakehook, jail: N
     assert "webhook" in report["delivery"]["last_error"]
 
 
-def test_html_writes_a_page_too(snakehook: Snakehook, jail: None, tmp_path: Path) -> None:
-    page = tmp_path / "page.html"
-    done = snakehook.run("triage", "tiny", "1.0", "--json", "--html", str(page))
+def test_a_page_and_what_was_dropped_are_written_too(
+    snakehook: Snakehook, index: Index, jail: None, tmp_path: Path
+) -> None:
+    index.add_wheel("tiny", "1.1", {"tiny.py": "open('/tmp/left', 'w').write('left behind')\n"})
+    page, dropped = tmp_path / "page.html", tmp_path / "dropped.tar.gz"
+    words = ("triage", "tiny", "1.1", "--mode", "import", "--json")
+    done = snakehook.run(*words, "--html", str(page), "--dropped", str(dropped))
+    assert b"left behind" in gzip.decompress(dropped.read_bytes())
     assert json.loads(done.stdout)["outcome"] == "ok"
     assert page.read_text().lstrip().lower().startswith("<!doctype html>")
     assert "tiny" in page.read_text()

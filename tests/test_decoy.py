@@ -378,7 +378,7 @@ def still_answers(lab: Lab) -> None:
     start = time.monotonic()
     out = lab.python(URLLIB, "http://neighbour.example.com/a.sh")
     assert "/bin/true" in out
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15
 
 
 def test_ten_thousand_connections(lab: Lab) -> None:

@@ -50,7 +50,7 @@ OWN = make_own_result(SIX, "ok", "all went well")
 def finished_run(
     page: bytes = b"<p>", evidence: bytes = b"{}", embed: bytes = OWN.embed
 ) -> dict[str, Any]:
-    return {"run_id": RUN_ID, "embed": embed, "page": page, "evidence": evidence}
+    return {"run_id": RUN_ID, "embed": embed, "page": page, "evidence": evidence, "dropped": b""}
 
 
 def deliver(discord: Discord, attempts: int = 1, **pieces: bytes) -> tuple[Delivery, float]:

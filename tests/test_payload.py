@@ -2,6 +2,7 @@
 
 import base64
 import bz2
+import codecs
 import gzip
 import io
 import json
@@ -87,6 +88,14 @@ def deflated(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
+def cut(data: bytes, size: int) -> list[str]:
+    return [data[at : at + size].decode() for at in range(0, len(data), size)]
+
+
+def in_fields(pieces: list[str]) -> bytes:
+    return json.dumps({f"part{number}": piece for number, piece in enumerate(pieces)}).encode()
+
+
 WRAPPINGS = {
     "as it is": lambda data: b"key=" + data,
     "reversed": lambda data: data[::-1],
@@ -106,6 +115,33 @@ WRAPPINGS = {
     "base64 without padding": lambda data: b"?q=" + base64.b64encode(data).rstrip(b"="),
     "base64 of UTF-16": lambda data: base64.b64encode(data.decode().encode("utf-16-le")),
     "quoted-printable": lambda data: b"=\r\n".join(data[i : i + 5] for i in range(0, len(data), 5)),
+    "cut into fields of JSON": lambda data: in_fields(cut(data, 15)),
+    "cut into fields of a form": lambda data: b"&".join(
+        b"part=" + quote(piece).encode() for piece in cut(data, 15)
+    ),
+    "base64, then cut": lambda data: in_fields(cut(base64.b64encode(b"keys: " + data), 17)),
+    "cut, then base64": lambda data: in_fields(
+        [base64.b64encode(piece.encode()).decode() for piece in cut(data, 10)]
+    ),
+    "cut, then hex": lambda data: " ".join(
+        piece.encode().hex() for piece in cut(data, 10)
+    ).encode(),
+    "spaced hex": lambda data: data.hex(" ").encode(),
+    "hex with colons": lambda data: data.hex(":").encode(),
+    "hex as in C": lambda data: ", ".join(hex(byte) for byte in data).encode(),
+    "a list of numbers": lambda data: json.dumps({"d": list(data)}).encode(),
+    "numbers": lambda data: " ".join(str(byte) for byte in data).encode(),
+    "HTML": lambda data: "".join(f"&#x{byte:x};" for byte in data).encode(),
+    "UTF-16, big end first": lambda data: data.decode().encode("utf-16-be"),
+    "UTF-32": lambda data: data.decode().encode("utf-32"),
+    "ROT13": lambda data: codecs.encode(data.decode(), "rot13").encode(),
+    "XOR with one byte": lambda data: bytes(byte ^ 0x5A for byte in b"keys: " + data),
+    "XOR, then base64": lambda data: base64.b64encode(bytes(byte ^ 7 for byte in data)),
+    "base64, then reversed": lambda data: base64.b64encode(data)[::-1],
+    "reversed, then base64": lambda data: base64.b64encode(data[::-1]),
+    "hex, then reversed": lambda data: data.hex()[::-1].encode(),
+    "percent twice": lambda data: quote(quote(data, safe=""), safe="").encode(),
+    "capitals": bytes.upper,
     "gzip": gzip.compress,
     "zlib": zlib.compress,
     "deflate": deflated,
@@ -172,6 +208,18 @@ def test_nothing_is_found_where_nothing_is(payload: bytes) -> None:
 )
 def test_the_whole_environment_is_found(payload: str) -> None:
     assert look(payload.encode()).environment
+
+
+def test_all_names_of_the_environment_are_found_without_a_value() -> None:
+    names = [*ENVIRONMENT, *(f"VARIABLE_{number}" for number in range(6))]
+    search = Search(VALUES, dict.fromkeys(names, "1"))
+    assert search.look(base64.b64encode(json.dumps(names).encode())).environment
+    assert not search.look(json.dumps(names[: len(names) // 2]).encode()).environment
+
+
+def test_identifiers_that_stand_in_many_fields_are_not_told_as_encrypted() -> None:
+    known = {f"id{number}": secrets.token_hex(16) for number in range(40)}
+    assert not look(json.dumps(known).encode()).opaque
 
 
 def test_a_few_variables_are_no_environment() -> None:

@@ -79,7 +79,7 @@ SAYINGS: dict[str, tuple[dict[str, Any], Saying]] = {
     ),
     "one by name": (
         {"event": "address", "what": ["localhost", 1], "at": "x.py:3"},
-        Saying(Said.ADDRESS, 7, ":1", "x.py:3"),
+        Saying(Said.ADDRESS, 7, "localhost:1", "x.py:3"),
     ),
     "a path": (
         {"event": "address", "what": "/run/s\xe4", "at": "x.py:3"},

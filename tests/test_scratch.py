@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,29 @@ def test_a_file_is_read_up_to_a_bound(folder: Path, scratch: Scratch) -> None:
     write(folder / "tmp" / "large", "x" * (MAX_FILE_BYTES + 1))
     assert len(scratch.read("tmp/large", "file")) == MAX_FILE_BYTES
     assert scratch.read("tmp/absent", "file") == b""
+
+
+def test_the_hash_is_of_the_whole_of_a_plain_file(
+    folder: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = b"x" * (MAX_FILE_BYTES + 1)
+    (folder / "tmp" / "large").write_bytes(whole)
+    (folder / "tmp" / "empty").touch()
+    (folder / "tmp" / "link").symlink_to("large")
+    os.mkfifo(folder / "tmp" / "fifo")
+    with (folder / "tmp" / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    assert scratch.digest("tmp/large") == sha256(whole).hexdigest()
+    assert scratch.digest("tmp/empty") == sha256(b"").hexdigest()
+    for name in ("link", "fifo", "sparse", "none"):
+        assert scratch.digest(f"tmp/{name}") is None
+    # Of one phase not more than so much.
+    monkeypatch.setattr(scratch_room, "MAX_HASHED_BYTES", 2 * len(whole))
+    scratch.snapshot()
+    found = [scratch.digest("tmp/large") for _ in range(3)]
+    assert (found[1], found[2]) == (sha256(whole).hexdigest(), None)
+    scratch.snapshot()
+    assert scratch.digest("tmp/large")
 
 
 def test_a_flood_of_one_kind_keeps_no_other_from_being_read(

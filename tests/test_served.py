@@ -91,3 +91,9 @@ def test_bait_in_names_is_found() -> None:
     names = [f"{coded[at : at + 20]}.x.evil.xyz" for at in range(0, len(coded), 20)]
     (found,) = decode_names(names, Search({"KEY": SECRET}, {}))
     assert (found.domain, found.text, found.bait) == ("evil.xyz", f"key={SECRET}", ("KEY",))
+
+
+def test_bait_that_is_cut_into_names_as_it_is_is_found() -> None:
+    names = [f"{SECRET[at : at + 8].lower()}.{at}.evil.xyz" for at in range(0, len(SECRET), 8)]
+    (found,) = decode_names([*names, "www.python.org"], Search({"KEY": SECRET}, {}))
+    assert (found.domain, found.text, found.bait) == ("evil.xyz", "", ("KEY",))

@@ -512,13 +512,16 @@ def test_a_run_ends_in_report_page_evidence_and_message(
         report = service.finished(run_id)
         page = service.get(f"/v1/triage/{run_id}/report.html")
         evidence = service.get(f"/v1/triage/{run_id}/evidence.jsonl.gz")
+        dropped = service.get(f"/v1/triage/{run_id}/dropped.tar.gz")
     assert list(report)[:6] == ["run_id", "status", "request", "outcome", "reason", "verdict"]
     assert (report["outcome"], report["verdict"]) == ("ok", "clean")
     assert report["reason"].isprintable()
     assert report["request"]["artifact"] == "wheel"
     assert report["coverage"]["notes"] == ["caf\u00e9"]
     assert (page.body, evidence.body) == (b"<!doctype html>page", b"evidence")
+    assert (dropped.body, dropped.headers["content-type"]) == (b"dropped", "application/gzip")
     (message,) = discord.messages
+    assert message.files["dropped.tar.gz"] == b"dropped"
     (embed,) = message.payload["embeds"]
     assert embed["footer"]["text"] == f"snakehook run {run_id}"
     assert "image" not in embed

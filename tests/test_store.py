@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import falcon
@@ -11,7 +12,9 @@ from snakehook import ATTACHMENTS, Delivery, Result, Store, TriageRequest, deman
 
 SIX = TriageRequest("six", "1.16.0", "install")
 REPORT = b'{"phases": [], "findings": []}'
-RESULT = Result("ok", "all ran", "clean", REPORT, b'{"title": "t"}', b"page", b"evidence", "shown")
+RESULT = Result(
+    "ok", "all ran", "clean", REPORT, b'{"title": "t"}', b"page", b"evidence", b"dropped", "shown"
+)
 
 
 @pytest.fixture
@@ -98,6 +101,32 @@ def test_a_store_of_another_version_is_refused_before_it_is_changed(tmp_path: Pa
         Store(path)
     assert other.execute("SELECT run_id FROM runs").fetchall() == [("kept",)]
     other.close()
+
+
+def test_a_store_from_before_files_were_kept_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    store = Store(path)
+    run_id = store.add(SIX, 1)
+    store.finish(run_id, RESULT)
+    store.note_delivery(run_id, Delivery("delivered", 1))
+    store.db.execute("ALTER TABLE runs DROP COLUMN dropped")
+    store.db.close()
+    store = Store(path)
+    assert store.file(run_id, "evidence.jsonl.gz") == b"evidence"
+    assert store.file(run_id, "dropped.tar.gz") is None
+    # What there is of it counts all the same.
+    store.forget(1000, 20)
+    assert store.report(run_id) is None
+
+
+def test_what_a_package_dropped_takes_room_of_what_is_kept(store: Store) -> None:
+    run_id = store.add(SIX, 1)
+    store.finish(run_id, replace(RESULT, dropped=bytes(1000)))
+    store.note_delivery(run_id, Delivery("delivered", 1))
+    store.forget(1000, 1200)
+    assert store.report(run_id)
+    store.forget(1000, 900)
+    assert store.report(run_id) is None
 
 
 def test_trouble_is_answered_with_503_and_when_to_come_back() -> None:

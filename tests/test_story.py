@@ -28,6 +28,7 @@ from jail.watch.events import (
     plain_path,
 )
 from jail.watch.ledger import MANY_FAILURES, MAX_FAILURES
+from jail.watch.names import Questions
 from jail.watch.processes import MAX_QUIET, MAX_WAITING_BYTES
 from jail.watch.programs import JAIL_PYTHON, NAMELESS, is_pool_helper
 from jail.watch.python_witness import PythonWitness
@@ -130,7 +131,9 @@ class Tape:
         self.witness.take(f"{line}\n".encode())
 
     def finish(self, **questions: float) -> None:
-        self.story.finish({name.replace("_", "."): at for name, at in questions.items()})
+        self.story.finish(
+            {name.replace("_", "."): Questions(at, ["A"]) for name, at in questions.items()}
+        )
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -734,8 +737,9 @@ def test_a_name_and_who_asked_for_it(tape: Tape) -> None:
     tape.send(MAIN, question("1.0.0.10.in-addr.arpa"))
     tape.run("/bin/sh", "sh")
     tape.send(CHILD, question("known.example"), inet("127.0.0.1", 53))
-    names = ("known", "silent", "unseen")
-    tape.story.finish({**{f"{name}.example": 1.0 for name in names}, "1.0.0.10.in-addr.arpa": 2.0})
+    names = [f"{name}.example" for name in ("known", "silent", "unseen")]
+    asked = dict.fromkeys(names, Questions(1.0, ["A"]))
+    tape.story.finish({**asked, "1.0.0.10.in-addr.arpa": Questions(2.0, ["PTR"])})
     found = [(e.name, e.actor.pid, e.actor.place, e.actor.hidden) for e in tape.of(NameAsked)]
     assert found == [
         ("known.example", MAIN, "x.py:3", False),
@@ -746,11 +750,35 @@ def test_a_name_and_who_asked_for_it(tape: Tape) -> None:
     ]
 
 
+def test_who_connects_to_a_name_or_asks_for_one_himself_hides_nothing(tape: Tape) -> None:
+    """socket.connect(("given.example", 80)), and a question that Python's own socket sends."""
+    given = {"203.0.113.1": "given.example", "203.0.113.2": "other.example"}
+    tape.story.reaches.name_of = given.get
+    tape.say("address", what=["Given.example.", 80], at="x.py:3")
+    tape.say("address", what=["127.0.0.1", 53], at="x.py:4", pid=CHILD)
+    tape.send(MAIN, question("given.example"), inet("127.0.0.1", 53))
+    tape.connect(MAIN, inet("203.0.113.1", 80), "0")
+    tape.run(JAIL_PYTHON, JAIL_PYTHON)
+    tape.send(CHILD, question("own.example"), inet("127.0.0.1", 53))
+    # What neither of them says.
+    tape.connect(MAIN, inet("203.0.113.2", 80), "0")
+    tape.send(MAIN, question("other.example"), inet("127.0.0.1", 53))
+    tape.finish(given_example=1.0, own_example=2.0, other_example=3.0)
+    reached = [(e.target, e.actor.place, e.actor.hidden) for e in tape.of(Connection)]
+    assert reached == [("203.0.113.1:80", "x.py:3", False), ("203.0.113.2:80", None, True)]
+    asked = [(e.name, e.actor.place, e.actor.hidden) for e in tape.of(NameAsked)]
+    assert asked == [
+        ("given.example", "x.py:3", False),
+        ("own.example", "x.py:4", False),
+        ("other.example", None, True),
+    ]
+
+
 def test_a_name_is_never_taken_for_an_address(tape: Tape) -> None:
     names = ["unix:x.example", "127.0.0.1:80", "127.0.0.1"]
     for name in names:
         tape.send(MAIN, question(name), inet("127.0.0.1", 53))
-    tape.story.finish(dict.fromkeys(names, 1.0))
+    tape.story.finish(dict.fromkeys(names, Questions(1.0, ["A"])))
     assert [event.actor.hidden for event in tape.of(NameAsked)] == [True] * 3
 
 
@@ -768,7 +796,7 @@ def test_senders_of_questions_are_bounded(tape: Tape) -> None:
         tape.send(MAIN, question(f"n{number}.example"), inet("8.8.8.8", 53), UNREACHABLE)
     reaches = tape.story.reaches
     assert len(reaches.asked) == len(reaches.asked_elsewhere) == MAX_ASKED
-    tape.story.finish({"late.example": 1.0})
+    tape.story.finish({"late.example": Questions(1.0, ["A"])})
     assert tape.of(NameAsked)[-1].name == "late.example"
 
 

@@ -359,8 +359,9 @@ def test_each_event_stands_in_its_list() -> None:
     body = json.loads(as_json(report))
     assert [*body] == [
         *("phases", "findings", "downloads", "network", "requests", "processes", "files"),
-        *("code", "coverage"),
+        *("code", "coverage", "changes"),
     ]
+    assert body["changes"] is None
     assert body["downloads"] == [{"file": "x.whl", "bytes": 3, "sha256": "cd", "from_cache": True}]
     assert [(item["kind"], item["target"]) for item in body["network"]] == [
         ("tcp", "192.0.2.1:443"),

@@ -298,6 +298,7 @@ def test_the_stream_has_the_report_in_all_its_shapes_and_an_end(keeper: RunKeepe
         "summary",
         "report",
         "evidence",
+        "dropped",
         "page",
         "embed",
         "text",

@@ -2,13 +2,17 @@
 word, and nothing of it has left.
 """
 
+import os
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from conftest import Snakehook
 from hostile import assert_nothing_is_left, findings, in_one_jail, own_phase, targets
 from standins import Index
+
+from jail.orders import PROGRAMS
 
 CURL = pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl here")
 
@@ -158,7 +162,12 @@ def test_any_resolver_is_answered_and_its_names_are_put_together(
     )
     report = reported(program, index, source)
     assert printed(report) == "[0, 0, 0]\n"
-    assert any("drain.example.com" in target for target in targets(report, ["dns"]))
+    asked = [item for item in report["network"] if "drain.example.com" in item["target"]]
+    assert [(item["questions"], item["answer"]) for item in asked] == [(["A"], "decoy")] * 3
+    # Python's own socket asked; it hid nothing.
+    assert not findings(report, "witness.hidden")
+    (resolver,) = connections(report, "9.9.9.9:53")
+    assert resolver["answer"] == "decoy"
     assert any(
         "AWS_SECRET_ACCESS_KEY in names below example.com" in title
         for title in findings(report, "secret.sent")
@@ -230,6 +239,32 @@ def test_without_the_decoy_internet_nothing_answers(program: Snakehook, index: I
     assert targets(report, ["dns"]) == {"evil.example.com"}
     assert any("evil.example.com" in title for title in findings(report, "network.attempt"))
     assert all(item["answer"] == "refused" for item in report["network"])
+
+
+def test_where_nft_is_missing_the_well_known_ports_are_answered(
+    program: Snakehook, index: Index
+) -> None:
+    nft = shutil.which("nft", path=PROGRAMS)
+    if not nft or os.geteuid() != 0:
+        pytest.skip("needs root, and nft to be taken away")
+    # In a mount namespace of its own, the tool is a file that can't be executed.
+    hide = ("unshare", "--mount", "sh", "-c", 'mount --bind /dev/null "$0"; exec "$@"', nft)
+    without = replace(program, command=[*hide, *program.command])
+    source = EXFILTRATION + (
+        "import socket\n"
+        "for port in (4444, 4445):\n"
+        "    try:\n"
+        "        socket.create_connection(('45.9.148.3', port), timeout=5).close()\n"
+        "        print(port)\n"
+        "    except ConnectionRefusedError:\n"
+        "        print('refused')\n"
+    )
+    report = reported(without, index, source)
+    assert printed(report) == "200\n4444\nrefused\n"
+    assert report["coverage"]["decoy_internet"] == "ports"
+    assert report["requests"][0]["bait"] == ["AWS_SECRET_ACCESS_KEY"]
+    sent = "sends AWS_SECRET_ACCESS_KEY to https://evil.example.com/c?host=build"
+    assert findings(report, "secret.sent") == [sent]
 
 
 def test_who_only_looks_whether_a_host_is_there_is_told_and_harmless_otherwise(

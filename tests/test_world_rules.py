@@ -10,6 +10,7 @@ from jail.report.rules import judge
 from jail.report.verdict import Report
 from jail.watch.events import (
     Actor,
+    BaitRead,
     Connection,
     Event,
     Exec,
@@ -25,6 +26,7 @@ from jail.watch.world_events import (
     Kept,
     NamesDecoded,
     Payload,
+    PiecesJoined,
     RemoteCode,
     Reply,
     Request,
@@ -96,6 +98,12 @@ def found(report: Report) -> list[tuple[str, str, str]]:
             Rule.CODE_REMOTE,
             Severity.MEDIUM,
             f"keeps in a file what it fetched from {URL}: /home/dev/.cache/x/list.json",
+        ),
+        (
+            PiecesJoined("https://evil.example.com", 5, ("NPM_TOKEN",)),
+            Rule.SECRET_SENT,
+            Severity.HIGH,
+            "sends NPM_TOKEN in 5 pieces to https://evil.example.com",
         ),
         (
             NamesDecoded("evil.example.com", 3, "x", ("NPM_TOKEN",)),
@@ -179,3 +187,20 @@ def test_urls_are_listed_once_with_what_was_sent() -> None:
 def test_a_program_that_only_starts_is_no_remote_code() -> None:
     event = Exec("/bin/true", ("/bin/true",), None, ACTOR)
     assert all(one.rule != Rule.CODE_REMOTE for one in judge(Phase(PhaseName.IMPORT, "x"), event))
+
+
+def test_what_can_not_be_read_is_told_with_the_bait_that_was_read_before() -> None:
+    called = Phase(PhaseName.CALL, "x")
+    sent = request(body=Payload(1234, "ab", "x"), opaque=True)
+    readable = request("https://fair.example.com/", body=Payload(9, "ab", "x"))
+    read = BaitRead("/home/dev/.aws/credentials", "/x.py:2", None)
+    title = f"POST {URL}, 1,234 bytes that can't be read"
+    fair = ("info", "network.attempt", "POST https://fair.example.com/, 9 bytes")
+    assert found(report_of((called, sent), (called, readable))) == [
+        ("info", "network.attempt", title),
+        fair,
+    ]
+    told = found(report_of((called, sent), (called, readable), (called, read)))
+    late = f"{title}, after /home/dev/.aws/credentials was read"
+    assert ("high", "network.attempt", late) in told
+    assert fair in told

@@ -2,7 +2,8 @@
 #
 # A command takes the same way as the service: settings, keeper, root given up, then an order and
 # the stream of its watch. All of that is snakehook.py's; here it is only asked for and printed. As
-# root, nothing but the start of keeper and the file of --html is done with root's rights.
+# root, nothing but the start of keeper and the files of --html and --dropped is done with root's
+# rights.
 
 import argparse
 import json
@@ -193,6 +194,8 @@ def command_triage(arguments: argparse.Namespace) -> int:
     print(shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding))
     with arguments.html as page_file:
         page_file.write(result.page)
+    with arguments.dropped as dropped_file:
+        dropped_file.write(result.dropped)
     if result.verdict == "high":
         return EXIT_FOUND
     return EXIT_OK if result.outcome == "ok" else EXIT_OTHER
@@ -221,10 +224,9 @@ def main() -> int:
         triage.add_argument(flag)
     triage.add_argument("--json", action="store_true", help="print the report as JSON")
     # Opened at once, with the rights of who started us.
-    page = argparse.FileType("wb")
-    triage.add_argument(
-        "--html", type=page, metavar="FILE", default=os.devnull, help="and as a page"
-    )
+    for flag, text in (("--html", "and as a page"), ("--dropped", "what it left behind")):
+        kind = argparse.FileType("wb")
+        triage.add_argument(flag, type=kind, metavar="FILE", default=os.devnull, help=text)
     made["hosts"].add_argument("--index", action="store_true", help="and those that it names")
     made["serve"].add_argument("--listen", metavar="HOST:PORT")
     arguments = parser.parse_args()

@@ -34,6 +34,7 @@ from jail.inside.origins import (  # noqa: E402
     is_literal,
     nearest_foreign,
     place,
+    program_of,
     who_compiles,
 )
 from jail.inside.unwritten import Readings, is_media  # noqa: E402
@@ -243,6 +244,8 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     if event == "open" and is_library_read(what, arguments[1], arguments[2]):
         return
     frame = nearest_foreign(direct) or called_by_nobody(direct)
+    if frame is None and kind in ("spawn", "address", "name"):
+        frame = program_of(direct)
     if frame is None:
         return
     if kind == "open":

@@ -6,6 +6,7 @@ import os
 import py_compile
 import time
 from collections.abc import Iterator
+from importlib.util import cache_from_source
 
 MAX_COMPILE_SEC = 4.0
 PASSED_OVER = {"test", "tests", "testing", "__pycache__"}
@@ -20,12 +21,16 @@ def sources_below(prefix: str) -> Iterator[str]:
                 yield f"{folder}/{name}"
 
 
-def compile_installed(prefix: str) -> None:
-    """Compile as many as there is time for; what can't be compiled is passed over."""
+def compile_installed(prefix: str, is_later: bool) -> None:
+    """Compile as many as there is time for; what can't be compiled is passed over. `is_later`: the
+    package has had its say, so what it may have compiled itself stays as it is.
+    """
     deadline_sec = time.monotonic() + MAX_COMPILE_SEC
     for path in sources_below(prefix):
         if time.monotonic() > deadline_sec:
             return
+        if is_later and os.path.exists(cache_from_source(path)):  # noqa: PTH110
+            continue
         try:
             py_compile.compile(path, doraise=True, quiet=2)
         except (py_compile.PyCompileError, OSError, ValueError, RecursionError, MemoryError):

@@ -132,7 +132,8 @@ def in_child(work: Callable[[], None]) -> None:
 def compile_all() -> None:
     from jail.inside.compiling import compile_installed
 
-    compile_installed(os.environ["SNAKEHOOK_PREFIX"])
+    is_later = os.environ["SNAKEHOOK_COMPILE"] == "new"
+    compile_installed(os.environ["SNAKEHOOK_PREFIX"], is_later)
 
 
 def look_for_gates(words: list[str]) -> None:

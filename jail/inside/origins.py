@@ -67,6 +67,17 @@ def called_by_nobody(frame: FrameType) -> FrameType | None:
     return None if is_program or is_import_system else frame
 
 
+def program_of(frame: FrameType | None) -> FrameType | None:
+    """The program, where all of it is the machinery's (`python -m pip`); None in the launcher."""
+    outermost = frame
+    while frame:
+        if not frame.f_code.co_filename.startswith("<frozen"):
+            outermost = frame
+        frame = frame.f_back
+    is_own = outermost is None or outermost.f_code.co_filename.startswith(INSIDE)
+    return None if is_own else outermost
+
+
 def place(frame: FrameType) -> str:
     """File and line; for code that has no file those of the code that it came from, too."""
     inner = ""

@@ -27,7 +27,7 @@ MAX_LIST_ITEMS = 500  # of each list of a report
 # The report is at most 10 MB as JSON, after escaping. Each list has a share of its own, so that a
 # flood in one takes nothing from the others.
 LIST_BYTES = {
-    "phases": 3_000_000,
+    "phases": 2_600_000,
     "findings": 900_000,
     "downloads": 300_000,
     "network": 1_000_000,
@@ -36,6 +36,7 @@ LIST_BYTES = {
     "files": 700_000,
     "code": 2_000_000,
     "coverage": 400_000,
+    "changes": 400_000,
 }
 LEAST_CHARS = 4  # a text is cut no shorter than that
 
@@ -68,7 +69,7 @@ def entries(seen: Seen) -> Iterator[Entry]:
             yield process_entry(phase, event)
         case FileChanged():
             item = {"phase": phase.name, "path": event.path, "change": event.change}
-            item |= {"bytes": event.size_bytes, "sha256": None, "place": event.place}
+            item |= {"bytes": event.size_bytes, "sha256": event.sha256, "place": event.place}
             yield Entry("files", item, {"trigger": phase.trigger}, rank)
         case Request():
             yield request_entry(phase, event, seen.at_sec, rank)
@@ -93,7 +94,10 @@ def network_entries(phase: Phase, event: NameAsked | Connection, rank: int) -> I
     item: Item = {"phase": phase.name, "kind": kind, "target": target, "place": actor.place}
     item["witness"] = actor.witness
     more: Item = {"trigger": phase.trigger, "name": None, "process": actor.process}
-    more |= {"answer": "refused", "tls": None, "payload": None}
+    more |= {"answer": "refused", "tls": None, "payload": None, "questions": []}
+    if isinstance(event, NameAsked):
+        more["questions"] = list(event.kinds)
+        more["answer"] = "decoy" if event.answered else "refused"
     yield Entry("network", item, more, rank)
 
 
@@ -120,6 +124,7 @@ def conversation_entry(phase: Phase, event: Conversation, rank: int) -> Entry:
     tls = {"sni": event.tls.sni, "trusted_us": event.tls.trusted_us} if event.tls else None
     more |= {"answer": str(event.reply), "tls": tls}
     more["payload"] = payload_item(event.payload) if event.payload else None
+    more["questions"] = []
     return Entry("network", item, more, rank)
 
 

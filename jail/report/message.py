@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from jail.orders import Order
+from jail.report.news import news_line
 from jail.report.rows import Headline, Section, circumstances, headline, sections
 from jail.report.text import Row, plain, row
 from jail.report.verdict import Report, Verdict
@@ -35,6 +36,7 @@ LIST_UNITS = {
     "Downloads": 250,
 }
 MAX_WORST_CHARS, MAX_MISSED_CHARS, MAX_LINE_CHARS, MAX_CODE_CHARS = 200, 120, 150, 240
+MAX_NEW_CHARS = 200
 MORE_UNITS = 20  # the room for "… and 499 more"
 LOOKS = {
     Verdict.HIGH: ("🔴", 0xC62828),
@@ -112,6 +114,9 @@ def description(report: Report, top: Headline) -> str:
     lines = [f"{dot} **{top.head}**{worst}"]
     if top.missed:
         lines.append(f"⚠️ {code_span(top.missed, MAX_MISSED_CHARS)}")
+    news = news_line(report.changes)
+    if news:
+        lines.append(f"🆕 {code_span(news, MAX_NEW_CHARS)}")
     return "\n".join([*lines, top.summary])
 
 

@@ -12,7 +12,7 @@ from jail.watch.events import Severity
 
 MAX_OPEN_ROWS = 15  # of each list; the others are there to unfold
 MAX_INDENT = 9  # of rows that are indented
-# Of the texts of one list together. There are four lists with texts of many lines, and rows take at
+# Of the texts of one list together. There are five lists with texts of many lines, and rows take at
 # most 3 MB.
 MAX_TEXTS_BYTES = 350_000
 BAR_PIXELS, PHASE_PIXELS = 360, 36

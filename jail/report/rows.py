@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from jail.report.lists import Item
+from jail.report.news import news_rows, news_total
 from jail.report.techniques import technique_in
 from jail.report.text import Row, plain, row, short
 from jail.report.verdict import Group, Report, Verdict
@@ -207,9 +208,12 @@ def sections(report: Report) -> list[Section]:
     missed = [row("gap", gap) for gap in report.gaps[:MAX_ROWS]]
     missed += [row("note", note) for note in notes[:MAX_ROWS]]
     urls = request_rows(lists["requests"])
+    new = news_rows(report.changes)[:MAX_ROWS]
+    news = [Section("New in this release", new, news_total(report.changes))] if new else []
     phases = [phase_row(phase) for phase in report.phases[:MAX_ROWS]]
     return [
         Section("Findings", groups, len(report.groups)),
+        *news,
         Section("URLs", urls[:MAX_ROWS], len(urls)),
         listed("Hosts", lists["network"], network_row),
         Section("Processes", tree[:MAX_ROWS], len(tree)),

@@ -110,6 +110,7 @@ class Report:
     phases: list[Phase]
     lists: dict[str, list[Item]]
     coverage: Item
+    changes: Item | None = None
 
 
 def assemble(
@@ -126,6 +127,7 @@ def assemble(
     notes: Sequence[str] = (),
     interrupted: bool = False,
     error: str = "",
+    changes: Item | None = None,
 ) -> Report:
     """The report of a run.
 
@@ -136,6 +138,7 @@ def assemble(
         not_run, notes: what watch left out, and what else it has to say.
         interrupted: the service was stopped during the run.
         error: what went wrong in the sandbox outside of any phase.
+        changes: what is new in this release.
     """
     facts = Facts(order, settings, record, phases, not_run, kernel_witness, interrupted, error)
     outcome, reason = outcome_of(facts)
@@ -162,6 +165,7 @@ def assemble(
         [*phases],
         lists,
         coverage,
+        changes,
     )
 
 
@@ -236,7 +240,7 @@ def add_to_group(group: Group, phase: Phase, finding: Finding) -> None:
 def all_lists(facts: Facts, found: Sequence[Found]) -> tuple[dict[str, list[Item]], Counter[str]]:
     """Each list of the contract, phases and coverage apart, and how many items had no room."""
     by_name: dict[str, list[Entry]] = {
-        name: [] for name in LIST_BYTES if name not in ("phases", "coverage")
+        name: [] for name in LIST_BYTES if name not in ("phases", "coverage", "changes")
     }
     by_name["findings"] = [*finding_entries(found)]
     for seen in facts.record.seen:
@@ -328,10 +332,11 @@ def as_json(report: Report) -> bytes:
         if count:
             shortened[name] = count
     coverage: dict[str, Any] = {**report.coverage, "shortened": shortened}
-    parts.append(f'"coverage": {fitted_coverage(coverage)}')
+    parts.append(f'"coverage": {fitted_one(coverage, LIST_BYTES["coverage"])}')
+    parts.append(f'"changes": {fitted_one(report.changes, LIST_BYTES["changes"])}')
     return f"{{{', '.join(parts)}}}".encode("ascii")
 
 
-def fitted_coverage(coverage: Item) -> str:
-    (text,), _ = fitted([coverage], LIST_BYTES["coverage"])
-    return text
+def fitted_one(item: Item | None, limit_bytes: int) -> str:
+    (text,), _ = fitted([item or {}], limit_bytes)
+    return text if item else "null"

@@ -13,13 +13,22 @@ from jail.watch.events import (
     Severity,
     WorldEvent,
 )
-from jail.watch.world_events import Conversation, Kept, NamesDecoded, RemoteCode, Request
+from jail.watch.world_events import (
+    Conversation,
+    Kept,
+    NamesDecoded,
+    PiecesJoined,
+    RemoteCode,
+    Request,
+)
 
 MAX_WORLD_FINDING_CHARS = 300
 ENVIRONMENT = "its whole environment"
 # What is kept without being run, by the names of files that programs keep for themselves.
 DATA_FILE = re.compile(
-    r".*/\.cache/.*|.*\.(?:json|txt|dat|csv|html?|xml|css|png|jpe?g|gif|ico|pdf|md|ya?ml|toml|log)",
+    r".*/\.cache/.*|.*\.(?:json|jsonl|txt|dat|csv|tsv|html?|xml|css|svg|png|jpe?g|gif|ico|pdf|md"
+    r"|ya?ml|toml|log|pem|crt|sha256|asc|ttf|woff2?|parquet|sqlite3?|db|npy|npz|h5|onnx|safetensors"
+    r"|gguf|tflite|vocab|model)",
     re.DOTALL,
 )
 
@@ -35,6 +44,8 @@ def judge_world(phase: Phase, event: WorldEvent) -> tuple[Finding, ...]:
             return (ran_remote(phase, event),)
         case NamesDecoded():
             return (spelled(event),)
+        case PiecesJoined():
+            return (sent_in_pieces(event),)
     return ()
 
 
@@ -52,6 +63,14 @@ def secrets_in(event: Request | Conversation, target: str) -> tuple[Finding, ...
         return ()
     title = f"sends {', '.join(names)} to {target}"
     return (found(Severity.HIGH, Rule.SECRET_SENT, title, event.actor),)
+
+
+# PiecesJoined("https://x", 5, ("NPM_TOKEN",)): high secret.sent
+# "sends NPM_TOKEN in 5 pieces to https://x"
+def sent_in_pieces(event: PiecesJoined) -> Finding:
+    names = [*event.bait, *([ENVIRONMENT] if event.environment else [])]
+    title = f"sends {', '.join(names)} in {event.count} pieces to {event.place}"
+    return found(Severity.HIGH, Rule.SECRET_SENT, title, NOBODY)
 
 
 # Request("POST", "https://x/", ...): high network.attempt "POST https://x/, 1,234 bytes"

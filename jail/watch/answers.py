@@ -74,7 +74,7 @@ def json_answer(content: Any, status: int = 200) -> Given:
 
 def anything(asked: Asked) -> Given:
     """JSON in which many programs find what they look for; whoever runs a text of it, tells."""
-    script = asked.text(stubs.SHELL_OR_PYTHON).decode()
+    script = stubs.coded_first(asked.mark).decode()
     command = f"/bin/true {asked.mark}"
     link = f"https://{asked.host}/{asked.token}"
     about: dict[str, Any] = {
@@ -172,6 +172,14 @@ def package_page(asked: Asked) -> Given:
     return json_answer({"info": info, "releases": {}, "urls": [], "last_serial": 1})
 
 
+def index_page(asked: Asked) -> Given:
+    """What pip finds when it looks for a project: one wheel."""
+    name = re.sub(r"[^a-z0-9]+", "_", asked.path.split("/")[2])
+    file = f"{name}-1.0-py3-none-any.whl"
+    anchor = f'<a href="/files/{file}">{file}</a>'
+    return Given(200, HTML_TYPE, asked.text(stubs.HTML).replace(b"It works.", anchor.encode()))
+
+
 @dataclass(frozen=True)
 class WellKnown:
     """Requests to hosts and paths that match are answered by `make`."""
@@ -207,6 +215,7 @@ ROWS = (
     WellKnown(LINES, ".*", uploaded),
     WellKnown(STORES, ".*", stored),
     WellKnown(".*", r"/pypi/[^/]+/(?:[^/]+/)?json", package_page),
+    WellKnown(".*", r"/simple/[^/]+/", index_page),
 )
 
 
@@ -230,6 +239,10 @@ def packed_script(asked: Asked) -> Given:
     return Given(200, BINARY, stubs.gzip_of(asked.text(stubs.SHELL), asked.mark))
 
 
+def coded(asked: Asked) -> Given:
+    return Given(200, PLAIN_TYPE, stubs.coded_first(asked.mark))
+
+
 EXTENSIONS: tuple[tuple[str, Callable[[Asked], Given]], ...] = (
     ("py pyw", text_of(stubs.PYTHON)),
     ("sh bash zsh", text_of(stubs.SHELL)),
@@ -237,6 +250,7 @@ EXTENSIONS: tuple[tuple[str, Callable[[Asked], Given]], ...] = (
     ("ps1 psm1 rb pl yml yaml toml cfg conf env md list", text_of(stubs.HASH_COMMENT)),
     ("ini reg", text_of(stubs.SEMICOLON_COMMENT)),
     ("bat cmd vbs", text_of(stubs.REM_COMMENT)),
+    ("txt b64 base64 enc", coded),
     ("csv", text_of("id,build\n1,{mark}\n")),
     ("json webmanifest map", anything),
     ("html htm xhtml", lambda asked: Given(200, HTML_TYPE, asked.text(stubs.HTML))),
@@ -257,7 +271,8 @@ EXTENSIONS: tuple[tuple[str, Callable[[Asked], Given]], ...] = (
     ("gz", packed_script),
 )
 BY_EXTENSION = {word: make for words, make in EXTENSIONS for word in words.split()}
-# "api.example.com", "/api/", "/v2/".
+# Where texts are kept that nobody runs as they are. "api.example.com", "/api/", "/v2/".
+PASTES = re.compile(r"(?:.*\.)?(?:pastebin|rentry|hastebin|dpaste|ghostbin|controlc|paste)\..*")
 LOOKS_LIKE_API = re.compile(r"(?:.*\.)?api[.-].*|[^/]*/(?:.*/)?(?:api|v[0-9]+|graphql)(?:/.*)?")
 
 
@@ -279,6 +294,8 @@ def by_its_look(asked: Asked) -> Given:
         return Given(200, "image/png", stubs.png(asked.mark))
     if LOOKS_LIKE_API.fullmatch(asked.host + asked.path):
         return anything(asked)
+    if PASTES.fullmatch(asked.host):
+        return coded(asked)
     return Given(200, PLAIN_TYPE, asked.text(stubs.SHELL_OR_PYTHON))
 
 

@@ -6,9 +6,11 @@ Hostile input: the contents of the files that changed.
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from jail.orders import Order
 from jail.watch.decoys import Decoys
+from jail.watch.dropped import Drop, Way
 from jail.watch.events import Change, Event, FileChanged, StartupCode, printable
 from jail.watch.installed import Installed
 from jail.watch.links import Links
@@ -59,6 +61,8 @@ class Changes:
         tell, changed: take StartupCode, and FileChanged.
         samples: the folder in tmp that our own worker has filled: what lies there is only searched.
         is_second: whether it installs what the package only asks for, and does not declare.
+
+    `drops` is then what the package has left there, within the bounds of what is read.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Changes:
         self.is_second = is_second
         self.samples = f"tmp/{samples}/" if samples else None
         self.links = Links(scratch.links)
+        self.drops: list[Drop] = []
 
     def compare(self, before: States, after: States, was_stopped: bool) -> None:
         """Tell what changed beyond the files that the installed distributions list as theirs."""
@@ -133,9 +138,15 @@ class Changes:
             return
         change = Change.MODIFIED if old else Change.CREATED
         hidden = shadowed.removeprefix(f"{self.order.site}/") if shadowed else None
-        event = FileChanged(seen, change, new.size_bytes, None, other_paths=others, shadows=hidden)
+        digest = self.scratch.digest(path)
+        told = FileChanged(seen, change, new.size_bytes, None, other_paths=others)
+        event = replace(told, shadows=hidden, sha256=digest)
         self.changed(event)
         data = self.scratch.read(path, "file")
+        if data:
+            is_cut = len(data) < new.size_bytes
+            drop = Drop(Way.FILE, seen, None, data, new.size_bytes, digest, is_cut)
+            self.drops.append(drop)
         self.decoys.search_file(seen, data)
         stage = self.stages.of_file(event, data) if self.stages else None
         if stage:

@@ -30,6 +30,7 @@ MAX_FLOWS = 500  # of datagrams
 MAX_ACCEPTED = 64  # before others have their turn
 MAX_DATAGRAMS = 64
 MAX_DATAGRAM_BYTES = 64 << 10
+MAX_END_SEC = 3.0
 MAX_LAST_ROUNDS = 64  # at the end, for what still lies in a socket
 ROUND_SEC = 0.25
 # Levels and types of the control messages that say where a datagram was sent to, and at which byte
@@ -115,16 +116,23 @@ class Decoy:
 
     def end(self) -> None:
         """The jail has ended: take what still lies in the sockets, then let go of all."""
+        end_sec = time.monotonic() + MAX_END_SEC
         for listener in self.sockets:
             take = self.accept if listener.type == socket.SOCK_STREAM else self.receive
             for _ in range(MAX_LAST_ROUNDS):
-                if not take(listener):
+                if time.monotonic() > end_sec or not take(listener):
                     break
             self.arrivals.note_dropped(listener)
         for endpoint in list(self.connections.values()):
-            self.finish(endpoint)
+            if time.monotonic() < end_sec:
+                self.finish(endpoint)
+            else:
+                self.traffic.lost["connection, to its end"] += 1
+                self.drop(endpoint)
         for flow in self.flows.values():
             self.tell_flow(flow)
+        for joined in list(self.traffic.join()):
+            self.traffic.tell(unix_sec(), joined)
         for held in (*self.sockets, self.near):
             held.close()
         self.selector.close()
@@ -251,6 +259,7 @@ class Decoy:
 
     def tell_flow(self, flow: Flow) -> None:
         carried = self.traffic.look(flow.target.text, bytes(flow.sink.start))
+        self.traffic.pieces.take(flow.target.text, [("", bytes(flow.sink.start))])
         conversation = Conversation(
             Net.UDP,
             flow.target.text,

@@ -165,10 +165,12 @@ class Connection:
 
 @dataclass(frozen=True)
 class NameAsked:
-    """A question to the resolver."""
+    """A question to the resolver, for these kinds of records; `answered`: there is such a name."""
 
     name: str
     actor: Actor
+    kinds: tuple[str, ...] = ()
+    answered: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,7 @@ class FileChanged:
     jail sees it.
 
     `other_paths`: further names under which the same file can be reached, by linked folders.
-    `shadows`: the module of another distribution that Python no longer finds since this one is
-    there.
+    `shadows`: the module of another distribution that Python no longer finds for it.
     """
 
     path: str
@@ -188,6 +189,7 @@ class FileChanged:
     actor: Actor = NOBODY
     other_paths: tuple[str, ...] = ()
     shadows: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -312,7 +314,7 @@ class DependencyDenied:
 
 @dataclass(frozen=True)
 class ProcessEnded:
-    """A process of the jail, told at the end of a phase. `acted`: it did what is an event."""
+    """A process of the jail, told when its phase is over. `acted`: it did what is an event."""
 
     pid: int
     ppid: int

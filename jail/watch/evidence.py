@@ -45,6 +45,7 @@ FAST = 1
 # What events of the decoy internet are called.
 WORLD_KINDS = {"Conversation": "conversation", "Request": "request"}
 WORLD_KINDS |= {"RemoteCode": "remote_code", "NamesDecoded": "names_decoded"}
+WORLD_KINDS |= {"PiecesJoined": "pieces_joined"}
 # What other remarks are called.
 REMARK_KINDS = {"WriteRefused": "write_refused", "Sought": "sought", "Walked": "walked"}
 REMARK_KINDS |= {"MachineRead": "machine_read", "CommandTaken": "command_taken"}
@@ -127,7 +128,8 @@ def describe(event: Event) -> dict[str, Any]:
             about = {"target": target, "net": event.net, "error": event.error}
             return {"kind": "network", **about, **who(event.actor)}
         case NameAsked():
-            return {"kind": "dns", "target": event.name, "net": Net.DNS, **who(event.actor)}
+            asked = {"target": event.name, "questions": event.kinds, "answered": event.answered}
+            return {"kind": "dns", "net": Net.DNS, **asked, **who(event.actor)}
         case FileChanged():
             return describe_file(event)
         case StartupCode():
@@ -186,6 +188,7 @@ def describe_world(event: WorldEvent) -> dict[str, Any]:
 def describe_file(event: FileChanged) -> dict[str, Any]:
     """The fields of a changed file."""
     about: dict[str, Any] = {"path": event.path, "change": event.change, "bytes": event.size_bytes}
+    about["sha256"] = event.sha256
     about |= {"other_paths": event.other_paths, "shadows": event.shadows}
     process = {"pid": event.actor.pid, "process": event.actor.process}
     return {"kind": "file", **about, "place": event.place, **process}

@@ -13,15 +13,23 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 from urllib.parse import urljoin
 
 from jail.orders import Order
 from jail.watch.events import DependencyDenied, Downloaded, Event, IndexRefused, printable
+from jail.watch.fitting import may_fit
 from jail.watch.release import PYTHON_OF_PIP, Release, read_release
 from jail.watch.resolver import close_listener
-from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, PackageCache, Refused, Upstream
+from jail.watch.upstream import (
+    JSON_PAGE,
+    MAX_PAGE_BYTES,
+    NamedFile,
+    PackageCache,
+    Refused,
+    Upstream,
+)
 from jail.watch.withheld import sha256_of, stand_in, versions_of
 
 MAX_REQUEST_BYTES = 16 << 10  # request line and headers
@@ -76,6 +84,7 @@ class Gateway:
         self.is_second = False
         self.release: Release | None = None  # what the index says of the target
         self.python: tuple[int, int] | None = None  # that pip runs with
+        self.own_tag = ""  # of the jail's interpreter
         self.stand_ins: dict[tuple[str, str], bytes] = {}  # by sha256 and name
         self.listener: socket.socket | None = None
         self.closed = threading.Event()
@@ -179,8 +188,10 @@ class Gateway:
             if project in self.denylist:
                 files = self.stand_ins_for(project, entries)
                 entries = []
-            for entry in entries:
+            for entry in self.fitting(project, entries):
                 offer = self.offer(page_url, entry)
+                if offer and project == self.order.package_name:
+                    self.note_file(offer)
                 if offer and self.is_wanted(project, offer["filename"]):
                     files.append(offer)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -215,6 +226,12 @@ class Gateway:
             offer["core-metadata"] = {"sha256": metadata["sha256"]}
         return offer
 
+    def note_file(self, offer: dict[str, Any]) -> None:
+        """Remember a file of the target, of whatever release."""
+        name, digest = offer["filename"], offer["hashes"]["sha256"]
+        url, _ = self.known[digest, name]
+        self.upstream.files[name] = NamedFile(url, digest, bool(offer.get("yanked")))
+
     def stand_ins_for(self, project: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """A stand-in for each version on a page."""
         offers = []
@@ -225,6 +242,12 @@ class Gateway:
             url = f"/files/{digest}/{name}"
             offers.append({"filename": name, "url": url, "hashes": {"sha256": digest}})
         return offers
+
+    def fitting(self, project: str, entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """What pip may take of a page. The target's is seen whole: a person may name any file."""
+        for entry in entries:
+            if project == self.order.package_name or may_fit(str(entry["filename"]), self.own_tag):
+                yield entry
 
     def is_wanted(self, project: str, name: str) -> bool:
         """Whether the order's `artifact` lets pip see this file. Other projects are seen whole."""

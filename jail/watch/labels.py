@@ -22,11 +22,15 @@ HIDDEN_TEXT = re.compile(rb"[\t\n\r -~]+")
 
 @dataclass(frozen=True)
 class Hidden:
-    """What the questions for names below `domain` say, put together: `questions` of them."""
+    """What the questions for names below `domain` say, put together: `questions` of them.
+
+    `coded` is as it was asked for; `data` what it encodes, if that is text, else None.
+    """
 
     domain: str
     questions: int
-    data: bytes
+    coded: str
+    data: bytes | None
 
 
 def from_hex(text: str) -> bytes:
@@ -76,8 +80,8 @@ def label_pieces(prefixes: list[str]) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
-def find_hidden(names: Iterable[str]) -> list[Hidden]:
-    """What names encode, in the order that they were asked for, by domain."""
+def join_labels(names: Iterable[str]) -> list[Hidden]:
+    """What names say below each domain, in the order that they were asked for."""
     by_domain: dict[str, list[str]] = {}
     for name in names:
         labels = name.rstrip(".").split(".")
@@ -88,11 +92,11 @@ def find_hidden(names: Iterable[str]) -> list[Hidden]:
     found = []
     for domain, prefixes in by_domain.items():
         pieces = label_pieces(list(dict.fromkeys(prefixes)))
-        data = decode("".join(pieces)[:MAX_HIDDEN_CHARS])
+        coded = "".join(pieces)[:MAX_HIDDEN_CHARS]
+        data = decode(coded)
         if data is None:
             # Each piece may have been encoded by itself.
             parts = [decode(piece) or b"" for piece in pieces]
             data = b"".join(parts)[:MAX_HIDDEN_CHARS]
-        if data:
-            found.append(Hidden(domain, len(prefixes), data))
+        found.append(Hidden(domain, len(prefixes), coded, data or None))
     return found

@@ -18,6 +18,7 @@ import time
 import traceback
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from jail.orders import MAX_JAILS, PROGRAMS, JailSettings, Machine, Order
 from jail.report.message import fallback_embed, render_embed
@@ -26,6 +27,8 @@ from jail.report.rows import render_text
 from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
 from jail.watch.decoys import Decoys
+from jail.watch.dropped import Dropped
+from jail.watch.earlier import EarlierRelease
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.payload import Search
@@ -50,7 +53,7 @@ SWITCH_SEC = 0.0005
 
 # The user that this becomes may not be able to read our own standard library: what is loaded late,
 # is loaded here.
-for codec in ("ascii", "idna", "latin-1", "unicode_escape", "utf-16-le"):
+for codec in ("ascii", "cp437", "idna", "latin-1", "unicode_escape", "utf-16-le"):
     codecs.lookup(codec)
 
 
@@ -95,6 +98,7 @@ class Run:
         self.is_interrupted = False
         self.has_tried_again = False
         self.waiting: WaitingJail | None = None
+        self.earlier: EarlierRelease | None = None
 
     def go(self) -> None:
         """Install, then run what the mode asks for."""
@@ -106,6 +110,9 @@ class Run:
         if install.outcome is not Outcome.OK and not has_landed:
             self.not_run += without_installation(order)
             return
+        if order.mode == "detonate":
+            self.earlier = EarlierRelease(resources)
+            self.earlier.begin()
         found, self.not_run = triggers(order, resources.installed, resources.settings)
         waiting = deque(found)
         while waiting:
@@ -146,6 +153,11 @@ class Run:
         found, notes = available(missed, resources.upstream, resources.settings)
         self.notes += notes
         return [second_installation(resources.order, resources.settings, found)] if found else []
+
+    def news(self) -> dict[str, Any] | None:
+        """What is new in this release; None where that was not asked for."""
+        is_asked = self.earlier is not None and not self.is_interrupted
+        return self.earlier.report() if self.earlier and is_asked else None
 
     def leave_out(self, trigger: Trigger) -> None:
         """Say that there was no time for it, or not enough."""
@@ -292,8 +304,9 @@ def triage(
         notes=[*lacks(settings, machine, resources.reach, has_tls), *run.notes],
         interrupted=run.is_interrupted,
         decoy_internet=resources.reach,
+        changes=run.news(),
     )
-    send_report(report, evidence, machine, outlet)
+    send_report(report, evidence, resources.dropped, machine, outlet)
     resources.cache.trim()
 
 
@@ -305,7 +318,9 @@ def learn_hosts(resources: Resources) -> None:
     ask.start()
 
 
-def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Outlet) -> None:
+def send_report(
+    report: Report, evidence: Evidence, dropped: Dropped, machine: Machine, outlet: Outlet
+) -> None:
     """Send the report in all its shapes, the one for programs first.
 
     A fault of ours in drawing it must cost the looks, not the report.
@@ -313,6 +328,7 @@ def send_report(report: Report, evidence: Evidence, machine: Machine, outlet: Ou
     outlet.summary(report.outcome, report.reason, report.verdict)
     outlet.send("report", as_json(report))
     outlet.send("evidence", evidence.close())
+    outlet.send("dropped", dropped.close(report.order))
     try:
         page, text = render_page(report), render_text(report)
         embed = render_embed(report, machine.index_url, machine.default_index)

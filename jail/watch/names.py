@@ -9,10 +9,12 @@ import ipaddress
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 
 MAX_ADDRESSES = 10_000  # whose addresses are remembered
 MAX_NAME_CHARS = 253
+MAX_KINDS = 10  # of questions for one name that are told
 MAX_TEXT_BYTES = 255  # of a string of a TXT record
 
 # Top-level names, but those of two letters: the ones under which packages, services and thieves
@@ -79,6 +81,21 @@ class Kind(IntEnum):
 # As the report names them.
 KIND_NAMES = {1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA"}
 KIND_NAMES |= {33: "SRV", 35: "NAPTR", 64: "SVCB", 65: "HTTPS", 255: "ANY", 257: "CAA"}
+
+
+@dataclass
+class Questions:
+    """What was asked for a name: when first, for which kinds of records; whether it exists."""
+
+    at_sec: float
+    kinds: list[str]
+    is_answered: bool = False
+
+    def add(self, kind: int) -> None:
+        """Note one more question."""
+        name = KIND_NAMES.get(kind, f"TYPE{kind}")
+        if kind and name not in self.kinds and len(self.kinds) < MAX_KINDS:
+            self.kinds.append(name)
 
 
 def registered(name: str) -> str | None:

@@ -5,26 +5,31 @@ Hostile input goes to the rooms that read it; here are the names that were asked
 
 import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from jail.orders import DNS_PORT
 from jail.watch.decoy import Decoy
 from jail.watch.events import MAX_EVENTS, Connection
+from jail.watch.fitting import python_tag
 from jail.watch.gateway import Gateway
+from jail.watch.names import Questions
 from jail.watch.peers import Arrivals, Named, find_unnamed, tell_unnamed
 from jail.watch.resolver import Records, Resolver
 from jail.watch.resources import Journal, Resources
 from jail.watch.served import attribute, decode_names
 from jail.watch.sockets import Sockets
+from jail.watch.world_events import Conversation, Reply, Speaker
 
 
 class Outside:
-    """What is outside of one jail. `questions`: when each name was asked for first."""
+    """What is outside of one jail. `questions`: what was asked for each name."""
 
     def __init__(
         self, resources: Resources, journal: Journal, fds: Iterable[int], is_second: bool
     ) -> None:
         self.resources = resources
         self.journal = journal
-        self.questions: dict[str, float] = {}
+        self.questions: dict[str, Questions] = {}
         self.lock = threading.Lock()
         sockets = Sockets(fds)
         resources.reach = sockets.reach()
@@ -47,16 +52,18 @@ class Outside:
                 journal.tell,
             )
             self.gateway.is_second = is_second
+            self.gateway.own_tag = python_tag(Path(resources.machine.python))
             self.gateway.start(sockets.index)
 
-    def note_question(self, name: str, _: int) -> None:
-        """Keep when a name was first asked for, and look whether it carries bait."""
+    def note_question(self, name: str, kind: int) -> None:
+        """Keep what is asked for a name, and look whether it carries bait."""
         self.search("DNS name", name[:200], name.replace(".", "").encode())
         with self.lock:
+            if name not in self.questions and len(self.questions) < MAX_EVENTS:
+                is_answered = self.records(name.lower(), kind) is not None
+                self.questions[name] = Questions(self.resources.now_sec(), [], is_answered)
             if name in self.questions:
-                return
-            if len(self.questions) < MAX_EVENTS:
-                self.questions[name] = self.resources.now_sec()
+                self.questions[name].add(kind)
                 return
         self.journal.lose("NameAsked")
 
@@ -84,7 +91,8 @@ class Outside:
         world = self.resources.world
         if not self.decoy or not world:
             return
-        for at_sec, event in attribute(self.decoy.close(), self.connections()):
+        said = [*self.decoy.close(), *self.resolvers_asked()]
+        for at_sec, event in attribute(said, self.connections()):
             self.journal.tell(event, at_sec)
         for unnamed in find_unnamed(self.arrivals.counts, named):
             for told in tell_unnamed(unnamed):
@@ -93,6 +101,13 @@ class Outside:
             self.journal.tell(hidden)
         for kind, count in (self.decoy.traffic.lost + self.arrivals.lost).items():
             self.journal.lose(kind, count)
+
+    def resolvers_asked(self) -> Iterator[tuple[float, Conversation]]:
+        """The conversations with far resolvers: what was asked is told name by name."""
+        far_ends = [peer for peer in self.arrivals.counts if peer[1].endswith(f":{DNS_PORT}")]
+        for net, target in far_ends[:MAX_EVENTS]:
+            event = Conversation(net, target, 0, None, Reply.DECOY, Speaker.PACKAGE)
+            yield self.resources.now_sec(), event
 
     def connections(self) -> Iterator[Connection]:
         """Those of this jail that the kernel's witness saw."""

@@ -10,7 +10,7 @@ import json
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -141,7 +141,7 @@ def parse_place(said: dict[str, Any]) -> str:
 
 
 def parse_peer(what: Any) -> str:
-    """A Python socket address as the kernel witness writes it; of a host by name only the port."""
+    """A Python socket address as the kernel witness writes it, or with a name for the host."""
     if not isinstance(what, list) or len(what) < 2:
         path = str(what)
         if path.startswith("\0"):
@@ -151,10 +151,29 @@ def parse_peer(what: Any) -> str:
     try:
         host = ipaddress.ip_address(str(what[0]).partition("%")[0])
     except ValueError:
-        return f":{port}"
+        return f"{parse_name(what[0])}:{port}"
     if host.version == 6:
         return f"[{socket.inet_ntop(socket.AF_INET6, host.packed)}]:{port}"
     return f"{host}:{port}"
+
+
+def implied(saying: Saying) -> list[Saying]:
+    """What else is said by ["evil.example", 443]: the name is asked for, and may be this machine's.
+
+    Of what may be this machine's only the port counts: ":443".
+    """
+    host, _, port = saying.subject.rpartition(":")
+    if saying.kind is not Said.ADDRESS or host in ("", "unix") or is_number(host.strip("[]")):
+        return []
+    return [replace(saying, kind=Said.NAME, subject=host), replace(saying, subject=f":{port}")]
+
+
+def is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_name(what: Any) -> str:
@@ -229,7 +248,8 @@ class PythonWitness:
             if event.pid in self.pids:
                 self.started.add(event.pid)
         elif isinstance(event, Saying):
-            self.take_saying(event)
+            for saying in (event, *implied(event)):
+                self.take_saying(saying)
         else:
             self.take_piece(event)
 

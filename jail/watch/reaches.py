@@ -6,12 +6,14 @@ changed it in between. So nothing is passed over by its name alone, and a result
 can't have is told by itself.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from jail.orders import DNS_PORT, INDEX_PORT
 from jail.watch.calls import Act, Address, Family, Reach, Socket
 from jail.watch.events import Connection, NameAsked, Net, is_near
 from jail.watch.ledger import Bait, Ledger
+from jail.watch.names import Questions
 from jail.watch.peers import Named
 from jail.watch.processes import STRANGER, Process
 from jail.watch.python_witness import Said, plain_name
@@ -19,6 +21,7 @@ from jail.watch.resolver import MALFORMED, parse_question
 
 MAX_SOCKETS = 200_000
 MAX_ASKED = 10_000  # senders of questions that are known
+MAX_RESOLVERS = 20  # of one of them
 
 RESOLVER = f"127.0.0.1:{DNS_PORT}"
 INDEX = f"127.0.0.1:{INDEX_PORT}"
@@ -32,7 +35,9 @@ UNKNOWN_PEER = "who it was connected to"
 
 
 class Reaches:
-    """`index`: whether the jail has the index on its loopback."""
+    """`index`: whether the jail has the index on its loopback. `name_of`: the name that was asked
+    for when an address was given for it, if any was.
+    """
 
     def __init__(self, ledger: Ledger, bait: Bait, index: bool) -> None:
         self.ledger, self.bait = ledger, bait
@@ -43,6 +48,8 @@ class Reaches:
         self.askers = 0  # among them
         self.asked_elsewhere: dict[str, None] = {}  # names, in questions to another machine
         self.last_asker = STRANGER  # who turned to the resolver last
+        self.resolvers: dict[Process, dict[str, None]] = {}  # whom each process turned to
+        self.name_of: Callable[[str], str | None] = lambda _: None
 
     def make(self, call: Socket) -> None:
         """Remember a socket."""
@@ -69,6 +76,8 @@ class Reaches:
         target, listens = address.target, call.act is Act.BIND
         if target == RESOLVER:
             self.last_asker = process
+        if address.port == str(DNS_PORT):
+            self.note_resolver(process, target)
         self.ledger.count_failure(process, target, call.error)
         if self.is_passed_over(call, target):
             return
@@ -77,14 +86,24 @@ class Reaches:
         if self.ledger.has(key):
             return
         is_far = not is_near(target)
-        # Python may have been given a host by name: but only this machine's resolve.
-        twins = [target] if is_far and not listens else [target, f":{address.port}"]
+        # Python may have been given a host by name: one that was asked for, or this machine's.
+        name = self.name_of(target.rpartition(":")[0].strip("[]"))
+        twins = [target, f"{name}:{address.port}"] if name else [target]
+        if listens or not is_far:
+            twins = [target, f":{address.port}"]
         place = self.ledger.account.place(Said.ADDRESS, [process.jail_pid], twins)
         actor = self.ledger.actor(process, place, expected=is_far)
         # A requirement by URL leads pip itself astray: nothing but its index is its own to ask.
         actor = replace(actor, own=actor.own and not is_far)
         event = Connection(net, target, listens, call.error, actor)
         self.ledger.tell_once(key, process, event)
+
+    def note_resolver(self, process: Process, target: str) -> None:
+        """Remember whom a process turned to."""
+        if process in self.resolvers or len(self.resolvers) < MAX_ASKED:
+            known = self.resolvers.setdefault(process, {})
+            if len(known) < MAX_RESOLVERS:
+                known[target] = None
 
     def is_passed_over(self, call: Reach, target: str) -> bool:
         """Whether it is the jail's own plumbing, and came to what that comes to."""
@@ -123,16 +142,23 @@ class Reaches:
             plain = name.replace(".", "").encode()
             self.bait.search("DNS name", name[:200], plain, self.ledger.actor(process))
 
-    def tell_names(self, questions: dict[str, float]) -> None:
-        """Tell the names that were asked for: of those in `questions` our resolver knows when."""
-        for name, at_sec in {**dict.fromkeys(self.asked_elsewhere), **questions}.items():
+    def tell_names(self, questions: Mapping[str, Questions]) -> None:
+        """Tell the names that were asked for: of those in `questions` our resolver knows more."""
+        elsewhere: dict[str, Questions | None] = dict.fromkeys(self.asked_elsewhere)
+        for name, known in {**elsewhere, **questions}.items():
+            kinds = tuple(known.kinds) if known else ()
+            at_sec = known.at_sec if known else None
             place = self.ledger.account.place(Said.NAME, [0], [plain_name(name)])
             senders = self.asked.get(name)
             # Python asks for the names of numbers by the number.
             expected = bool(senders) and not name.endswith(".arpa")
             for process in senders or [self.last_asker]:
-                actor = self.ledger.actor(process, place, expected=expected)
-                event = NameAsked(name, replace(actor, own=False))
+                # Who writes the question himself says whom he asks, and not for what.
+                resolvers = self.resolvers.get(process, {})
+                asks_at = self.ledger.account.place(Said.ADDRESS, [process.jail_pid], resolvers)
+                actor = self.ledger.actor(process, place or asks_at, expected=expected)
+                is_answered = known is not None and known.is_answered
+                event = NameAsked(name, replace(actor, own=False), kinds, is_answered)
                 key = (NameAsked, process.number, name)
                 self.ledger.tell_once(key, process, event, at_sec)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from jail.orders import JailSettings, Machine, Order
 from jail.watch.decoys import Decoys
+from jail.watch.dropped import Dropped
 from jail.watch.events import Event, Exec, Phase
 from jail.watch.evidence import Evidence
 from jail.watch.installed import Installed
@@ -48,6 +49,7 @@ class Resources:
     oom_kills: int = 0
     left_output_bytes: int = MAX_OUTPUTS_BYTES  # that may still be kept
     installed: Installed = field(default_factory=Installed)
+    dropped: Dropped = field(default_factory=Dropped)
     # The time of a clock that can't jump.
     epoch_sec: float = field(default_factory=lambda: time.time() - time.monotonic())
 

@@ -5,11 +5,14 @@ and what was too much is counted. No jail is at work while this looks.
 """
 
 import contextlib
+import hashlib
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 from jail.orders import MAX_INODES, SCRATCH_FOLDERS, WORK_IN_JAIL
@@ -26,6 +29,8 @@ PATH_CHARS = 200
 # what lies near.
 BANDS = (2, 4, 8, 16, 32, 64, MAX_DEPTH)
 MAX_FILE_BYTES = 1 << 20  # read of any one file
+# Of which the sha256 is made: of one file, and in one phase.
+MAX_HASHED_FILE_BYTES, MAX_HASHED_BYTES = 64 << 20, 128 << 20
 MAX_READ_BYTES = (
     8 << 20
 )  # read of each kind of file in one phase; a file counts PAGE_BYTES at least
@@ -116,6 +121,7 @@ class Scratch:
         self.chain = Chain(self.fd)
         self.lost: Counter[str] = Counter()  # by kind: what was not looked at or not read
         self.links: dict[str, str] = {}  # where each symbolic link leads
+        self.left_hashed_bytes = MAX_HASHED_BYTES
         self.read_bytes: Counter[str] = (
             Counter()
         )  # by kind: no flood of one keeps another from being read
@@ -126,13 +132,27 @@ class Scratch:
             self.lost[f"{kind}, read"] += 1
             return b""
         data = b""
-        folder, slash, name = path.rpartition("/")
-        with contextlib.suppress(OSError):
-            fd = os.open(name, FILE_FLAGS, dir_fd=self.chain.enter(folder + slash))
-            with os.fdopen(fd, "rb") as file:
-                data = file.read(max_bytes)
+        with contextlib.suppress(OSError), self.open(path) as file:
+            data = file.read(max_bytes)
         self.read_bytes[kind] += max(len(data), PAGE_BYTES)
         return data
+
+    def open(self, path: str) -> BufferedReader:
+        """Open a file without following a link or waiting for anybody. Raises OSError."""
+        folder, slash, name = path.rpartition("/")
+        fd = os.open(name, FILE_FLAGS, dir_fd=self.chain.enter(folder + slash))
+        return os.fdopen(fd, "rb")
+
+    def digest(self, path: str) -> str | None:
+        """The sha256 of a whole file; None of what is none, is gone, or is too large."""
+        with contextlib.suppress(OSError), self.open(path) as file:
+            about = os.fstat(file.fileno())
+            cost_bytes = max(about.st_size, PAGE_BYTES)
+            most_bytes = min(MAX_HASHED_FILE_BYTES, self.left_hashed_bytes)
+            if stat.S_ISREG(about.st_mode) and cost_bytes <= most_bytes:
+                self.left_hashed_bytes -= cost_bytes
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        return None
 
     def lines(self, path: str, kind: str, max_bytes: int = MAX_FILE_BYTES) -> list[str]:
         """The lines of a text file, within the bounds of `read`."""
@@ -146,6 +166,7 @@ class Scratch:
         """
         self.lost.clear()
         self.read_bytes.clear()
+        self.left_hashed_bytes = MAX_HASHED_BYTES
         self.chain.close()
         walk = Walk(self.chain)
         states = dict(walk.files())

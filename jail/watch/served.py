@@ -19,7 +19,7 @@ from jail.watch.events import (
     Net,
     WorldEvent,
 )
-from jail.watch.labels import find_hidden
+from jail.watch.labels import join_labels
 from jail.watch.payload import Search
 from jail.watch.peers import plain_target
 from jail.watch.stubs import Marks
@@ -110,7 +110,9 @@ class SecondStages:
 
 def decode_names(names: Iterable[str], search: Search) -> Iterator[NamesDecoded]:
     """What the names say that a jail asked for, in the order of its questions."""
-    for hidden in find_hidden(names):
-        text = hidden.data.decode("utf-8", "backslashreplace")
-        bait = search.look(hidden.data).bait
-        yield NamesDecoded(hidden.domain, hidden.questions, text, bait)
+    for hidden in join_labels(names):
+        text = (hidden.data or b"").decode("utf-8", "backslashreplace")
+        # A value may have been cut without being encoded, or be no text when it is decoded.
+        bait = search.look(hidden.data or hidden.coded.encode()).bait
+        if text or bait:
+            yield NamesDecoded(hidden.domain, hidden.questions, text, bait)

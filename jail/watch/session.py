@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from jail.orders import JAIL_FDS, MAX_PACKET_BYTES, STARTED, Answer, Kill, Start
+from jail.watch.captures import Captures
 from jail.watch.changes import Changes
 from jail.watch.commands import commands_taken
 from jail.watch.endings import end_phase
@@ -68,6 +69,7 @@ class Session:
         self.audit_fd = -1
         self.outside: Outside | None = None
         self.starts: Starts | None = None
+        self.captures: Captures | None = None
         self.answer: Answer | None = None  # the last one: the jail has ended
         self.stopped: Outcome | None = None  # why we ended it
         self.begun_sec = time.monotonic()
@@ -171,6 +173,8 @@ class Session:
         elif len(fds) == 1:
             self.starts = Starts(fds[0])
             self.story.look = self.starts.look
+            device = os.fstat(self.resources.scratch.fd).st_dev
+            self.captures = Captures(fds[0], device)
         else:
             self.connect(fds)
 
@@ -187,6 +191,8 @@ class Session:
             self.poll.register(fd, select.POLLIN)
         is_second = self.trigger.title is not None
         self.outside = Outside(self.resources, self.journal, fds[len(JAIL_FDS) :], is_second)
+        if self.resources.world:
+            self.story.reaches.name_of = self.resources.world.names.name_of
 
     def take_pipe(self, fd: int) -> None:
         """Read from a pipe; at its end let go of it."""
@@ -203,6 +209,8 @@ class Session:
         same time.
         """
         calls = self.story.read_trace(data)
+        if self.captures:
+            self.captures.take(calls)
         self.hear_python()
         self.story.take(calls)
 
@@ -248,6 +256,8 @@ class Session:
             is_install and self.trigger.title is not None,
         )
         changes.compare(before, after, self.stopped is not None)
+        gone = self.captures.gone(after.values()) if self.captures else []
+        resources.dropped.take(self.phase, [*gone, *changes.drops])
         resources.states = after
 
     def take_output(self) -> bool:

@@ -8,7 +8,7 @@ nothing is passed over by its name alone, and a result that the name can't have 
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from jail.watch.calls import (
@@ -34,6 +34,7 @@ from jail.watch.events import (
     printable,
 )
 from jail.watch.ledger import Bait, Ledger, Tell
+from jail.watch.names import Questions
 from jail.watch.noticed import Slept
 from jail.watch.peers import Named
 from jail.watch.processes import Process, ProcessTree
@@ -270,13 +271,12 @@ class Story:
         """Where Python says that it opened `path`, as the jail names it: for BaitRead, say."""
         return self.account.place(Said.OPEN, [0], [path])
 
-    def finish(self, questions: dict[str, float]) -> None:
+    def finish(self, questions: Mapping[str, Questions]) -> None:
         """Tell what is known only at the end: names asked for, processes, source cut off, a false
         Python witness.
 
         Args:
-            questions: each name that the resolver was asked for, and when first, in seconds since
-                1970.
+            questions: each name that the resolver was asked for.
         """
         self.take(self.reader.finish())
         for process, assigned in self.tree.settle_all():

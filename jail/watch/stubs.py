@@ -30,6 +30,22 @@ try:
 except OSError:
     pass
 """
+# The backend of a source archive, which needs nothing from an index to be built.
+PROJECT = b"""[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+"""
+BACKEND = (
+    PYTHON
+    + """
+def build_wheel(folder, settings=None, metadata=None):
+    import base64, os
+    with open(os.path.join(folder, "{built}"), "wb") as file:
+        file.write(base64.b64decode("{packed}"))
+    return "{built}"
+"""
+)
 SHELL = """#!/bin/sh
 # build {mark}
 /bin/true {mark}
@@ -46,6 +62,9 @@ SHELL_OR_PYTHON = (
     + PYTHON
     + '"{mark}"\n'
 )
+# Not the first bytes decide, for somebody who decodes base64: letters up to the first "=" count.
+# So the first line is a comment to Python and shells, and all of the text to him.
+CODED_FIRST = "# {coded}\n" + SHELL_OR_PYTHON.removeprefix("#!/bin/sh\n")
 JAVASCRIPT = """// build {mark}
 try {{ require("child_process").spawnSync("/bin/true", ["{mark}"]); }} catch (error) {{}}
 """
@@ -110,6 +129,14 @@ def text(template: str, mark: str) -> bytes:
     return template.format(mark=mark).encode()
 
 
+def coded_first(mark: str) -> bytes:
+    """A script for Python and shells that is a script for Python when base64 is taken off, too."""
+    script = text(PYTHON, mark)
+    # One byte less than three times something: so it ends in a "=".
+    padded = script + b"\n" * (2 - len(script) % 3)
+    return CODED_FIRST.format(coded=base64.b64encode(padded).decode(), mark=mark).encode()
+
+
 def json_text(content: Any) -> bytes:
     return json.dumps(content, indent=2).encode() + b"\n"
 
@@ -128,10 +155,26 @@ def png(mark: str) -> bytes:
 
 
 def archive_files(stem: str, mark: str) -> dict[str, bytes]:
-    """What archives hold: a program under the names that `bun-linux-x64.zip` and the like have."""
+    """What archives hold: a program under the names that `bun-linux-x64.zip` and the like have, and
+    what pip builds.
+    """
     tool = stem.split("-")[0].split("_")[0] or "tool"
     script = text(SHELL, mark)
-    return {f"{stem}/{tool}": script, f"{stem}/bin/{tool}": script, tool: script}
+    name, version = name_and_version(stem)
+    built = f"{name}-{version}-py3-none-any.whl"
+    packed = base64.b64encode(wheel(f"{name}-{version}", mark)).decode()
+    backend = BACKEND.format(mark=mark, built=built, packed=packed).encode()
+    files = {f"{stem}/{tool}": script, f"{stem}/bin/{tool}": script}
+    folders = [f"{stem}/"]
+    # A file can't have the name of a folder. Where not all is in one folder, pip looks beside it.
+    if tool != stem:
+        files[tool] = script
+        folders.append("")
+    for folder in folders:
+        files[f"{folder}setup.py"] = text(PYTHON, mark)
+        files[f"{folder}pyproject.toml"] = PROJECT
+        files[f"{folder}backend.py"] = backend
+    return files
 
 
 def zip_of(files: dict[str, bytes], mark: str) -> bytes:

@@ -24,7 +24,6 @@ from jail.watch.wrappings import unpack_deflate, unpack_gzip, unpack_zlib
 
 MAX_BODY_TEXT_BYTES = 64 << 10
 MAX_RAW_TEXT_BYTES = 4 << 10
-MAX_REQUESTS = 2000  # of one connection
 USUAL_PORTS = {"http": 80, "https": 443}
 # "GET ", as far as it came.
 METHOD = re.compile(rb"[A-Z]{3,10} ")
@@ -155,6 +154,7 @@ class Talk:
             if is_told_elsewhere
             else self.traffic.look(self.target.text, bytes(self.raw.start))
         )
+        self.traffic.pieces.take(self.target.text, [("", bytes(self.raw.start))])
         is_refused = self.requests > 0 and self.refusals == self.requests
         conversation = Conversation(
             Net.TCP,
@@ -192,6 +192,7 @@ class Talk:
 
     def respond(self, request: HttpRequest) -> bytes:
         self.requests += 1
+        self.traffic.requests += 1
         if request.method == "CONNECT" and AUTHORITY.fullmatch(request.target):
             self.tunnel_to = request.target
             self.tell_request(request, 200)
@@ -209,7 +210,7 @@ class Talk:
         )
         given = answer(asked)
         self.refusals += given.refused
-        self.is_over = not request.keeps_alive or self.requests >= MAX_REQUESTS
+        self.is_over = not request.keeps_alive or self.requests >= self.traffic.max_requests
         self.tell_request(request, given.status)
         return response(given, self.is_over, request.method != "HEAD")
 
@@ -237,6 +238,7 @@ class Talk:
         body = headers
         if request.body.size_bytes:
             body = self.traffic.look(self.target.text, bytes(request.body.start))
+        self.traffic.pieces.take_request(url, bytes(request.body.start))
         told = Request(
             self.target.text,
             self.target.number,

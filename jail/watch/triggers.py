@@ -93,8 +93,8 @@ def variables(order: Order, trigger: Trigger) -> dict[str, str]:
     if trigger.phase is PhaseName.INSTALL:
         found |= PIP_VARIABLES
         # Where modules are imported, then many times, this costs less than it saves.
-        if order.mode in ("import", "detonate") and not trigger.title:
-            found["SNAKEHOOK_COMPILE"] = "1"
+        if order.mode in ("import", "detonate"):
+            found["SNAKEHOOK_COMPILE"] = "new" if trigger.title else "all"
     return found | (ONLY_CI_VARIABLES if trigger.is_in_ci else {})
 
 

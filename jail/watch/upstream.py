@@ -15,7 +15,7 @@ import ssl
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from jail.watch.events import printable
@@ -26,6 +26,14 @@ MAX_REDIRECTS = 5
 UPSTREAM_TIMEOUT_SEC = 15.0
 MAX_CACHE_BYTES = 5_000_000_000
 BLOCK_BYTES = 1 << 16
+
+
+class NamedFile(NamedTuple):
+    """A file that a page of the index names."""
+
+    url: str
+    sha256: str
+    is_yanked: bool
 
 
 class Refused(Exception):
@@ -53,6 +61,7 @@ class Upstream:
         self.hosts = {urlsplit(index_url).netloc}
         self.ready = threading.Event()  # the hosts are known, or `failure` says why not
         self.failure = ""
+        self.files: dict[str, NamedFile] = {}  # that the target's page names
         self.lock = threading.Lock()
         self.connections: dict[
             tuple[str, str], http.client.HTTPConnection

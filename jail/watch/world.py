@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,13 +16,16 @@ from jail.watch.certificates import Authority, CertificateError
 from jail.watch.events import MAX_EVENTS, MAX_TEXT_CHARS, WorldEvent
 from jail.watch.names import Names
 from jail.watch.payload import Carried, Search
+from jail.watch.pieces import Pieces
 from jail.watch.stubs import Marks
-from jail.watch.world_events import Conversation, Payload, Request
+from jail.watch.world_events import Conversation, Payload, PiecesJoined, Request
 
 MAX_TEXTS_CHARS = 24 << 20  # of all events of a run
 MAX_SEARCH_SEC = 5.0  # for bait, of a jail; what is first to its target has as much once more
 MAX_FIRST_BYTES = 64 << 10
 MAX_RECEIVED_BYTES = 300 << 20  # of a jail
+MAX_REQUESTS = 100  # of one connection, so that none keeps the others waiting
+MANY_REQUESTS = 10_000  # of a jail
 MAX_TARGETS = 20_000  # whose connections are counted
 MAX_FIRSTS = 500  # of events of one kind that are the first of their target
 NO_TEXT_CHARS = 200  # of a text where there is no room left
@@ -91,12 +94,19 @@ class Traffic:
         self.search_sec = {True: 0.0, False: 0.0}
         self.searched_bytes: Counter[str] = Counter()
         self.received_bytes = 0
+        self.requests = 0
+        self.pieces = Pieces()
 
     def number(self, target: str) -> int:
         """The number of a new connection among those to its target."""
         if target in self.numbers or len(self.numbers) < MAX_TARGETS:
             self.numbers[target] += 1
         return max(0, self.numbers[target] - 1)
+
+    @property
+    def max_requests(self) -> int:
+        """How many requests one connection may carry; who floods gets no more than one each."""
+        return MAX_REQUESTS if self.requests < MANY_REQUESTS else 1
 
     def receive(self, size_bytes: int) -> bool:
         """Count what came in: whether more may come."""
@@ -118,6 +128,16 @@ class Traffic:
         carried = self.world.search.look(payload)
         self.search_sec[is_first] += time.thread_time() - begun_sec
         return carried
+
+    def join(self) -> Iterator[PiecesJoined]:
+        """What was sent in pieces, none of which says it by itself. To be called at the end."""
+        told = [event for _, event in self.events if isinstance(event, Conversation | Request)]
+        for place, joined in self.pieces.joined():
+            carried = self.look(place, bytes(joined.data))
+            known = {name for event in told if is_at(event, place) for name in event.bait}
+            bait = tuple(name for name in carried.bait if name not in known)
+            if bait or carried.environment:
+                yield PiecesJoined(place, joined.count, bait, carried.environment)
 
     def tell(self, at_sec: float, event: WorldEvent) -> None:
         """Keep an event. What carries bait has room of its own, and so has the first of a target.
@@ -168,6 +188,12 @@ class Traffic:
             return MAX_TEXT_CHARS
         self.lost["text of an event"] += 1
         return NO_TEXT_CHARS
+
+
+def is_at(event: Conversation | Request, place: str) -> bool:
+    if isinstance(event, Request):
+        return event.url.startswith(f"{place}/")
+    return event.target == place
 
 
 def text_chars(request: Request) -> int:

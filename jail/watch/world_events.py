@@ -107,8 +107,22 @@ class RemoteCode(WorldEvent):
 
 
 @dataclass(frozen=True)
+class PiecesJoined(WorldEvent):
+    """Bait, or the whole environment, that `count` requests or connections to `place` carry
+    together.
+    """
+
+    place: str
+    count: int
+    bait: tuple[str, ...] = ()
+    environment: bool = False
+
+
+@dataclass(frozen=True)
 class NamesDecoded(WorldEvent):
-    """What `questions` questions for names below `domain` say when they are put together."""
+    """What `questions` questions for names below `domain` say when they are put together; `text`
+    is empty where that is no text.
+    """
 
     domain: str
     questions: int

@@ -8,6 +8,7 @@ import base64
 import binascii
 import bz2
 import contextlib
+import html
 import lzma
 import re
 import struct
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import unquote_to_bytes
 
+from jail.watch.fields import fields_of
+
 MAX_LAYERS = 120
 MAX_LAYER_BYTES = 1 << 20  # of any one layer; what it has beyond is not looked at
 MAX_ALL_BYTES = 4 << 20  # of all layers of a payload
@@ -25,6 +28,7 @@ MAX_LAYERS_DEEP = 6
 MAX_RUNS = 40  # of text that looks encoded, in one layer
 MAX_MEMBERS = 40  # of archives, in one layer
 MAX_STREAMS = 4  # compressed, of each kind, in one layer
+MAX_ENTITIES_BYTES = 64 << 10
 MAX_XZ_MEMORY_BYTES = 32 << 20
 # Text shows in its first bytes: they have no controls but those of lines, or hardly any.
 START_BYTES = 4096
@@ -39,20 +43,31 @@ ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
 QUOTED = re.compile(rb"=(?:[0-9A-F]{2}|\r?\n)")
 # "QVdTX1NFQ1JFVA==", in lines as mail has it, in either alphabet.
 BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]+)*")
+BASE64_VALUE = re.compile(rb"[A-Za-z0-9+/_-]{2,}={0,2}")
 # "4157535f534543524554", in either case.
 HEX_RUN = re.compile(rb"[0-9a-fA-F]{16,}")
 # "IFLVGX2TIVBVERKU", in either case.
 BASE32_RUNS = (re.compile(rb"[A-Z2-7]{16,}"), re.compile(rb"[a-z2-7]{16,}"))
+# Numbers of bytes: "41:57:53", "0x41, 0x57", "65, 87, 83".
+NUMBERS = (
+    (re.compile(rb"(?:0x)?[0-9a-fA-F]{2}(?:[,;:\s]{1,2}(?:0x)?[0-9a-fA-F]{2}){11,}"), 16),
+    (re.compile(rb"[0-9]{1,3}(?:[,;\s]{1,2}[0-9]{1,3}){11,}"), 10),
+)
+NUMBER = re.compile(rb"(?:0x)?([0-9a-fA-F]{1,3})")
 TO_USUAL_BASE64 = bytes.maketrans(b"-_", b"+/")
 CONTROLS = bytes([*range(9), *range(14, 32), 127])
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What was found at one depth of a payload; the `last` has nothing in it."""
+    """What was found at one depth of a payload; the `last` has nothing in it.
+
+    `is_joined`: it is put together from parts that stood apart.
+    """
 
     data: bytes
     is_last: bool
+    is_joined: bool = False
 
 
 def is_text(data: bytes) -> bool:
@@ -85,26 +100,66 @@ def unquote_mail(data: bytes) -> Iterator[bytes]:
         yield binascii.a2b_qp(data)
 
 
+def unescape_html(data: bytes) -> Iterator[bytes]:
+    """`&#65;&#x57;`."""
+    if b"&#" in data:
+        text = data[:MAX_ENTITIES_BYTES].decode("latin-1")
+        yield html.unescape(text).encode("utf-8", "replace")
+
+
 def runs(pattern: re.Pattern[bytes], data: bytes) -> list[bytes]:
     """The longest pieces of text that look encoded."""
     found = [match[0] for match in pattern.finditer(data)]
     return sorted(found, key=len, reverse=True)[:MAX_RUNS]
 
 
+def from_base64_run(run: bytes) -> bytes:
+    text = run.translate(TO_USUAL_BASE64, b"\r\n")
+    # Four characters are three bytes. The last ones may lack their padding; one alone says
+    # nothing.
+    whole = text[:-1] if len(text) % 4 == 1 else text
+    return base64.b64decode(whole + b"=" * (-len(whole) % 4))
+
+
+def from_hex_run(run: bytes) -> bytes:
+    return bytes.fromhex(run[: len(run) // 2 * 2].decode())
+
+
 def decode_base64(data: bytes) -> Iterator[bytes]:
     for run in runs(BASE64_RUN, data):
-        if HEX_RUN.fullmatch(run):
-            continue
-        text = run.translate(TO_USUAL_BASE64, b"\r\n")
-        # Four characters are three bytes. The last ones may lack their padding; one alone says
-        # nothing.
-        whole = text[:-1] if len(text) % 4 == 1 else text
-        yield base64.b64decode(whole + b"=" * (-len(whole) % 4))
+        if not HEX_RUN.fullmatch(run):
+            yield from_base64_run(run)
 
 
 def decode_hex(data: bytes) -> Iterator[bytes]:
     for run in runs(HEX_RUN, data):
-        yield bytes.fromhex(run[: len(run) // 2 * 2].decode())
+        yield from_hex_run(run)
+
+
+def decode_numbers(data: bytes) -> Iterator[bytes]:
+    for pattern, base in NUMBERS:
+        for run in runs(pattern, data):
+            numbers = [int(number, base) for number in NUMBER.findall(run)]
+            if max(numbers) < 256:
+                yield bytes(numbers)
+
+
+def join_fields(data: bytes) -> Iterator[bytes]:
+    """A value that was cut, each piece a field of its own."""
+    values = [value for _, value in fields_of(data)]
+    coded = [value.rstrip(b"=") for value in values if BASE64_VALUE.fullmatch(value)]
+    if values:
+        yield b"".join(values)
+    if len(coded) > 1:
+        yield b"".join(from_base64_run(value) for value in coded)
+
+
+def join_runs(data: bytes) -> Iterator[bytes]:
+    """A value that was cut, and then each piece encoded."""
+    for pattern, decode in ((BASE64_RUN, from_base64_run), (HEX_RUN, from_hex_run)):
+        found = [match[0] for match in islice(pattern.finditer(data), MAX_RUNS)]
+        if len(found) > 1:
+            yield b"".join(decode(run) for run in found)
 
 
 def decode_base32(data: bytes) -> Iterator[bytes]:
@@ -196,7 +251,8 @@ def unpack_zip(data: bytes) -> Iterator[bytes]:
 
 
 Unwrapper = Callable[[bytes], Iterable[bytes]]
-OF_TEXT: tuple[Unwrapper, ...] = (unquote, unescape, unquote_mail)
+OF_TEXT: tuple[Unwrapper, ...] = (unquote, unescape, unquote_mail, unescape_html, decode_numbers)
+JOINS: tuple[Unwrapper, ...] = (join_fields, join_runs)
 OF_ANYTHING: tuple[Unwrapper, ...] = (
     unpack_streams,
     unpack_zip,
@@ -206,13 +262,15 @@ OF_ANYTHING: tuple[Unwrapper, ...] = (
 )
 
 
-def unwrap_once(data: bytes) -> Iterator[bytes]:
-    """What is directly in a layer."""
-    for unwrapper in OF_ANYTHING:
-        yield from unwrapper(data)
+def unwrap_once(data: bytes) -> Iterator[tuple[bytes, bool]]:
+    """What is directly in a layer, and whether it is put together."""
+    kinds = [(OF_ANYTHING, False)]
     if is_text(data):
-        for unwrapper in OF_TEXT:
-            yield from unwrapper(data)
+        kinds += [(OF_TEXT, False), (JOINS, True)]
+    for unwrappers, is_joined in kinds:
+        for unwrapper in unwrappers:
+            for found in unwrapper(data):
+                yield found, is_joined
 
 
 def unwrap(payload: bytes) -> Iterator[Layer]:
@@ -222,11 +280,11 @@ def unwrap(payload: bytes) -> Iterator[Layer]:
     """
     left_bytes = MAX_ALL_BYTES
     seen: set[bytes] = set()
-    waiting = [(payload[:MAX_LAYER_BYTES], 0)]
+    waiting = [(payload[:MAX_LAYER_BYTES], 0, False)]
     # The list grows while it is walked through.
-    for data, depth in waiting:
+    for data, depth, is_joined in waiting:
         is_last = True
-        for found in unwrap_once(data) if depth < MAX_LAYERS_DEEP else ():
+        for found, joins in unwrap_once(data) if depth < MAX_LAYERS_DEEP else ():
             layer = found[: min(MAX_LAYER_BYTES, left_bytes)]
             if len(layer) < MIN_LAYER_BYTES or layer in seen:
                 continue
@@ -235,5 +293,5 @@ def unwrap(payload: bytes) -> Iterator[Layer]:
             is_last = False
             seen.add(layer)
             left_bytes -= len(layer)
-            waiting.append((layer, depth + 1))
-        yield Layer(data, is_last)
+            waiting.append((layer, depth + 1, is_joined or joins))
+        yield Layer(data, is_last, is_joined)

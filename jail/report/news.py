@@ -1,0 +1,90 @@
+"""What is new in a release, for people: rows of a list, and one line."""
+
+from collections.abc import Iterator
+
+from jail.report.lists import Item
+from jail.report.text import Row, plain, row
+
+MAX_NEWS_CHARS = 300
+NAMED = 2  # of each kind, in the one line
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count else ""
+
+
+def named_first(what: str, names: list[str]) -> str:
+    """`new .pth evil.pth, x.pth and 3 more`"""
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{what} {', '.join(names[:NAMED])}{more}"
+
+
+def news_line(changes: Item | None) -> str:
+    """What is new in one line, "" where nobody asked for it."""
+    if not changes:
+        return ""
+    if changes["reason"]:
+        return plain(f"not compared with an earlier release: {changes['reason']}", MAX_NEWS_CHARS)
+    counts, requires = changes["counts"], changes["dependencies"]["added"]
+    parts = [counted(counts[kind], kind) for kind in ("changed", "added", "removed")]
+    files = ", ".join(part for part in parts if part) or "none new"
+    told = [
+        f"new since {changes['earlier']['version']}: files: {files}",
+        named_first("runs at each start:", changes["startup_files"]),
+        named_first("binary:", changes["binaries"]),
+        "built by something else" if changes["build"] else "",
+        named_first("requires", requires),
+        named_first("entry point", changes["entry_points"]["added"]),
+    ]
+    return plain("; ".join(part for part in told if part), MAX_NEWS_CHARS)
+
+
+def news_rows(changes: Item | None) -> list[Row]:
+    """The rows, what tells most first."""
+    if not changes:
+        return []
+    if changes["reason"]:
+        return [row("", changes["reason"])]
+    return [*telling_rows(changes), *file_rows(changes)]
+
+
+def telling_rows(changes: Item) -> Iterator[Row]:
+    """What few releases bring."""
+    earlier, counts = changes["earlier"], changes["counts"]
+    about = [f"{counts[kind]} files {kind}" for kind in ("added", "removed", "changed")]
+    yield row("", f"compared with {earlier['file']}", *about)
+    for path in changes["startup_files"]:
+        yield row("pth", path, "runs at each start of the interpreter")
+    for path in changes["binaries"]:
+        yield row("binary", path)
+    if changes["build"]:
+        before, now = changes["build"]
+        yield row("build", now or "nothing that is known", f"before: {before or 'nothing'}")
+    for name, mark in (("dependencies", "requires"), ("entry_points", "entry")):
+        for text in changes[name]["added"]:
+            yield row(mark, text, "new")
+        for text in changes[name]["removed"]:
+            yield row(mark, text, "gone")
+    for note in changes["odd"]:
+        yield row("odd", note)
+
+
+def file_rows(changes: Item) -> Iterator[Row]:
+    for kind in ("changed", "added"):
+        for item in changes[kind]:
+            before = item.get("bytes_before")
+            sizes = f"{item['bytes']} bytes" + ("" if before is None else f", before {before}")
+            texts = {"difference": item["diff"]} if item["diff"] else {}
+            yield row(kind, item["path"], sizes, texts=texts)
+    for path in changes["removed"]:
+        yield row("removed", path)
+
+
+def news_total(changes: Item | None) -> int:
+    """How many rows there would be if none were left out."""
+    if not changes or changes["reason"]:
+        return len(news_rows(changes))
+    counts: dict[str, int] = changes["counts"]
+    return len([*telling_rows(changes)]) + sum(counts.values())
