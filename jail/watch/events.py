@@ -242,10 +242,7 @@ class WitnessTampered:
 
 @dataclass(frozen=True)
 class TraceContradicted:
-    """A call came to a result that it can't have: another was made than what the trace was shown.
-
-    `what` says both.
-    """
+    """A call came to a result that it can't have: the trace was shown another. `what`: both."""
 
     what: str
     actor: Actor
