@@ -39,7 +39,18 @@ from jail.watch.events import (
     WorldEvent,
 )
 from jail.watch.evidence import Evidence
-from jail.watch.noticed import Notice, Noticed, Slept
+from jail.watch.noticed import (
+    CommandTaken,
+    MachineRead,
+    Notice,
+    Noticed,
+    ReleaseNoted,
+    Remark,
+    Slept,
+    Sought,
+    Walked,
+    WriteRefused,
+)
 from jail.watch.world_events import (
     Conversation,
     Kept,
@@ -164,6 +175,18 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
         {"kind": "notice", "notice": "ended", "target": "s.proxy", "how": "raised"}
         | {"reason": "ImportError", "place": "x.py:1"},
     ),
+    (WriteRefused("/etc/x", "x.py:1"), {"kind": "write_refused", "path": "/etc/x"}),
+    (
+        Sought(("npm",), ("/home/x/.npmrc",), False, "x.py:1"),
+        {"kind": "sought", "stores": ["npm"], "paths": ["/home/x/.npmrc"], "is_grave": False},
+    ),
+    (Walked(("/home/x",), "x.py:1"), {"kind": "walked", "folders": ["/home/x"]}),
+    (
+        MachineRead(("uptime",), ("/proc/uptime",), "x.py:1"),
+        {"kind": "machine_read", "signs": ["uptime"], "paths": ["/proc/uptime"]},
+    ),
+    (CommandTaken("aws", "x"), {"kind": "command_taken", "name": "aws", "project": "x"}),
+    (ReleaseNoted("it was yanked"), {"kind": "release", "text": "it was yanked"}),
     (Slept(3600, "python x.py"), {"kind": "slept", "seconds": 3600, "process": "python x.py"}),
     (
         ProcessEnded(7, 1, ("x",), 0, None, False, True),
@@ -196,7 +219,9 @@ def test_an_event_has_its_line(event: Event, fields: dict[str, Any]) -> None:
 
 
 def test_every_kind_of_event_is_tried() -> None:
-    kinds = {*get_args(Event), *WorldEvent.__subclasses__()} - {WorldEvent}
+    bases = (WorldEvent, Remark)
+    kinds = {*get_args(Event), *(kind for base in bases for kind in base.__subclasses__())}
+    kinds -= {*bases}
     assert {type(event) for event, _ in EVENTS} == kinds
 
 

@@ -18,7 +18,16 @@ from standins import Index, wheel
 from jail.report.acts import act_of
 from jail.report.harmless import is_known_startup
 from jail.watch.endings import end_phase
-from jail.watch.events import Downloaded, Finding, Outcome, Phase, PhaseName, Rule, Severity
+from jail.watch.events import (
+    Downloaded,
+    Finding,
+    Outcome,
+    Phase,
+    PhaseName,
+    Rule,
+    Seen,
+    Severity,
+)
 from jail.watch.scratch import FileState
 from jail.watch.triggers import Trigger
 from jail.watch.unpacked import unpacked_owners
@@ -58,11 +67,12 @@ def test_what_an_interrupted_pip_had_unpacked_is_the_wheel_s(tmp_path: Path) -> 
         Downloaded("other-1.0-py3-none-any.whl", 6, "0" * 64, False),
         Downloaded("big-1.0.tar.gz", 6, "1" * 64, False),
     ]
-    found = unpacked_owners(files, given, PackageCache(tmp_path))
+    seen = [Seen(event, Phase(PhaseName.INSTALL), 0.0, ()) for event in given]
+    found = unpacked_owners(files, seen, PackageCache(tmp_path))
     assert found == {f"{SITE}/big.py": "big", f"{SITE}/big-more.pth": "big"}
     assert (
         unpacked_owners(
-            files | {f"{SITE}/big.py": FileState(7, 1, 1)}, given[1:], PackageCache(tmp_path)
+            files | {f"{SITE}/big.py": FileState(7, 1, 1)}, seen[1:], PackageCache(tmp_path)
         )
         == {}
     )

@@ -96,7 +96,8 @@ def test_discord_takes_hostile_reports(discord: Discord, kind: str, count: int) 
 def test_discord_takes_any_name(discord: Discord, kind: str, default_index: bool) -> None:
     order = an_order(package_name=HOSTILE[kind], version=HOSTILE[kind])
     embed = embed_of(report_of(order=order), default_index)
-    assert re.fullmatch(r"[A-Za-z0-9.+! ?-]{1,256}", embed["title"])
+    assert re.fullmatch(r"🟢 clean: [A-Za-z0-9.+! ?-]{1,246}", embed["title"])
+    assert units(embed["title"]) <= 256
     assert post(discord, embed) == 200
 
 
@@ -154,10 +155,8 @@ def test_the_worst_of_each_list_is_shown_and_the_others_are_counted() -> None:
     embed = embed_of(report_of(*asked, *ran, HIGH, Code("0", 9, "/x.py:1", True, "a `b`\nc")))
     values = {field["name"]: field["value"] for field in embed["fields"]}
     findings = values["Findings (182)"].splitlines()
-    assert (
-        findings[0]
-        == "🔴 `reads or touches /home/dev/.ssh/id_rsa (install, setup.py:6, secret.read)`"
-    )
+    circumstances = "install, setup.py:6, secret.read T1552.001"
+    assert findings[0] == f"🔴 `reads or touches /home/dev/.ssh/id_rsa ({circumstances})`"
     assert "executes decoded code" in findings[1]
     assert re.fullmatch("… and [0-9]+ more", findings[-1])
     assert values["Commands (90)"].startswith("`true 0 (install)`\n`true 1 (install)`")

@@ -131,6 +131,11 @@ def test_what_harmless_packages_tell_is_no_finding(event: Noticed) -> None:
 
 # --- harmless in an exact form only ---
 
+COVERAGE = (
+    'import sys; exec(\'import os\\n\\nif os.getenv("COVERAGE_PROCESS_START") or'
+    ' os.getenv("COVERAGE_PROCESS_CONFIG"):\\n try:\\n  import coverage\\n except:\\n  pass\\n'
+    ' else:\\n  coverage.process_startup(slug="pth")\')'
+)
 SETUPTOOLS = (
     "import os; var = 'SETUPTOOLS_USE_DISTUTILS'; enabled = os.environ.get(var, 'local') =="
     " 'local'; enabled and __import__('_distutils_hack').add_shim(); "
@@ -160,6 +165,8 @@ def test_lines_that_many_have_are_known(line: str) -> None:
 
 def test_a_known_startup_line_is_known_whole() -> None:
     assert is_known_startup(plain_text(SETUPTOOLS))
+    assert is_known_startup(plain_text(COVERAGE))
+    assert not is_known_startup(plain_text(COVERAGE).replace("import coverage", "import x"))
     for more in ("import evil", "exec('x')"):
         assert not is_known_startup(plain_text(SETUPTOOLS + more))
         assert not is_known_startup(plain_text(f"import os; {more}"))

@@ -88,6 +88,7 @@ ATTRIBUTES = {
     ("header", "class"): "high|medium|unseen|clean",
     ("p", "class"): "missed|dim",
     ("li", "class"): "(high|medium|info|gap|note|dns|tcp|other|created|ok|failed|timeout)? d[0-9]",
+    ("pre", "tabindex"): "0",
     ("svg", "viewbox"): "0 0 360 [0-9]+",
     ("svg", "role"): "img",
     ("svg", "aria-label"): "Time line",

@@ -1,6 +1,7 @@
 """What Python says, forged or not, and the hook that says it."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from jail.inside.crowded import crowded_lines
 from jail.orders import JAIL_DIR
 from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, Code, Event
+from jail.watch.noticed import Noticed
 from jail.watch.python_witness import (
     MAX_AUDIT_LINE_BYTES,
     MAX_SAYINGS,
@@ -44,6 +47,10 @@ class Telling:
     @property
     def codes(self) -> list[Code]:
         return [event for event in self.events if isinstance(event, Code)]
+
+    @property
+    def notices(self) -> list[Noticed]:
+        return [event for event in self.events if isinstance(event, Noticed)]
 
 
 @pytest.fixture
@@ -481,3 +488,169 @@ def test_a_closed_descriptor_does_not_silence_the_hook(hooked: Any) -> None:
 def test_the_hook_is_made_of_the_library_whatever_the_path_says(hooked: Any) -> None:
     told = hooked("print(1)", json="raise SystemExit(7)", re="raise SystemExit(7)")
     assert len(told.witness.started) == 1
+
+
+def test_the_hook_tells_what_is_opened_in_vain(hooked: Any, tmp_path: Path) -> None:
+    told = hooked("""
+        import ctypes, os, shutil, sqlite3, tempfile
+        home = os.environ["HOME"]
+        def tried(do, *words):
+            try: do(*words)
+            except OSError: pass
+            except sqlite3.Error: pass
+        tried(open, home + "/.npmrc")
+        tried(os.open, "/etc/ld.so.preload", os.O_WRONLY)
+        tried(os.symlink, "/x", "/etc/nowhere/y")
+        tried(os.listdir, home); tried(os.scandir, home + "/sub")
+        tried(sqlite3.connect, home + "/none/cookies")
+        tried(open, "/etc/shadow"); tried(open, "/proc/self/status")
+        ctypes.CDLL(None).ptrace; ctypes.CDLL(None).getpid
+        tried(open, "/usr/share/nothing"); tried(tempfile.gettempdir)
+        import colorsys
+        """)
+    home = tmp_path / "home"
+    sayings = said(told, Said.OPEN)
+    assert {str(home / ".npmrc"), "/etc/ld.so.preload", "/etc/nowhere/y", str(home)} <= set(sayings)
+    assert {str(home / "sub"), str(home / "none/cookies"), "/etc/shadow"} <= set(sayings)
+    assert "/usr/share/nothing" not in sayings
+    assert [event.what for event in told.notices] == ["ptrace"]
+    assert told.witness.attempts.refused["/etc/ld.so.preload"].endswith("program.py:5")
+
+
+# Text that no person wrote: 1 and 0 as characters that do not show, sounds, pictures, numbers.
+PAYLOAD = "import socket\nzzz = socket.gethostname"
+BITS = "".join(f"{byte:08b}" for byte in PAYLOAD.encode())
+BLANKS = BITS.replace("0", " ").replace("1", "\t")
+ZERO_WIDTH = BITS.replace("0", "\u200b").replace("1", "\u200d")
+READ_BITS = "int(''.join('01'[c == {one!r}] for c in {text}), 2)"
+AS_TEXT = "exec({number}.to_bytes({size}, 'big').decode())"
+
+
+def from_bits(text: str, one: str) -> str:
+    number = READ_BITS.format(one=one, text=text)
+    return AS_TEXT.format(number=number, size=len(BITS) // 8)
+
+
+def in_folder(source: str) -> str:
+    return f"import os\nos.chdir(os.path.dirname(__file__))\n{source}"
+
+
+UNWRITTEN = {
+    "of blanks in a text": (from_bits(repr(BLANKS), "\t"), "do not show"),
+    "of blanks at the end of its own lines": (
+        in_folder(
+            "text = open(__file__).read().partition('#')[2].rstrip('#\\n')\n"
+            f"{from_bits('text', chr(9))}\n#{BLANKS}"
+        ),
+        "do not show",
+    ),
+    "of characters without width": (from_bits(ascii(ZERO_WIDTH), "\u200d"), "do not show"),
+    "of a comment that nobody sees": (
+        in_folder(
+            "text = open(__file__, encoding='utf-8').read().partition('#')[2]\n"
+            f"{from_bits('text', chr(0x200D))}\n#{ZERO_WIDTH}"
+        ),
+        "do not show",
+    ),
+    "of a picture": (in_folder("exec(open('logo.png').read()[8:])"), "a picture"),
+    "of a sound, turned": (
+        in_folder("exec(bytes(b ^ 7 for b in open('noise.wav', 'rb').read()))"),
+        "a picture",
+    ),
+    "of a picture, as a program": (in_folder("import runpy\nrunpy.run_path('code.png')"), "a pict"),
+    "of numbers": (f"exec(''.join(map(chr, {[*PAYLOAD.encode()]})))", "nowhere (socket)"),
+    "of turned letters": (f"exec({PAYLOAD[::-1]!r}[::-1])", "nowhere (socket)"),
+    "of pieces": (f"exec(''.join({[*PAYLOAD]}))", "nowhere (socket)"),
+}
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> None:
+    (tmp_path / "logo.png").write_text("\x7fPNG    " + PAYLOAD)
+    (tmp_path / "code.png").write_text(PAYLOAD)
+    (tmp_path / "noise.wav").write_bytes(bytes(byte ^ 7 for byte in PAYLOAD.encode()))
+
+
+@pytest.mark.parametrize("source", UNWRITTEN.values(), ids=UNWRITTEN)
+@pytest.mark.usefixtures("media")
+def test_text_that_no_person_wrote_is_told_as_that(source: tuple[str, str], hooked: Any) -> None:
+    told = hooked(source[0])
+    (code,) = [code for code in told.codes if code.decoded]
+    assert "zzz" in code.text and source[1] in code.how
+
+
+WRITTEN = {
+    "a file that stands beside it": in_folder("exec(open('helper.py').read())"),
+    "a template in another file": in_folder(
+        "exec(open('helper.py').read().replace('NAME', 'zzz'))"
+    ),
+    "an import by name": "for name in ('os', 'socket'): exec(f'import {name}')",
+    "of the features to come": "exec('from __future__ import ' + 'annotations')",
+    "a function with its names": "names = ['a', 'b']\n"
+    "exec('def f({0}): return ({0})'.format(', '.join(names)))",
+    "emoji": "face = '\\U0001f468\\u200d\\U0001f469\\u200d\\U0001f467'\n"
+    "exec('zzz = ' + str(len(face)))",
+    "an editor's blanks": "text = 'a  \\n\\t\\nb \\n'\nexec('zzz = ' + str(len(text)))",
+    "beside a picture": in_folder(
+        "def show(): return open('logo.png', 'rb').read()\n"
+        "show()\ndef make(n): exec(f'zzz = {n}')\nmake(7)"
+    ),
+}
+
+
+@pytest.mark.parametrize("source", WRITTEN.values(), ids=WRITTEN)
+@pytest.mark.usefixtures("media")
+def test_text_that_a_person_wrote_is_not(source: str, hooked: Any) -> None:
+    told = hooked(source, helper="import socket\nNAME = socket.gethostname\n")
+    assert [code for code in told.codes if code.decoded] == []
+
+
+# What generators in wide use do; those that are not there are skipped.
+GENERATORS = {
+    "attrs": "import attr\n@attr.s(frozen=True, order=True)\n"
+    "class C:\n  x = attr.ib(converter=int)",
+    "jinja2": "import jinja2\n"
+    "jinja2.Template('{% for x in y %}{{ x|upper }}{% endfor %}').render(y=['import os'])",
+    "pytest": "import _pytest.assertion.rewrite as r\nimport ast\n"
+    "r.rewrite_asserts(ast.parse('1'), b'')",
+    "numpy": "import numpy",
+    "sympy": "import sympy\nx = sympy.Symbol('x')\nsympy.lambdify(x, sympy.sin(x))(1.0)",
+    "pydantic": "import pydantic\nclass M(pydantic.BaseModel):\n  x: int = 1\nM(x=2)",
+    "networkx": "import networkx as n\nn.write_gml(n.path_graph(3), '/dev/null')",
+    "falcon": "import falcon\napp = falcon.App()\nclass R:\n"
+    "  def on_get(self, q, s, x): pass\napp.add_route('/{x:int}', R())\n"
+    "app._router.find('/3')",
+}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_code_that_generators_make_is_not_called_decoded(name: str, hooked: Any) -> None:
+    if not importlib.util.find_spec(name):
+        pytest.skip(f"{name} is not installed here")
+    sites = [path for path in sys.path if path.endswith("site-packages")]
+    told = hooked(f"import sys\nsys.path += {sites!r}\n" + GENERATORS[name])
+    assert [code for code in told.codes if code.decoded] == []
+
+
+def test_code_behind_blanks_is_found_where_no_editor_shows_it() -> None:
+    blanks = " " * 200
+    hidden = f"import six;{' ' * 60}exec(x)\nif True:\n{blanks}exec(y)\nx = [1,{blanks}exec(z)]\n"
+    assert [*crowded_lines(hidden.encode())] == [
+        (1, 60, "exec(x)"),
+        (3, 200, "exec(y)"),
+        (4, 200, "exec(z)]"),
+    ]
+    harmless = f"x = 1{blanks}# a remark\ntext = '''a;{blanks}b'''\ny = (1,    2,\n{' ' * 90}3)\n"
+    assert [*crowded_lines(harmless.encode())] == []
+    assert [*crowded_lines(b"x = '" + b" " * 300 + b"\n\0\xff")] == []
+
+
+def test_the_line_of_a_traceback_is_not_called_decoded(hooked: Any) -> None:
+    told = hooked(f"""
+        import base64, sys
+        base64.b64decode("{CODED}")
+        table = {{}}
+        try: table["first"]["second"] = 7
+        except KeyError: sys.excepthook(*sys.exc_info())
+        """)
+    assert [code for code in told.codes if code.decoded] == []

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
 
 from jail.orders import HOME_IN_JAIL, SCRATCH_FOLDERS, WORK_IN_JAIL
 from jail.watch import scratch as scratch_room
+from jail.watch.changes import is_in_new_environment
 from jail.watch.scratch import MAX_DEPTH, MAX_FILE_BYTES, UNREADABLE, Scratch, as_seen
 
 NOBODY_ID = 65534
@@ -288,3 +290,13 @@ def test_fullness_is_that_of_the_file_system(home: Path, jail: None) -> None:
         [*unshare, str(home), str(ROOT)], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_a_virtual_environment_that_was_there_is_not_a_new_one() -> None:
+    """A .pth file acts in one that a victim has, and in no interpreter of a new one."""
+    state: Any = object()
+    mark, file = "home/work/.venv/pyvenv.cfg", "home/work/.venv/lib/python3.11/site-packages/x.pth"
+    assert is_in_new_environment(file, {}, {mark: state, file: state})
+    assert not is_in_new_environment(file, {mark: state}, {mark: state, file: state})
+    assert not is_in_new_environment(file, {}, {file: state})
+    assert not is_in_new_environment(file, {}, {"home/other/pyvenv.cfg": state, file: state})

@@ -395,7 +395,8 @@ def test_each_event_stands_in_its_list() -> None:
     assert body["phases"][0]["stdout"] == {"text": "", "bytes": 0, "truncated": False}
     assert body["coverage"]["decoy_internet"] == "off"
     finding = body["findings"][0]
-    assert {*finding} == {*("severity", "rule", "phase", "title", "at", "trigger", "process")}
+    names = ("severity", "rule", "phase", "title", "at", "trigger", "process", "technique")
+    assert {*finding} == {*names}
 
 
 def test_the_json_begins_as_the_service_expects() -> None:

@@ -132,6 +132,14 @@ def test_what_a_program_is_for_is_no_crime(name: PhaseName, severity: Severity) 
     assert finding.severity == severity
 
 
+def test_a_function_that_keeps_what_it_fetches_is_only_told() -> None:
+    kept = RemoteCode(URL, Kept.FILE, "/home/dev/agent", "/x.py:3", ACTOR)
+    executed = RemoteCode(URL, Kept.EXECUTED, "x", "/x.py:3", ACTOR)
+    for event, severity in ((kept, Severity.INFO), (executed, Severity.HIGH)):
+        (found,) = judge(Phase(PhaseName.CALL), event)
+        assert found.severity is severity
+
+
 def test_one_act_is_one_line_with_the_best_detail() -> None:
     sent = request(body=Payload(1234, "ab", "x"))
     report = report_of(NAME, CONNECTION, conversation(), sent)

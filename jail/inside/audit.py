@@ -34,11 +34,13 @@ from jail.inside.origins import (  # noqa: E402
     called_by_nobody,
     is_decoded,
     is_foreign_file,
+    is_literal,
     nearest_foreign,
     place,
     program_of,
     who_compiles,
 )
+from jail.inside.unwritten import Readings, is_media  # noqa: E402
 
 # Before any .pth file of the installation acts. Most jails have none of these variables.
 if not VICTIM_NAMES.isdisjoint(os.environ):
@@ -67,7 +69,10 @@ SPAWNS = {
 }
 PEERS = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.bind": 1}
 HOST_NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethostbyaddr": 0}
-OPENED = {"os.remove": 0, "os.rename": 1, "open": 0}
+OPENED = {"open": 0, "sqlite3.connect": 0, "os.listdir": 0, "os.scandir": 0}
+# What is made or removed without being opened.
+MADE = {"os.remove": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1, "os.mkdir": 0, "os.chmod": 0}
+LISTED = {"os.listdir", "os.scandir"}
 WRITES = os.O_WRONLY | os.O_RDWR
 REGISTRY_VALUES = {"winreg.SetValue": 0}  # of our stand-in for Windows' registry
 LIBRARIES = (f"{library}/", f"{sys.prefix}/")  # the standard one's folder, and pip's
@@ -92,12 +97,20 @@ WATCHED = {
         ("name", HOST_NAMES),
         ("open", OPENED),
         ("registry", REGISTRY_VALUES),
+        ("open", MADE),
         ("code", COMPILED),
         ("native", NATIVE),
         ("around", LOOKED_UP),
     )
     for event, position in events.items()
 }
+
+# Reads are told of what stands here: where people and programs keep what is theirs, and what tells
+# a machine from a sandbox.
+TOLD_FOLDERS = (f"{HOME}/", "/etc/", "/proc/", "/sys/", "/run/", "/var/", "/root/", "/.")
+MAX_TOLD_READS = 4000  # of one process; each path once
+# Functions of the C library that are told, by whom they are asked for: they look into processes.
+TOLD_FUNCTIONS = {"ptrace", "process_vm_readv", "process_vm_writev"}
 
 # Our own names for them: a package may replace those of the modules, as gevent does.
 write, open_fd, getpid, getframe, dumps = os.write, os.open, os.getpid, sys._getframe, json.dumps
@@ -107,6 +120,8 @@ absolute, let_go = os.path.abspath, os.close
 busy: set[int] = set()  # threads: what we do ourselves is not told
 codes_told = natives_told = 0
 saved = Written()
+readings = Readings()
+told_reads: set[str] = set()
 
 
 def listing(code: CodeType) -> bytes:
@@ -136,11 +151,12 @@ def send(event: str, **fields: Any) -> None:
         let_go(fifo)
 
 
-def send_code(source: bytes, frame: FrameType, decoded: bool) -> None:
+def send_code(source: bytes, frame: FrameType, decoded: bool, how: str = "") -> None:
     """Write source in pieces; the first line tells what it is."""
     global codes_told
     codes_told += 1
     about: dict[str, Any] = {"at": place(frame), "bytes": len(source), "decoded": decoded}
+    about |= {"how": how} if how else {}
     for start in range(0, min(len(source), SOURCE_BYTES), PIECE_BYTES):
         send("code", id=codes_told, text=source[start : start + PIECE_BYTES].hex(), **about)
         about = {}
@@ -152,23 +168,40 @@ def is_library_read(path: Any, mode: Any, flags: Any) -> bool:
     return is_plain and mode in ("r", "rb") and not flags & WRITES
 
 
-def tell_open(event: str, path: Any, mode: Any, frame: FrameType) -> None:
-    """Only what is written, renamed, removed, or lies in the home, where the bait is."""
+def tell_open(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
+    """What is written, made or removed, and reads where there may be something to find."""
+    path = arguments[MADE.get(event, 0)]
     if isinstance(path, int):
         return
-    name = absolute(fspath(path))
-    writes = event != "open" or not {*"wax+"}.isdisjoint(mode or "")
-    if isinstance(name, str) and (writes or name.startswith(f"{HOME}/")):
-        send("open", what=name, at=place(frame))
+    name = absolute(fspath("." if path is None else path))
+    if not isinstance(name, str) or "/__pycache__/" in name:
+        return
+    # The workers tell there, too. lib2to3 keeps its grammar beside itself, if it can.
+    if name == FIFO or name.startswith(f"{library}/lib2to3/"):
+        return
+    if event in MADE or (event == "open" and arguments[2] & WRITES):
+        send("open", what=name, at=place(frame), how="write")
+        return
+    if not f"{name}/".startswith(TOLD_FOLDERS) or len(told_reads) >= MAX_TOLD_READS:
+        return
+    how = "list" if event in LISTED else "read"
+    if name in told_reads:
+        return
+    told_reads.add(name)
+    send("open", what=name, at=place(frame), how=how)
 
 
-def note_written(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
-    """Remember a file that is written, or that has another name now."""
+def note_file(event: str, arguments: tuple[Any, ...], frame: FrameType, is_import: bool) -> None:
+    """Remember a file that is written or read, or that has another name now."""
     if event == "os.rename":
         old, new = (absolute(fspath(path)) for path in arguments[:2])
         saved.move(old, new)
-    elif event == "open" and arguments[2] & WRITES and not isinstance(arguments[0], int):
-        saved.note(absolute(fspath(arguments[0])), frame)
+    elif event == "open" and not isinstance(arguments[0], int):
+        path = absolute(fspath(arguments[0]))
+        if arguments[2] & WRITES:
+            saved.note(path, frame)
+        elif isinstance(path, str) and not is_import:
+            readings.note(path, frame)
 
 
 def tell_spawn(command: Any, frame: FrameType) -> None:
@@ -204,8 +237,9 @@ def tell_file_run(source: Any, path: Any, direct: FrameType) -> None:
     frame = nearest_foreign(direct)
     if not frame:
         return
-    if saved.is_decoded(absolute(path), source, frame):
-        send_code(source, frame, True)
+    how = readings.how(frame, source, path) if is_media(path) else ""
+    if how or saved.is_decoded(absolute(path), source, frame):
+        send_code(source, frame, True, how)
 
 
 def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
@@ -223,11 +257,17 @@ def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None
     source = what.encode("utf-8", "replace") if isinstance(what, str) else what
     if not isinstance(source, bytes):
         return
-    decoded = is_decoded(frame, runners, source)
+    how, path = "", str(arguments[1])
+    # Python itself parses the lines that it shows of a traceback.
+    is_in_file = len(source) < SPAWN_CHARS and readings.has(path, source)
+    decoded = not is_in_file and is_decoded(frame, runners, source)
+    if not decoded and not is_in_file and not is_literal(frame, runners, source):
+        how = readings.how(frame, source, path)
+        decoded = bool(how)
     # What was not decoded is told only of who executes it himself. setuptools executes setup.py
     # as a string.
     if decoded or (frame is direct and "/setuptools/" not in frame.f_code.co_filename):
-        send_code(source, frame, decoded)
+        send_code(source, frame, decoded, how)
 
 
 def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
@@ -245,11 +285,16 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     frame = nearest_foreign(direct) or called_by_nobody(direct)
     if frame is None and kind in LIBRARY_ACTS:
         frame = program_of(direct)
-    if frame is None or (kind == "around" and what not in GOES_AROUND):
+    if frame is None or (kind == "around" and what not in GOES_AROUND | TOLD_FUNCTIONS):
         return
     if kind == "open":
-        tell_open(event, what, arguments[1], frame)
-        note_written(event, arguments, frame)
+        # The import system lists the folders of the path.
+        is_import = direct.f_code.co_filename.startswith("<frozen importlib")
+        if not (event in LISTED and is_import):
+            tell_open(event, arguments, frame)
+        note_file(event, arguments, frame, is_import)
+    elif what in TOLD_FUNCTIONS:
+        send("traces", what=what, at=place(frame))
     elif kind == "spawn":
         tell_spawn(what, frame)
     elif kind == "name":

@@ -163,8 +163,10 @@ def compile_all() -> None:
 
 
 def look_for_gates(words: list[str]) -> None:
+    from jail.inside.crowded import tell_crowded
     from jail.inside.gates import tell_gates
 
+    tell_crowded(words[0], words[3], words[5:])
     tell_gates(words[0], words[3], words[5:])
 
 

@@ -47,6 +47,10 @@ STARTUP_LINES = {
     r'   "Environ: {0!r} "\n   "Exception: {1!r}\\n".format(\n'
     r"    dict((k, v) for k, v in os.environ.items() if k.startswith(\'COV_CORE\')),\n"
     r"    exc\n   )\n  )\n')",
+    # coverage: a1_coverage.pth
+    'import sys; exec(\'import os\\n\\nif os.getenv("COVERAGE_PROCESS_START") or'
+    ' os.getenv("COVERAGE_PROCESS_CONFIG"):\\n try:\\n  import coverage\\n except:\\n  pass\\n'
+    ' else:\\n  coverage.process_startup(slug="pth")\')',
 }
 # A namespace package of setuptools (x-nspkg.pth): NAME stands for its name, PARTS for those of a
 # tuple.

@@ -74,10 +74,12 @@ def code_span(text: str, limit_chars: int) -> str:
 def render_embed(report: Report, index_url: str, default_index: bool) -> Embed:
     """One embed, readable on a phone: the verdict first, then the lists, worst first."""
     top = headline(report)
-    _, colour = LOOKS[report.verdict]
+    dot, colour = LOOKS[report.verdict]
+    # A title acts on markup, too; a checked name and version have no other characters.
+    package = re.sub(r"[^A-Za-z0-9.+! -]", "?", top.package)
     embed: Embed = {
-        # A title acts on markup, too; a checked name and version have no other characters.
-        "title": re.sub(r"[^A-Za-z0-9.+! -]", "?", top.package)[:MAX_TITLE_UNITS],
+        # A phone's notification shows no more than that.
+        "title": f"{dot} {report.verdict}: {package}"[: MAX_TITLE_UNITS - 1],
         "url": project_page(report.order, index_url, default_index),
         "description": description(report, top),
         "color": colour,

@@ -3,10 +3,12 @@ share an interpreter with, which accuses nobody but itself.
 """
 
 import re
+from dataclasses import replace
 
+from jail.report.techniques import DEBUGGER_EVASION, TIME_BASED_EVASION
 from jail.report.text import plain
 from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
-from jail.watch.noticed import Notice, Noticed, Slept
+from jail.watch.noticed import Notice, Noticed, ReleaseNoted, Slept
 
 MAX_NOTICE_CHARS = 300
 LINGER_SEC = 3  # what is left at work gets: jail/inside/ending.py
@@ -33,6 +35,10 @@ LEFT, STOPPED, RAISED = "left", "stopped", "raised"
 # Noticed(HOOKED, "s.Finder", text="json,requests"): medium code.dynamic
 # Noticed(ENDED, "import s", how="left", text="1 at work: Thread-1 at /…/s.py:3"): medium limit.hit
 # Noticed(REGISTRY, "HKEY_CURRENT_USER\...\Run\Updater", text="evil.exe"): high persistence.write
+# Noticed(TRACES, "ptrace", place="/…/s.py:9"): medium evidence.tamper
+# "asks the C library for ptrace, by which processes look into each other"
+# Noticed(CROWDED, "exec(x)", text="400", place="/…/s.py:9"): high code.dynamic
+# "hides code behind 400 blanks in a line: exec(x)"
 # Noticed(GATED, "time", text="exec(...)", place="/…/s.py:9"): info code.gated
 def noticed(phase: Phase, event: Noticed) -> Finding | None:
     """The finding, if there is one."""
@@ -55,6 +61,13 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
             title = f"sets {value} in the registry of Windows: {event.text}"
             severity = Severity.HIGH if is_start else Severity.INFO
             return said(severity, Rule.PERSISTENCE_WRITE, title, event.place)
+        case Notice.TRACES:
+            title = f"asks the C library for {event.what}, by which processes look into each other"
+            found = said(Severity.MEDIUM, Rule.EVIDENCE_TAMPER, title, event.place)
+            return replace(found, technique=DEBUGGER_EVASION)
+        case Notice.CROWDED:
+            title = f"hides code behind {event.text} blanks in a line: {event.what}"
+            return said(Severity.HIGH, Rule.CODE_DYNAMIC, title, event.place)
         case Notice.ENDED:
             return ended(phase, event)
     return None
@@ -77,7 +90,8 @@ def ended(phase: Phase, event: Noticed) -> Finding | None:
 def slept(event: Slept) -> Finding:
     """A long sleep that the witness has skipped."""
     title = f"asked to sleep {event.asked_sec} s: skipped"
-    return said(Severity.INFO, Rule.LIMIT_HIT, title, None, event.process)
+    found = said(Severity.INFO, Rule.LIMIT_HIT, title, None, event.process)
+    return replace(found, technique=TIME_BASED_EVASION)
 
 
 def said(
@@ -86,8 +100,10 @@ def said(
     return Finding(severity, rule, plain(title, MAX_NOTICE_CHARS), place, process)
 
 
-def note_on(event: Noticed) -> str:
+def note_on(event: Noticed | ReleaseNoted) -> str:
     """What a reader should know of it besides; "" for most."""
+    if isinstance(event, ReleaseNoted):
+        return event.text
     match event.kind:
         case Notice.SHADOWED:
             return f"{event.what} is found in {event.text} first; its own was run by its path"

@@ -74,7 +74,9 @@ def texts_html(section: Section) -> list[str]:
     found = []
     for shown in section.rows:
         parts = [
-            f"<small>{html.escape(heading)}</small><pre>{text_html(text, next(shares))}</pre>"
+            # A box that scrolls can be reached with the keyboard.
+            f"<small>{html.escape(heading)}</small>"
+            f'<pre tabindex="0">{text_html(text, next(shares))}</pre>'
             for heading, text in shown.texts.items()
         ]
         found.append("".join(parts))

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jail.orders import HOME_IN_JAIL
+from jail.report.techniques import technique_of
+from jail.watch.events import Severity
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,70 @@ PROJECT_PLACES = (
     ),
 )
 
+# Outside of the home nobody in the jail can write: there a try is all that shows. A path that
+# begins with a star is in any folder.
+MACHINE_PLACES = (
+    Places(
+        "scheduled jobs",
+        "cron(8), at(1), anacron(8)",
+        "/etc/cron* /etc/anacrontab /var/spool/cron/* /var/spool/at/* /var/spool/anacron/*",
+    ),
+    Places(
+        "loaded into every program",
+        "ld.so(8): /etc/ld.so.preload; ldconfig(8)",
+        "/etc/ld.so.preload /etc/ld.so.conf* /etc/ld.so.cache",
+    ),
+    Places(
+        "machine's services",
+        "systemd.unit(5); sysvinit: init(8); udev(7); modules-load.d(5)",
+        """
+        /etc/systemd/* /lib/systemd/* /usr/lib/systemd/* /usr/local/lib/systemd/* /run/systemd/*
+        /etc/init.d/* /etc/rc* /etc/udev/* /lib/udev/* /etc/modules* /etc/inittab /etc/init/*
+        """,
+    ),
+    Places(
+        "login of everybody",
+        "bash(1): FILES; zsh(1); pam.conf(5); motd(5); environment(5); XDG Autostart",
+        """
+        /etc/profile* /etc/bash.bashrc /etc/bashrc /etc/zsh* /etc/environment /etc/pam.d/*
+        /etc/update-motd.d/* /etc/xdg/autostart/* /etc/skel/* /etc/security/*
+        """,
+    ),
+    Places(
+        "accounts and rights",
+        "passwd(5), shadow(5), sudoers(5), sshd_config(5)",
+        """
+        /etc/passwd* /etc/shadow* /etc/group* /etc/gshadow* /etc/sudoers* /etc/ssh/* /root/*
+        /etc/doas.conf /etc/polkit-1/*
+        """,
+    ),
+    Places(
+        "names and certificates of the machine",
+        "hosts(5), resolv.conf(5), nsswitch.conf(5); update-ca-certificates(8)",
+        """
+        /etc/hosts* /etc/resolv.conf /etc/nsswitch.conf /etc/ssl/certs/*
+        /usr/local/share/ca-certificates/* /etc/ca-certificates* /etc/apt/* /etc/pip.conf
+        """,
+    ),
+    Places(
+        "programs of the machine",
+        "hier(7)",
+        "/bin/* /sbin/* /usr/bin/* /usr/sbin/* /usr/local/bin/* /usr/local/sbin/*",
+    ),
+    Places(
+        "agent's or editor's rules for everybody",
+        "code.claude.com: managed settings; geminicli.com: system settings; git-config(1): system",
+        "/etc/claude-code/* /etc/gemini-cli/* /etc/codex/* /etc/gitconfig /etc/vim/* /etc/emacs/*",
+    ),
+    Places(
+        "installed code",
+        "docs.python.org: site, sysconfig",
+        "*/site-packages/* */dist-packages/* */sitecustomize.py */lib/python3*/*.py",
+    ),
+)
+# Where a try is worth a look, though nothing is executed from there.
+MACHINE_FOLDERS = ("/etc/", "/var/", "/usr/local/", "/opt/", "/srv/", "/boot/", "/lib/")
+
 # docs.python.org: site. The kind is "Python start". A .pth file acts in a folder for libraries.
 PLACES_ANYWHERE = ("/sitecustomize.py", "/usercustomize.py")
 LIBRARY_PLACE = re.compile(r".*/(?:site|dist)-packages/[^/]+\.pth", re.DOTALL)
@@ -181,6 +247,7 @@ def compiled(lists: Sequence[Places]) -> list[tuple[str, re.Pattern[str]]]:
 
 HOME_PATTERNS = compiled(HOME_PLACES)
 PROJECT_PATTERNS = compiled(PROJECT_PLACES)
+MACHINE_PATTERNS = compiled(MACHINE_PLACES)
 # The first names of the paths of PROJECT_PLACES. They are looked for before any pattern is tried: a
 # package can make very many files with very long paths, and every one of them is judged.
 PROJECT_NAMES = {
@@ -207,3 +274,15 @@ def what_waits_at(path: str) -> str | None:
             if below_project and paths.match(below_project):
                 return kind
     return None
+
+
+def what_is_refused_at(path: str) -> tuple[str, Severity, str]:
+    """What a file outside of the scratch is, had the write not been refused: its kind ("" for what
+    is nobody's news), how grave that is, and the technique in MITRE ATT&CK.
+    """
+    for kind, paths in MACHINE_PATTERNS:
+        if paths.match(path):
+            return kind, Severity.HIGH, technique_of(kind)
+    if path.startswith(MACHINE_FOLDERS):
+        return "outside of what is its own", Severity.MEDIUM, ""
+    return "", Severity.INFO, ""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jail.report.lists import Item
 from jail.report.news import news_rows, news_total
+from jail.report.techniques import technique_in
 from jail.report.text import Row, plain, row, short
 from jail.report.verdict import Group, Report, Verdict
 from jail.watch.events import Outcome, Phase, PhaseName
@@ -94,7 +95,8 @@ def group_row(group: Group) -> Row:
     if len(group.titles) > 1:
         texts["all of them"] = "\n".join(group.titles)
     severity, rule = group.finding.severity, group.finding.rule
-    return row(severity, named(group), *circumstances(group), rule, texts=texts)
+    sign = f"{rule} {technique_in(group.finding)}"
+    return row(severity, named(group), *circumstances(group), sign, texts=texts)
 
 
 def ending(exit_code: int | None, signal: str | None) -> str:

@@ -10,8 +10,10 @@ from typing import assert_never
 
 from jail.orders import SCRATCH_FOLDERS, WORK_IN_JAIL
 from jail.report.harmless import is_harmless_look, is_known_startup, is_own_secret
-from jail.report.notices import noticed, slept
+from jail.report.local_sockets import service_at
 from jail.report.places import what_waits_at
+from jail.report.remarks import judge_remark
+from jail.report.techniques import DECODED, technique_of
 from jail.report.text import plain
 from jail.report.world_rules import judge_world
 from jail.watch.events import (
@@ -48,7 +50,7 @@ from jail.watch.events import (
     is_near,
     plain_path,
 )
-from jail.watch.noticed import Noticed, Slept
+from jail.watch.noticed import Remark
 
 MAX_FINDING_CHARS = 300
 
@@ -93,13 +95,9 @@ BUILD_TOOL = re.compile(
 )
 # What the package brings for people to run, which `python -m` of it may start.
 PROGRAM_OF_PACKAGE = re.compile(re.escape(WORK_IN_JAIL) + r"/site/[^/]+/bin/[^/]+")
-# Services of a developer's machine that do what they are told: whoever reaches one is its master.
-SERVICE_SOCKET = re.compile(
-    r"unix:.*(?:docker|containerd|podman|crio)[^/]*\.sock|unix:/tmp/ssh-[^/]*/agent\..*"
-)
 # Generated code that only saves typing has no use for these; attrs writes one import of its own.
 BUSY_CODE = re.compile(
-    r"\b(exec|eval|__import__)\s*\((?!'attr\._make'\))|b64decode|marshal|subprocess|os\.system"
+    r"\b(exec|eval|__import__)\s*\((?!'attr\._make'\))|b64decode|marshal|\bsubprocess\b|os\.system"
     r"|urlopen|ctypes"
 )
 VERBS = {Net.TCP: "connects (tcp) to", Net.UDP: "sends (udp) to"}
@@ -152,10 +150,8 @@ def rule_for(phase: Phase, event: Event) -> Finding | None:
             title = f"left {event.count} processes at work, which were ended with the phase"
             severity = softened(phase, Rule.LIMIT_HIT, Severity.MEDIUM)
             return finding(severity, Rule.LIMIT_HIT, title, Actor(process=event.process))
-        case Noticed():
-            return noticed(phase, event)
-        case Slept():
-            return slept(event)
+        case Remark():
+            return judge_remark(phase, event)
         case Downloaded() | IndexRefused() | DependencyDenied() | ProcessEnded() | WorldEvent():
             return None
         case StartsUnchecked():
@@ -253,17 +249,16 @@ def is_dropped(program: str, argv: tuple[str, ...]) -> bool:
 # Connection(Net.TCP, "192.0.2.1:443", ...): high network.attempt "connects (tcp) to 192.0.2.1:443"
 # A listener that others can reach: medium "listens on 0.0.0.0:80"; on the loopback: info.
 def reached(phase: Phase, event: Connection) -> Finding:
-    near, verb = is_near(event.target), VERBS.get(event.net, "uses")
+    near, verb, target = is_near(event.target), VERBS.get(event.net, "uses"), event.target
     if event.listens:
         verb, severity = "listens on", Severity.INFO if near else Severity.MEDIUM
     elif event.net != Net.OTHER:
         severity = Severity.MEDIUM if near else Severity.HIGH
-    elif near and not SERVICE_SOCKET.fullmatch(event.target):
-        severity = Severity.INFO
     else:
-        severity = Severity.MEDIUM
+        service, severity = service_at(event.target) if near else ("", Severity.MEDIUM)
+        target += f" (the machine's {service})" if service else ""
     severity = softened(phase, Rule.NETWORK_ATTEMPT, severity)
-    return finding(severity, Rule.NETWORK_ATTEMPT, f"{verb} {event.target}", event.actor)
+    return finding(severity, Rule.NETWORK_ATTEMPT, f"{verb} {target}", event.actor)
 
 
 # NameAsked("evil.example", ...): high network.attempt "asks for the name evil.example"
@@ -297,7 +292,8 @@ def changed_file(phase: Phase, event: FileChanged) -> Finding | None:
     if path != event.path:
         title += f" by way of {event.path}"
     title += f" ({why})"
-    return finding(severity, Rule.PERSISTENCE_WRITE, title, event.actor, event.place)
+    found = finding(severity, Rule.PERSISTENCE_WRITE, title, event.actor, event.place)
+    return replace(found, technique=technique_of(why))
 
 
 def path_severity(phase: Phase, event: FileChanged, path: str) -> tuple[Severity | None, str]:
@@ -330,12 +326,14 @@ def startup_code(phase: Phase, event: StartupCode) -> Finding | None:
 
 # Code(decoded=True, ...): high code.dynamic "executes decoded code, 120 bytes"
 def executed_code(event: Code) -> Finding:
+    title = f"executes decoded code, {event.size_bytes} bytes"
     if event.decoded:
-        severity, how = Severity.HIGH, "decoded"
-    else:
-        severity = Severity.MEDIUM if BUSY_CODE.search(event.text) else Severity.INFO
-        how = "generated"
-    title = f"executes {how} code, {event.size_bytes} bytes"
+        title += f", {event.how}" if event.how else ""
+        return replace(
+            finding(Severity.HIGH, Rule.CODE_DYNAMIC, title, place=event.place), technique=DECODED
+        )
+    severity = Severity.MEDIUM if BUSY_CODE.search(event.text) else Severity.INFO
+    title = f"executes generated code, {event.size_bytes} bytes"
     return finding(severity, Rule.CODE_DYNAMIC, title, place=event.place)
 
 

@@ -34,6 +34,7 @@ from jail.report.outcome import (
     sentence,
     unchecked,
 )
+from jail.report.techniques import technique_in
 from jail.report.text import plain
 from jail.watch.events import (
     Finding,
@@ -49,7 +50,7 @@ from jail.watch.events import (
     Severity,
     StartsUnchecked,
 )
-from jail.watch.noticed import Noticed
+from jail.watch.noticed import Noticed, ReleaseNoted
 from jail.watch.record import Record
 
 MAX_CROWD = MAX_LIST_ITEMS // 10  # findings of one rule and severity in a phase; more are a crowd
@@ -268,6 +269,7 @@ def finding_entries(found: Sequence[Found]) -> Iterator[Entry]:
             item: Item = {"severity": finding.severity, "rule": finding.rule}
             item |= {"phase": phase.name, "title": finding.title, "at": finding.place}
             more: Item = {"trigger": phase.trigger, "process": finding.process}
+            more["technique"] = technique_in(finding)
             yield Entry("findings", item, more, rank)
 
 
@@ -285,7 +287,7 @@ def all_notes(facts: Facts, cut: Counter[str], notes: Sequence[str]) -> Iterator
             note = unchecked(event)
         if isinstance(event, IndexRefused):
             note = f"refused {event.target}: {event.reason}"
-        if isinstance(event, Noticed):
+        if isinstance(event, Noticed | ReleaseNoted):
             note = note_on(event)
         if note:
             yield plain(f"{seen.phase.title}: {note}", MAX_NOTE_CHARS)

@@ -114,12 +114,16 @@ WAYS = {
 
 
 # RemoteCode("http://x/stage2", Kept.EXECUTED, ...): high code.remote
-# "executes what it fetched from http://x/stage2". A file of data that nobody ran is only kept;
-# and a function may exist to run an installer that everybody knows.
+# "executes what it fetched from http://x/stage2". A file of data that nobody ran is only kept. Of
+# functions that are called with a made-up address many exist to fetch a file, and some to run an
+# installer that everybody knows.
 def ran_remote(phase: Phase, event: RemoteCode) -> Finding:
     is_data = event.kept == Kept.FILE and DATA_FILE.fullmatch(event.subject) is not None
-    is_known = phase.name == PhaseName.CALL and event.url in INSTALLERS
+    is_call = phase.name == PhaseName.CALL
+    is_known = is_call and event.url in INSTALLERS
     severity = Severity.MEDIUM if is_data or is_known else Severity.HIGH
+    if event.kept == Kept.FILE and is_call:
+        severity = Severity.INFO
     title = f"{WAYS[event.kept]} {event.url}"
     if event.kept != Kept.EXECUTED:
         title += f": {event.subject}"

@@ -119,6 +119,10 @@ class Changes:
             # It had no time to tidy up.
             if was_stopped and path.startswith(PIP_FOLDER):
                 continue
+            # Told as start-up code. They act in no interpreter that was there.
+            if path.endswith(".pth") and is_in_new_environment(path, before, after):
+                self.decoys.search_file(as_seen(path), self.scratch.read(path, "file"))
+                continue
             self.tell_change(path, old, new, shadowed)
             for reached in self.links.reached_by(path, files):
                 self.tell_new_name(path, reached, after[reached])
@@ -176,3 +180,10 @@ class Changes:
             return [*found[:MAX_STARTUP_LINES], f"{len(found) - MAX_STARTUP_LINES} more lines"]
         is_cut = sum(map(len, lines)) + len(lines) >= MAX_FILE_BYTES
         return [*found, "too long to be looked at"] if is_cut else found
+
+
+def is_in_new_environment(path: str, before: States, after: States) -> bool:
+    """Whether a file is in a virtual environment that was made in this phase, as tox does."""
+    parts = path.split("/")
+    marks = ["/".join([*parts[:depth], "pyvenv.cfg"]) for depth in range(1, len(parts))]
+    return any(mark in after and mark not in before for mark in marks)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from jail.watch.downloads import Downloaded as Downloaded
-from jail.watch.noticed import Noticed, Slept
+from jail.watch.noticed import Remark
 
 MAX_TEXT_CHARS = 4096  # of any one text in an event, output and code apart
 # Of one kind and severity in one phase. What is graver has room of its own, and so has the first
@@ -210,6 +210,7 @@ class Code:
     place: str | None
     decoded: bool
     text: str
+    how: str = ""  # of decoded code, where no decoder's name says it
 
 
 @dataclass(frozen=True)
@@ -242,10 +243,7 @@ class WitnessTampered:
 
 @dataclass(frozen=True)
 class TraceContradicted:
-    """A call came to a result that it can't have: another was made than what the trace was shown.
-
-    `what` says both.
-    """
+    """A call came to a result that it can't have: the trace was shown another. `what`: both."""
 
     what: str
     actor: Actor
@@ -341,8 +339,7 @@ Event = (
     | DependencyDenied
     | ProcessEnded
     | WorldEvent
-    | Noticed
-    | Slept
+    | Remark
 )
 
 
@@ -402,6 +399,7 @@ class Finding:
     title: str
     place: str | None = None
     process: str | None = None
+    technique: str = ""  # in MITRE ATT&CK, where it is not the rule's
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from jail.watch.events import (
     WitnessTampered,
     WorldEvent,
 )
-from jail.watch.noticed import Noticed, Slept
+from jail.watch.noticed import Noticed, Remark, Slept
 
 MAX_EVIDENCE_BYTES = 64 << 20  # before it is compressed
 MAX_PACKED_BYTES = 32_000_000
@@ -46,6 +46,10 @@ FAST = 1
 WORLD_KINDS = {"Conversation": "conversation", "Request": "request"}
 WORLD_KINDS |= {"RemoteCode": "remote_code", "NamesDecoded": "names_decoded"}
 WORLD_KINDS |= {"PiecesJoined": "pieces_joined"}
+# What other remarks are called.
+REMARK_KINDS = {"WriteRefused": "write_refused", "Sought": "sought", "Walked": "walked"}
+REMARK_KINDS |= {"MachineRead": "machine_read", "CommandTaken": "command_taken"}
+REMARK_KINDS |= {"ReleaseNoted": "release"}
 
 
 class Evidence:
@@ -154,13 +158,22 @@ def describe(event: Event) -> dict[str, Any]:
             return describe_process(event)
         case WorldEvent():
             return describe_world(event)
+        case Remark():
+            return describe_remark(event)
+        case _:
+            return describe_request(event)
+
+
+def describe_remark(event: Remark) -> dict[str, Any]:
+    """The fields of what is noticed of a trigger: those of its class, where it is no other kind."""
+    match event:
         case Noticed():
             about = {"target": event.what, "how": event.how, "reason": event.text}
             return {"kind": "notice", "notice": event.kind, **about, "place": event.place}
         case Slept():
             return {"kind": "slept", "seconds": event.asked_sec, "process": event.process}
-        case _:
-            return describe_request(event)
+    told: Any = event
+    return {"kind": REMARK_KINDS[type(event).__name__], **asdict(told)}
 
 
 def describe_world(event: WorldEvent) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from jail.watch.events import (
 )
 from jail.watch.fitting import may_fit
 from jail.watch.index_http import MAX_REQUEST_BYTES, REQUEST, page_of, read_head, send_head
+from jail.watch.offered import PYTHON_OF_PIP, Offered, read_page
 from jail.watch.release import MAX_RELEASE_FILES, is_of_version
 from jail.watch.resolver import close_listener
 from jail.watch.sample import BesideIndex, Sample, is_of_order, status_of
@@ -87,6 +88,8 @@ class Gateway:
         # What is installed later must not bring another version of the target.
         self.is_second = False
         self.release: set[str] = set()  # the names of the target's files of this version
+        self.offered: Offered | None = None  # what the index says of the target
+        self.python: tuple[int, int] | None = None  # that pip runs with
         self.own_tag = ""  # of the jail's interpreter
         self.stand_ins: dict[tuple[str, str], bytes] = {}  # by sha256 and name
         self.listener: socket.socket | None = None
@@ -157,6 +160,8 @@ class Gateway:
         if not match or len(head) > MAX_REQUEST_BYTES:
             raise Refused(400, "not a plain GET of a project page or one of its files")
         with self.upstream.lock:
+            if self.offered is None and (python := PYTHON_OF_PIP.search(head)):
+                self.python = int(python[1]), int(python[2])
             if match["project"]:
                 return self.page(match["project"].decode()), JSON_PAGE
             return self.file(
@@ -180,6 +185,9 @@ class Gateway:
             return page_of(project, [self.give_out(given.in_hand)])
         self.upstream.is_needed = True
         page_url, data = f"{self.upstream.url}/{project}/", io.BytesIO()
+        is_target = project == self.order.package_name and self.offered is None
+        if is_target:
+            self.offered = Offered()
         try:
             self.upstream.fetch(page_url, JSON_PAGE, data, MAX_PAGE_BYTES)
         except Refused as refused:
@@ -191,6 +199,8 @@ class Gateway:
         try:
             said = json.loads(data.getvalue())
             entries = said["files"]
+            if is_target:
+                self.offered = read_page(said, self.order.version)
             if given and not any(
                 is_of_order(self.order, str(entry["filename"])) for entry in entries
             ):

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+class Remark:
+    """What is noticed of a trigger: the base of the kinds below."""
+
+
 class Notice(StrEnum):
     """What the workers in the jail tell, and of the hook what no kernel sees, by the words of
     jail/inside/.
@@ -19,10 +23,12 @@ class Notice(StrEnum):
     GATED = "gated"  # an act behind a condition: `what` it waits for, `text` is the act
     REGISTRY = "registry"  # a value that is set in the made-up registry of Windows: `text`
     COUNTED = "jobs"  # how many jobs ended how
+    TRACES = "traces"  # a function of the C library, by its name: `ptrace`
+    CROWDED = "crowded"  # a line of source in which code stands far to the right, behind blanks
 
 
 @dataclass(frozen=True)
-class Noticed:
+class Noticed(Remark):
     """What a worker tells, in an interpreter that it shares with the package: annotation."""
 
     kind: Notice
@@ -33,7 +39,61 @@ class Noticed:
 
 
 @dataclass(frozen=True)
-class Slept:
+class WriteRefused(Remark):
+    """Python opened a file to write, or was to make or remove one, where nobody in the jail can."""
+
+    path: str
+    place: str | None
+
+
+@dataclass(frozen=True)
+class Sought(Remark):
+    """Files were opened that hold credentials on other machines, and are not there.
+
+    `stores`: whose, by the names of credential_stores.py; `is_grave` where nothing but a thief
+    looks there.
+    """
+
+    stores: tuple[str, ...]
+    paths: tuple[str, ...]
+    is_grave: bool
+    place: str | None
+
+
+@dataclass(frozen=True)
+class Walked(Remark):
+    """The folders of the home were listed, one after the other."""
+
+    folders: tuple[str, ...]
+    place: str | None
+
+
+@dataclass(frozen=True)
+class MachineRead(Remark):
+    """Files were read that tell one machine from another, or a sandbox from a machine: `signs`."""
+
+    signs: tuple[str, ...]
+    paths: tuple[str, ...]
+    place: str | None
+
+
+@dataclass(frozen=True)
+class CommandTaken(Remark):
+    """A project installs a command by the name of a well-known program that is not its own."""
+
+    name: str
+    project: str
+
+
+@dataclass(frozen=True)
+class ReleaseNoted(Remark):
+    """What the index says of the release that was installed: that it was yanked, say."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Slept(Remark):
     """A process asked to sleep, and was not let: the kernel witness tells it."""
 
     asked_sec: int

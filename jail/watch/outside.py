@@ -4,15 +4,16 @@ Hostile input goes to the rooms that read it; here are the names that were asked
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from jail.orders import DNS_PORT
 from jail.watch.decoy import Decoy
-from jail.watch.events import MAX_EVENTS, Connection
+from jail.watch.events import MAX_EVENTS, Connection, Event, Phase
 from jail.watch.fitting import python_tag
 from jail.watch.gateway import Gateway
 from jail.watch.names import Questions
+from jail.watch.offered import tell_release
 from jail.watch.peers import Arrivals, Named, find_unnamed, tell_unnamed
 from jail.watch.resolver import Records, Resolver
 from jail.watch.resources import Journal, Resources
@@ -54,7 +55,7 @@ class Outside:
             )
             self.gateway.is_second = is_second
             self.gateway.release = resources.release
-            self.gateway.own_tag = python_tag(Path(resources.machine.python))
+            self.gateway.own_tag = python_tag(Path(f"/proc/self/fd/{resources.scratch.fd}/venv"))
             self.gateway.start(sockets.index)
 
     def note_question(self, name: str, kind: int) -> None:
@@ -103,6 +104,12 @@ class Outside:
             self.journal.tell(hidden)
         for kind, count in (self.decoy.traffic.lost + self.arrivals.lost).items():
             self.journal.lose(kind, count)
+
+    def tell_release(self, phase: Phase, tell: Callable[[Event], object]) -> None:
+        """Tell what the index says of the release, once it was asked."""
+        gateway = self.gateway
+        if gateway and gateway.offered:
+            tell_release(gateway.offered, self.resources.order, phase, gateway.python, tell)
 
     def resolvers_asked(self) -> Iterator[tuple[float, Conversation]]:
         """The conversations with far resolvers: what was asked is told name by name."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from jail.watch.attempts import Attempts, Opened
 from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, MAX_TEXT_CHARS, Code, Event, printable
 from jail.watch.noticed import Notice, Noticed
 
@@ -26,6 +27,7 @@ MAX_SOURCE_BYTES = 1 << 40  # that a piece of source may say it has
 MAX_SAYINGS, MAX_SAYINGS_BYTES = 10_000, 8 << 20
 MAX_NATIVES = 20  # compiled libraries of one process that are remembered
 NOTICES = frozenset(Notice)
+MAX_HOW_CHARS = 200
 # Of a command: as much as two witnesses need to be found to tell of the same.
 MAX_TWIN_CHARS = 500
 
@@ -56,6 +58,7 @@ class Saying:
     pid: int
     subject: str
     place: str
+    how: Opened = Opened.READ  # of a file
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Head:
     size_bytes: int
     place: str
     decoded: bool
+    how: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ def parse_event(line: bytes) -> Started | Saying | Piece | Noticed:
     {"event": "start", "pid": 7, "what": ["/usr/bin/python3", "x.py"]}
     {"event": "spawn", "pid": 7, "what": "true from-pth", "at": "/tmp/x.py:3"}
     {"event": "address", "pid": 7, "what": ["203.0.113.1", 443], "at": "/tmp/x.py:4"}
+    {"event": "open", "pid": 7, "what": "/etc/cron.d/x", "at": "/tmp/x.py:4", "how": "write"}
     {"event": "code", "pid": 7, "id": 1, "text": "7072696e74", "at": "x.py:5", "bytes": 7,
      "decoded": true}
     {"event": "code", "pid": 7, "id": 1, "text": "2829"}
@@ -106,7 +111,9 @@ def parse_event(line: bytes) -> Started | Saying | Piece | Noticed:
         if event == "code":
             return Piece(pid, int(said["id"]), bytes.fromhex(said["text"]), parse_head(said))
         kind = Said(event)
-        return Saying(kind, pid, SUBJECTS[kind](said["what"])[:MAX_TEXT_CHARS], parse_place(said))
+        subject = SUBJECTS[kind](said["what"])[:MAX_TEXT_CHARS]
+        how = Opened(said.get("how", Opened.READ))
+        return Saying(kind, pid, subject, parse_place(said), how)
     except (
         *(ValueError, LookupError, TypeError, AttributeError),
         *(RecursionError, OverflowError),
@@ -128,7 +135,8 @@ def parse_head(said: dict[str, Any]) -> Head | None:
     if "at" not in said:
         return None
     size_bytes = min(max(int(said["bytes"]), 0), MAX_SOURCE_BYTES)
-    return Head(size_bytes, parse_place(said), said["decoded"] is True)
+    how = printable(str(said.get("how", "")).encode(errors="replace"))[:MAX_HOW_CHARS]
+    return Head(size_bytes, parse_place(said), said["decoded"] is True, how)
 
 
 def parse_place(said: dict[str, Any]) -> str:
@@ -220,6 +228,7 @@ class PythonWitness:
         self.places: dict[tuple[Said, int, str], str] = {}  # by kind, pid (0 for any) and subject
         self.sayings: Counter[Said] = Counter()
         self.sayings_bytes: Counter[Said] = Counter()
+        self.attempts = Attempts()
         self.sources: dict[tuple[int, int], Source] = {}
         self.rest = b""
 
@@ -252,6 +261,8 @@ class PythonWitness:
             self.take_piece(event)
 
     def take_saying(self, event: Saying) -> None:
+        if event.kind is Said.OPEN:
+            self.attempts.note(event.how, event.subject, event.place)
         if event.kind is Said.NATIVE and event.pid in self.pids:
             known = self.natives.setdefault(event.pid, [])
             if len(known) < MAX_NATIVES:
@@ -291,10 +302,17 @@ class PythonWitness:
         digest = hashlib.sha256(source.data).hexdigest()
         text = source.data.decode("utf-8", "replace")
         head = source.head
-        self.tell(Code(digest, head.size_bytes, head.place, head.decoded, text), None)
+        code = Code(digest, head.size_bytes, head.place, head.decoded, text, head.how)
+        self.tell(code, None)
 
     def finish(self) -> None:
-        """Tell the source that was cut off in the middle. Story.finish calls it."""
+        """Tell what was tried, and the source that was cut off in the middle. Story.finish calls
+        it.
+        """
+        for event in self.attempts.events():
+            self.tell(event, None)
+        if self.attempts.lost:
+            self.lost["Python's attempts"] = self.attempts.lost
         for source in self.sources.values():
             self.tell_code(source)
         self.sources.clear()

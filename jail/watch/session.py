@@ -26,16 +26,16 @@ from jail.orders import (
 )
 from jail.watch.captures import Captures
 from jail.watch.changes import Changes
+from jail.watch.commands import commands_taken
 from jail.watch.endings import end_phase
 from jail.watch.events import (
     BaitRead,
-    Downloaded,
     Outcome,
     Phase,
     PhaseName,
     printable,
 )
-from jail.watch.installed import read_installed, reader_of
+from jail.watch.installed import reader_of
 from jail.watch.limits import count_oom_kills, full_disk, reached_limit, want_of_memory
 from jail.watch.output import Output
 from jail.watch.outside import Outside
@@ -45,7 +45,7 @@ from jail.watch.sockets import MAX_NETWORK_SOCKETS
 from jail.watch.started import Starts
 from jail.watch.story import Story
 from jail.watch.triggers import SAMPLES, Trigger, variables
-from jail.watch.unpacked import unpacked_owners
+from jail.watch.unpacked import read_landed
 from jail.watch.world import TRUST_VARIABLES
 
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each of stdout, stderr and nsjail's log
@@ -68,6 +68,7 @@ class Session:
         self.journal = Journal(resources, self.phase)
         self.has_index = trigger.phase is PhaseName.INSTALL
         self.witness = PythonWitness(self.journal.tell)
+        self.witness.attempts.there = frozenset(resources.decoys.paths)
         kind = trigger.launch[0]
         self.story = Story(kind, self.has_index, self.witness, resources.decoys, self.journal.tell)
         if trigger.phase is PhaseName.CALL:
@@ -256,13 +257,10 @@ class Session:
         before, after = resources.states, resources.scratch.snapshot()
         is_install = self.trigger.phase is PhaseName.INSTALL
         if is_install:
-            resources.installed = read_installed(resources.scratch, after, resources.order)
-            # Where pip did not come to its end, a RECORD may be missing.
-            if self.stopped or self.story.main_exit != (0, None):
-                given = [seen.event for seen in resources.record.seen]
-                wheels = [event for event in given if isinstance(event, Downloaded)]
-                owners = unpacked_owners(after, wheels, resources.cache)
-                resources.installed.owners = owners | resources.installed.owners
+            is_whole = not self.stopped and self.story.main_exit == (0, None)
+            resources.installed = read_landed(resources, after, is_whole)
+            for taken in commands_taken(resources.installed.owners, f"{resources.order.site}/"):
+                self.journal.tell(taken)
         changes = Changes(
             resources.scratch,
             resources.order,
@@ -317,6 +315,8 @@ class Session:
         ):
             phase.outcome, phase.reason = want_of_memory(resources.settings)
         resources.oom_kills = oom_kills
+        if self.outside:
+            self.outside.tell_release(phase, self.journal.tell)
 
     def finish(self) -> None:
         """Count what was lost, and write what the evidence has beside the events."""

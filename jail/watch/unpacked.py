@@ -9,7 +9,9 @@ import zipfile
 from collections.abc import Iterable, Mapping
 
 from jail.watch.contents import plain_project
-from jail.watch.events import Downloaded
+from jail.watch.events import Downloaded, Seen
+from jail.watch.installed import Installed, read_installed
+from jail.watch.resources import Resources
 from jail.watch.scratch import FileState
 from jail.watch.upstream import PackageCache
 
@@ -20,12 +22,25 @@ IN_LIBRARY = re.compile(r"site/[^/]+/lib(?:64)?/python3\.\d+/site-packages/(.+)"
 NO_ZIP = (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, MemoryError, LookupError)
 
 
+def read_landed(resources: Resources, files: Mapping[str, FileState], is_whole: bool) -> Installed:
+    """What an installation has installed; `is_whole`: whether pip came to its end.
+
+    Else a RECORD may be missing.
+    """
+    installed = read_installed(resources.scratch, files, resources.order)
+    if not is_whole:
+        unpacked = unpacked_owners(files, resources.record.seen, resources.cache)
+        installed.owners = unpacked | installed.owners
+    return installed
+
+
 def unpacked_owners(
-    files: Mapping[str, FileState], downloads: Iterable[Downloaded], cache: PackageCache
+    files: Mapping[str, FileState], seen: Iterable[Seen], cache: PackageCache
 ) -> dict[str, str]:
     """The files of the scratch that have name and size of a wheel's, each with the project."""
     members: dict[tuple[str, int], str] = {}
-    wheels = [given for given in downloads if given.file.endswith(".whl")]
+    given = [known.event for known in seen if isinstance(known.event, Downloaded)]
+    wheels = [file for file in given if file.file.endswith(".whl")]
     for wheel in wheels[:MAX_WHEELS]:
         project = plain_project(wheel.file.partition("-")[0])
         for name, size_bytes in contents_of(wheel.sha256, cache):
@@ -48,6 +63,6 @@ def contents_of(sha256: str, cache: PackageCache) -> list[tuple[str, int]]:
     with file:
         try:
             with zipfile.ZipFile(file) as wheel:
-                return [(one.filename, one.file_size) for one in wheel.infolist()]
+                return [(member.filename, member.file_size) for member in wheel.infolist()]
         except NO_ZIP:
             return []

@@ -1,0 +1,118 @@
+"""What is said of what is noticed beside what the kernel sees: tries that failed, looks at secrets
+that are not there, signs of a sandbox. Above each rule is an example of it.
+
+Python says it, and may be lied to by the package that it runs: it can only speak against itself.
+"""
+
+from jail.report.notices import noticed, slept
+from jail.report.places import what_is_refused_at
+from jail.report.techniques import FILE_DISCOVERY, SYSTEM_CHECKS, technique_of
+from jail.report.text import plain
+from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
+from jail.watch.noticed import (
+    CommandTaken,
+    MachineRead,
+    Noticed,
+    Remark,
+    Slept,
+    Sought,
+    Walked,
+    WriteRefused,
+)
+
+MAX_REMARK_CHARS = 300
+MAX_NAMED_PATHS = 6  # in one title
+# Who looks for as many kinds of secrets has a thief's list.
+MANY_STORES = 3
+# Who looks at as many signs of a sandbox wants to know whether it is in one.
+MANY_SIGNS = 3
+
+
+def judge_remark(phase: Phase, event: Remark) -> Finding | None:
+    """The finding, if there is one."""
+    match event:
+        case Noticed():
+            return noticed(phase, event)
+        case Slept():
+            return slept(event)
+        case WriteRefused():
+            return refused(phase, event)
+        case Sought():
+            return sought(phase, event)
+        case Walked():
+            return walked(phase, event)
+        case MachineRead():
+            return looked_at_machine(phase, event)
+        case CommandTaken():
+            return took_command(event)
+    return None
+
+
+def is_asked_for(phase: Phase) -> bool:
+    """What a program or a function does for who calls it: it is only told."""
+    return phase.name in (PhaseName.CALL, PhaseName.EXECUTE)
+
+
+def remark(
+    severity: Severity, rule: Rule, title: str, place: str | None = None, technique: str = ""
+) -> Finding:
+    return Finding(severity, rule, plain(title, MAX_REMARK_CHARS), place, technique=technique)
+
+
+# WriteRefused("/etc/cron.d/x", ...): high persistence.write
+# "tries to write /etc/cron.d/x (scheduled jobs): refused"
+def refused(phase: Phase, event: WriteRefused) -> Finding | None:
+    kind, severity, technique = what_is_refused_at(event.path)
+    if not kind:
+        return None
+    if severity is Severity.MEDIUM and phase.name == PhaseName.CALL:
+        severity = Severity.INFO
+    title = f"tries to write {event.path} ({kind}): refused"
+    return remark(severity, Rule.PERSISTENCE_WRITE, title, event.place, technique)
+
+
+# Sought(("npm", "browser"), ("~/.npmrc", ...), is_grave=True, ...): high secret.read
+# "looks for secrets of npm, browser: /home/dev/.npmrc, /home/dev/.mozilla/firefox"
+def sought(phase: Phase, event: Sought) -> Finding:
+    is_many = len(event.stores) >= MANY_STORES
+    if phase.name == PhaseName.CALL:
+        severity = Severity.MEDIUM if is_many else Severity.INFO
+    elif phase.name == PhaseName.EXECUTE:
+        severity = Severity.HIGH if is_many else Severity.INFO
+        if event.is_grave and not is_many:
+            severity = Severity.MEDIUM
+    else:
+        severity = Severity.HIGH if is_many or event.is_grave else Severity.MEDIUM
+    title = f"looks for secrets of {', '.join(event.stores)}: {named_paths(event.paths)}"
+    return remark(severity, Rule.SECRET_READ, title, event.place)
+
+
+# Walked(("/home/dev", "/home/dev/Documents", ...), ...): medium secret.read
+# "walks through the home, 12 folders: /home/dev, /home/dev/Documents"
+def walked(phase: Phase, event: Walked) -> Finding:
+    severity = Severity.INFO if is_asked_for(phase) else Severity.MEDIUM
+    title = f"walks through the home, {len(event.folders)} folders: {named_paths(event.folders)}"
+    return remark(severity, Rule.SECRET_READ, title, event.place, FILE_DISCOVERY)
+
+
+# MachineRead(("how long it has run",), ("/proc/uptime",), ...): info code.gated
+# "looks at how long it has run: /proc/uptime"
+def looked_at_machine(phase: Phase, event: MachineRead) -> Finding:
+    is_curious = len(event.signs) >= MANY_SIGNS and not is_asked_for(phase)
+    severity = Severity.MEDIUM if is_curious else Severity.INFO
+    title = f"looks at {', '.join(event.signs)}: {named_paths(event.paths)}"
+    return remark(severity, Rule.CODE_GATED, title, event.place, SYSTEM_CHECKS)
+
+
+# CommandTaken("aws", "boto4"): medium persistence.write "installs a command named aws (boto4)"
+def took_command(event: CommandTaken) -> Finding:
+    title = f"installs a command by the name of a well-known program: {event.name}"
+    technique = technique_of("on the command path")
+    return remark(Severity.MEDIUM, Rule.PERSISTENCE_WRITE, title, f"bin/{event.name}", technique)
+
+
+def named_paths(paths: tuple[str, ...]) -> str:
+    """The first paths, and how many more there are."""
+    more = len(paths) - MAX_NAMED_PATHS
+    words = ", ".join(paths[:MAX_NAMED_PATHS])
+    return f"{words} and {more} more" if more > 0 else words

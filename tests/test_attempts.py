@@ -1,0 +1,231 @@
+"""What fails is told: looks for secrets that are not there, writes where nobody can, walks through
+the home, signs of a sandbox. Each with a harmless relative that stays clean."""
+
+# ruff: noqa: S108 - the paths are those of the jail
+
+import json
+
+import pytest
+
+from jail.orders import HOME_IN_JAIL, PYTHON_IN_JAIL, WORK_IN_JAIL
+from jail.report.rules import judge
+from jail.report.techniques import technique_in
+from jail.watch.attempts import MANY_FOLDERS, MAX_ATTEMPTS, MAX_PATHS, Attempts, Opened
+from jail.watch.credential_stores import CREDENTIAL_STORES, store_of
+from jail.watch.events import (
+    Actor,
+    Connection,
+    Event,
+    Finding,
+    Net,
+    Phase,
+    PhaseName,
+    Rule,
+    Severity,
+)
+from jail.watch.noticed import Notice, Noticed
+from jail.watch.python_witness import PythonWitness
+
+HIGH, MEDIUM, INFO = Severity.HIGH, Severity.MEDIUM, Severity.INFO
+READ, WRITE, LIST = Opened.READ, Opened.WRITE, Opened.LIST
+SITE = f"{WORK_IN_JAIL}/site/a-1.0/lib/python3.11/site-packages"
+
+
+def findings(name: PhaseName, *opened: tuple[Opened, str]) -> list[Finding]:
+    """What is said of a phase in which Python opened these paths; `~` is the home."""
+    attempts = Attempts()
+    for number, (how, path) in enumerate(opened):
+        attempts.note(how, path.replace("~", HOME_IN_JAIL, 1), f"/x.py:{number}")
+    return [found for event in attempts.events() for found in judge(Phase(name), event)]
+
+
+REFUSED = {
+    "/etc/cron.d/x": ("scheduled jobs", HIGH, "T1053.003"),
+    "/etc/ld.so.preload": ("loaded into every program", HIGH, "T1574.006"),
+    "/etc/systemd/system/x.service": ("machine's services", HIGH, "T1543.002"),
+    "/etc/profile.d/x.sh": ("login of everybody", HIGH, "T1546.004"),
+    "/etc/sudoers.d/x": ("accounts and rights", HIGH, "T1098"),
+    "/etc/hosts": ("names and certificates of the machine", HIGH, "T1565.001"),
+    "/usr/local/bin/git": ("programs of the machine", HIGH, "T1554"),
+    "/etc/claude-code/managed-settings.json": ("agent's or editor's", HIGH, "T1546"),
+    f"{PYTHON_IN_JAIL}/lib/python3.11/site-packages/x.pth": ("installed code", HIGH, "T1554"),
+    "/usr/lib/python3/dist-packages/six.py": ("installed code", HIGH, "T1554"),
+    "/usr/lib/python3.11/os.py": ("installed code", HIGH, "T1554"),
+    "/var/tmp/x": ("outside of what is its own", MEDIUM, "T1546"),
+    "/etc/x.conf": ("outside of what is its own", MEDIUM, "T1546"),
+}
+
+
+@pytest.mark.parametrize("path", REFUSED)
+def test_a_write_that_is_refused_is_told(path: str) -> None:
+    kind, severity, technique = REFUSED[path]
+    (found,) = findings(PhaseName.IMPORT, (WRITE, path))
+    assert (found.severity, found.rule) == (severity, Rule.PERSISTENCE_WRITE)
+    assert found.title.startswith(f"tries to write {path} ({kind}")
+    assert found.title.endswith("): refused")
+    assert found.place == "/x.py:0" and technique_in(found) == technique
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/tmp/x", "/dev/shm/x", "~/x", "/dev/null", "/dev/tty", "/proc/self/comm"),
+        *(f"{SITE}/a/cache.json", f"{WORK_IN_JAIL}/tmp/x", "/x", "/home/else/x", "/run/x.pid"),
+    ],
+)
+def test_a_write_that_may_succeed_or_is_nobody_s_news_is_not(path: str) -> None:
+    assert findings(PhaseName.IMPORT, (WRITE, path)) == []
+
+
+@pytest.mark.parametrize("store", CREDENTIAL_STORES, ids=lambda store: store.kind)
+def test_each_store_of_credentials_is_known_by_its_paths(store: object) -> None:
+    assert isinstance(store, type(CREDENTIAL_STORES[0]))
+    for word in store.paths.split():
+        path = word.replace("*", "/x" if word.endswith("e*") else "x").replace("?", " ")
+        found = store_of(path if path.startswith("/") else f"{HOME_IN_JAIL}/{path}")
+        assert found is not None and store.source, word
+
+
+SOUGHT = {
+    "/etc/shadow": ("accounts of the machine", HIGH),
+    "~/.config/discord/Local Storage/leveldb": ("chat or mail", HIGH),
+    "~/.mozilla/firefox/x.default/logins.json": ("browser", HIGH),
+    "~/.config/solana/id.json": ("wallet", HIGH),
+    "~/.local/share/keyrings/login.keyring": ("password manager", HIGH),
+    "~/.npmrc": ("npm", MEDIUM),
+    "~/.netrc": ("netrc", MEDIUM),
+    "~/.config/gcloud/credentials.db": ("Google Cloud", MEDIUM),
+    "~/.azure/msal_token_cache.json": ("Azure", MEDIUM),
+    "~/.config/gh/hosts.yml": ("GitHub and GitLab", MEDIUM),
+    "/var/run/secrets/kubernetes.io/serviceaccount/token": ("Kubernetes", MEDIUM),
+    "~/.bash_history": ("shell history", MEDIUM),
+    "~/C:\\\\Users\\\\dev\\\\AppData\\\\Roaming\\\\discord\\\\x": ("chat or mail", HIGH),
+}
+
+
+@pytest.mark.parametrize("path", SOUGHT)
+def test_a_look_for_a_secret_that_is_not_there_is_told(path: str) -> None:
+    kind, severity = SOUGHT[path]
+    (found,) = findings(PhaseName.IMPORT, (READ, path))
+    assert (found.severity, found.rule) == (severity, Rule.SECRET_READ)
+    assert found.title.startswith(f"looks for secrets of {kind}: /")
+    assert technique_in(found) == "T1552.001"
+
+
+THIEF = [(READ, "~/.npmrc"), (READ, "~/.netrc"), (READ, "~/.azure/x"), (READ, "~/.netrc")]
+
+
+def test_a_thief_s_list_is_one_act() -> None:
+    (found,) = findings(PhaseName.IMPORT, *THIEF)
+    assert found.severity is HIGH
+    home = HOME_IN_JAIL
+    names = f"{home}/.npmrc, {home}/.netrc, {home}/.azure/x"
+    assert found.title == f"looks for secrets of npm, netrc, Azure: {names}"
+    assert [found.severity for found in findings(PhaseName.EXECUTE, *THIEF)] == [HIGH]
+    assert [found.severity for found in findings(PhaseName.CALL, *THIEF)] == [MEDIUM]
+
+
+def test_a_program_or_a_function_that_looks_for_its_own_is_only_told() -> None:
+    for phase in (PhaseName.CALL, PhaseName.EXECUTE):
+        (found,) = findings(phase, (READ, "~/.config/gcloud/x"), (LIST, "~/.config/gcloud"))
+        assert found.severity is INFO
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("~/.cache/a/x", "~/.config/black", "~/.config/matplotlib/rc", "~/.gitconfig", "~/a.txt"),
+        *("/etc/passwd", "/etc/hosts", "/etc/os-release", "/proc/cpuinfo", "/proc/meminfo"),
+        *("~/.condarc", "/etc/mime.types", "/proc/stat", "/usr/share/zoneinfo/tzdata.zi"),
+    ],
+)
+def test_what_harmless_programs_read_is_not(path: str) -> None:
+    assert findings(PhaseName.IMPORT, (READ, path)) == []
+
+
+def test_a_decoy_tells_by_itself_that_it_was_read() -> None:
+    attempts = Attempts()
+    attempts.there = frozenset([f"{HOME_IN_JAIL}/.pypirc"])
+    attempts.note(READ, f"{HOME_IN_JAIL}/.pypirc", "/x.py:1")
+    assert [*attempts.events()] == []
+
+
+def test_a_walk_through_the_home_is_told_and_a_look_into_a_few_folders_is_not() -> None:
+    folders = ["~", *(f"~/folder-{number}" for number in range(MANY_FOLDERS - 1))]
+    (found,) = findings(PhaseName.IMPORT, *((LIST, folder) for folder in folders))
+    assert (found.severity, found.rule) == (MEDIUM, Rule.SECRET_READ)
+    assert found.title.startswith(f"walks through the home, {MANY_FOLDERS} folders: {HOME_IN_JAIL}")
+    assert technique_in(found) == "T1083"
+    (asked_for,) = findings(PhaseName.EXECUTE, *((LIST, folder) for folder in folders))
+    assert asked_for.severity is INFO
+    few = folders[1:]
+    own = [f"~/.cache/a/{number}" for number in range(50)]
+    assert findings(PhaseName.IMPORT, *((LIST, folder) for folder in few + own)) == []
+
+
+def test_signs_of_a_sandbox_are_told() -> None:
+    status = (READ, "/proc/self/status")
+    identity, maker = (READ, "/etc/machine-id"), (READ, "/sys/class/dmi/id/product_name")
+    (found,) = findings(PhaseName.IMPORT, status)
+    assert (found.severity, found.rule) == (INFO, Rule.CODE_GATED)
+    assert found.title == "looks at whether it is traced: /proc/self/status"
+    assert technique_in(found) == "T1497.001"
+    (curious,) = findings(PhaseName.IMPORT, identity, maker, (READ, "/proc/uptime"))
+    assert curious.severity is MEDIUM
+    (told,) = findings(PhaseName.CALL, identity, maker, (READ, "/proc/uptime"))
+    assert told.severity is INFO
+
+
+def test_who_looks_into_processes_is_told() -> None:
+    (found,) = judge(Phase(PhaseName.IMPORT), Noticed(Notice.TRACES, "ptrace", place="/x.py:3"))
+    assert (found.severity, found.rule) == (MEDIUM, Rule.EVIDENCE_TAMPER)
+    assert technique_in(found) == "T1622"
+
+
+SOCKETS = {
+    "/var/run/docker.sock": (MEDIUM, "containers"),
+    "/run/user/1000/podman/podman.sock": (MEDIUM, "containers"),
+    "/tmp/ssh-x1/agent.17": (MEDIUM, "ssh agent"),
+    "/run/user/1000/gnupg/S.gpg-agent": (MEDIUM, "gpg agent"),
+    "/run/user/1000/bus": (INFO, "session bus"),
+    "@/tmp/dbus-x": (INFO, "session bus"),
+    "/tmp/pymp-x/listener": (INFO, ""),
+    "/dev/log": (INFO, ""),
+}
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+def test_who_asks_the_machine_s_services_is_told(path: str) -> None:
+    severity, service = SOCKETS[path]
+    event = Connection(Net.OTHER, f"unix:{path}", False, "ENOENT", Actor(7, "python x.py"))
+    (found,) = judge(Phase(PhaseName.IMPORT), event)
+    assert (found.severity, found.rule) == (severity, Rule.NETWORK_ATTEMPT)
+    words = f" (the machine's {service})" if service else ""
+    assert found.title == f"uses unix:{path}{words}"
+
+
+def test_a_flood_is_bounded_and_counted() -> None:
+    attempts = Attempts()
+    for number in range(MAX_ATTEMPTS + 7):
+        attempts.note(READ, f"{HOME_IN_JAIL}/.azure/{number}", "/x.py:1")
+    (event,) = attempts.events()
+    assert attempts.lost == 7
+    assert len(getattr(event, "paths")) == MAX_PATHS  # noqa: B009
+
+
+def test_the_lines_of_the_hook_lead_there() -> None:
+    told: list[Event] = []
+
+    def take(event: Event, _: float | None) -> bool:
+        told.append(event)
+        return True
+
+    witness = PythonWitness(take)
+    for how, path in (("write", "/etc/cron.d/x"), ("read", "/etc/shadow"), ("list", "/etc/x")):
+        line = {"event": "open", "pid": 7, "what": path, "at": "/x.py:4", "how": how}
+        witness.take(json.dumps(line).encode() + b"\n")
+    witness.take(b'{"event": "open", "pid": 7, "what": "/x", "at": "/x.py:4", "how": "eaten"}\n')
+    witness.finish()
+    found = [finding for event in told for finding in judge(Phase(PhaseName.IMPORT), event)]
+    assert [finding.rule for finding in found] == [Rule.PERSISTENCE_WRITE, Rule.SECRET_READ]
+    assert witness.malformed == 1
