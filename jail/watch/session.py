@@ -308,11 +308,8 @@ class Session:
             if phase.outcome is Outcome.FAILED and resources.scratch.is_full():
                 phase.outcome, phase.reason = full_disk(resources.settings)
         oom_kills = count_oom_kills(resources.machine.cgroups, resources.order.run_id)
-        if oom_kills > resources.oom_kills and phase.outcome in (
-            Outcome.OK,
-            Outcome.FAILED,
-            Outcome.ERROR,
-        ):
+        may_be_memory = phase.outcome in (Outcome.OK, Outcome.FAILED, Outcome.ERROR)
+        if oom_kills > resources.oom_kills and may_be_memory:
             phase.outcome, phase.reason = want_of_memory(resources.settings)
         resources.oom_kills = oom_kills
         if self.outside:
