@@ -134,16 +134,20 @@ class Captures:
             os.close(root)
 
     def is_of_scratch(self, root: int, path: bytes) -> bool:
-        """Whether a path leads to a file of the scratch that was not kept yet."""
+        """Whether a path leads to a file of the scratch that was not kept yet.
+
+        What the jail can only read is ours: the launcher, pip. Nobody in it can mount.
+        """
         try:
             fd = open_in(root, path, os.O_PATH)
         except OSError:
             return False
         try:
-            about = os.fstat(fd)
+            about, mount_flags = os.fstat(fd), os.fstatvfs(fd).f_flag
         finally:
             os.close(fd)
-        return about.st_dev == self.device and self.is_new(about)
+        is_written = about.st_dev == self.device and not mount_flags & os.ST_RDONLY
+        return is_written and self.is_new(about)
 
     def keep_input(self, call: Execute, argv: Sequence[bytes]) -> None:
         """Keep what an interpreter is about to read from its input. Raises OSError."""
