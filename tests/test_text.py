@@ -73,6 +73,7 @@ def test_a_cut_is_marked() -> None:
     ("path", "shown"),
     [
         (f"{WORK_IN_JAIL}/site/a-package-1.0/a/b.py:3", "…/a/b.py:3"),
+        (f"{WORK_IN_JAIL}/site/a-1.0/lib/python3.12/site-packages/a/b.py:3", "…/a/b.py:3"),
         (f"{PYTHON_IN_JAIL}/lib/python3.12/site-packages/pip/x.py", "…/pip/x.py"),
         (f"{PYTHON_IN_JAIL}/bin/python -c x", "…/python -c x"),
         (f"http://127.0.0.1:{INDEX_PORT}/files/{'0' * 64}/a.whl", "…/a.whl"),
