@@ -38,8 +38,8 @@ WHY = {
     "quarantined": (page(**QUARANTINED), "the index has quarantined a-package (malware\\x1b[2J)"),
     "emptied": (page(), "the index names no file of a-package: all its releases were removed"),
     "no such version": (
-        page("a_package-0.9-py3-none-any.whl", "a-package-0.8.tar.gz"),
-        "the index has no version 1.0 of a-package; the last that it names is 0.8",
+        page("a_package-0.17-py3-none-any.whl", "a-package-0.9.tar.gz", "a-package-0.17_x.exe"),
+        "the index has no version 1.0 of a-package; the newest that it names is 0.17",
     ),
     "another Python": (
         page(of("a-package-1.0.tar.gz", requires_python=">=3.13")),

@@ -70,10 +70,12 @@ def test_the_worst_finding_decides(events: list[Any], verdict: Verdict) -> None:
 
 
 def test_a_program_that_could_not_be_looked_at_in_time_is_a_gap() -> None:
-    report = report_of(StartsUnchecked(2, "/bin/sh"))
-    assert report.verdict == Verdict.UNSEEN
-    notes = report.coverage["notes"]
-    assert [note for note in notes if "2 programs are known by the trace alone, as /bin/sh" in note]
+    sentences = {1: "1 program is known by the trace", 2: "2 programs are known by the trace"}
+    for count, sentence in sentences.items():
+        report = report_of(StartsUnchecked(count, "/bin/sh"))
+        assert report.verdict == Verdict.UNSEEN
+        notes = report.coverage["notes"]
+        assert [note for note in notes if f"{sentence} alone, as /bin/sh" in note]
 
 
 NOTHING = NotRun(EXECUTE, None, Omission.NOTHING_THERE, "the distribution declares no script")

@@ -192,7 +192,8 @@ def unseen(facts: Facts) -> Iterator[str]:
 
 def unchecked(event: StartsUnchecked) -> str:
     """In words, that programs could not be looked at."""
-    return f"{event.count} programs are known by the trace alone, as {event.program}"
+    programs = "program is" if event.count == 1 else "programs are"
+    return f"{event.count} {programs} known by the trace alone, as {event.program}"
 
 
 def left_out(facts: Facts) -> Iterator[str]:

@@ -5,13 +5,14 @@ Hostile input: the index's page of the project, whose owner wrote parts of it.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jail.orders import Order
 from jail.watch.events import Event, Outcome, Phase, printable
 from jail.watch.noticed import ReleaseNoted
+from jail.watch.releases import version_key
 
 MAX_SAID_CHARS = 200  # of a reason that the page gives
 MAX_PLATFORMS = 4  # that are named
@@ -54,6 +55,17 @@ def version_in(name: str) -> str:
 def bare_version(version: str) -> str:
     """1.0 and 1.0.0 are the same; a wheel has `_` for what is `+` elsewhere."""
     return re.sub(r"(?:\.0)+$", "", version.lower().replace("_", "+"))
+
+
+def newest_of(versions: Sequence[str]) -> str:
+    """The last in the order of PEP 440; a page may have them in the order of their letters.
+
+    >>> newest_of(["1.10.0", "1.9.0", "nightly"])
+    '1.10.0'
+    """
+    found = ((version_key(bare_version(version)), version) for version in versions)
+    known = [(key, version) for key, version in found if key]
+    return max(known)[1] if known else versions[-1]
 
 
 def read_page(page: dict[str, Any], version: str) -> Offered:
@@ -121,8 +133,8 @@ def why_nothing(offered: Offered, order: Order, python: tuple[int, int] | None) 
     if not offered.versions:
         return f"the index names no file of {name}: all its releases were removed"
     if not offered.files:
-        newest = said_by(offered.versions[-1])
-        return f"the index has no version {version} of {name}; the last that it names is {newest}"
+        newest = said_by(newest_of(offered.versions))
+        return f"the index has no version {version} of {name}; the newest that it names is {newest}"
     wants = [wanted for wanted in offered.wants if wanted]
     if python and wants and not any(suits(wanted, python) for wanted in offered.wants):
         of_ours = ".".join(map(str, python))
