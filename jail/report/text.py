@@ -14,10 +14,10 @@ CUT = "…"
 #   /opt/venv/lib/python3.12/site-packages/pip/__main__.py
 #   /srv/site/a-package-1.0/lib/python3.12/site-packages/a_package/__init__.py
 #   http://127.0.0.1:3141/files/<64 hexadecimal digits>/a_package-1.0.tar.gz
-LIBRARY = "lib/python[0-9.]{1,9}/site-packages"
+LIBRARY_IN_PREFIX = "lib/python[0-9.]{1,9}/site-packages"
 OWN_FOLDERS = re.compile(
-    rf"(?:{re.escape(PYTHON_IN_JAIL)}/(?:bin|{LIBRARY})"
-    rf"|{re.escape(WORK_IN_JAIL)}/site/[^/\s]{{1,400}}(?:/{LIBRARY})?"
+    rf"(?:{re.escape(PYTHON_IN_JAIL)}/(?:bin|{LIBRARY_IN_PREFIX})"
+    rf"|{re.escape(WORK_IN_JAIL)}/site/[^/\s]{{1,400}}(?:/{LIBRARY_IN_PREFIX})?"
     rf"|http://127\.0\.0\.1:{INDEX_PORT}/files/[0-9a-f]{{64}})/"
 )
 
