@@ -200,9 +200,9 @@ class RunKeeper:
         self.user_namespace = CLONE_NEWUSER if self.is_root and self.machine.own_user else 0
         self.child: Child | None = None
         self.jail: Child | None = None
-        self.number = -1  # of the last jail
-        self.network: list[int] = []  # of the next one
-        self.refusals = 0
+        self.network: list[int] = []  # of the next jail
+        # Of the last jail, and of what watch asked for.
+        self.number, self.refusals = -1, 0
 
     # Make the cgroups and fork the run keeper, or leave nothing. Raises OSError.
     def start(self, errors: int = 2) -> Child:
@@ -352,7 +352,8 @@ class RunKeeper:
     # and scratch; words and variables are seen in the jail alone.
     #
     # 1. A network of its own: a loopback, where nobody listens but the sockets that watch gets.
-    # 2. Its top, empty and not watch's, in which nsjail makes the places of mounts.
+    # 2. Its top, empty and not watch's, in which nsjail makes the places of mounts. Where nsjail has
+    #    a user namespace of its own, the top is that user's.
     #    What it can write to: pipes, and a FIFO which none of its processes can read, by its mode
     #    on a read-only mount. Watch's end can also write, or it would end with the first writer.
     # 3. Its first process, in PID and mount namespaces of its own; in a user namespace, too, where
@@ -367,6 +368,8 @@ class RunKeeper:
         self.network = []
         # 2.
         (self.scratch / str(request.jail)).mkdir()
+        user = 0 if self.settings.nsjail_disable_clone_newuser else self.user
+        os.chown(self.scratch / str(request.jail), user, -1)
         fifo = self.scratch / "initctl"
         fifo.unlink(missing_ok=True)
         os.mkfifo(fifo)

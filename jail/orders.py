@@ -12,9 +12,8 @@ PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Paths inside the jail. nsjail.cfg mounts them; no other file repeats one. Each is one that many
 # machines have, since a package can read them all: the interpreter's environment, the
 # program that starts all others, a FIFO, where the package is installed.
-ROOT_IN_JAIL = "/opt/venv"
-PYTHON_IN_JAIL = ROOT_IN_JAIL
-LAUNCHER_IN_JAIL = (f"{ROOT_IN_JAIL}/bin/python", "-IS", f"{ROOT_IN_JAIL}/bin/activate_this.py")
+PYTHON_IN_JAIL = "/opt/venv"
+LAUNCHER_IN_JAIL = (f"{PYTHON_IN_JAIL}/bin/python", "-IS", f"{PYTHON_IN_JAIL}/bin/activate_this.py")
 AUDIT_IN_JAIL = "/run/initctl"
 WORK_IN_JAIL = "/srv"
 HOME_IN_JAIL = "/home/dev"

@@ -159,7 +159,6 @@ def test_progress_is_on_stderr_and_the_report_on_stdout(snakehook: Snakehook, ja
     assert done.stderr.splitlines() == [
         "install ...",
         "import tiny ...",
-        "import all modules ...",
         "import as windows ...",
         "import as macos ...",
         "import as ci, later ...",

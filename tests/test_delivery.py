@@ -424,6 +424,7 @@ class NoKeeper:
     """In place of KeeperLink: says nothing until the service stops."""
 
     def __init__(self) -> None:
+        self.ready: dict[str, socket.socket] = {}
         self.socket, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.process = subprocess.Popen([shutil.which("true") or "true"])
 

@@ -49,7 +49,7 @@ WAITING = {
 
 
 def test_what_never_ends_is_ended_as_a_timeout(program: Snakehook, index: Index) -> None:
-    phases = in_turn(program, index, WAITING, RUN_TIMEOUT_SEC=3)
+    phases = in_turn(program, index, WAITING, RUN_TIMEOUT_SEC=5)
     assert {name: phase["outcome"] for name, phase in phases.items()} == dict.fromkeys(
         WAITING, "timeout"
     )

@@ -286,7 +286,8 @@ def test_a_watch_has_no_power_and_nothing_but_its_own(keeper: Keeper, is_root: b
     assert [told["fds"][name] for name in "012"] == ["/dev/null"] * 3
     assert sum(place.startswith("socket:") for place in places) == 2
     assert sum("cache/snakehook" in place for place in places) == 1
-    assert len(places) == 3
+    assert sum(place.endswith("/image") for place in places) == 1
+    assert len(places) == 4
 
 
 def test_the_scratch_is_a_disk_of_its_own_with_access_times(keeper: Keeper) -> None:

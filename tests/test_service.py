@@ -513,7 +513,7 @@ def test_a_run_ends_in_report_page_evidence_and_message(
         page = service.get(f"/v1/triage/{run_id}/report.html")
         evidence = service.get(f"/v1/triage/{run_id}/evidence.jsonl.gz")
         dropped = service.get(f"/v1/triage/{run_id}/dropped.tar.gz")
-    assert list(report)[:6] == ["run_id", "status", "request", "outcome", "reason", "verdict"]
+    assert list(report)[:6] == ["verdict", "run_id", "status", "request", "outcome", "reason"]
     assert (report["outcome"], report["verdict"]) == ("ok", "clean")
     assert report["reason"].isprintable()
     assert report["request"]["artifact"] == "wheel"

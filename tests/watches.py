@@ -25,7 +25,9 @@ from jail.orders import (
     Machine,
     Order,
 )
+from jail.watch.environment import lay_machine
 from jail.watch.limits import count_oom_kills
+from jail.watch.tools import lay_out_tools
 
 TARGET = f"{WORK_IN_JAIL}/site/victim-1"
 TELL = "/dev/null"  # nobody listens to what a trigger tells beside the hook
@@ -108,6 +110,8 @@ def act(
     *files: int,
 ) -> None:
     """Do what the order says."""
+    lay_machine(scratch, settings, machine)
+    lay_out_tools(scratch / "bin")
     watch: Callable[[Place], object] = globals()[str(order.module_name)]
     try:
         told = watch(Place(settings, order, machine, scratch, control, stream, files))

@@ -293,7 +293,7 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
         if not (event in LISTED and is_import):
             tell_open(event, arguments, frame)
         note_file(event, arguments, frame, is_import)
-    elif what in TOLD_FUNCTIONS:
+    elif kind == "around" and what in TOLD_FUNCTIONS:
         send("traces", what=what, at=place(frame))
     elif kind == "spawn":
         tell_spawn(what, frame)

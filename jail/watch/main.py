@@ -219,6 +219,7 @@ def triage(
         upstream=Upstream(machine.index_url, settings.max_download_bytes),
         cache=cache,
         given=given,
+        cgroup_id=order.run_id,
         project=lived_in.project,
     )
     resources.upstream.is_needed = given.in_hand is None
@@ -234,7 +235,7 @@ def triage(
     run = Run(resources, outlet)
     if order.task == "ready":
         run.waiting = WaitingJail(resources, folder)
-        found = await_order(outlet.stream, order)
+        found = await_order(outlet.stream)
         if found is None:
             return
         resources.order = given.order = order = found

@@ -51,7 +51,7 @@ class WaitingJail:
         return session
 
 
-def await_order(stream: socket.socket, ready: Order) -> Order | None:
+def await_order(stream: socket.socket) -> Order | None:
     """The order of the run, on a line of its own; None when nobody wants it any more.
 
     `b'{"task": "triage", "run_id": "0af3...", "package_name": "six", "version": "1.17.0", ...}\\n'`
@@ -69,5 +69,4 @@ def await_order(stream: socket.socket, ready: Order) -> Order | None:
         if not data:
             return None
         line += data
-    # Its cgroups bear the number that it has had so far.
-    return parse_order(line)._replace(run_id=ready.run_id)
+    return parse_order(line)

@@ -41,6 +41,7 @@ class Resources:
     upstream: Upstream
     cache: PackageCache
     given: BesideIndex
+    cgroup_id: str = ""  # which its cgroups bear: of a run made ready, not that of its order
     host: str = "localhost"  # as the jail's host is called
     project: str = ""  # an empty folder in the home
     end_sec: float = float("inf")

@@ -307,7 +307,7 @@ class Session:
             end_phase(phase, self.trigger, ended, status, resources.settings, self.story.signals)
             if phase.outcome is Outcome.FAILED and resources.scratch.is_full():
                 phase.outcome, phase.reason = full_disk(resources.settings)
-        oom_kills = count_oom_kills(resources.machine.cgroups, resources.order.run_id)
+        oom_kills = count_oom_kills(resources.machine.cgroups, resources.cgroup_id)
         may_be_memory = phase.outcome in (Outcome.OK, Outcome.FAILED, Outcome.ERROR)
         if oom_kills > resources.oom_kills and may_be_memory:
             phase.outcome, phase.reason = want_of_memory(resources.settings)
