@@ -283,6 +283,12 @@ def test_a_draft_has_what_the_form_asks_for(snakehook: Snakehook, run_id: str) -
     assert "<the index's public inspector>/project/spy" in snakehook.run("report", run_id).stdout
 
 
+def test_a_draft_of_a_file_in_hand_asks_for_no_inspector(snakehook: Snakehook) -> None:
+    downloads = [item | {"url": ""} for item in REPORT["downloads"]]
+    text = snakehook.run("report", stored(snakehook, REPORT | {"downloads": downloads})).stdout
+    assert "File:    spy-1.0.tar.gz" in text and "inspector" not in text.lower()
+
+
 def test_an_osv_draft_has_the_fields_of_the_format(snakehook: Snakehook, run_id: str) -> None:
     draft = json.loads(snakehook.run("report", run_id, "--osv").stdout)
     assert draft["schema_version"].split(".")[0] == "1"

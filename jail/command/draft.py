@@ -142,7 +142,8 @@ def draft_lines(report: RunReport, inspector_url: str) -> Iterator[str]:
     yield f"Version: {request['version']}"
     for item in files(report):
         yield f"File:    {item['file']}, {item['bytes']} bytes, sha256 {item['sha256']}"
-    if not inspector_url:
+    # A file in hand, or a sample, has no link.
+    if not inspector_url and any(item.get("url") for item in files(report)):
         yield f"Fill in {NO_INSPECTOR}, or set INSPECTOR_URL."
     yield ""
     yield "What it does, in three sentences:"
