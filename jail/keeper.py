@@ -352,8 +352,8 @@ class RunKeeper:
     # and scratch; words and variables are seen in the jail alone.
     #
     # 1. A network of its own: a loopback, where nobody listens but the sockets that watch gets.
-    # 2. Its top, empty and not watch's, in which nsjail makes the places of mounts. Where nsjail has
-    #    a user namespace of its own, the top is that user's.
+    # 2. Its top, empty and not watch's, in which nsjail makes the places of mounts. Where nsjail
+    #    has a user namespace of its own, the top is that user's.
     #    What it can write to: pipes, and a FIFO which none of its processes can read, by its mode
     #    on a read-only mount. Watch's end can also write, or it would end with the first writer.
     # 3. Its first process, in PID and mount namespaces of its own; in a user namespace, too, where

@@ -56,7 +56,7 @@ def test_what_never_ends_is_ended_as_a_timeout(program: Snakehook, index: Index)
 
 
 def test_a_timeout_is_named_and_found(exhaust: Any) -> None:
-    report = exhaust("while True: pass", RUN_TIMEOUT_SEC=3)
+    report = exhaust("while True: pass", RUN_TIMEOUT_SEC=6)
     assert report["outcome"] == "timeout"
     assert "RUN_TIMEOUT_SEC" in report["reason"]
     assert findings(report, "limit.hit")
@@ -140,7 +140,7 @@ while True:
     try: os.fork()
     except OSError: pass
 """
-    report = triage(program, index, source, RUN_TIMEOUT_SEC=3, CGROUP_PIDS_MAX=40)
+    report = triage(program, index, source, RUN_TIMEOUT_SEC=6, CGROUP_PIDS_MAX=40)
     assert report["outcome"] in ("timeout", "memory")
 
 
@@ -277,7 +277,7 @@ TALKING = {
 
 
 def test_endless_output_is_counted_and_cut(jail: None, snakehook: Snakehook, index: Index) -> None:
-    for name, phase in in_turn(snakehook, index, TALKING, RUN_TIMEOUT_SEC=3).items():
+    for name, phase in in_turn(snakehook, index, TALKING, RUN_TIMEOUT_SEC=6).items():
         out = phase["stdout"]
         assert (phase["outcome"], out["truncated"]) == ("timeout", True), name
         assert out["bytes"] > 1 << 20 >= len(out["text"]), name
@@ -402,7 +402,7 @@ FLOODS = {
 name = b"".join(bytes([7]) + b"%07d" % 7 for _ in range(3)) + b"\\0"
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
     sock.setblocking(False)
-    for n in range(50_000):
+    for n in range(20_000):
         question = b"id\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\7%07d\\0\\0\\1\\0\\1" % n
         try: sock.sendto(question, ("127.0.0.1", 53))
         except BlockingIOError: pass

@@ -108,7 +108,7 @@ def test_an_ordinary_user_s_installation_fails_and_times_out_like_root_s(
     index.add_backend_sdist(
         "stuck", "1.0", "import time\nwhile True: time.sleep(1)\n", {"stuck.py": ""}
     )
-    code, report, _ = ordinary.triage("stuck", RUN_TIMEOUT_SEC=3)
+    code, report, _ = ordinary.triage("stuck", RUN_TIMEOUT_SEC=6)
     assert (code, report["outcome"]) == (4, "timeout")
     assert_nothing_is_left(ordinary.state, ordinary.cache)
 

@@ -293,7 +293,7 @@ while True:
     time.sleep(1)
 """
     index.add_backend_sdist("stubborn", "1.0", stubborn, {"stubborn.py": ""})
-    code, report, _ = triage("stubborn", RUN_TIMEOUT_SEC=3)
+    code, report, _ = triage("stubborn", RUN_TIMEOUT_SEC=6)
     assert (code, report["outcome"]) == (4, "timeout")
     assert phases(report) == [("install", None, "timeout")]
     assert "RUN_TIMEOUT_SEC" in report["reason"]
