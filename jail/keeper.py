@@ -138,7 +138,8 @@ def serve(service: socket.socket, house: House) -> None:
                     order = orders.parse_order(packet)
                     others = [run.order for run in runs.values()]
                     places = 1 if order.task == "hosts" else house.settings.max_concurrency
-                    run = RunKeeper(house, order, take_stream(order, fds, others, places), *fds)
+                    stream = take_stream(order, fds, others, places)
+                    run = RunKeeper(house, order, stream, *fds)
                     runs[run.start().fd] = run
                 except (OrderError, OSError) as error:
                     log(f"refused: {error}")
@@ -152,7 +153,8 @@ def serve(service: socket.socket, house: House) -> None:
 # Harmless whoever sends the order: to start runs is what the service may do, no more at once than
 # it was allowed at its start. Of the stream, which is taken out of `fds`, we only ask whether the
 # service has hung up. A file in hand is left in `fds` for watch, which has no power; we do not read
-# it. Raises OrderError, OSError for a refusal.
+# it. Whatever else comes in its place, the service had it already. Raises OrderError, OSError for a
+# refusal.
 def take_stream(order: Order, fds: list[int], others: list[Order], places: int) -> socket.socket:
     if not 1 <= len(fds) <= 2:
         raise OrderError(f"an order with {len(fds)} descriptors")
@@ -212,7 +214,8 @@ class RunKeeper:
         limits["memory.swap.max"] = 0
         if self.settings.enable_cgroup_pids_limit:
             limits["pids.max"] = self.settings.cgroup_pids_max + OWN_PIDS
-        with contextlib.ExitStack() as undo:
+        # Our own end of the stream goes, or the service would never hear that the run has ended.
+        with contextlib.ExitStack() as undo, self.stream:
             undo.callback(self.bury)
             for group in self.groups:
                 group.mkdir()
@@ -221,7 +224,6 @@ class RunKeeper:
                         (group / name).write_text(str(value))
             namespaces = CLONE_NEWNS | CLONE_NEWIPC | (0 if self.is_root else CLONE_NEWUSER)
             self.child = spawn(namespaces, self.run, errors)
-            self.stream.close()
             if not self.is_root:
                 Path(f"/proc/{self.child.pid}/setgroups").write_text("deny")
                 self.map_ids(self.child.pid)
@@ -427,7 +429,8 @@ class RunKeeper:
         options.append(f"--group={settings.nsjail_group}:{self.group}:1")
         if self.is_root and settings.nsjail_disable_clone_newuser:
             options.append("--disable_clone_newuser")
-        # pip has the whole deadline; what it starts gets the limit of CPU time in the jail.
+        # pip has the whole deadline, and so has any jail for which watch asks like this: the run's
+        # own deadline ends it. What pip starts gets the limit of CPU time in the jail.
         cpu_sec = "inf" if request.has_index else settings.rlimit_cpu_sec
         limits: dict[str, object] = {"cpu": cpu_sec, "as": "inf", "nofile": settings.rlimit_nofile}
         # The disk is full before a file is too large.

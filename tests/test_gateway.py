@@ -384,6 +384,24 @@ def test_the_oldest_files_go_when_there_is_no_room(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 
 
+def test_what_a_taken_over_watch_left_in_the_cache_ends_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = PackageCache(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "other folder"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gone").symlink_to("nowhere")
+    for name in ("pipe", "folder", "loop", "gone"):
+        assert cache.find(name) is None
+    assert not (tmp_path / "pipe").exists()
+    monkeypatch.setattr(upstream_room, "MAX_CACHE_BYTES", 0)
+    cache.has_grown = True
+    cache.trim()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "other folder"]
+
+
 # The hosts that files may come from.
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reports
 from conftest import as_ordinary_user, give, make_state, open_folder
 from standins import wait_for
 from watches import MALFORMED, PATIENCE_SEC
 
-from jail.orders import SPARE_BYTES, STARTED
+from jail.keeper import House, serve
+from jail.orders import SPARE_BYTES, STARTED, Machine
 
 HERE = Path(__file__).resolve().parent
 # Keeper as a program, with a watch of ours for each run.
@@ -552,6 +555,23 @@ def test_a_stream_that_is_hung_up_already(keeper: Keeper) -> None:
         wait_for(lambda: not family(keeper.process.pid), 10)
     assert keeper.run("look")["pid"] == 1
     assert not [line for line in keeper.lines() if "one too many" in line]
+
+
+def test_the_service_hears_of_a_run_that_could_not_be_started() -> None:
+    """Else it would wait until the run's budget is over."""
+    machine = Machine("", None, "", "", "", "", cgroups=("/proc/no such folder",))
+    service, keepers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    house = House(reports.SETTINGS, machine, lambda *_: None)
+    serving = threading.Thread(target=serve, args=(keepers, house), daemon=True)
+    serving.start()
+    ours, theirs = socket.socketpair()
+    with service, keepers, ours:
+        with theirs:
+            socket.send_fds(service, [json.dumps(ORDER).encode()], [theirs.fileno()])
+        ours.settimeout(PATIENCE_SEC)
+        assert ours.recv(1) == b""
+        service.shutdown(socket.SHUT_RDWR)
+        serving.join(PATIENCE_SEC)
 
 
 def test_a_run_that_has_ended_does_not_count_though_keeper_was_busy(keeper: Keeper) -> None:

@@ -374,6 +374,27 @@ def test_links_and_pipes_are_no_samples(samples: SampleStore, tmp_path: Path) ->
         SampleStore(tmp_path / "link", 1)
 
 
+def test_a_sample_that_is_too_large_to_be_one_is_not_read(
+    samples: SampleStore, tmp_path: Path
+) -> None:
+    """A file with holes costs who wrote it nothing, and who reads it an hour."""
+    keep(samples)
+    os.truncate(tmp_path / f"samples/{DIGEST}.sample", 1 << 40)
+    assert samples.open(DIGEST) is None
+
+
+def test_nobody_waits_long_for_another_who_keeps_samples(
+    samples: SampleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch that was taken over may never let go; a run must come to its end all the same."""
+    monkeypatch.setattr("jail.watch.samples.MAX_LOCK_WAIT_SEC", 0.05)
+    other = SampleStore(tmp_path / "samples", 1)
+    with other.locked(), pytest.raises(BlockingIOError):
+        keep(samples)
+    keep(samples)
+    assert [kept.sha256 for kept in samples.all()] == [DIGEST]
+
+
 def test_spellings_of_one_version_are_alike() -> None:
     alike = ["1.0-beta.2", "v1b2", "1.0.0b2", "1.0_BETA2"]
     assert {plain_version(text) for text in alike} == {plain_version("1b2")}

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from io import BufferedReader
@@ -23,6 +24,7 @@ MAX_SAMPLES = 5000
 MAX_ABOUT_BYTES = 4 << 10
 COPY_BYTES = 1 << 20
 MODE = 0o400
+MAX_LOCK_WAIT_SEC, LOCK_RETRY_SEC = 3.0, 0.02
 # What is known of a sample, as `<sha256>.json` beside `<sha256>.sample`, and what it may look like:
 # `{"name": "evil", "version": "1.0", "file": "evil-1.0.tar.gz", "sha256": "47...", "verdict":
 # "high", "size_bytes": 4711, "kept_sec": 1764130000.0}`
@@ -123,11 +125,15 @@ class SampleStore:
         return None
 
     def open(self, sha256: str) -> BinaryIO | None:
-        """The bytes of a sample, if they are still what they were."""
+        """The bytes of a sample, if they are still what they were.
+
+        One that is larger than all may be together is none that we keep, and is not read.
+        """
         file = self.open_file(f"{sha256}.sample")
         if not file:
             return None
-        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+        is_huge = os.fstat(file.fileno()).st_size > self.keep_bytes
+        if is_huge or hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             file.close()
             return None
         file.seek(0)
@@ -173,8 +179,20 @@ class SampleStore:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else keeps or removes samples meanwhile."""
-        fcntl.flock(self.fd, fcntl.LOCK_EX)
+        """Nobody else keeps or removes samples meanwhile.
+
+        Raises OSError where somebody does for too long: a watch that was taken over must not keep
+        the others from ending their runs.
+        """
+        end_sec = time.monotonic() + MAX_LOCK_WAIT_SEC
+        while True:
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end_sec:
+                    raise
+            time.sleep(LOCK_RETRY_SEC)
         try:
             yield
         finally:

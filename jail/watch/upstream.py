@@ -12,6 +12,7 @@ import io
 import json
 import os
 import ssl
+import stat
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -210,14 +211,19 @@ class PackageCache:
     def find(self, digest: str) -> BinaryIO | None:
         """What an earlier run kept, unless it has changed since."""
         try:
-            fd = os.open(digest, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+            # Not even a pipe, which a watch that was taken over may have put there, keeps us.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(digest, flags, dir_fd=self.fd)
         except OSError:
             return None
-        file = os.fdopen(fd, "rb")
-        if hashlib.file_digest(file, "sha256").hexdigest() == digest:
-            return file
-        file.close()
-        with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            file = os.fdopen(fd, "rb")
+            if hashlib.file_digest(file, "sha256").hexdigest() == digest:
+                return file
+            file.close()
+        else:
+            os.close(fd)
+        with contextlib.suppress(OSError):
             os.unlink(digest, dir_fd=self.fd)
         return None
 
@@ -269,18 +275,21 @@ class PackageCache:
         return digest.hexdigest()
 
     def trim(self) -> None:
-        """Remove the oldest files that there is no room for; other runs may do the same at the same
-        time.
+        """Remove the oldest files that there is no room for. Never raises.
+
+        Other runs may do the same at the same time, and a watch that was taken over may have put
+        links and folders there: none of that is a reason to lose a report.
         """
         if not self.has_grown:
             return
         files: list[tuple[float, int, Path]] = []
         for path in self.folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                about = path.stat()
+            with contextlib.suppress(OSError):
+                about = path.lstat()
                 files.append((about.st_mtime, about.st_size, path))
         left_bytes = MAX_CACHE_BYTES
         for _, size_bytes, path in sorted(files, reverse=True):
             left_bytes -= size_bytes
             if left_bytes < 0:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
