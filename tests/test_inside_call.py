@@ -6,6 +6,7 @@ import pytest
 from inside import Stand, make_python
 
 SOME_LEFT = 80
+OTHER = "def f(): print('called')\nclass C:\n    def go(self): print('called')"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,18 @@ def stand(tmp_path: Path, python: Path) -> Stand:
         "import functools\ndef _f(a, b): print('acted')\nf = functools.partial(_f, 1)",
         "class _C:\n    def go(self, x): print('acted')\ngo = _C().go",
         "import threading\ndef f():\n    threading.Timer(0.3, print, ['acted']).start()",
+        "class _C:\n    def go(self): print('acted')\nclient = _C()",
+        "class _C:\n    def go(self): print('acted')\ndef connect(): return _C()",
+        "class _C:\n    def bad(self): raise ValueError\n    def go(self): print('acted')\n"
+        "def connect(): return _C()",
+        "class C:\n    class Inner:\n        def go(self): print('acted')",
+        "def d(f):\n    def g(*a): print('acted')\n    return g",
+        "def d(name):\n    def e(f):\n        def g(*a): print('acted')\n        return g\n"
+        "    return e",
+        "class C:\n    def __setitem__(self, key, value): print('acted')",
+        "class C:\n"
+        + "".join(f"    def m{n}(self): pass\n" for n in range(60))
+        + "    def z(self): print('acted')",
     ],
 )
 def test_what_is_public_is_called(stand: Stand, text: str) -> None:
@@ -67,11 +80,12 @@ def test_what_is_public_is_called(stand: Stand, text: str) -> None:
         "class Odd(Exception):\n    def __init__(self): print('called')",
         "from other import f",
         "import functools, other\nf = functools.partial(other.f)",
+        "import other\nclient = other.C()\ndef connect(): return other.C()",
         "def main():\n    if __name__ == '__main__': print('called')",
     ],
 )
 def test_what_is_private_or_anothers_is_not(stand: Stand, text: str) -> None:
-    stand.write({"a.py": text, "other.py": "def f(): print('called')"})
+    stand.write({"a.py": text, "other.py": OTHER})
     assert "called" not in stand.call("a").stdout
 
 

@@ -27,6 +27,8 @@ from jail.inside.words import read_names
 MAX_CALLS = 400
 MAX_METHODS = 40  # of one class
 MAX_LAZY = 40  # names of one module that are only made when somebody asks
+MAX_RETURNED = 40  # of what one call gives back
+MAX_RETURNED_DEEP = 3  # `decorator(argument)(function)(argument)`
 # What Python itself calls of what a class makes, as a reader of a list, a `with` or a print does.
 SPECIAL_METHODS = frozenset(
     f"__{name}__"
@@ -34,6 +36,8 @@ SPECIAL_METHODS = frozenset(
         *("call", "enter", "aenter", "iter", "aiter", "next", "anext", "getitem", "setitem"),
         *("getattr", "contains", "len", "bool", "str", "repr", "format", "eq", "lt", "hash"),
         *("add", "truediv", "or", "get", "set", "reduce", "fspath", "index", "int"),
+        *("setitem", "delitem", "missing", "reversed", "bytes", "float", "exit", "aexit", "await"),
+        *("sub", "mul", "matmul", "mod", "floordiv", "and", "xor", "lshift", "rshift", "neg"),
     )
 )
 # Of a class that cannot be made with made-up arguments, methods are called on a mock.
@@ -49,11 +53,14 @@ PROPERTIES = (property, functools.cached_property)
 
 @dataclass(frozen=True)
 class PublicCall:
-    """What is called: a function, a class, or the method `method` of what a class makes."""
+    """What is called: a function, a class, or the method `method` of what a class makes, or of the
+    one `instance` of it that a module has.
+    """
 
     name: str
     target: Callable[..., Any]
     method: str | None = None
+    instance: Any = None
 
 
 def is_plain_function(value: object) -> bool:
@@ -105,14 +112,16 @@ def methods(kind: type, mine: set[str], seen: set[int]) -> list[str]:
                 seen.add(id(value))
                 found[name] = None
     # What has a name of its own comes first.
-    return sorted(found, key=SPECIAL_METHODS.__contains__)[:MAX_METHODS]
+    return sorted(found, key=SPECIAL_METHODS.__contains__)
 
 
-def find_calls(modules: Sequence[ModuleType]) -> Iterator[PublicCall]:
-    """All that can be called of these modules, each once, functions and classes first."""
+def find_calls(modules: Sequence[ModuleType], seen: set[int]) -> Iterator[PublicCall]:
+    """All that can be called of these modules, each once, functions and classes first. A class with
+    very many methods comes last with most of them: it must not take the turns of others.
+    """
     mine = {module.__name__ for module in modules}
-    seen: set[int] = set()
-    kinds: list[tuple[str, type]] = []
+    kinds: list[tuple[str, type, Any]] = []
+    last: list[PublicCall] = []
     for module in modules:
         for name in public_names(module):
             value: Any = module.__dict__.get(name)
@@ -121,19 +130,49 @@ def find_calls(modules: Sequence[ModuleType]) -> Iterator[PublicCall]:
             seen.add(id(value))
             title = f"{module.__name__}.{name}"
             if isinstance(value, type):
-                kinds.append((title, value))
-                if issubclass(value, type):
-                    yield PublicCall(title, making(value))
-                elif not issubclass(value, NEVER_MADE):
-                    yield PublicCall(title, value)
+                kinds += [(*item, None) for item in with_inner(title, value, mine, seen)]
             elif is_plain_function(value):
                 yield PublicCall(title, value)
-        yield from lazy_calls(module)
-    for title, kind in kinds:
-        if type(kind).__module__ in mine or has_own(kind, "__init_subclass__", mine):
-            yield PublicCall(f"{title}, as a base", making(type(kind), kind))
-        for method in methods(kind, mine, seen):
-            yield PublicCall(f"{title}.{method}", kind, method)
+            else:
+                kinds.append((title, type(value), value))
+        for number, call in enumerate(lazy_calls(module)):
+            if number < MAX_LAZY:
+                yield call
+            else:
+                last.append(call)
+    # A class that others make by its own name says more than the one instance of a module.
+    kinds.sort(key=lambda item: item[2] is not None)
+    for title, kind, instance in kinds:
+        if instance is None:
+            yield from makings(title, kind, mine)
+    for title, kind, instance in kinds:
+        names = methods(kind, mine, seen)
+        calls = [PublicCall(f"{title}.{name}", kind, name, instance) for name in names]
+        yield from calls[:MAX_METHODS]
+        last += calls[MAX_METHODS:]
+    yield from last
+
+
+def with_inner(
+    title: str, kind: type, mine: set[str], seen: set[int]
+) -> Iterator[tuple[str, type]]:
+    """A class, and the public ones that are written in it."""
+    yield title, kind
+    for name, value in [*vars(kind).items()]:
+        is_inner = isinstance(value, type) and value.__module__ in mine and name[:1] != "_"
+        if is_inner and id(value) not in seen:
+            seen.add(id(value))
+            yield from with_inner(f"{title}.{name}", value, mine, seen)
+
+
+def makings(title: str, kind: type, mine: set[str]) -> Iterator[PublicCall]:
+    """What makes something of a class, or another class with this as its base."""
+    if issubclass(kind, type):
+        yield PublicCall(title, making(kind))
+    elif not issubclass(kind, NEVER_MADE):
+        yield PublicCall(title, kind)
+    if type(kind).__module__ in mine or has_own(kind, "__init_subclass__", mine):
+        yield PublicCall(f"{title}, as a base", making(type(kind), kind))
 
 
 def making(metaclass: Any, *bases: type) -> Callable[[], Any]:
@@ -157,16 +196,20 @@ def lazy_calls(module: ModuleType) -> Iterator[PublicCall]:
     if not is_plain_function(make):
         return
     missing = [name for name in public_names(module) if name not in module.__dict__]
-    for name in [*missing[:MAX_LAZY], "sample"]:
+    for name in ["sample", *missing]:
         yield PublicCall(f"{module.__name__}.{name}", asking(module, name))
 
 
 class Caller:
-    """Calls, each within `each_sec`."""
+    """Calls, each within `each_sec`.
 
-    def __init__(self, samples: Samples, each_sec: float) -> None:
+    `mine` are the names of the package's modules, `seen` the functions that have a turn.
+    """
+
+    def __init__(self, samples: Samples, each_sec: float, mine: set[str], seen: set[int]) -> None:
         self.samples = samples
         self.each_sec = each_sec
+        self.mine, self.seen = mine, seen
         self.calls: dict[str, PublicCall] = {}
         self.made: dict[type, Any] = {}
 
@@ -180,7 +223,7 @@ class Caller:
             if call.method is None:
                 self.finish(self.with_arguments(call.target))
             else:
-                self.call_method(call.target, call.method)
+                self.call_method(call.target, call.method, call.instance)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -189,20 +232,21 @@ class Caller:
         positional, keywords = arguments(target, self.samples, len(given))
         return target(*given, *positional, **keywords)
 
-    def call_method(self, kind: Any, method: str) -> None:
+    def call_method(self, kind: Any, method: str, instance: Any, deep: int = 0) -> None:
         """PublicCall a method of an instance, or of a mock where none can be made."""
         static = inspect.getattr_static(kind, method)
         if isinstance(static, staticmethod | classmethod):
-            self.finish(self.with_arguments(getattr(kind, method)))
+            self.finish(self.with_arguments(getattr(kind, method)), deep)
             return
-        if kind not in self.made:
-            self.made[kind] = self.instance(kind)
-        instance = self.made[kind]
+        if instance is None:
+            if kind not in self.made:
+                self.made[kind] = self.instance(kind)
+            instance = self.made[kind]
         if isinstance(static, PROPERTIES):
             get = static.fget if isinstance(static, property) else static.func
-            self.finish(get(instance) if get else None)
+            self.finish(get(instance) if get else None, deep)
         else:
-            self.finish(self.with_arguments(static, instance))
+            self.finish(self.with_arguments(static, instance), deep)
 
     def instance(self, kind: Any) -> Any:
         """One of `kind`, or a mock."""
@@ -211,9 +255,9 @@ class Caller:
         except Exception:
             return Mock(kind.__name__)
 
-    def finish(self, result: Any) -> None:
+    def finish(self, result: Any, deep: int = 0) -> None:
         """Run what was only prepared: a coroutine, the first step of a generator, the block of a
-        `with`.
+        `with`; and what the package gives back for others to call, a function or an object.
         """
         if inspect.isgenerator(result):
             next(result, None)
@@ -229,6 +273,24 @@ class Caller:
             import asyncio
 
             asyncio.run(awaited(entered(result), self.each_sec))
+        if deep < MAX_RETURNED_DEEP:
+            self.go_on(result, deep + 1)
+
+    def go_on(self, result: Any, deep: int) -> None:
+        """Call a function that was given back, or the methods of an object, each once."""
+        if is_plain_function(result):
+            code = getattr(result, "__code__", result)
+            if module_of(result) in self.mine and id(code) not in self.seen:
+                self.seen.add(id(code))
+                self.finish(self.with_arguments(result), deep)
+            return
+        kind = type(result)
+        if kind.__module__ not in self.mine:
+            return
+        for name in methods(kind, self.mine, self.seen)[:MAX_RETURNED]:
+            # One that fails keeps no other from its turn. Overdue is no Exception.
+            with contextlib.suppress(Exception):
+                self.call_method(kind, name, result, deep)
 
 
 async def awaited(step: Any, limit_sec: float) -> Any:
@@ -270,10 +332,12 @@ def main() -> NoReturn:
     sys.meta_path.insert(0, importer.failures)
     jobs.prepare(names, importer.load)
     modules = [sys.modules[name] for name in names if name in sys.modules]
-    caller = Caller(Samples(folder), float(each_sec))
+    seen: set[int] = set()
+    mine = {module.__name__ for module in modules}
+    caller = Caller(Samples(folder), float(each_sec), mine, seen)
     # What is written to a relative path lands among the samples.
     os.chdir(folder)
-    found = [*patched(originals, names, site), *find_calls(modules)]
+    found = [*patched(originals, names, site), *find_calls(modules, seen)]
     if len(found) > MAX_CALLS:
         text = f"{len(found) - MAX_CALLS} of {len(found)} calls"
         jobs.teller.tell("ended", "", how=How.NOT_RUN, text=text)
