@@ -13,7 +13,7 @@ DOMAIN = f"{os.uname().nodename.lower()}.com"
 URL = f"https://api.{DOMAIN}/v1/items"
 HEX_KEY = f"0x{os.urandom(32).hex()}"
 TOKEN = f"tk_live_{os.urandom(10).hex()}"
-WORDS = [
+MADE_UP_WORDS = [
     "alpha",
     "books",
     "charlie",
@@ -27,7 +27,7 @@ WORDS = [
     "kitchen",
     "lemon",
 ]
-WORD = WORDS[os.urandom(1)[0] % len(WORDS)]
+MADE_UP_WORD = MADE_UP_WORDS[os.urandom(1)[0] % len(MADE_UP_WORDS)]
 # By the name of a parameter, the first that fits.
 BY_NAME: tuple[tuple[str, Any], ...] = (
     (r"url|uri|endpoint|webhook|link|href|origin|proxy", URL),
@@ -43,24 +43,27 @@ BY_NAME: tuple[tuple[str, Any], ...] = (
     (r"(in|out)?_?(put_)?(stream|fp|fh|f|reader|writer|file_?obj(ect)?|io)", "STREAM"),
     (r"count|n|num|number|size|length|limit|index|idx|i|id|timeout|seconds|width|height", 1),
     (r"verbose|debug|force|flag|is_\w+|has_\w+|enabled?", True),
-    (r"json|payload_?json", f'{{"name": "{WORD}"}}'),
+    (r"json|payload_?json", f'{{"name": "{MADE_UP_WORD}"}}'),
     (r"code|source_?code|script|expr(ession)?", "1 + 1"),
     (r"cmd|command", "true"),
-    (r"args|argv|items|values|list|lines|rows|words", [WORD]),
+    (r"args|argv|items|values|list|lines|rows|words", [MADE_UP_WORD]),
     (r"kwargs|options|opts|config|settings|params|headers|env|mapping|meta(data)?", {}),
     (r"callback|func(tion)?|fn|handler|predicate|factory|hook", "CALLABLE"),
-    (r"bytes|buf(fer)?|blob|raw", WORD.encode()),
-    (r"text|msg|message|string|s|data|content|body|name|title|label|value|query|line", WORD),
+    (r"bytes|buf(fer)?|blob|raw", MADE_UP_WORD.encode()),
+    (
+        r"text|msg|message|string|s|data|content|body|name|title|label|value|query|line",
+        MADE_UP_WORD,
+    ),
 )
 # By what an annotation says, the first that fits.
 BY_ANNOTATION: tuple[tuple[str, Any], ...] = (
     (r"Callable", "CALLABLE"),
     (r"dict|Dict|Mapping|MutableMapping", {}),
-    (r"list|List|Sequence|Iterable|Collection|tuple|Tuple|Iterator", [WORD]),
-    (r"set|Set|frozenset", {WORD}),
+    (r"list|List|Sequence|Iterable|Collection|tuple|Tuple|Iterator", [MADE_UP_WORD]),
+    (r"set|Set|frozenset", {MADE_UP_WORD}),
     (r"str|AnyStr|Text", None),  # a text: its name says which
     (r"Path(Like)?", "PATH"),
-    (r"bytes|bytearray|Buffer", WORD.encode()),
+    (r"bytes|bytearray|Buffer", MADE_UP_WORD.encode()),
     (r"datetime", "NOW"),
     (r"bool", True),
     (r"int|Integral", 1),
@@ -91,10 +94,10 @@ class Mock:
         return f"<{self._name}>"
 
     def __str__(self) -> str:
-        return WORD
+        return MADE_UP_WORD
 
     def __fspath__(self) -> str:
-        return WORD
+        return MADE_UP_WORD
 
     def __iter__(self) -> Iterator[Any]:
         return iter(())
@@ -156,7 +159,7 @@ class Samples:
         self.file = f"{folder}/notes.txt"
         os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib may be unwanted here
         with open(self.file, "w") as file:  # noqa: PTH123
-            file.write(f"{WORD}\n")
+            file.write(f"{MADE_UP_WORD}\n")
 
     def value(self, said: Any) -> Any:
         """What a word of the tables stands for."""
@@ -165,7 +168,7 @@ class Samples:
         if said == "FILE":
             return self.file
         if said == "STREAM":
-            return io.StringIO(f"{WORD}\n")
+            return io.StringIO(f"{MADE_UP_WORD}\n")
         if said == "CALLABLE":
             return Mock("callback")
         if said == "PATH":
@@ -189,7 +192,7 @@ class Samples:
                 return self.value(said)
         by_name = self.by_name(name.lower().strip("_"))
         if told and isinstance(by_name, str) != ("str" in words):
-            return WORD if "str" in words else Mock(name)
+            return MADE_UP_WORD if "str" in words else Mock(name)
         return Mock(name) if by_name is None else by_name
 
     def by_name(self, name: str) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from jail.inside.made_up import WORD
+from jail.inside.made_up import MADE_UP_WORD
 
 MAX_METHODS = 40  # of one class
 MAX_LAZY = 40  # names of one module that are only made when somebody asks
@@ -193,7 +193,7 @@ def makings(title: str, kind: type, mine: set[str]) -> Iterator[PublicCall]:
 
 def making(metaclass: Any, *bases: type) -> Callable[[], Any]:
     """A call that makes a class."""
-    return lambda: metaclass(WORD.title(), bases, {})
+    return lambda: metaclass(MADE_UP_WORD.title(), bases, {})
 
 
 def has_own(kind: type, name: str, mine: set[str]) -> bool:
@@ -212,5 +212,5 @@ def lazy_calls(module_name: str, module: ModuleType) -> Iterator[PublicCall]:
     if not is_plain_function(make):
         return
     missing = [name for name in public_names(module) if name not in module.__dict__]
-    for name in [WORD, *missing]:
+    for name in [MADE_UP_WORD, *missing]:
         yield PublicCall(f"{module_name}.{name}", asking(module, name))
