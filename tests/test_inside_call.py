@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from inside import Stand, make_python
 
-SOME_LEFT = 80
+SOME_LEFT, NOT_PREPARED = 80, 83
+OTHER = "def f(): print('called')\nclass C:\n    def go(self): print('called')"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,18 @@ def stand(tmp_path: Path, python: Path) -> Stand:
         "import functools\ndef _f(a, b): print('acted')\nf = functools.partial(_f, 1)",
         "class _C:\n    def go(self, x): print('acted')\ngo = _C().go",
         "import threading\ndef f():\n    threading.Timer(0.3, print, ['acted']).start()",
+        "class _C:\n    def go(self): print('acted')\nclient = _C()",
+        "class _C:\n    def go(self): print('acted')\ndef connect(): return _C()",
+        "class _C:\n    def bad(self): raise ValueError\n    def go(self): print('acted')\n"
+        "def connect(): return _C()",
+        "class C:\n    class Inner:\n        def go(self): print('acted')",
+        "def d(f):\n    def g(*a): print('acted')\n    return g",
+        "def d(name):\n    def e(f):\n        def g(*a): print('acted')\n        return g\n"
+        "    return e",
+        "class C:\n    def __setitem__(self, key, value): print('acted')",
+        "class C:\n"
+        + "".join(f"    def m{n}(self): pass\n" for n in range(60))
+        + "    def z(self): print('acted')",
     ],
 )
 def test_what_is_public_is_called(stand: Stand, text: str) -> None:
@@ -67,11 +80,12 @@ def test_what_is_public_is_called(stand: Stand, text: str) -> None:
         "class Odd(Exception):\n    def __init__(self): print('called')",
         "from other import f",
         "import functools, other\nf = functools.partial(other.f)",
+        "import other\nclient = other.C()\ndef connect(): return other.C()",
         "def main():\n    if __name__ == '__main__': print('called')",
     ],
 )
 def test_what_is_private_or_anothers_is_not(stand: Stand, text: str) -> None:
-    stand.write({"a.py": text, "other.py": "def f(): print('called')"})
+    stand.write({"a.py": text, "other.py": OTHER})
     assert "called" not in stand.call("a").stdout
 
 
@@ -117,7 +131,7 @@ def f(url, token, filename, port, private_key, items: list, options: "dict[str, 
     assert url.startswith("https://"), url
     assert len(token) > 8 and len(private_key) == 66
     assert open(filename).read() and where.exists()
-    assert (port, items, options, n, data) == (8080, ["sample"], {}, 1, b"sample")
+    assert (port, items, options, n, data) == (8080, [name], {}, 1, name.encode())
     when_done(); assert isinstance(name, str)
     for part in thing.parts: thing[0] + 1
     with thing as opened: opened.read(int(thing))
@@ -142,7 +156,13 @@ def test_no_more_is_called_than_is_told(stand: Stand) -> None:
 def test_what_is_inherited_is_called_once(stand: Stand) -> None:
     classes = "\n".join(f"class C{number}(Base): pass" for number in range(20))
     stand.write({"m.py": f"class Base:\n    def go(self, stream): print(stream.read())\n{classes}"})
-    assert stand.call("m").stdout == "sample\n\n"
+    assert len(stand.call("m").stdout.split()) == 1
+
+
+def test_no_two_callers_are_known_by_the_same_word(stand: Stand) -> None:
+    stand.write({"m.py": "def f(text, thing): print(text, thing)"})
+    words = {word for _ in range(6) for word in stand.call("m").stdout.split()}
+    assert len(words) > 1
 
 
 def test_modules_that_cannot_be_imported_end_no_call(stand: Stand) -> None:
@@ -158,4 +178,42 @@ def test_modules_that_cannot_be_imported_end_no_call(stand: Stand) -> None:
     ended = stand.call("a,b,c,d")
     assert ended.stdout.split() == ["first", "last", "h"]
     assert ended.how() == {"b": "died", "d.g": "died"}
-    assert ended.code == 0
+    assert ended.code == NOT_PREPARED
+
+
+# A package can know that it is about to be called: its import then ends the interpreter.
+@pytest.mark.parametrize(
+    ("way_out", "code"),
+    [
+        ("os._exit(0)", NOT_PREPARED),
+        ("os.write(pipe, b'total 1\\ndone\\nleft 0\\n'); os._exit(0)", NOT_PREPARED),
+        ("while True: pass", SOME_LEFT),
+    ],
+)
+def test_who_ends_before_it_is_called_was_not_called(stand: Stand, way_out: str, code: int) -> None:
+    find = (
+        "pipe = max(int(fd) for fd in os.listdir('/proc/self/fd')"
+        " if os.path.exists('/proc/self/fd/' + fd) and os.path.isfile('/proc/self/fd/' + fd) == 0)"
+    )
+    stand.write({"m.py": f"import os\n{find}\n{way_out}\ndef f(): print('called')"})
+    ended = stand.call("m")
+    assert (ended.stdout, ended.code) == ("", code)
+
+
+# What a module offers may be odd, on purpose or not: what else it offers has its turn.
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "__all__ = 5",
+        "def odd(): pass\nodd.__module__ = []",
+        "class Odd:\n    @property\n    def __module__(self): raise RuntimeError\nodd = Odd()",
+        "class Lazy:\n    def __getattr__(self, name): raise RuntimeError\n"
+        "class Odd:\n    lazy = Lazy()\nodd = Odd()\nlazy = Lazy()",
+        "del __name__",
+        "class _Odd:\n    def go(self): f()\nimport sys\nsys.modules[__name__] = _Odd()",
+    ],
+)
+def test_odd_variables_keep_nothing_from_its_turn(stand: Stand, odd: str) -> None:
+    stand.write({"m.py": f"def f(): print('called')\n{odd}"})
+    ended = stand.call("m")
+    assert (ended.stdout, ended.code) == ("called\n", 0)

@@ -48,7 +48,9 @@ def shown_code(room: str) -> str:
         return "import asyncio"
     if kind == "file":
         return f"import runpy; runpy.run_path({words[-1]!r})"
-    return f"import {words[-1].partition(':')[0]}"
+    # After the name of a module may come where it lies; the target of a script comes last.
+    name = words[0] if kind == "import" else words[-1]
+    return f"import {name.partition(':')[0]}"
 
 
 if __name__ == "__main__":

@@ -215,6 +215,11 @@ class Missing:
             self.teller.tell("missed", name, at=f"{file}:{frame.f_lineno}")
 
 
+# A package sees who stands in sys.meta_path: there it finds what virtualenv's own file puts there.
+for finder in (Failures, Missing):
+    finder.__module__, finder.__qualname__, finder.__name__ = "_virtualenv", "_Finder", "_Finder"
+
+
 def main() -> NoReturn:
     """Import all, tell what is odd, and end."""
     jobs = Jobs()

@@ -38,11 +38,11 @@ def read_words(fd: int) -> list[str]:
 
 class Pipe:
     """The pipe to the launcher. A package that closes all descriptors closes this, too: what has
-    its number then is not ours to write to.
+    its number then is not ours to write to. `sign` is the word that lines begin with.
     """
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    def __init__(self, fd: int, sign: str) -> None:
+        self.fd, self.sign = fd, sign
         os.set_inheritable(fd, False)
         self.inode = fstat(fd).st_ino
 
@@ -50,7 +50,7 @@ class Pipe:
         """Say a line; without the pipe this interpreter ends, and the next one goes on."""
         try:
             if fstat(self.fd).st_ino == self.inode:
-                write_pipe(self.fd, f"{line}\n".encode(errors="replace"))
+                write_pipe(self.fd, f"{self.sign} {line}\n".encode(errors="replace"))
                 return
         except OSError:
             pass
@@ -59,15 +59,15 @@ class Pipe:
 
 class Jobs:
     """What a worker was asked for, by its arguments, which are cut out of sys.argv. The first of
-    its words is the file for what is told; `words` are the others.
+    its words are that of its lines and the file for what is told; `words` are the others.
     """
 
     def __init__(self) -> None:
         pipe, given, start, skipped = sys.argv[1:5]
         del sys.argv[1:5]
-        path, *self.words = read_words(int(given))
+        sign, path, *self.words = read_words(int(given))
         self.teller = Teller(path)
-        self.pipe = Pipe(int(pipe))
+        self.pipe = Pipe(int(pipe), sign)
         self.start = int(start)
         self.skips = {int(number) for number in skipped.split(",") if number}
         self.counts: dict[str, int] = {}

@@ -13,6 +13,21 @@ DOMAIN = f"{os.uname().nodename.lower()}.com"
 URL = f"https://api.{DOMAIN}/v1/items"
 HEX_KEY = f"0x{os.urandom(32).hex()}"
 TOKEN = f"tk_live_{os.urandom(10).hex()}"
+MADE_UP_WORDS = [
+    "alpha",
+    "books",
+    "charlie",
+    "daily",
+    "eagle",
+    "forest",
+    "garden",
+    "harbor",
+    "island",
+    "jupiter",
+    "kitchen",
+    "lemon",
+]
+MADE_UP_WORD = MADE_UP_WORDS[os.urandom(1)[0] % len(MADE_UP_WORDS)]
 # By the name of a parameter, the first that fits.
 BY_NAME: tuple[tuple[str, Any], ...] = (
     (r"url|uri|endpoint|webhook|link|href|origin|proxy", URL),
@@ -28,24 +43,27 @@ BY_NAME: tuple[tuple[str, Any], ...] = (
     (r"(in|out)?_?(put_)?(stream|fp|fh|f|reader|writer|file_?obj(ect)?|io)", "STREAM"),
     (r"count|n|num|number|size|length|limit|index|idx|i|id|timeout|seconds|width|height", 1),
     (r"verbose|debug|force|flag|is_\w+|has_\w+|enabled?", True),
-    (r"json|payload_?json", '{"name": "sample"}'),
+    (r"json|payload_?json", f'{{"name": "{MADE_UP_WORD}"}}'),
     (r"code|source_?code|script|expr(ession)?", "1 + 1"),
     (r"cmd|command", "true"),
-    (r"args|argv|items|values|list|lines|rows|words", ["sample"]),
+    (r"args|argv|items|values|list|lines|rows|words", [MADE_UP_WORD]),
     (r"kwargs|options|opts|config|settings|params|headers|env|mapping|meta(data)?", {}),
     (r"callback|func(tion)?|fn|handler|predicate|factory|hook", "CALLABLE"),
-    (r"bytes|buf(fer)?|blob|raw", b"sample"),
-    (r"text|msg|message|string|s|data|content|body|name|title|label|value|query|line", "sample"),
+    (r"bytes|buf(fer)?|blob|raw", MADE_UP_WORD.encode()),
+    (
+        r"text|msg|message|string|s|data|content|body|name|title|label|value|query|line",
+        MADE_UP_WORD,
+    ),
 )
 # By what an annotation says, the first that fits.
 BY_ANNOTATION: tuple[tuple[str, Any], ...] = (
     (r"Callable", "CALLABLE"),
     (r"dict|Dict|Mapping|MutableMapping", {}),
-    (r"list|List|Sequence|Iterable|Collection|tuple|Tuple|Iterator", ["sample"]),
-    (r"set|Set|frozenset", {"sample"}),
+    (r"list|List|Sequence|Iterable|Collection|tuple|Tuple|Iterator", [MADE_UP_WORD]),
+    (r"set|Set|frozenset", {MADE_UP_WORD}),
     (r"str|AnyStr|Text", None),  # a text: its name says which
     (r"Path(Like)?", "PATH"),
-    (r"bytes|bytearray|Buffer", b"sample"),
+    (r"bytes|bytearray|Buffer", MADE_UP_WORD.encode()),
     (r"datetime", "NOW"),
     (r"bool", True),
     (r"int|Integral", 1),
@@ -76,10 +94,10 @@ class Mock:
         return f"<{self._name}>"
 
     def __str__(self) -> str:
-        return "sample"
+        return MADE_UP_WORD
 
     def __fspath__(self) -> str:
-        return "sample"
+        return MADE_UP_WORD
 
     def __iter__(self) -> Iterator[Any]:
         return iter(())
@@ -141,7 +159,7 @@ class Samples:
         self.file = f"{folder}/notes.txt"
         os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib may be unwanted here
         with open(self.file, "w") as file:  # noqa: PTH123
-            file.write("sample\n")
+            file.write(f"{MADE_UP_WORD}\n")
 
     def value(self, said: Any) -> Any:
         """What a word of the tables stands for."""
@@ -150,7 +168,7 @@ class Samples:
         if said == "FILE":
             return self.file
         if said == "STREAM":
-            return io.StringIO("sample\n")
+            return io.StringIO(f"{MADE_UP_WORD}\n")
         if said == "CALLABLE":
             return Mock("callback")
         if said == "PATH":
@@ -174,7 +192,7 @@ class Samples:
                 return self.value(said)
         by_name = self.by_name(name.lower().strip("_"))
         if told and isinstance(by_name, str) != ("str" in words):
-            return "sample" if "str" in words else Mock(name)
+            return MADE_UP_WORD if "str" in words else Mock(name)
         return Mock(name) if by_name is None else by_name
 
     def by_name(self, name: str) -> Any:

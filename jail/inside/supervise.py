@@ -4,13 +4,15 @@ The launcher calls `supervise`: it is the first process of the jail and runs no 
 that nothing in the jail can end it, and its exit code is the proof that no job was left out. A
 worker is a Python like any other, with all .pth files. It tells on a pipe where it is:
 
-    total 120      it has found so many jobs, or that many more
+    total 120      it has found so many jobs, or that many more: calls are found by importing, which
+                   are jobs, too
     begin 7 s.api  it is about to do number 7, which is called so; all before were done
     linger         that one is done, but what it left at work gets its time
     done           it has done the last one, and lingers
     left 2         and this many threads were still at work then
 
-What it says may be forged by what it runs; a package that does so has run.
+Each line begins with a word that is drawn for each worker. So what it runs can't forge a line
+without looking for that word.
 """
 
 import os
@@ -30,9 +32,9 @@ MAX_WORKERS = 60
 MAX_JOBS = 20_000
 REDONE_IMPORTS, MAX_REDONE_SEC = 3, 2.0
 LISTEN_SEC = 0.25
-WORDS_BYTES = 1 << 14
+WORDS_BYTES, SIGN_BYTES = 1 << 14, 16
 # Exit codes of the launcher. None of what a package can make its own interpreter end with counts.
-ALL_RAN, SOME_LEFT, SOME_NOT_RUN = 0, 80, 81
+ALL_RAN, SOME_LEFT, SOME_NOT_RUN, NOT_PREPARED = 0, 80, 81, 83
 
 # `begin 7 s.api`
 WORKER_LINE = re.compile(
@@ -49,6 +51,7 @@ class Limits(NamedTuple):
     total_sec: float
     each_sec: float
     redone: int = 0
+    totals: int = 1  # that a worker tells; the last one is of all its jobs
 
 
 # No dataclass: what that imports takes longer than all the rest of the launcher.
@@ -59,6 +62,7 @@ class JobsDone:
         self.at = at
         self.name = ""
         self.total: int | None = None
+        self.totals = 0
         self.is_lingering = False
         self.is_done = False
         self.left = 0
@@ -72,6 +76,7 @@ class JobsDone:
         self.is_lingering = match[1] in (b"linger", b"done", b"left")
         if match[1] == b"total":
             self.total = min(number, MAX_JOBS)
+            self.totals += 1
         elif match[1] == b"begin" and self.total is not None and number < self.total:
             self.at = number
             self.name = (match[3] or b"").decode("utf-8", "replace")
@@ -94,7 +99,9 @@ class Worker:
         skipped = ",".join(str(number) for number in skips)
         # Thousands of names would make a command line that nobody reads.
         given = os.memfd_create("words", 0)
-        os.write(given, "\0".join(words).encode(errors="surrogateescape"))
+        sign = os.urandom(SIGN_BYTES).hex()
+        os.write(given, "\0".join([sign, *words]).encode(errors="surrogateescape"))
+        self.sign = f"{sign} ".encode()
         argv = [*command, str(far), str(given), str(start), skipped]
         self.pid = os.fork()
         if self.pid == 0:
@@ -123,6 +130,7 @@ class Worker:
                 self.sources.remove(self.pipe)
         *lines, self.rest = (self.rest + data).split(b"\n")
         self.rest = self.rest[:WORDS_BYTES]
+        lines = [line.removeprefix(self.sign) for line in lines if line.startswith(self.sign)]
         return lines, self.ended in ready and not data
 
     def bury(self, *, kill: bool) -> int:
@@ -179,13 +187,13 @@ def supervise(command: Sequence[str], words: Sequence[str], teller: Teller, limi
         words: what it is to do.
 
     Returns:
-        ALL_RAN, SOME_LEFT or SOME_NOT_RUN; or what the first worker ended with where it ended
-        before any job.
+        ALL_RAN, SOME_LEFT or SOME_NOT_RUN; NOT_PREPARED where a worker ended by itself before all
+        jobs were found; or what the first worker ended with where it ended before any job.
     """
     deadline_sec = time.monotonic() + limits.total_sec
     start, furthest, total = 0, 0, 0
     skips: list[int] = []
-    is_any_left = False
+    is_any_left = is_any_lost = is_found = was_stopped = False
     for _ in range(MAX_WORKERS):
         begun_sec = time.monotonic()
         worker = Worker(command, words, start, skips)
@@ -194,6 +202,8 @@ def supervise(command: Sequence[str], words: Sequence[str], teller: Teller, limi
         code = worker.bury(kill=was_stopped)
         if progress.total is None:
             return code or SOME_NOT_RUN
+        is_prepared = progress.totals >= limits.totals
+        is_found |= is_prepared
         total = progress.total
         is_any_left |= was_stopped or progress.left > 0
         furthest = max(furthest, total if progress.is_done else progress.at + 1)
@@ -202,14 +212,24 @@ def supervise(command: Sequence[str], words: Sequence[str], teller: Teller, limi
         how = How.STOPPED if was_stopped else How.DIED
         text = f"after {limits.each_sec:g} s" if was_stopped else f"exit code {code}"
         teller.tell("ended", progress.name, how=how, text=text)
+        # The next one goes on without it, and finds none of what it offers.
+        if not is_prepared:
+            is_any_lost |= not was_stopped
+            if progress.at in skips or time.monotonic() > deadline_sec:
+                break
+            skips.append(progress.at)
+            continue
         skips.append(progress.at)
         was_long = time.monotonic() - begun_sec - limits.each_sec > MAX_REDONE_SEC
         if len(skips) > limits.redone or was_long:
             start = max(start, progress.at + 1)
         if start >= total or time.monotonic() > deadline_sec:
             break
-    if furthest < total:
-        teller.tell("ended", "", how=How.NOT_RUN, text=f"{total - furthest} of {total} jobs")
+    if is_any_lost or not (is_found or was_stopped):
+        return NOT_PREPARED
+    if furthest < total or not is_found:
+        left_out = f"{total - furthest} of {total} jobs" if is_found else "any call"
+        teller.tell("ended", "", how=How.NOT_RUN, text=left_out)
         return SOME_NOT_RUN
     return SOME_LEFT if is_any_left else ALL_RAN
 
@@ -269,6 +289,6 @@ def launch_jobs(room: str, words: Sequence[str]) -> int:
             what the room itself takes.
     """
     path, total_sec, each_sec, *rest = words
-    redone = REDONE_IMPORTS if room == "imports" else 0
-    limits = Limits(float(total_sec), float(each_sec), redone)
+    redone, totals = (REDONE_IMPORTS, 1) if room == "imports" else (0, 2)
+    limits = Limits(float(total_sec), float(each_sec), redone, totals)
     return supervise(starter(room), [path, *rest], Teller(path), limits)
