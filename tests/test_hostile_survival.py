@@ -441,7 +441,7 @@ def test_a_clock_that_jumps_an_hour_changes_no_outcome(
     assert program.triage("quick", "--mode", "import")[1]["outcome"] == "ok"
     _, report, _ = program.triage("slow", "--mode", "import", RUN_TIMEOUT_SEC=8)
     assert report["outcome"] == "timeout"
-    assert 4 <= own_phase(report)["duration_s"] < 12
+    assert 8 <= own_phase(report)["duration_s"] < 16
     nothing_is_left(program)
 
 
