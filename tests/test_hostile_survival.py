@@ -341,7 +341,8 @@ def test_an_innocent_package_beside_a_nasty_one_never_notices(
         again = service.finished(service.accept("innocent", mode="import"), 30)
         assert again["outcome"] == "ok"
         titles = [message.payload["embeds"][0]["title"] for message in discord.messages]
-        assert sorted(titles) == ["innocent 1.0", "innocent 1.0", "nasty 1.0"]
+        named = sorted(title.rpartition(": ")[2] for title in titles)
+        assert named == ["innocent 1.0", "innocent 1.0", "nasty 1.0"]
         assert_nothing_is_left(state)
 
 
