@@ -28,6 +28,7 @@ from jail.watch.python_witness import PythonWitness
 
 HIGH, MEDIUM, INFO = Severity.HIGH, Severity.MEDIUM, Severity.INFO
 READ, WRITE, LIST = Opened.READ, Opened.WRITE, Opened.LIST
+REMOVE, FOLDER = Opened.REMOVE, Opened.FOLDER
 SITE = f"{WORK_IN_JAIL}/site/a-1.0/lib/python3.11/site-packages"
 
 
@@ -75,6 +76,26 @@ def test_a_write_that_is_refused_is_told(path: str) -> None:
 )
 def test_a_write_that_may_succeed_or_is_nobody_s_news_is_not(path: str) -> None:
     assert findings(PhaseName.IMPORT, (WRITE, path)) == []
+
+
+def test_what_a_function_installs_for_who_calls_it_is_only_told() -> None:
+    service = "/etc/systemd/system/tool.service"
+    words = {WRITE: f"tries to write {service} ", REMOVE: f"tries to remove {service} "}
+    for how, title in words.items():
+        for phase, severity in ((PhaseName.CALL, INFO), (PhaseName.IMPORT, HIGH)):
+            (found,) = findings(phase, (how, service))
+            assert found.severity is severity
+            assert found.title.startswith(title)
+    # Who does both is told of both.
+    both = findings(PhaseName.IMPORT, (WRITE, service), (REMOVE, service))
+    assert len(both) == 2
+    assert findings(PhaseName.IMPORT, (REMOVE, "~/x"), (REMOVE, "/tmp/x")) == []
+
+
+def test_a_folder_is_no_persistence_and_a_file_in_it_is() -> None:
+    assert findings(PhaseName.IMPORT, (FOLDER, "/etc/cron.d")) == []
+    (found,) = findings(PhaseName.IMPORT, (FOLDER, "/etc/cron.d"), (WRITE, "/etc/cron.d/x"))
+    assert found.severity is HIGH
 
 
 @pytest.mark.parametrize("store", CREDENTIAL_STORES, ids=lambda store: store.kind)

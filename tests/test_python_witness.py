@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from jail.inside.crowded import crowded_lines
+from jail.watch.attempts import Opened
 from jail.orders import JAIL_DIR
 from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, Code, Event
 from jail.watch.noticed import Noticed
@@ -515,6 +516,20 @@ def test_the_hook_tells_what_is_opened_in_vain(hooked: Any, tmp_path: Path) -> N
     assert "/usr/share/nothing" not in sayings
     assert [event.what for event in told.notices] == ["ptrace"]
     assert told.witness.attempts.refused["/etc/ld.so.preload"].endswith("program.py:5")
+
+
+def test_what_is_removed_or_a_folder_to_be_made_is_told_as_that(hooked: Any) -> None:
+    told = hooked("""
+        import os
+        os.makedirs("/etc", exist_ok=True)
+        for act in (os.remove, lambda path: open(path, "r+"), lambda path: os.chmod(path, 0o600)):
+            try:
+                act("/etc/no-such/x")
+            except FileNotFoundError:
+                pass
+    """)
+    refused = [*told.witness.attempts.refused]
+    assert refused == [(Opened.REMOVE, "/etc/no-such/x"), (Opened.WRITE, "/etc/no-such/x")]
 
 
 # Text that no person wrote: 1 and 0 as characters that do not show, sounds, pictures, numbers.
