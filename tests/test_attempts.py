@@ -118,7 +118,9 @@ SOUGHT = {
     "~/.config/gcloud/credentials.db": ("Google Cloud", MEDIUM),
     "~/.azure/msal_token_cache.json": ("Azure", MEDIUM),
     "~/.config/gh/hosts.yml": ("GitHub and GitLab", MEDIUM),
-    "/var/run/secrets/kubernetes.io/serviceaccount/token": ("Kubernetes", MEDIUM),
+    "/run/secrets/kubernetes.io/serviceaccount/token": ("Kubernetes service account", HIGH),
+    "/var/run/secrets/kubernetes.io/serviceaccount/namespace": ("Kubernetes", MEDIUM),
+    "~/.ssh/id_ecdsa": ("ssh and gpg keys", HIGH),
     "~/.bash_history": ("shell history", MEDIUM),
     "~/C:\\\\Users\\\\dev\\\\AppData\\\\Roaming\\\\discord\\\\x": ("chat or mail", HIGH),
 }
@@ -133,17 +135,25 @@ def test_a_look_for_a_secret_that_is_not_there_is_told(path: str) -> None:
     assert technique_in(found) == "T1552.001"
 
 
-THIEF = [(READ, "~/.npmrc"), (READ, "~/.netrc"), (READ, "~/.azure/x"), (READ, "~/.netrc")]
+CLOUDS = [(READ, "~/.netrc"), (READ, "~/.config/gcloud/x"), (READ, "~/.azure/x")]
+THIEF = [*CLOUDS, (READ, "~/.npmrc"), (READ, "~/.netrc"), (READ, "~/.pgpass"), (READ, "~/.s3cfg")]
 
 
 def test_a_thief_s_list_is_one_act() -> None:
     (found,) = findings(PhaseName.IMPORT, *THIEF)
     assert found.severity is HIGH
     home = HOME_IN_JAIL
-    names = f"{home}/.npmrc, {home}/.netrc, {home}/.azure/x"
-    assert found.title == f"looks for secrets of npm, netrc, Azure: {names}"
+    names = f"{home}/.netrc, {home}/.config/gcloud/x, {home}/.azure/x, {home}/.npmrc"
+    stores = "netrc, Google Cloud, Azure, npm, databases, hosting"
+    assert found.title.startswith(f"looks for secrets of {stores}: {names}")
     assert [found.severity for found in findings(PhaseName.EXECUTE, *THIEF)] == [HIGH]
     assert [found.severity for found in findings(PhaseName.CALL, *THIEF)] == [MEDIUM]
+
+
+def test_a_library_that_serves_many_clouds_is_no_thief() -> None:
+    assert [found.severity for found in findings(PhaseName.IMPORT, *CLOUDS)] == [MEDIUM]
+    wallet = (READ, "~/.config/solana/id.json")
+    assert [found.severity for found in findings(PhaseName.IMPORT, *CLOUDS, wallet)] == [HIGH]
 
 
 def test_a_program_or_a_function_that_looks_for_its_own_is_only_told() -> None:

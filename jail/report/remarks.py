@@ -22,8 +22,8 @@ from jail.watch.noticed import (
 
 MAX_REMARK_CHARS = 300
 MAX_NAMED_PATHS = 6  # in one title
-# Who looks for as many kinds of secrets has a thief's list.
-MANY_STORES = 3
+# Who looks for as many kinds of secrets has a thief's list; a library of many clouds has fewer.
+MANY_STORES = 6
 # Who looks at as many signs of a sandbox wants to know whether it is in one.
 MANY_SIGNS = 3
 
