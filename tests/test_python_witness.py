@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from jail.inside.crowded import crowded_lines
-from jail.watch.attempts import Opened
 from jail.orders import JAIL_DIR
+from jail.watch.attempts import Opened
 from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, Code, Event
 from jail.watch.noticed import Noticed
 from jail.watch.python_witness import (
