@@ -660,6 +660,42 @@ def test_code_behind_blanks_is_found_where_no_editor_shows_it() -> None:
     assert [*crowded_lines(b"x = '" + b" " * 300 + b"\n\0\xff")] == []
 
 
+BLANKS_BETWEEN = " " * 161
+HIDDEN = (
+    f"import six;{BLANKS_BETWEEN}import os;os.system('x')",
+    f"x = 1;{BLANKS_BETWEEN}f()",
+    f"if x:{BLANKS_BETWEEN}f()",
+    f"if x:\n{BLANKS_BETWEEN}f()",
+    f"x = [1,{BLANKS_BETWEEN}exec('y')]",
+    f"x = [1,\n{BLANKS_BETWEEN}2, 'eval', eval('y')]",
+    f"x = 1 or{BLANKS_BETWEEN}__import__('os').system('x')",
+    f"x = [1,{BLANKS_BETWEEN}f\"{{exec('y')}}\"]",
+    f"x = [1,{BLANKS_BETWEEN}subprocess.run('y')]",
+    f"x = [1,{BLANKS_BETWEEN}f'', exec('y'), '']",
+    f"x = [1,{BLANKS_BETWEEN}2]; f()",
+)
+TABLES = (
+    f"x = [1,{BLANKS_BETWEEN}2]",
+    f"x = [1,\n{BLANKS_BETWEEN}2]",
+    f"x = {{'a':{BLANKS_BETWEEN}2}}",
+    f"x: int ={BLANKS_BETWEEN}2",
+    f"x = f(1,{BLANKS_BETWEEN}g(2), re.compile('x'))",
+    f"x = ['a',{BLANKS_BETWEEN}'exec', \"eval it\", 'import os']",
+    f"x = ['a'{BLANKS_BETWEEN}]",
+    f"x = y[1:{BLANKS_BETWEEN}2]",
+)
+
+
+@pytest.mark.parametrize("source", HIDDEN)
+def test_what_acts_behind_blanks_is_hidden_code(source: str) -> None:
+    assert len([*crowded_lines(source.encode())]) == 1
+
+
+@pytest.mark.parametrize("source", TABLES)
+def test_the_items_of_a_table_are_no_hidden_code(source: str) -> None:
+    assert [*crowded_lines(source.encode())] == []
+
+
 def test_the_line_of_a_traceback_is_not_called_decoded(hooked: Any) -> None:
     told = hooked(f"""
         import base64, sys
