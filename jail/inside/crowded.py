@@ -19,11 +19,30 @@ BLANKS_AFTER_SEMICOLON, BLANKS_ANYWHERE = 40, 150
 CROWDED_LINE = re.compile(rb";[ \t]{40,}[^\s#]|[ \t]{150,}[^\s#]")
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER, tokenize.DEDENT}
 # What does something within a list or a sum, where no statement can begin.
-ACTS = {"exec", "eval", "__import__", "__builtins__", "builtins", "import_module", "importlib"}
-ACTS |= {"getattr", "globals", "system", "popen", "Popen", "subprocess", "ctypes", "urlopen"}
-ACTS |= {"b64decode", "marshal", "loads"}
+ACTING_NAMES = {
+    "exec",
+    "eval",
+    "__import__",
+    "__builtins__",
+    "builtins",
+    "import_module",
+    "importlib",
+}
+ACTING_NAMES |= {
+    "getattr",
+    "globals",
+    "system",
+    "popen",
+    "Popen",
+    "subprocess",
+    "ctypes",
+    "urlopen",
+}
+ACTING_NAMES |= {"b64decode", "marshal", "loads"}
 # An f-string's text may hold calls of them.
-CALL_IN_TEXT = re.compile(r"[bBrRuU]*[fF].*(?:" + "|".join(ACTS) + r"|compile)\b", re.DOTALL)
+CALL_IN_TEXT = re.compile(
+    r"[bBrRuU]*[fF].*(?:" + "|".join(ACTING_NAMES) + r"|compile)\b", re.DOTALL
+)
 # After the colon of one of these a statement may begin.
 COMPOUND = {"if", "elif", "else", "for", "while", "try", "except", "finally", "with", "def"}
 COMPOUND |= {"class", "async", "match", "case"}
@@ -90,7 +109,7 @@ def acts(token: tokenize.TokenInfo, last: str) -> bool:
         return CALL_IN_TEXT.match(token.string) is not None
     if token.type != tokenize.NAME:
         return False
-    return token.string in ACTS or (token.string == "compile" and last != ".")
+    return token.string in ACTING_NAMES or (token.string == "compile" and last != ".")
 
 
 def tell_crowded(path: str, site: str, words: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ MAX_PATH_CHARS = 300  # of a path that is told
 MANY_FOLDERS = 5
 
 
-Key = TypeVar("Key")
+Tried = TypeVar("Tried")
 Value = TypeVar("Value")
 
 
@@ -102,7 +102,7 @@ class Attempts:
         if how is Opened.LIST and is_in_home and not path.startswith(OWN_FOLDERS_OF_TOOLS):
             self.keep(self.folders, path, place)
 
-    def keep(self, found: dict[Key, Value], key: Key, value: Value) -> None:
+    def keep(self, found: dict[Tried, Value], key: Tried, value: Value) -> None:
         if key in found:
             return
         if len(found) < MAX_ATTEMPTS:
