@@ -279,13 +279,13 @@ def test_a_watch_that_hangs_costs_its_own_run_the_content_and_no_more(
 ) -> None:
     index.add_backend_sdist("clinger", "1.0", CLINGER, {"c.py": ""})
     index.add_wheel("innocent", "1.0", {"innocent.py": "print('fine')\n"})
-    with serve(RUN_TIMEOUT_SEC=4, RUN_BUDGET_SEC=4) as service:
+    with serve(RUN_TIMEOUT_SEC=8, RUN_BUDGET_SEC=8) as service:
         hung = service.accept("clinger")
         (watch,) = wait_for(lambda: family_of(service.process.pid).watches, 20)
         os.kill(watch, signal.SIGSTOP)
         innocent = service.finished(service.accept("innocent", mode="import"), 30)
         assert (innocent["outcome"], innocent["reason"]) == ("ok", "")
-        report = service.finished(hung, 4 + GRACE_SEC["triage"] + 15)
+        report = service.finished(hung, 8 + GRACE_SEC["triage"] + 15)
         assert (report["outcome"], report["verdict"]) == ("error", "high")
         assert service.healthy()
         assert_nothing_is_left(state)
@@ -341,7 +341,8 @@ def test_an_innocent_package_beside_a_nasty_one_never_notices(
         again = service.finished(service.accept("innocent", mode="import"), 30)
         assert again["outcome"] == "ok"
         titles = [message.payload["embeds"][0]["title"] for message in discord.messages]
-        assert sorted(titles) == ["innocent 1.0", "innocent 1.0", "nasty 1.0"]
+        named = sorted(title.rpartition(": ")[2] for title in titles)
+        assert named == ["innocent 1.0", "innocent 1.0", "nasty 1.0"]
         assert_nothing_is_left(state)
 
 
@@ -439,9 +440,9 @@ def test_a_clock_that_jumps_an_hour_changes_no_outcome(
     index.add_wheel("quick", "1.0", {"quick.py": "print('quick')\n"})
     index.add_wheel("slow", "1.0", {"slow.py": "import time\nwhile True: time.sleep(1)\n"})
     assert program.triage("quick", "--mode", "import")[1]["outcome"] == "ok"
-    _, report, _ = program.triage("slow", "--mode", "import", RUN_TIMEOUT_SEC=4)
+    _, report, _ = program.triage("slow", "--mode", "import", RUN_TIMEOUT_SEC=8)
     assert report["outcome"] == "timeout"
-    assert 4 <= own_phase(report)["duration_s"] < 12
+    assert 8 <= own_phase(report)["duration_s"] < 16
     nothing_is_left(program)
 
 

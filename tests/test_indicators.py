@@ -20,7 +20,7 @@ NO_BODY = Payload(0, "", "")
 OWN = OwnWords(
     frozenset({"20.1.2.3", "abcdef0123", "tool.zip"}),
     ("5eedfeed", "AKIAEXAMPLEBAIT"),
-    frozenset({"index.test", "files.test"}),
+    frozenset({"index.test", "files.test", made_up.DOMAIN}),
 )
 
 

@@ -384,7 +384,7 @@ def test_changes_are_told_and_what_a_record_lists_is_not(keeper: RunKeeper) -> N
     changed = {(item["path"], item["change"]) for item in ran.report["files"]}
     work_folder = "/srv"
     assert changed == {
-        (f"{HOME_IN_JAIL}/.bashrc", "created"),
+        (f"{HOME_IN_JAIL}/.bashrc", "modified"),
         (f"{work_folder}/{SITE}/extra.py", "created"),
         (f"{work_folder}/{SITE}/x.pth", "created"),
     }

@@ -40,7 +40,7 @@ youtube.com
 """
 WELL_KNOWN_SUFFIXES = frozenset(WELL_KNOWN_HOSTS.split())
 # What jail/inside/made_up.py calls functions with.
-ARGUMENTS = frozenset({"build-7c9d.com", "203.0.113.7"})
+ARGUMENTS = frozenset({"203.0.113.7"})
 # What somebody has put on such a host: a webhook, a bot, a repository, a paste.
 PUT_THERE = (
     (r"(?:.+\.)?discord(?:app)?\.com", r"/api/(?:v[0-9]+/)?webhooks/[0-9]+/[\w-]+"),
@@ -78,7 +78,7 @@ class OwnWords:
     Args:
         wholes: addresses, and parts of the path of a URL.
         parts: texts anywhere in a URL: marks, decoys' values.
-        hosts: of the index.
+        hosts: of the index, and what functions are called with.
         knows_addresses: whether `wholes` has all the addresses that were made up.
     """
 

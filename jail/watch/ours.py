@@ -16,4 +16,6 @@ def what_is_ours(
         wholes, parts = resources.world.made_up()
     parts += resources.decoys.values.values()
     hosts = {urlsplit(f"//{host}").hostname or "" for host in resources.upstream.hosts}
+    # As jail/inside/made_up.py has it: may be somebody's, but it was us who named it.
+    hosts.add(f"{resources.host.lower()}.com")
     return frozenset(wholes), tuple(parts), frozenset(hosts), len(wholes) < MAX_ADDRESSES
