@@ -515,7 +515,8 @@ def test_the_hook_tells_what_is_opened_in_vain(hooked: Any, tmp_path: Path) -> N
     assert {str(home / "sub"), str(home / "none/cookies"), "/etc/shadow"} <= set(sayings)
     assert "/usr/share/nothing" not in sayings
     assert [event.what for event in told.notices] == ["ptrace"]
-    assert told.witness.attempts.refused["/etc/ld.so.preload"].endswith("program.py:5")
+    refused = told.witness.attempts.refused
+    assert refused[Opened.WRITE, "/etc/ld.so.preload"].endswith("program.py:5")
 
 
 def test_what_is_removed_or_a_folder_to_be_made_is_told_as_that(hooked: Any) -> None:
