@@ -28,6 +28,7 @@ from jail.watch.python_witness import PythonWitness
 
 HIGH, MEDIUM, INFO = Severity.HIGH, Severity.MEDIUM, Severity.INFO
 READ, WRITE, LIST = Opened.READ, Opened.WRITE, Opened.LIST
+REMOVE, FOLDER = Opened.REMOVE, Opened.FOLDER
 SITE = f"{WORK_IN_JAIL}/site/a-1.0/lib/python3.11/site-packages"
 
 
@@ -77,6 +78,26 @@ def test_a_write_that_may_succeed_or_is_nobody_s_news_is_not(path: str) -> None:
     assert findings(PhaseName.IMPORT, (WRITE, path)) == []
 
 
+def test_what_a_function_installs_for_who_calls_it_is_only_told() -> None:
+    service = "/etc/systemd/system/tool.service"
+    words = {WRITE: f"tries to write {service} ", REMOVE: f"tries to remove {service} "}
+    for how, title in words.items():
+        for phase, severity in ((PhaseName.CALL, INFO), (PhaseName.IMPORT, HIGH)):
+            (found,) = findings(phase, (how, service))
+            assert found.severity is severity
+            assert found.title.startswith(title)
+    # Who does both is told of both.
+    both = findings(PhaseName.IMPORT, (WRITE, service), (REMOVE, service))
+    assert len(both) == 2
+    assert findings(PhaseName.IMPORT, (REMOVE, "~/x"), (REMOVE, "/tmp/x")) == []
+
+
+def test_a_folder_is_no_persistence_and_a_file_in_it_is() -> None:
+    assert findings(PhaseName.IMPORT, (FOLDER, "/etc/cron.d")) == []
+    (found,) = findings(PhaseName.IMPORT, (FOLDER, "/etc/cron.d"), (WRITE, "/etc/cron.d/x"))
+    assert found.severity is HIGH
+
+
 @pytest.mark.parametrize("store", CREDENTIAL_STORES, ids=lambda store: store.kind)
 def test_each_store_of_credentials_is_known_by_its_paths(store: object) -> None:
     assert isinstance(store, type(CREDENTIAL_STORES[0]))
@@ -97,7 +118,9 @@ SOUGHT = {
     "~/.config/gcloud/credentials.db": ("Google Cloud", MEDIUM),
     "~/.azure/msal_token_cache.json": ("Azure", MEDIUM),
     "~/.config/gh/hosts.yml": ("GitHub and GitLab", MEDIUM),
-    "/var/run/secrets/kubernetes.io/serviceaccount/token": ("Kubernetes", MEDIUM),
+    "/run/secrets/kubernetes.io/serviceaccount/token": ("Kubernetes service account", HIGH),
+    "/var/run/secrets/kubernetes.io/serviceaccount/namespace": ("Kubernetes", MEDIUM),
+    "~/.ssh/id_ecdsa": ("ssh and gpg keys", HIGH),
     "~/.bash_history": ("shell history", MEDIUM),
     "~/C:\\\\Users\\\\dev\\\\AppData\\\\Roaming\\\\discord\\\\x": ("chat or mail", HIGH),
 }
@@ -112,17 +135,25 @@ def test_a_look_for_a_secret_that_is_not_there_is_told(path: str) -> None:
     assert technique_in(found) == "T1552.001"
 
 
-THIEF = [(READ, "~/.npmrc"), (READ, "~/.netrc"), (READ, "~/.azure/x"), (READ, "~/.netrc")]
+CLOUDS = [(READ, "~/.netrc"), (READ, "~/.config/gcloud/x"), (READ, "~/.azure/x")]
+THIEF = [*CLOUDS, (READ, "~/.npmrc"), (READ, "~/.netrc"), (READ, "~/.pgpass"), (READ, "~/.s3cfg")]
 
 
 def test_a_thief_s_list_is_one_act() -> None:
     (found,) = findings(PhaseName.IMPORT, *THIEF)
     assert found.severity is HIGH
     home = HOME_IN_JAIL
-    names = f"{home}/.npmrc, {home}/.netrc, {home}/.azure/x"
-    assert found.title == f"looks for secrets of npm, netrc, Azure: {names}"
+    names = f"{home}/.netrc, {home}/.config/gcloud/x, {home}/.azure/x, {home}/.npmrc"
+    stores = "netrc, Google Cloud, Azure, npm, databases, hosting"
+    assert found.title.startswith(f"looks for secrets of {stores}: {names}")
     assert [found.severity for found in findings(PhaseName.EXECUTE, *THIEF)] == [HIGH]
     assert [found.severity for found in findings(PhaseName.CALL, *THIEF)] == [MEDIUM]
+
+
+def test_a_library_that_serves_many_clouds_is_no_thief() -> None:
+    assert [found.severity for found in findings(PhaseName.IMPORT, *CLOUDS)] == [MEDIUM]
+    wallet = (READ, "~/.config/solana/id.json")
+    assert [found.severity for found in findings(PhaseName.IMPORT, *CLOUDS, wallet)] == [HIGH]
 
 
 def test_a_program_or_a_function_that_looks_for_its_own_is_only_told() -> None:

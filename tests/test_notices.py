@@ -36,6 +36,15 @@ from jail.watch.withheld import stand_in, versions_of
 IMPORT, CALL = Phase(PhaseName.IMPORT, "all modules"), Phase(PhaseName.CALL)
 EXECUTE = Phase(PhaseName.EXECUTE, "tool")
 RUN = r"HKEY_CURRENT_USER\Software\Microsoft\Windows\CurrentVersion\Run"
+SYSTEM = r"HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet"
+WINDOWS_NT = r"HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows NT\CurrentVersion"
+LOGON, DEBUGGED = rf"{WINDOWS_NT}\Winlogon", rf"{WINDOWS_NT}\Image File Execution Options\a.exe"
+
+
+def opens(name: str) -> Noticed:
+    """What is named so, a kind of file or a kind of link, is to be opened by another program."""
+    key = rf"HKEY_CURRENT_USER\Software\Classes\{name}\shell\open\command"
+    return Noticed(Notice.REGISTRY, f"{key}\\", text="x.exe")
 
 
 # --- sleeps ---
@@ -98,6 +107,19 @@ def test_what_a_package_writes_there_can_do_no_harm() -> None:
         (IMPORT, Noticed(Notice.REGISTRY, f"{RUN}\\Updater", text="x"), Severity.HIGH, "Updater"),
         (IMPORT, Noticed(Notice.REGISTRY, f"{RUN}Once"), Severity.HIGH, "RunOnce"),
         (IMPORT, Noticed(Notice.REGISTRY, r"HKEY_CURRENT_USER\Calm\Run x"), Severity.INFO, "Calm"),
+        (IMPORT, opens("mytool"), Severity.INFO, "mytool"),
+        (IMPORT, opens(".mytool"), Severity.INFO, ".mytool"),
+        (IMPORT, opens("MyTool.Document.1"), Severity.INFO, "MyTool"),
+        (IMPORT, opens("exefile"), Severity.HIGH, "exefile"),
+        (IMPORT, opens("ms-settings"), Severity.HIGH, "ms-settings"),
+        (IMPORT, opens("mscfile"), Severity.HIGH, "mscfile"),
+        (IMPORT, opens("Folder"), Severity.HIGH, "Folder"),
+        (IMPORT, opens(".exe"), Severity.HIGH, ".exe"),
+        (IMPORT, opens(".txt"), Severity.HIGH, ".txt"),
+        (IMPORT, opens("http"), Severity.HIGH, "http"),
+        (IMPORT, Noticed(Notice.REGISTRY, rf"{SYSTEM}\Services\x\y"), Severity.HIGH, "Services"),
+        (IMPORT, Noticed(Notice.REGISTRY, rf"{LOGON}\Shell"), Severity.HIGH, "Winlogon"),
+        (IMPORT, Noticed(Notice.REGISTRY, rf"{DEBUGGED}\Debugger"), Severity.HIGH, "a.exe"),
         (IMPORT, Noticed(Notice.HOOKED, "s.F", text="json"), Severity.MEDIUM, "(json)"),
         (IMPORT, Noticed(Notice.GATED, "CI", text="f()"), Severity.INFO, "(CI): f()"),
         (IMPORT, Noticed(Notice.ENDED, "s", "left", "1 at work"), Severity.MEDIUM, "1 at work"),

@@ -16,6 +16,8 @@ import pytest
 from conftest import PROGRAM, Snakehook, make_state, open_folder, phase_of, variables
 from standins import Index
 
+from jail.watch.etc_files import copy_links
+
 # Reads everything but the machine's own /usr and the numbers of other processes.
 LOOK = r"""
 import base64, gc, json, os, stat, sys, zlib
@@ -186,3 +188,19 @@ def test_no_descriptor_and_no_argument_is_ours(two_looks: list[dict[str, Any]]) 
         assert words[2].rstrip() == "import looker"
         assert "import looker" in seen["sys"]["orig_argv"]
         assert {file for file, _ in seen["frames"] if "/opt/venv/" in file} == set()
+
+
+def test_what_lies_beside_the_links_to_programs_keeps_none_from_being_copied(
+    tmp_path: Path,
+) -> None:
+    source, target = tmp_path / "alternatives", tmp_path / "copied"
+    source.mkdir()
+    target.mkdir()
+    (source / "README").write_text("Read update-alternatives(1).")
+    for name in ("awk", "which"):
+        (source / name).symlink_to(f"/usr/bin/{name}.x")
+    copy_links(source, target)
+    assert {path.name: str(path.readlink()) for path in target.iterdir()} == {
+        "awk": "/usr/bin/awk.x",
+        "which": "/usr/bin/which.x",
+    }

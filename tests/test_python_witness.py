@@ -14,6 +14,7 @@ import pytest
 
 from jail.inside.crowded import crowded_lines
 from jail.orders import JAIL_DIR
+from jail.watch.attempts import Opened
 from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, Code, Event
 from jail.watch.noticed import Noticed
 from jail.watch.python_witness import (
@@ -514,7 +515,22 @@ def test_the_hook_tells_what_is_opened_in_vain(hooked: Any, tmp_path: Path) -> N
     assert {str(home / "sub"), str(home / "none/cookies"), "/etc/shadow"} <= set(sayings)
     assert "/usr/share/nothing" not in sayings
     assert [event.what for event in told.notices] == ["ptrace"]
-    assert told.witness.attempts.refused["/etc/ld.so.preload"].endswith("program.py:5")
+    refused = told.witness.attempts.refused
+    assert refused[Opened.WRITE, "/etc/ld.so.preload"].endswith("program.py:5")
+
+
+def test_what_is_removed_or_a_folder_to_be_made_is_told_as_that(hooked: Any) -> None:
+    told = hooked("""
+        import os
+        os.makedirs("/etc", exist_ok=True)
+        for act in (os.remove, lambda path: open(path, "r+"), lambda path: os.chmod(path, 0o600)):
+            try:
+                act("/etc/no-such/x")
+            except FileNotFoundError:
+                pass
+    """)
+    refused = [*told.witness.attempts.refused]
+    assert refused == [(Opened.REMOVE, "/etc/no-such/x"), (Opened.WRITE, "/etc/no-such/x")]
 
 
 # Text that no person wrote: 1 and 0 as characters that do not show, sounds, pictures, numbers.
@@ -643,6 +659,42 @@ def test_code_behind_blanks_is_found_where_no_editor_shows_it() -> None:
     harmless = f"x = 1{blanks}# a remark\ntext = '''a;{blanks}b'''\ny = (1,    2,\n{' ' * 90}3)\n"
     assert [*crowded_lines(harmless.encode())] == []
     assert [*crowded_lines(b"x = '" + b" " * 300 + b"\n\0\xff")] == []
+
+
+BLANKS_BETWEEN = " " * 161
+HIDDEN = (
+    f"import six;{BLANKS_BETWEEN}import os;os.system('x')",
+    f"x = 1;{BLANKS_BETWEEN}f()",
+    f"if x:{BLANKS_BETWEEN}f()",
+    f"if x:\n{BLANKS_BETWEEN}f()",
+    f"x = [1,{BLANKS_BETWEEN}exec('y')]",
+    f"x = [1,\n{BLANKS_BETWEEN}2, 'eval', eval('y')]",
+    f"x = 1 or{BLANKS_BETWEEN}__import__('os').system('x')",
+    f"x = [1,{BLANKS_BETWEEN}f\"{{exec('y')}}\"]",
+    f"x = [1,{BLANKS_BETWEEN}subprocess.run('y')]",
+    f"x = [1,{BLANKS_BETWEEN}f'', exec('y'), '']",
+    f"x = [1,{BLANKS_BETWEEN}2]; f()",
+)
+TABLES = (
+    f"x = [1,{BLANKS_BETWEEN}2]",
+    f"x = [1,\n{BLANKS_BETWEEN}2]",
+    f"x = {{'a':{BLANKS_BETWEEN}2}}",
+    f"x: int ={BLANKS_BETWEEN}2",
+    f"x = f(1,{BLANKS_BETWEEN}g(2), re.compile('x'))",
+    f"x = ['a',{BLANKS_BETWEEN}'exec', \"eval it\", 'import os']",
+    f"x = ['a'{BLANKS_BETWEEN}]",
+    f"x = y[1:{BLANKS_BETWEEN}2]",
+)
+
+
+@pytest.mark.parametrize("source", HIDDEN)
+def test_what_acts_behind_blanks_is_hidden_code(source: str) -> None:
+    assert len([*crowded_lines(source.encode())]) == 1
+
+
+@pytest.mark.parametrize("source", TABLES)
+def test_the_items_of_a_table_are_no_hidden_code(source: str) -> None:
+    assert [*crowded_lines(source.encode())] == []
 
 
 def test_the_line_of_a_traceback_is_not_called_decoded(hooked: Any) -> None:

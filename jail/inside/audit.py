@@ -72,6 +72,7 @@ HOST_NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethos
 OPENED = {"open": 0, "sqlite3.connect": 0, "os.listdir": 0, "os.scandir": 0}
 # What is made or removed without being opened.
 MADE = {"os.remove": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1, "os.mkdir": 0, "os.chmod": 0}
+MADE_HOW = {"os.remove": "remove", "os.mkdir": "folder"}
 LISTED = {"os.listdir", "os.scandir"}
 WRITES = os.O_WRONLY | os.O_RDWR
 REGISTRY_VALUES = {"winreg.SetValue": 0}  # of our stand-in for Windows' registry
@@ -180,7 +181,7 @@ def tell_open(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
     if name == FIFO or name.startswith(f"{library}/lib2to3/"):
         return
     if event in MADE or (event == "open" and arguments[2] & WRITES):
-        send("open", what=name, at=place(frame), how="write")
+        send("open", what=name, at=place(frame), how=MADE_HOW.get(event, "write"))
         return
     if not f"{name}/".startswith(TOLD_FOLDERS) or len(told_reads) >= MAX_TOLD_READS:
         return

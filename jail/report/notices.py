@@ -23,8 +23,21 @@ AUTOSTART = re.compile(
     r"(?i).*\\(?:currentversion\\(?:policies\\explorer\\)?run(?:once|onceex|services\w*)?"
     r"|windows nt\\currentversion\\(?:winlogon|windows|image file execution options)"
     r"|active setup\\installed components|currentcontrolset\\services|command processor"
-    r"|shell\\open\\command|inprocserver32|environment)(?:\\.*)?",
+    r"|inprocserver32|environment)(?:\\.*)?",
     re.DOTALL,
+)
+# What everybody opens: who answers for it is started by others. A program's own kind of file or
+# link, HKEY_CURRENT_USER\Software\Classes\mytool\shell\open\command, is opened by itself alone.
+KNOWN_TYPES = (
+    r"\*|(?:exe|com|bat|cmd|pif|scr|msc|cpl|lnk|reg|in[fi]|txt|xml|html?|hta|jse?|vb[se]|ws[fh]"
+    r"|dll|sys|jpeg|png)file|ms-[\w-]+|folder|directory|drive|allfilesystemobjects"
+    r"|internetshortcut|appx\w+|launcher\.systemsettings|clsid\\[^\\]+|https?|ftp|mailto|tel"
+    r"|chromehtml|firefox(?:html|url)(?:-\w+)?|msedgehtm|python\.\w+|word\.[\w.]+|excel\.[\w.]+"
+    r"|\.(?:exe|com|bat|cmd|pif|scr|ms[ci]|lnk|url|reg|in[fi]|txt|log|md|csv|json|xml|html?|hta|jse?"
+    r"|vb[se]|ws[fh]|ps1|pyw?|jar|pdf|docx?|xlsx?|pptx?|rtf|zip|jpe?g|png|gif|mp[34])"
+)
+OPENED_BY_ALL = re.compile(
+    rf"(?i).*\\(?:{KNOWN_TYPES})\\shell\\(?:open|runas)\\command(?:\\.*)?", re.DOTALL
 )
 # How a job ended that something has to be said of.
 LEFT, STOPPED, RAISED = "left", "stopped", "raised"
@@ -57,7 +70,7 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
         case Notice.REGISTRY:
             # As a person writes it.
             value = event.what.replace("\\\\", "\\")
-            is_start = AUTOSTART.fullmatch(value) is not None
+            is_start = any(keys.fullmatch(value) for keys in (AUTOSTART, OPENED_BY_ALL))
             title = f"sets {value} in the registry of Windows: {event.text}"
             severity = Severity.HIGH if is_start else Severity.INFO
             return said(severity, Rule.PERSISTENCE_WRITE, title, event.place)

@@ -22,8 +22,8 @@ from jail.watch.noticed import (
 
 MAX_REMARK_CHARS = 300
 MAX_NAMED_PATHS = 6  # in one title
-# Who looks for as many kinds of secrets has a thief's list.
-MANY_STORES = 3
+# Who looks for as many kinds of secrets has a thief's list; a library of many clouds has fewer.
+MANY_STORES = 6
 # Who looks at as many signs of a sandbox wants to know whether it is in one.
 MANY_SIGNS = 3
 
@@ -61,13 +61,15 @@ def remark(
 
 # WriteRefused("/etc/cron.d/x", ...): high persistence.write
 # "tries to write /etc/cron.d/x (scheduled jobs): refused"
+# A function that is called with made-up arguments exists to do that, install_service() say: info.
 def refused(phase: Phase, event: WriteRefused) -> Finding | None:
     kind, severity, technique = what_is_refused_at(event.path)
     if not kind:
         return None
-    if severity is Severity.MEDIUM and phase.name == PhaseName.CALL:
+    if phase.name == PhaseName.CALL:
         severity = Severity.INFO
-    title = f"tries to write {event.path} ({kind}): refused"
+    verb = "remove" if event.removes else "write"
+    title = f"tries to {verb} {event.path} ({kind}): refused"
     return remark(severity, Rule.PERSISTENCE_WRITE, title, event.place, technique)
 
 

@@ -20,6 +20,7 @@ MAX_PATH_CHARS = 300  # of a path that is told
 MANY_FOLDERS = 5
 
 
+Tried = TypeVar("Tried")
 Value = TypeVar("Value")
 
 
@@ -28,6 +29,8 @@ class Opened(StrEnum):
 
     READ = "read"
     WRITE = "write"
+    REMOVE = "remove"
+    FOLDER = "folder"  # to be made
     LIST = "list"
 
 
@@ -67,7 +70,7 @@ class Attempts:
 
     def __init__(self) -> None:
         self.there: frozenset[str] = frozenset()  # files of the decoys: reading them shows itself
-        self.refused: dict[str, str] = {}  # places, by the path
+        self.refused: dict[tuple[Opened, str], str] = {}  # places, by what was tried at a path
         self.sought: dict[str, tuple[CredentialStore, str]] = {}  # stores and places, by the path
         self.folders: dict[str, str] = {}
         self.signs: dict[str, tuple[str, str]] = {}
@@ -81,9 +84,12 @@ class Attempts:
         if "\\" in path and "AppData" in path:
             below = re.split(r"[\\/]+AppData[\\/]+", path, maxsplit=1)[-1]
             path = f"{HOME_IN_JAIL}/AppData/" + re.sub(r"\\+", "/", below)
-        if how is Opened.WRITE:
+        # An empty folder starts nothing, and who asks for one mostly wants it to be there.
+        if how is Opened.FOLDER:
+            return
+        if how in (Opened.WRITE, Opened.REMOVE):
             if not path.startswith(WRITABLE_FOLDERS):
-                self.keep(self.refused, path, place)
+                self.keep(self.refused, (how, path), place)
             return
         store = None
         if path not in self.there:
@@ -96,18 +102,18 @@ class Attempts:
         if how is Opened.LIST and is_in_home and not path.startswith(OWN_FOLDERS_OF_TOOLS):
             self.keep(self.folders, path, place)
 
-    def keep(self, found: dict[str, Value], path: str, value: Value) -> None:
-        if path in found:
+    def keep(self, found: dict[Tried, Value], key: Tried, value: Value) -> None:
+        if key in found:
             return
         if len(found) < MAX_ATTEMPTS:
-            found[path] = value
+            found[key] = value
         else:
             self.lost += 1
 
     def events(self) -> Iterator[Remark]:
         """What they come to: one event for all secrets, since a thief's list is one act."""
-        for path, place in self.refused.items():
-            yield WriteRefused(path[:MAX_PATH_CHARS], place)
+        for (how, path), place in self.refused.items():
+            yield WriteRefused(path[:MAX_PATH_CHARS], place, how is Opened.REMOVE)
         if self.sought:
             found = [*self.sought.values()]
             stores = dict.fromkeys(store.kind for store, _ in found)

@@ -44,6 +44,12 @@ CREDENTIAL_STORES = (
         ".config/gh/hosts.yml .config/hub .git-credentials .config/git/credentials .config/glab*",
     ),
     CredentialStore(
+        "Kubernetes service account",
+        "kubernetes.io: Service Accounts",
+        "/var/run/secrets/kubernetes.io/*/token /run/secrets/kubernetes.io/*/token",
+        is_grave=True,
+    ),
+    CredentialStore(
         "containers",
         "docs.docker.com: docker login; containers-auth.json(5)",
         ".docker/config.json .config/containers/auth.json /run/secrets/* /root/.docker/*",
@@ -78,7 +84,10 @@ CREDENTIAL_STORES = (
         " .codex/auth.json .gemini/oauth_creds.json .config/github-copilot/* .config/openai*",
     ),
     CredentialStore(
-        "ssh and gpg keys", "ssh(1), gpg(1): FILES", ".ssh/id_* .ssh/*.pem .gnupg/private*"
+        "ssh and gpg keys",
+        "ssh(1), gpg(1): FILES",
+        ".ssh/id_* .ssh/*.pem .gnupg/private*",
+        is_grave=True,
     ),
     CredentialStore(
         "databases",

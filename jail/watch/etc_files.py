@@ -5,7 +5,6 @@ is: no key, no name of this machine.
 """
 
 import contextlib
-import os
 import secrets
 import uuid
 from pathlib import Path
@@ -119,7 +118,8 @@ def copy_of(path: Path) -> bytes:
 
 
 def copy_links(source: Path, target: Path) -> None:
-    """The links of a folder, which name programs of /usr."""
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(source))[:MAX_LINKS_COPIED]:
-            (target / name).symlink_to((source / name).readlink())
+    """The links of a folder, which name programs of /usr. Debian keeps a README beside them."""
+    links = [path for path in sorted(source.glob("*")) if path.is_symlink()]
+    for link in links[:MAX_LINKS_COPIED]:
+        with contextlib.suppress(OSError):
+            (target / link.name).symlink_to(link.readlink())

@@ -44,6 +44,7 @@ class WriteRefused(Remark):
 
     path: str
     place: str | None
+    removes: bool = False
 
 
 @dataclass(frozen=True)
