@@ -62,7 +62,7 @@ def trial(
     """
     lay_machine(scratch, settings, machine)
     failure, reached = start_jail(order, scratch, control)
-    closed = find_closed(machine, failure)
+    closed = find_closed(machine, Path(settings.state_dir), failure)
     if failure and not closed:
         stream.sendall(failure.encode())
         return
@@ -128,13 +128,17 @@ class Check:
 
 # "[W] mountSinglePoint():222 mount('/root/python' -> '/run/user/nsjail.0.root//root/python'): ...
 # Permission denied"
-def find_closed(machine: Machine, failure: str) -> Path | None:
+# "[E] buildMountTree():328 Failed to mount mandatory point: '/'"
+def find_closed(machine: Machine, state_dir: Path, failure: str) -> Path | None:
     """The folder above what nsjail could not mount through which the jail's user can't pass.
 
     That user is who we are by now: nsjail is, too, where the jail has a user namespace.
     """
-    if f"mount('{machine.base}'" in failure:
-        for folder in reversed(Path(machine.base).parents):
+    needed = {f"mount('{machine.base}'": Path(machine.base)}
+    # The jail's top lies in the scratch, which is below.
+    needed["mandatory point: '/'"] = state_dir / "scratch"
+    for words, path in needed.items():
+        for folder in reversed(path.parents) if words in failure else ():
             if not os.access(folder, os.X_OK):
                 return folder
     return None
