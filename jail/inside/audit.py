@@ -116,7 +116,7 @@ TOLD_FUNCTIONS = {"ptrace", "process_vm_readv", "process_vm_writev"}
 # Our own names for them: a package may replace those of the modules, as gevent does.
 write, open_fd, getpid, getframe, dumps = os.write, os.open, os.getpid, sys._getframe, json.dumps
 thread, loads, fspath, fsencode = _thread.get_ident, marshal.loads, os.fspath, os.fsencode
-absolute, let_go = os.path.abspath, os.close
+normal, join, readlink, let_go = os.path.normpath, os.path.join, os.readlink, os.close
 
 busy: set[int] = set()  # threads: what we do ourselves is not told
 codes_told = natives_told = 0
@@ -167,6 +167,19 @@ def is_library_read(path: Any, mode: Any, flags: Any) -> bool:
     """Whether it is what each import does, hundreds of times: then who asked is not looked up."""
     is_plain = type(path) is str and path.startswith(LIBRARIES) and "/." not in path
     return is_plain and mode in ("r", "rb") and not flags & WRITES
+
+
+def absolute(path: Any) -> Any:
+    """As os.path.abspath says it, at a small cost: below a folder that is deeper than the kernel
+    can tell, which costs Python as many steps as it is deep, a path stays as it is.
+    """
+    if path[:1] in ("/", b"/"):
+        return normal(path)
+    try:
+        folder = readlink("/proc/self/cwd")
+    except OSError:
+        return path
+    return normal(join(fsencode(folder) if isinstance(path, bytes) else folder, path))
 
 
 def tell_open(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
