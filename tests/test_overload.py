@@ -29,7 +29,7 @@ def test_a_full_queue_refuses_at_once_and_what_was_accepted_is_reported(
     serve: Serve, discord: Discord
 ) -> None:
     with serve(
-        QUEUE_LIMIT=4, PER_IP_RATE_LIMIT=120, PER_IP_RATE_WINDOW_SEC=60, LOG_LEVEL="WARNING"
+        QUEUE_LIMIT=4, PER_IP_RATE_LIMIT=60, PER_IP_RATE_WINDOW_SEC=60, LOG_LEVEL="WARNING"
     ) as service:
         warm = hammer(service.port, service.token, CLIENTS, 3)
         before = size(service.process.pid)
