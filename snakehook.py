@@ -841,7 +841,7 @@ def retry_after_sec(header: str | None, body: bytes) -> float:
 STORE_RETRY_SEC = 2.0
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOP_SEC = 4.0  # what SIGTERM leaves the jails and a delivery to end in
-KEEPER_END_SEC = 0.2  # from the end of a stream until it shows that keeper has ended
+KEEPER_END_SEC = 1.0  # from the end of a stream until it shows that keeper has ended
 MAX_STARTS = 2  # of a run: when the service died twice during it, it is given up
 MAX_FAILED_RUNS = 3  # in a row, until the service calls itself unhealthy
 CHECKING = "The sandbox is still being checked: try again in a moment."

@@ -931,7 +931,7 @@ os.remove(site + "/spare.py")  # spare
     assert re.fullmatch(f"{prefix}/lib/python3[.][0-9]+/site-packages", site)
     changes = {file["path"]: (file["change"], file["bytes"]) for file in report["files"]}
     assert changes["/home/dev/.cache/writer/cache"] == ("created", 5)
-    assert changes["/home/dev/.profile"] == ("created", 1)
+    assert changes["/home/dev/.profile"] == ("modified", 1)
     assert changes[f"{site}/other.py"] == ("modified", 14)
     assert changes[f"{site}/extra.pth"] == ("created", 14)
     assert changes[f"{site}/spare.py"][0] == "deleted"
@@ -957,7 +957,7 @@ def test_a_build_that_writes_to_the_home_is_told(triage: Triage, index: Index) -
     code, report, _ = triage("homey")
     assert code == 1
     assert [(file["path"], file["change"]) for file in report["files"]] == [
-        ("/home/dev/.bashrc", "created")
+        ("/home/dev/.bashrc", "modified")
     ]
     assert the(findings(report, "persistence.write"), phase="install")["at"].endswith(
         "/backend.py:1"
