@@ -73,9 +73,11 @@ class Jail:
         with socket.create_connection(self.address, timeout=20) as client:
             answer = b""
             # Who hangs up before all was read resets the connection.
-            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            with contextlib.suppress(ConnectionError):
                 client.sendall(data)
-                client.shutdown(socket.SHUT_WR)
+                # Not connected any more, it may be.
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_WR)
                 while block := client.recv(1 << 16):
                     answer += block
             return answer
@@ -211,6 +213,14 @@ def test_a_denied_project_that_the_index_does_not_have_is_not_found(jail: Jail) 
     assert jail.get("/simple/torch/")[0] == 404
 
 
+def is_served(jail: Jail) -> bool:
+    """Whether there is a place; until then connections are closed without an answer."""
+    try:
+        return jail.get("/simple/calm/")[0] == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
 def test_a_flood_of_connections_is_bounded(jail: Jail, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway_room, "IDLE_SEC", 60.0)
     with contextlib.ExitStack() as clients:
@@ -219,7 +229,7 @@ def test_a_flood_of_connections_is_bounded(jail: Jail, monkeypatch: pytest.Monke
         with socket.create_connection(jail.address, timeout=20) as one_more:
             assert one_more.recv(1) == b""
     assert jail.told(IndexRefused)[0].reason == "too many connections"
-    wait_for(lambda: jail.get("/simple/calm/")[0] == 200)
+    wait_for(lambda: is_served(jail))
 
 
 def test_it_ends_when_its_jail_has_ended(unstarted: Jail) -> None:
