@@ -281,7 +281,9 @@ def test_a_watch_that_hangs_costs_its_own_run_the_content_and_no_more(
     index.add_wheel("innocent", "1.0", {"innocent.py": "print('fine')\n"})
     with serve(RUN_TIMEOUT_SEC=8, RUN_BUDGET_SEC=8) as service:
         hung = service.accept("clinger")
-        (watch,) = wait_for(lambda: family_of(service.process.pid).watches, 20)
+        # Before the package is at work the run would only be started again.
+        wait_for(lambda: any("_in_process" in words for words in processes_of(state)), 20)
+        watch, *_ = family_of(service.process.pid).watches
         os.kill(watch, signal.SIGSTOP)
         innocent = service.finished(service.accept("innocent", mode="import"), 30)
         assert (innocent["outcome"], innocent["reason"]) == ("ok", "")
