@@ -564,7 +564,7 @@ def make_result(pieces: Mapping[Frame, bytes]) -> Result:
     reason = printable_line(str(summary.get("reason", "")), MAX_REASON_CHARS)
     lines = pieces[Frame.TEXT].decode(errors="replace").splitlines()
     text = "\n".join(printable_line(line, MAX_PRINTED_CHARS) for line in lines)
-    page, evidence, dropped = (pieces[one] for one in (Frame.PAGE, Frame.EVIDENCE, Frame.DROPPED))
+    page, evidence, dropped = (pieces[kind] for kind in (Frame.PAGE, Frame.EVIDENCE, Frame.DROPPED))
     return Result(outcome, reason, verdict, report, shown, page, evidence, dropped, text)
 
 

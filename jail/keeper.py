@@ -285,7 +285,7 @@ class RunKeeper:
     # scratch, and has descriptors of the others.
     def be_watch(self, control: socket.socket, parent: int) -> None:
         os.chdir(self.scratch)
-        cache = os.open(self.machine.cache, os.O_PATH | os.O_DIRECTORY)
+        cache = os.open(self.machine.cache, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
         image = os.open(Path(self.machine.python, "image"), os.O_RDONLY)
         drop(self.user, self.group)
         # A change of credentials clears the signal.

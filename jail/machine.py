@@ -60,9 +60,7 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
         library = next(fresh.glob("lib/python*/site-packages"))
         for source, into in ((pip, library), (metadata, library)):
             shutil.copytree(source, into / source.name, ignore=shutil.ignore_patterns("*cache__"))
-        # By pip's own it asks a dozen programs what system it is on, for a header.
-        shutil.copy(PACK.parent / "no_distro.py", library / "pip/_vendor/distro/__init__.py")
-        run = (fresh / "bin" / "python", "-I", "-m")
+        run = (fresh / "bin" / "python", "-IB", "-m")
         index = DEFAULT_INDEX.search(run_tool(*run, "pip", "install", "--help"))
         (fresh / "index").write_text(index[1] if index else "")
         # Compiled here, since the jail can't: else each pip, and each hook, compiles all of itself.

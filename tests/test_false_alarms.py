@@ -54,6 +54,8 @@ def test_what_an_interrupted_pip_had_unpacked_is_the_wheel_s(tmp_path: Path) -> 
     digest = hashlib.sha256(data).hexdigest()
     (tmp_path / digest).write_bytes(data)
     (tmp_path / ("0" * 64)).write_bytes(b"no zip")
+    # Its last record says that the list of members is longer than anybody would read.
+    (tmp_path / ("2" * 64)).write_bytes(data[:-10] + b"\xff" * 4 + data[-6:])
     files = {
         f"{SITE}/big.py": FileState(6, 1, 1),
         f"{SITE}/big-more.pth": FileState(10, 2, 1),
@@ -65,6 +67,7 @@ def test_what_an_interrupted_pip_had_unpacked_is_the_wheel_s(tmp_path: Path) -> 
     given = [
         Downloaded("big-1.0-py3-none-any.whl", len(data), digest, False),
         Downloaded("other-1.0-py3-none-any.whl", 6, "0" * 64, False),
+        Downloaded("vast-1.0-py3-none-any.whl", len(data), "2" * 64, False),
         Downloaded("big-1.0.tar.gz", 6, "1" * 64, False),
     ]
     seen = [Seen(event, Phase(PhaseName.INSTALL), 0.0, ()) for event in given]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,22 @@ def test_a_closed_folder_above_what_the_jail_needs_is_named(
     # What is said to help does.
     closed.chmod(0o701)
     assert snakehook.with_settings(**settings).run("check").returncode == 0
+
+
+def test_a_python_that_lies_where_the_jail_has_another_folder(
+    jail: None, snakehook: Snakehook
+) -> None:
+    system = Path("/usr/bin/python3")
+    if not system.exists():
+        pytest.skip("needs a Python that finds its library from anywhere")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        python = Path(folder, "bin", "python3")
+        python.parent.mkdir()
+        shutil.copy(system.resolve(), python)
+        done = snakehook.with_settings(JAIL_PYTHON_NAME=python).run("check")
+    assert done.returncode == 3
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
+    assert f"{python} (JAIL_PYTHON_NAME) lies in /tmp, which is another folder in the jail" in line
 
 
 def test_limits_of_a_process(triage: Triage, index: Index) -> None:

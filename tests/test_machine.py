@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,18 @@ def test_the_image_names_neither_us_nor_where_it_was_made(settings: JailSettings
     for name, data in {**image["files"], "hook": image["hook"]}.items():
         for word in (b"snakehook", b"jail", settings.state_dir.encode()):
             assert word not in data, (name, word)
+
+
+def test_pip_is_seen_at_work_so_that_a_ready_run_has_it_loaded(settings: JailSettings) -> None:
+    machine, _ = prepare(settings, works)
+    image = marshal.loads(Path(machine.python, "image").read_bytes())  # noqa: S302
+    packed = marshal.loads(zlib.decompress(image["rooms"]))  # noqa: S302
+    found: dict[str, tuple[str, ...]] = {}
+    exec(marshal.loads(packed["rooms"]["pip_modules"]), found)  # noqa: S102, S302
+    loaded = [name for name in found["NAMES"] if name.partition(".")[0] == "pip"]
+    # All but a few modules of pip serve an installation, from its session to what writes files.
+    assert len(loaded) > 200
+    assert {"http.client", "zipfile"} <= set(found["NAMES"])
 
 
 def test_each_run_has_a_hook_of_its_own_that_unpacks_to_the_same(

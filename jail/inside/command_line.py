@@ -19,7 +19,7 @@ def look_like(*words: str) -> None:
     shown = [sys.executable, *words]
     sys.orig_argv[:] = shown
     try:
-        with open("/proc/self/stat") as file:  # noqa: PTH123 - pathlib may be unwanted here
+        with open("/proc/self/stat") as file:
             match = STAT_LINE.fullmatch(file.read())
         if not match:
             return

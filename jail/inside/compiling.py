@@ -29,7 +29,7 @@ def compile_installed(prefix: str) -> None:
     for path in sources_below(prefix):
         if time.monotonic() > deadline_sec:
             return
-        if os.path.exists(cache_from_source(path)):  # noqa: PTH110
+        if os.path.exists(cache_from_source(path)):
             continue
         try:
             py_compile.compile(path, doraise=True, quiet=2)

@@ -120,7 +120,7 @@ def tell_crowded(path: str, site: str, words: Sequence[str]) -> None:
         if now_sec() > deadline_sec or told >= MAX_CROWDED:
             return
         try:
-            with open(file, "rb") as source:  # noqa: PTH123
+            with open(file, "rb") as source:
                 data = source.read(MAX_LOOKED_BYTES)
         except OSError:
             continue

@@ -181,8 +181,9 @@ def end(code: int, left: list[str]) -> NoReturn:
 
     Plain Python would wait for a thread that loops for ever.
     """
-    waiting = [one for one in threading.enumerate() if one is not threading.current_thread()]
-    if not left and all(one.daemon for one in waiting):
+    current = threading.current_thread()
+    waiting = [thread for thread in threading.enumerate() if thread is not current]
+    if not left and all(thread.daemon for thread in waiting):
         sys.exit(code)
     # Executors let their threads go, and others that are done are joined.
     helper = threading.Thread(target=threading._shutdown, daemon=True)  # type: ignore[attr-defined]

@@ -61,7 +61,8 @@ SECRETS = re.compile(
 # A file without any of each kind has no gate: most are not parsed.
 WAITING_WORDS = re.compile(
     rb"now\b|today\b|time\(|platform|\bname\b|uname|environ|getenv|argv|gethostname|getuser"
-    rb"|sys\.modules|ps1\b|interactive|isatty|getlogin|getfqdn|getnode|locale|tzname|timezone|cpu_count|getwindowsversion|gmtime"
+    rb"|sys\.modules|ps1\b|interactive|isatty|getlogin|getfqdn|getnode|locale"
+    rb"|tzname|timezone|cpu_count|getwindowsversion|gmtime"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
@@ -215,20 +216,20 @@ def gates_of(text: str, depth: int = 0) -> Iterator[tuple[str, int, str]]:
 
 def files_of(site: str, names: list[str]) -> Iterator[str]:
     """The source files of the modules, and of what every interpreter executes at its start."""
-    for name in os.listdir(site) if os.path.isdir(site) else ():  # noqa: PTH112
+    for name in os.listdir(site) if os.path.isdir(site) else ():
         if name.endswith(".pth"):
             yield f"{site}/{name}"
     for name in names:
         path = f"{site}/{name.partition(':')[0].replace('.', '/')}"
         for file in (f"{path}/__init__.py", f"{path}/__main__.py", f"{path}.py"):
-            if os.path.isfile(file):  # noqa: PTH113 - the module of this name is not imported here
+            if os.path.isfile(file):
                 yield file
 
 
 def read_source(path: str) -> str:
     """The start of a file, if it can have a gate; of a .pth file what is executed."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:
             data = file.read(MAX_LOOKED_BYTES)
     except OSError:
         return ""

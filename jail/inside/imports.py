@@ -38,7 +38,7 @@ def module_file(folder: str, name: str) -> str | None:
     """The file of a top-level module in `folder`; None of a folder without code of its own."""
     for suffix in SUFFIXES:
         for path in (f"{folder}/{name}/__init__{suffix}", f"{folder}/{name}{suffix}"):
-            if os.path.isfile(path):  # noqa: PTH113
+            if os.path.isfile(path):
                 return path
     return None
 

@@ -1,42 +1,39 @@
-"""Runs pip as `python -m pip` does, in less time.
+"""Runs pip as `python -m pip` does.
 
 Arguments: those of pip. Without any they come later, on standard input, as a line of JSON: by then
-all of pip is loaded. Nothing of a package runs in this interpreter: what a package brings for its
-building runs in children, as it does with any pip.
+what pip will need is loaded. Nothing of a package runs in this interpreter: what a package brings
+for its building runs in children, as it does with any pip.
 """
 
 import gc
+import importlib
+import json
 import os
+import runpy
 import sys
-from typing import Any
+from contextlib import suppress
+
+from jail.inside.pip_modules import NAMES
 
 MAX_WORDS_BYTES = 1 << 16
 
 
-def load() -> Any:
-    """What an installation imports, sooner or later; pip's `main`.
+def load() -> None:
+    """Import what pip imports, sooner or later.
 
     The collector would look at all of it many times, and find nothing.
     """
     gc.disable()
-    import pip
-    from pip._internal.cli import autocompletion, main, main_parser  # noqa: F401
-    from pip._internal.commands import install
-    from pip._internal.network import session
-
-    names = (*install._INTERNAL_EAGER_IMPORTS, *pip._EAGER_IMPORTS)
-    install._eagerly_import_modules(names)
-    # It asks the machine what it is, for a header that our index does not read.
-    session.__dict__["user_agent"] = lambda: "pip"
+    for name in NAMES:
+        # What it needs nevertheless it imports again, and tells what is wrong.
+        with suppress(ImportError):
+            importlib.import_module(name)
     gc.freeze()
     gc.enable()
-    return main.cli
 
 
 def words_from_input() -> list[str]:
     """The words that come later, the environment that goes with them, as if it had been ours."""
-    import importlib
-    import json
     import site
     import sysconfig
 
@@ -53,14 +50,28 @@ def words_from_input() -> list[str]:
     return list(said["words"])
 
 
+def later_words() -> list[str]:
+    """Be ready, then wait for the words."""
+    load()
+    return words_from_input()
+
+
+def run_pip(words: list[str]) -> int | str | None:
+    """What pip ends with: as for any program a number, a sentence, or nothing for success."""
+    sys.argv[:] = ["pip", *words]
+    try:
+        runpy.run_module("pip", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return end.code
+    return None
+
+
 def main() -> None:
-    run = load()
-    sys.argv[:] = ["pip", *(sys.argv[1:] or words_from_input())]
-    code = run()
+    code = run_pip(sys.argv[1:] or later_words())
     sys.stdout.flush()
     sys.stderr.flush()
     # The interpreter has nothing left to do but to tidy up what goes anyway.
-    os._exit(int(code))
+    os._exit(code if isinstance(code, int) else bool(code))
 
 
 if __name__ == "__main__":

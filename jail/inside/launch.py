@@ -38,9 +38,9 @@ def run_later(argv: list[str], path: str) -> int:
         os.dup2(near, 0)
         os.execv(argv[0], argv)
     os.close(near)
-    with open(path, "rb") as given:  # noqa: PTH123 - pathlib takes its time
+    with open(path, "rb") as given:
         words = given.readline()
-    os.unlink(path)  # noqa: PTH108
+    os.unlink(path)
     os.environ.update(json.loads(words)["variables"])
     os.write(far, words)
     os.close(far)
@@ -126,7 +126,7 @@ def start_bare(words: list[str]) -> int:
     """
     code = run_one(command("start", words))
     folder = f"{words[1]}/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    names = os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112
+    names = os.listdir(folder) if os.path.isdir(folder) else []
     if any(name.endswith(".pth") or "customize" in name for name in names):
         run_one([sys.executable, "-P", "-m", "pip", "--version"])
     return code

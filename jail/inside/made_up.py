@@ -157,8 +157,8 @@ class Samples:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.file = f"{folder}/notes.txt"
-        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib may be unwanted here
-        with open(self.file, "w") as file:  # noqa: PTH123
+        os.makedirs(folder, exist_ok=True)
+        with open(self.file, "w") as file:
             file.write(f"{MADE_UP_WORD}\n")
 
     def value(self, said: Any) -> Any:

@@ -20,7 +20,10 @@ import importlib.util
 import marshal
 import os
 import py_compile
+import subprocess
 import sys
+import tempfile
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -30,9 +33,27 @@ LEFT_OUT = {"index"}  # what keeper notes for itself
 # What the rooms are called there, and the one that loads the others.
 OWN_NAME, PLAIN_NAME = "jail.inside", "_activate.tools"
 LOADER = "loader"
-NOT_PACKED = {LOADER, "pack", "no_distro"}
+NOT_PACKED = {LOADER, "pack"}
+# A program that runs pip with the arguments that it has, then prints which modules are loaded.
+OBSERVED_PIP = """
+import runpy, sys
+try:
+    runpy.run_module("pip", run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    if end.code:
+        raise
+print(*sys.modules, sep="\\n")
+"""
 # Frames of the library's own runpy are called so, wherever a program was started by it.
 PLAIN_FILE = "<frozen runpy>"
+# A wheel without anything but what pip wants to see.
+WHEEL_NAME = "calm-1.0-py3-none-any.whl"
+WHEEL_MEMBERS = {
+    "calm-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: calm\nVersion: 1.0\n",
+    "calm-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "calm-1.0.dist-info/RECORD": "",
+    "calm.py": "",
+}
 # As loader.py has them.
 TABLE_AND_NUMBER_BYTES = 256 + 8
 # A pyc file that Python takes as it is, whatever its source says: PEP 552, unchecked.
@@ -68,6 +89,22 @@ def rooms() -> dict[str, bytes]:
     }
 
 
+def pip_modules() -> list[str]:
+    """What pip has loaded when it has installed a wheel from an index, in the order of loading."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder, "calm")
+        index.mkdir()
+        with zipfile.ZipFile(index / WHEEL_NAME, "w") as wheel:
+            for name, text in WHEEL_MEMBERS.items():
+                wheel.writestr(name, text)
+        index.joinpath("index.html").write_text(f'<a href="{WHEEL_NAME}">{WHEEL_NAME}</a>')
+        words = ["install", "--quiet", "--no-cache-dir", "--disable-pip-version-check"]
+        words += ["--index-url", f"file://{folder}", "--target", f"{folder}/calm-1.0", "calm==1.0"]
+        command = [sys.executable, "-IB", "-c", OBSERVED_PIP, *words]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    return [name for name in done.stdout.split() if not name.startswith("__")]
+
+
 def hook_for(packed: bytes) -> tuple[bytes, tuple[int, int]]:
     """The loader, compiled, and the part of it that is made anew for each run."""
     blank = os.urandom(TABLE_AND_NUMBER_BYTES + len(packed))
@@ -79,6 +116,8 @@ def hook_for(packed: bytes) -> tuple[bytes, tuple[int, int]]:
 
 def pack(folder: Path, place: str, fifo: str, home: str) -> dict[str, Any]:
     """The image of an environment."""
+    # Before the hook is there.
+    loaded_by_pip = pip_modules()
     library = next(folder.glob("lib/python*/site-packages"))
     below = library.relative_to(folder)
     (library / f"{HOOK_NAME}.pth").write_text(f"import {HOOK_NAME}")
@@ -87,7 +126,8 @@ def pack(folder: Path, place: str, fifo: str, home: str) -> dict[str, Any]:
     compileall.compile_dir(
         library, quiet=1, stripdir=str(folder), prependdir=place, invalidation_mode=mode
     )
-    told = {"rooms": rooms(), "fifo": fifo, "home": home}
+    codes = rooms() | {"pip_modules": plain_code(f"NAMES = {loaded_by_pip!r}")}
+    told = {"rooms": codes, "fifo": fifo, "home": home}
     packed = zlib.compress(marshal.dumps(told), 9)
     hook, room = hook_for(packed)
     tag = sys.implementation.cache_tag

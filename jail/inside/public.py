@@ -78,6 +78,7 @@ def offered(value: Any, mine: set[str]) -> str:
         if isinstance(value, type):
             return "class"
         return "function" if is_plain_function(value) else "object"
+    # Whatever the value of a package says when it is asked for its module or its class.
     except Exception:
         return ""
 

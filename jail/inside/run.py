@@ -42,8 +42,8 @@ def run_script(_prefix: str, _teller: Teller) -> None:
 def run_file(prefix: str, _teller: Teller) -> None:
     """`python FILE`, relative to the prefix."""
     sys.argv.pop(0)
-    sys.argv[0] = os.path.join(prefix, sys.argv[0])  # noqa: PTH118 - pathlib may be unwanted here
-    sys.path[0] = os.path.dirname(sys.argv[0])  # noqa: PTH120
+    sys.argv[0] = os.path.join(prefix, sys.argv[0])
+    sys.path[0] = os.path.dirname(sys.argv[0])
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -96,7 +96,7 @@ class Readings:
             try:
                 # A FIFO would wait for a writer.
                 fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-                with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
+                with open(fd, "rb") as file:
                     self.texts[path] = file.read(MAX_LOOK_BYTES).decode("utf-8", "replace")
             except (OSError, ValueError):
                 self.texts[path] = ""
@@ -168,7 +168,7 @@ class Readings:
         if any(word.search(self.text(path)) for path in (*around, *read)):
             return True
         quoted = re.compile(QUOTED_IMPORT % name)
-        folders = {os.path.dirname(path) for path in around[:1]}  # noqa: PTH120 - pathlib is large
+        folders = {os.path.dirname(path) for path in around[:1]}
         return any(
             quoted.search(self.text(path)) for folder in folders for path in sources_in(folder)
         )

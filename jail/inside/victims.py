@@ -186,7 +186,7 @@ def make_folders(folders: Sequence[str]) -> None:
     """Make them, where that is allowed."""
     for folder in folders:
         try:
-            os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib asks os.name what it is
+            os.makedirs(folder, exist_ok=True)
         except OSError:
             continue
 
@@ -278,5 +278,5 @@ def become(victim: str) -> None:
     if getattr(_thread, "_victim", None) == victim:
         return
     setattr(_thread, "_victim", victim)  # noqa: B010 - where the hook's own mark is
-    for one in victim.split(","):
-        VICTIMS[one]()
+    for name in victim.split(","):
+        VICTIMS[name]()

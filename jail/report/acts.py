@@ -37,19 +37,19 @@ def without_repeats(seen: Sequence[Seen]) -> list[tuple[Phase, tuple[Finding, ..
     known = baits_read(seen)
     kept: set[tuple[str, Severity]] = set()
     found = []
-    for one in seen:
-        findings = one.findings
-        if isinstance(one.event, Request) and one.event.opaque and id(one.phase) in known:
-            read = known[id(one.phase)]
+    for entry in seen:
+        findings = entry.findings
+        if isinstance(entry.event, Request) and entry.event.opaque and id(entry.phase) in known:
+            read = known[id(entry.phase)]
             findings = tuple(with_suspicion(finding, read) for finding in findings)
-        if isinstance(one.event, RemoteCode) and one.event.kept == Kept.FILE:
+        if isinstance(entry.event, RemoteCode) and entry.event.kept == Kept.FILE:
             # Of an archive that was unpacked, the first file of a kind stands for all.
-            urls = [(one.event.url, finding.severity) for finding in findings]
+            urls = [(entry.event.url, finding.severity) for finding in findings]
             findings = () if kept.issuperset(urls) else findings
             kept.update(urls)
-        if better & keys_of_lesser(one):
+        if better & keys_of_lesser(entry):
             findings = tuple(f for f in findings if f.rule != Rule.NETWORK_ATTEMPT)
-        found.append((one.phase, findings))
+        found.append((entry.phase, findings))
     return found
 
 
@@ -57,11 +57,11 @@ def baits_read(seen: Sequence[Seen]) -> dict[int, str]:
     """By phase: the first bait that was read until its end, if any was."""
     first = ""
     known: dict[int, str] = {}
-    for one in seen:
-        if isinstance(one.event, BaitRead) and not first:
-            first = one.event.path
+    for entry in seen:
+        if isinstance(entry.event, BaitRead) and not first:
+            first = entry.event.path
         if first:
-            known[id(one.phase)] = first
+            known[id(entry.phase)] = first
     return known
 
 
@@ -79,9 +79,9 @@ Key = tuple[int, str, str]
 def told_in_full(seen: Sequence[Seen]) -> set[Key]:
     """Of each phase: names and targets of which something better than a connection is told."""
     keys: set[Key] = set()
-    for one in seen:
-        phase, event = id(one.phase), one.event
-        attempts = any(found.rule == Rule.NETWORK_ATTEMPT for found in one.findings)
+    for entry in seen:
+        phase, event = id(entry.phase), entry.event
+        attempts = any(found.rule == Rule.NETWORK_ATTEMPT for found in entry.findings)
         match event:
             case Conversation():
                 # Its name was asked for on the way to it.
@@ -96,9 +96,9 @@ def told_in_full(seen: Sequence[Seen]) -> set[Key]:
     return keys
 
 
-def keys_of_lesser(one: Seen) -> set[Key]:
+def keys_of_lesser(entry: Seen) -> set[Key]:
     """What would have to be told in full elsewhere, to make this event's own line needless."""
-    phase, event = id(one.phase), one.event
+    phase, event = id(entry.phase), entry.event
     match event:
         case NameAsked():
             labels = event.name.lower().split(".")

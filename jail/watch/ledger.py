@@ -63,13 +63,13 @@ class Ledger:
 
     def native_code(self, process: Process) -> str:
         """The compiled code that a process has loaded, or had when it was copied, in words."""
-        one: Process | None = process
+        holder: Process | None = process
         loaded: list[str] = []
-        while one:
-            if one.jail_pid in self.account.around:
+        while holder:
+            if holder.jail_pid in self.account.around:
                 return ""
-            loaded += self.account.natives.get(one.jail_pid, [])
-            one = one.parent if one.fresh else None
+            loaded += self.account.natives.get(holder.jail_pid, [])
+            holder = holder.parent if holder.fresh else None
         names = [name.rpartition("/")[2] for name in loaded]
         # The last ones are likelier to be the package's own than what it needs.
         return ", ".join(names[: -MAX_NATIVES_TOLD_OF - 1 : -1])

@@ -86,9 +86,9 @@ def parse_file(name: str) -> ReleaseFile | None:
     )
 
 
-def likeness(one: str, other: str) -> tuple[int, bool]:
+def likeness(platform: str, other: str) -> tuple[int, bool]:
     """How much the tags of two wheels have in common: parts, and above all the last, the system."""
-    pairs = list(zip(one.split("-"), other.split("-"), strict=False))
+    pairs = list(zip(platform.split("-"), other.split("-"), strict=False))
     return sum(mine == yours for mine, yours in pairs), pairs[-1][0] == pairs[-1][1]
 
 

@@ -13,6 +13,8 @@ from jail.orders import (
     JAIL_FDS,
     MAX_PACKET_BYTES,
     PROGRAMS,
+    PYTHON_IN_JAIL,
+    SCRATCH_FOLDERS,
     STARTED,
     WORK_IN_JAIL,
     Answer,
@@ -44,6 +46,11 @@ REACHES = {
     "off": "nothing answers: apt-get install -y iproute2, or DECOY_INTERNET=false",
 }
 NO_TLS = "; it speaks no TLS: apt-get install -y openssl"
+# Where the jail has something of its own, whatever the machine has there.
+OWN_PLACES = (
+    *(PYTHON_IN_JAIL, WORK_IN_JAIL, "/etc", "/bin", "/dev", "/proc", "/run"),
+    *filter(None, SCRATCH_FOLDERS.values()),
+)
 NO_CGROUPS = "each process is limited instead; run as root with a writable cgroup file system."
 
 
@@ -62,14 +69,14 @@ def trial(
     """
     lay_machine(scratch, settings, machine)
     failure, reached = start_jail(order, scratch, control)
-    closed = find_closed(machine, Path(settings.state_dir), failure)
-    if failure and not closed:
+    reason = why_no_jail(settings, machine, failure) if failure else None
+    if failure and not reason:
         stream.sendall(failure.encode())
         return
     has_tls = shutil.which("openssl", path=PROGRAMS) is not None
-    checks = [closed_to_jail(closed)] if closed else look_at(settings, machine, reached, has_tls)
+    checks = [reason] if reason else look_at(settings, machine, reached, has_tls)
     told = {
-        "works": not closed,
+        "works": not reason,
         "checks": [asdict(check) for check in checks],
         "index_url": machine.index_url,
         "default_index": machine.default_index,
@@ -124,6 +131,20 @@ class Check:
     passed: bool
     required: bool
     detail: str
+
+
+def why_no_jail(settings: JailSettings, machine: Machine, failure: str) -> Check | None:
+    """What the operator can change so that there is a jail, None where that is not known."""
+    base = Path(machine.base)
+    for place in OWN_PLACES:
+        if base.is_relative_to(place):
+            detail = (
+                f"{settings.jail_python_name} (JAIL_PYTHON_NAME) lies in {place}, which is another"
+                " folder in the jail: name a Python that lies elsewhere, or move this one."
+            )
+            return Check("jail python", False, True, detail)
+    closed = find_closed(machine, Path(settings.state_dir), failure)
+    return closed_to_jail(closed) if closed else None
 
 
 # "[W] mountSinglePoint():222 mount('/root/python' -> '/run/user/nsjail.0.root//root/python'): ...

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from jail.watch.contents import plain_project
 from jail.watch.events import Downloaded, Seen
 from jail.watch.installed import Installed, read_installed
+from jail.watch.members import BROKEN_ARCHIVE, TooMuch, check_zip_end
 from jail.watch.resources import Resources
 from jail.watch.scratch import FileState
 from jail.watch.upstream import PackageCache
@@ -18,8 +19,6 @@ from jail.watch.upstream import PackageCache
 MAX_WHEELS, MAX_UNPACKED = 500, 200_000
 # `site/six-1.17.0/lib/python3.11/site-packages/six.py`
 IN_LIBRARY = re.compile(r"site/[^/]+/lib(?:64)?/python3\.\d+/site-packages/(.+)", re.DOTALL)
-# What reading a file that is no zip, or an odd one, raises.
-NO_ZIP = (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, MemoryError, LookupError)
 
 
 def read_landed(resources: Resources, files: Mapping[str, FileState], is_whole: bool) -> Installed:
@@ -62,7 +61,8 @@ def contents_of(sha256: str, cache: PackageCache) -> list[tuple[str, int]]:
         return []
     with file:
         try:
+            check_zip_end(file)
             with zipfile.ZipFile(file) as wheel:
                 return [(member.filename, member.file_size) for member in wheel.infolist()]
-        except NO_ZIP:
+        except (*BROKEN_ARCHIVE, TooMuch):
             return []
