@@ -20,6 +20,7 @@ from jail.machine import DEFAULT_INDEX, MachineError, prepare
 from jail.orders import JailSettings, Machine
 from jail.watch.environment import lay_environment
 from jail.watch.trial import no_jail
+from snakehook import find_package
 
 WORKS = b'{"works": true}'
 
@@ -73,13 +74,6 @@ def test_the_interpreter_has_our_pip_and_the_hook(settings: JailSettings) -> Non
     assert list((library / "pip").glob("__pycache__/*.pyc"))
     assert (library / "pip-99.1.dist-info" / "METADATA").exists()
     assert (library / "_virtualenv.pth").read_text() == "import _virtualenv"
-    # pip asks no program what system it is on.
-    names = "from pip._vendor import distro; print([distro.name(), distro.version(), distro.id()])"
-    # The hook is for the jail.
-    (library / "_virtualenv.pth").unlink()
-    command = [str(python / "bin" / "python"), "-I", "-c", names]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout == "['', '', '']\n", done.stderr
     assert machine.base == sys.base_prefix
     for path in python.rglob("*"):
         mode = path.stat().st_mode
@@ -96,7 +90,7 @@ def test_the_image_names_neither_us_nor_where_it_was_made(settings: JailSettings
 
 
 def test_pip_is_seen_at_work_so_that_a_ready_run_has_it_loaded(settings: JailSettings) -> None:
-    machine, _ = prepare(settings, works)
+    machine, _ = prepare(settings._replace(pip_package=find_package("pip")), works)
     image = marshal.loads(Path(machine.python, "image").read_bytes())  # noqa: S302
     packed = marshal.loads(zlib.decompress(image["rooms"]))  # noqa: S302
     found: dict[str, tuple[str, ...]] = {}
