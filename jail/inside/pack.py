@@ -24,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +127,7 @@ def pack(folder: Path, place: str, fifo: str, home: str) -> dict[str, Any]:
     )
     codes = rooms() | {"pip_modules": plain_code(f"NAMES = {loaded_by_pip!r}")}
     told = {"rooms": codes, "fifo": fifo, "home": home}
-    packed = zlib.compress(marshal.dumps(told), 9)
+    packed = marshal.dumps(told)
     hook, room = hook_for(packed)
     tag = sys.implementation.cache_tag
     places = [f"{below}/__pycache__/{HOOK_NAME}.{tag}.pyc", "bin/activate_this.py"]
