@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # What has a shorter name than its number.
 SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n"}
 
+
 def as_json(value: Any) -> str:
     """`{"what": ["a", 1], "decoded": true}`; what JSON has no word for is told as a text."""
     kind = type(value)
