@@ -29,7 +29,6 @@ import fcntl
 import hashlib
 import hmac
 import html
-import http.client
 import importlib.util
 import ipaddress
 import json
@@ -42,7 +41,6 @@ import shutil
 import signal
 import socket
 import sqlite3
-import ssl
 import stat
 import subprocess
 import sys
@@ -55,17 +53,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import SimpleNamespace as Settings
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import falcon
-import waitress.channel
-import waitress.parser
 import waitress.server
-import waitress.task
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
+
+if TYPE_CHECKING:
+    import http.client
+    import ssl
+
+    import falcon
 
 __version__ = "0.1.0"
 
@@ -77,8 +77,8 @@ def read_table(name: str) -> dict[str, Any]:
     return tomllib.loads((JAIL_FOLDER / name).read_text())
 
 
-TABLES = ("settings", "request", "store", "empty_report")
-SETTINGS, FIELDS, STATEMENTS, EMPTY_REPORT = (read_table(f"{name}.toml") for name in TABLES)
+TABLES = ("settings.toml", "request.toml", "store.toml", "empty_report.toml")
+SETTINGS, FIELDS, STATEMENTS, EMPTY_REPORT = map(read_table, TABLES)
 MAX_FIELD_CHARS = 200  # of a name, version, path or module in a request
 MAX_BUCKETS = 10_000  # peers whose rate is remembered
 PORTS, LISTEN = {"https": 443, "http": 80}, "0.0.0.0:8080"
@@ -86,14 +86,9 @@ EXIT_OK, EXIT_USAGE = 0, 2
 
 log = logging.getLogger("snakehook")
 
-# Once root is given up, our own libraries may be out of reach: what is loaded late, is loaded here.
-for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
-    "".encode(encoding)
-
 
 # What is in the way, in a sentence.
-class ServiceError(Exception):
-    pass
+class ServiceError(Exception): ...
 
 
 def demand(passed: object, error: Exception) -> None:
@@ -149,8 +144,6 @@ READERS: dict[str, Callable[[str], Any]] = {
     "path": existing,
     "url": web_address,
 }
-# Each has the name of its variable, in small letters.
-Settings = SimpleNamespace
 
 
 # A setting as settings.toml describes it. Raises ValueError, LookupError, OSError.
@@ -167,7 +160,7 @@ def read_setting(setting: Mapping[str, Any], text: str) -> Any:
 
 
 # Read the settings; only the service needs the token and the webhook. Raises ServiceError naming
-# every bad value, a line each.
+# every bad value, a line each. Each setting has the name of its variable, in small letters.
 def load_settings(variables: Mapping[str, str], *, service: bool = True) -> Settings:
     home = variables.get("HOME") or "/nonexistent"
     places = {
@@ -236,8 +229,7 @@ class InvalidField(ServiceError):
 
 
 # The package is on the operator's denylist.
-class Denied(ServiceError):
-    pass
+class Denied(ServiceError): ...
 
 
 TEXT_RULE = f"must be a string of 1 to {MAX_FIELD_CHARS} printable ASCII characters, trimmed"
@@ -317,6 +309,19 @@ def start_timer(wait_sec: float, call: Callable[..., None], *arguments: Any) -> 
     timer.daemon = True
     timer.start()
     return timer
+
+
+# What takes the longest to load, while keeper looks at the machine. Once root is given up, our own
+# libraries may be out of reach: what Python loads late, is loaded here, too.
+def load_libraries() -> None:
+    global falcon, http, ssl
+    import http.client
+    import ssl
+
+    import falcon
+
+    for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
+        "".encode(encoding)
 
 
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # the watch reaches the index with TLS
@@ -455,6 +460,7 @@ def start_keeper(settings: Settings) -> KeeperLink:
         if os.geteuid() == 0:
             fit_state_dir(settings.state_dir, settings.service_user, settings.service_group)
         keeper = KeeperLink(settings)
+        load_libraries()
         give_up_root(settings.service_user, settings.service_group)
     except (OSError, ServiceError) as error:
         raise ServiceError(f"Root can't be given up: {error}.") from error
@@ -491,8 +497,7 @@ NO_WATCH = "no watch could be started for this run: the log says why"
 
 
 # How the watch of a run died, hung, flooded or talked nonsense.
-class WatchError(Exception):
-    pass
+class WatchError(Exception): ...
 
 
 # The frames, to the last, within their bounds. Raises WatchError, OSError.

@@ -22,22 +22,28 @@ DISGUISE_BYTES, NUMBER_DIGITS = 256, 8
 MIN_MADE_DAYS, MAX_MADE_DAYS = 3, 60
 
 
-def lay_machine(folder: Path, settings: JailSettings, machine: Machine) -> str:
+def lay_machine(
+    folder: Path, settings: JailSettings, machine: Machine, *, has_pip: bool = True
+) -> str:
     """Fill what the jail can only read, in the scratch `folder`: the name of the jail's host.
+
+    Without pip, nearly all of the environment, there are only the interpreter and the hook.
 
     Raises OSError.
     """
     host = make_host_name()
-    lay_environment(Path(machine.python), folder / "venv", settings.rlimit_cpu_sec)
+    left_out = "" if has_pip else "/site-packages/pip"
+    lay_environment(Path(machine.python), folder / "venv", settings.rlimit_cpu_sec, left_out)
     lay_etc(folder / "etc", host, settings.nsjail_user, settings.nsjail_group)
     return host
 
 
-def lay_environment(image: Path, folder: Path, cpu_sec: int) -> None:
+def lay_environment(image: Path, folder: Path, cpu_sec: int, left_out: str = "") -> None:
     """Write the copy to `folder`. Raises OSError.
 
     Args:
         cpu_sec: the limit of CPU time that the hook sets for what pip starts.
+        left_out: paths with these words in them are not needed.
     """
     packed: dict[str, Any] = marshal.loads(image.read_bytes())  # noqa: S302 - it is our own
     files: dict[str, bytes] = packed["files"]
@@ -46,6 +52,8 @@ def lay_environment(image: Path, folder: Path, cpu_sec: int) -> None:
     made_sec = time.time() - days * SEC_OF_DAY - secrets.randbelow(SEC_OF_DAY)
     known: set[str] = set()
     for name, data in files.items():
+        if left_out and left_out in name:
+            continue
         path = folder / name
         if str(path.parent) not in known:
             path.parent.mkdir(parents=True, exist_ok=True)
