@@ -32,28 +32,27 @@ def lay_machine(
     Raises OSError.
     """
     host = make_host_name()
-    left_out = "" if has_pip else "/site-packages/pip"
-    lay_environment(Path(machine.python), folder / "venv", settings.rlimit_cpu_sec, left_out)
+    lay_environment(Path(machine.python), folder / "venv", settings.rlimit_cpu_sec, has_pip=has_pip)
     lay_etc(folder / "etc", host, settings.nsjail_user, settings.nsjail_group)
     return host
 
 
-def lay_environment(image: Path, folder: Path, cpu_sec: int, left_out: str = "") -> None:
+def lay_environment(image: Path, folder: Path, cpu_sec: int, *, has_pip: bool = True) -> None:
     """Write the copy to `folder`. Raises OSError.
 
     Args:
         cpu_sec: the limit of CPU time that the hook sets for what pip starts.
-        left_out: paths with these words in them are not needed.
     """
-    packed: dict[str, Any] = marshal.loads(image.read_bytes())  # noqa: S302 - it is our own
-    files: dict[str, bytes] = packed["files"]
+    with image.open("rb") as file:
+        packed: dict[str, Any] = marshal.load(file)  # noqa: S302 - it is our own
+        files: dict[str, bytes] = packed["files"]
+        if has_pip:
+            files |= marshal.loads(file.read())  # noqa: S302 - the same
     files |= {name: hook_of(packed, cpu_sec) for name in packed["places"]}
     days = MIN_MADE_DAYS + secrets.randbelow(MAX_MADE_DAYS - MIN_MADE_DAYS)
     made_sec = time.time() - days * SEC_OF_DAY - secrets.randbelow(SEC_OF_DAY)
     known: set[str] = set()
     for name, data in files.items():
-        if left_out and left_out in name:
-            continue
         path = folder / name
         if str(path.parent) not in known:
             path.parent.mkdir(parents=True, exist_ok=True)

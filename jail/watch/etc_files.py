@@ -5,6 +5,7 @@ is: no key, no name of this machine.
 """
 
 import contextlib
+import os
 import secrets
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def copy_of(path: Path) -> bytes:
 
 def copy_links(source: Path, target: Path) -> None:
     """The links of a folder, which name programs of /usr. Debian keeps a README beside them."""
-    links = [path for path in sorted(source.glob("*")) if path.is_symlink()]
-    for link in links[:MAX_LINKS_COPIED]:
+    # There are hundreds: objects of pathlib would take four times as long.
+    for name in sorted(os.listdir(source) if source.is_dir() else [])[:MAX_LINKS_COPIED]:
         with contextlib.suppress(OSError):
-            (target / link.name).symlink_to(link.readlink())
+            os.symlink(os.readlink(f"{source}/{name}"), f"{target}/{name}")  # noqa: PTH115, PTH211
