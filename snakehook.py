@@ -40,7 +40,6 @@ import secrets
 import shutil
 import signal
 import socket
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -48,13 +47,11 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from types import SimpleNamespace as Settings
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import waitress.server
@@ -63,7 +60,9 @@ from packaging.version import Version
 
 if TYPE_CHECKING:
     import http.client
+    import sqlite3
     import ssl
+    from concurrent.futures import ThreadPoolExecutor
 
     import falcon
 
@@ -85,6 +84,11 @@ PORTS, LISTEN = {"https": 443, "http": 80}, "0.0.0.0:8080"
 EXIT_OK, EXIT_USAGE = 0, 2
 
 log = logging.getLogger("snakehook")
+
+# Once root is given up, our own libraries may be out of reach: what is loaded late, is loaded here
+# and in load_libraries.
+for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
+    "".encode(encoding)
 
 
 # What is in the way, in a sentence.
@@ -144,6 +148,8 @@ READERS: dict[str, Callable[[str], Any]] = {
     "path": existing,
     "url": web_address,
 }
+# Each has the name of its variable, in small letters.
+Settings = SimpleNamespace
 
 
 # A setting as settings.toml describes it. Raises ValueError, LookupError, OSError.
@@ -160,7 +166,7 @@ def read_setting(setting: Mapping[str, Any], text: str) -> Any:
 
 
 # Read the settings; only the service needs the token and the webhook. Raises ServiceError naming
-# every bad value, a line each. Each setting has the name of its variable, in small letters.
+# every bad value, a line each.
 def load_settings(variables: Mapping[str, str], *, service: bool = True) -> Settings:
     home = variables.get("HOME") or "/nonexistent"
     places = {
@@ -239,8 +245,7 @@ PACKAGING = {"package_name": project_name, "version": lambda text: str(Version(t
 
 # What to detonate, checked. `artifact` is "wheel", "sdist" or the name of a file of the release;
 # None is what pip picks.
-@dataclass(frozen=True)
-class TriageRequest:
+class TriageRequest(NamedTuple):
     package_name: str
     version: str
     mode: str
@@ -311,17 +316,15 @@ def start_timer(wait_sec: float, call: Callable[..., None], *arguments: Any) -> 
     return timer
 
 
-# What takes the longest to load, while keeper looks at the machine. Once root is given up, our own
-# libraries may be out of reach: what Python loads late, is loaded here, too.
+# What takes the longest to load: so it is done while keeper looks at the machine.
 def load_libraries() -> None:
-    global falcon, http, ssl
+    global ThreadPoolExecutor, falcon, http, sqlite3, ssl
     import http.client
+    import sqlite3
     import ssl
+    from concurrent.futures import ThreadPoolExecutor
 
     import falcon
-
-    for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
-        "".encode(encoding)
 
 
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # the watch reaches the index with TLS
@@ -380,7 +383,7 @@ class KeeperLink:
     # Order a run and return our end of its stream, or let the one begin that is ready for the task.
     # `files`: the descriptor of a file in hand, the artifact. Raises OSError when keeper is gone.
     def order(self, task: str, run_id: str, request: TriageRequest, *files: int) -> socket.socket:
-        given = {key: value for key, value in vars(request).items() if value is not None}
+        given = {key: value for key, value in request._asdict().items() if value is not None}
         # No word of a command line may begin like an option.
         if given.get("file_path", "").startswith("-"):
             given["file_path"] = f"./{given['file_path']}"
@@ -539,8 +542,7 @@ def read_object(data: bytes) -> dict[str, Any]:
 
 # A finished run. `report` is what only watch knows, `text` is for a terminal. `told`: all of it is
 # watch's own word.
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     outcome: str
     reason: str
     verdict: str
@@ -622,8 +624,7 @@ def receive_result(
 
 # How far a report has got on its way to Discord; "refused" will not be tried again.
 # `answer_lost`: Discord may have shown an attempt whose answer did not come.
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(NamedTuple):
     state: str = "pending"
     attempts: int = 0
     last_error: str | None = None
@@ -683,7 +684,7 @@ class Store:
 
     # Keep a request: its new run id, or "" when `limit` runs wait or run already.
     def add(self, request: TriageRequest, limit: int) -> str:
-        run_id, text = secrets.token_hex(16), json.dumps(vars(request))
+        run_id, text = secrets.token_hex(16), json.dumps(request._asdict())
         row = self.write(STATEMENTS["add"], run_id=run_id, request=text, limit=limit)
         return str(row.get("run_id", ""))
 
@@ -697,7 +698,7 @@ class Store:
 
     # All in one transaction: from here on only Discord is to be persuaded.
     def finish(self, run_id: str, result: Result) -> None:
-        self.write(STATEMENTS["finish"], run_id=run_id, **vars(result))
+        self.write(STATEMENTS["finish"], run_id=run_id, **result._asdict())
 
     # The finished run that is to be delivered next, and when it is due (time.time()).
     def next_delivery(self) -> dict[str, Any]:
@@ -708,7 +709,7 @@ class Store:
         return self.read(STATEMENTS["message"], run_id=run_id)
 
     def note_delivery(self, run_id: str, delivery: Delivery, due_at: float = 0) -> None:
-        self.write(STATEMENTS["note_delivery"], run_id=run_id, due_at=due_at, **vars(delivery))
+        self.write(STATEMENTS["note_delivery"], run_id=run_id, due_at=due_at, **delivery._asdict())
 
     # The oldest reports beyond the bounds go, first those that were delivered. A report that is
     # still to be delivered stays.
@@ -822,14 +823,14 @@ def deliver(url: str, run: Mapping[str, Any], begun: Delivery) -> tuple[Delivery
     # Whatever it is: its text may name the address, and the report must be tried again.
     except Exception as error:
         reason = f"{LOST} ({type(error).__name__})"
-        return replace(begun, last_error=reason, answer_lost=True), pause_sec, False
+        return begun._replace(last_error=reason, answer_lost=True), pause_sec, False
     if 200 <= status < 300:
-        return replace(begun, state="delivered"), 0, False
+        return begun._replace(state="delivered"), 0, False
     before = f"; before that, {LOST}" if begun.answer_lost else ""
     reason = f"Discord answered {status}{before}"
     state = "pending" if status >= 500 or status in (408, 429) else "refused"
     pause_sec = retry_after_sec(header, body) if status == 429 else pause_sec
-    return replace(begun, state=state, last_error=reason), pause_sec, status == 429
+    return begun._replace(state=state, last_error=reason), pause_sec, status == 429
 
 
 # What a 429 asks for: a float in its JSON, else its header, else a minute.
@@ -1002,7 +1003,7 @@ class Service:
         begun = Delivery("pending", run["attempts"] + 1, run["last_error"], run["answer_lost"])
         # Noted first: should we die before Discord's answer is noted, the second message has its
         # explanation.
-        cut_short = replace(begun, last_error=f"{LOST} (cut short)", answer_lost=True)
+        cut_short = begun._replace(last_error=f"{LOST} (cut short)", answer_lost=True)
         self.store.note_delivery(run_id, cut_short)
         delivery, pause_sec, all_wait = deliver(self.settings.discord_webhook_url, run, begun)
         due_at = time.time() + pause_sec

@@ -35,7 +35,7 @@ whole_path, library = sys.path[:], os.__file__.removesuffix("/os.py")
 sys.path[:] = [library, f"{library}/lib-dynload"]
 from types import CodeType, FrameType  # noqa: E402
 
-from jail.inside.json_line import as_json  # noqa: E402
+from jail.inside.json_line import json_of  # noqa: E402
 from jail.inside.origins import (  # noqa: E402
     Written,
     called_by_nobody,
@@ -144,10 +144,10 @@ def listing(code: CodeType) -> bytes:
 
 def send(event: str, **fields: Any) -> None:
     """Write a line, with shorter fields if it would be too long."""
-    line = as_json({"event": event, "pid": getpid(), **fields}) + "\n"
+    line = json_of({"event": event, "pid": getpid(), **fields}) + "\n"
     if len(line) > LINE_BYTES:
         short = {key: str(value)[:SPAWN_CHARS] for key, value in fields.items()}
-        line = as_json({"event": event, "pid": getpid(), **short}) + "\n"
+        line = json_of({"event": event, "pid": getpid(), **short}) + "\n"
     fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
     try:
         write(fifo, line.encode())

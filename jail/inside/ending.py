@@ -17,7 +17,7 @@ import time
 from enum import StrEnum
 from types import FrameType
 
-from jail.inside.json_line import as_json
+from jail.inside.json_line import json_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ class Teller:
 
     def write(self, said: dict[str, Any]) -> None:
         """Write a line whatever there was before."""
-        line = as_json(shortened(said, MAX_LONG_CHARS)) + "\n"
+        line = json_of(shortened(said, MAX_LONG_CHARS)) + "\n"
         if len(line) > MAX_TOLD_BYTES:  # of what json writes as \uxxxx
-            line = as_json(shortened(said, MAX_SHORT_CHARS)) + "\n"
+            line = json_of(shortened(said, MAX_SHORT_CHARS)) + "\n"
         try:
             fd = open_path(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n"}
 
 
-def as_json(value: Any) -> str:
+def json_of(value: Any) -> str:
     """`{"what": ["a", 1], "decoded": true}`; what JSON has no word for is told as a text."""
     kind = type(value)
     if value is None or kind is bool:
@@ -26,9 +26,9 @@ def as_json(value: Any) -> str:
     if kind is bytes:
         return quoted(value.decode("utf-8", "backslashreplace"))
     if kind in (list, tuple):
-        return f"[{', '.join(map(as_json, value))}]"
+        return f"[{', '.join(map(json_of, value))}]"
     if kind is dict:
-        pairs = [f"{quoted(key)}: {as_json(item)}" for key, item in value.items()]
+        pairs = [f"{quoted(key)}: {json_of(item)}" for key, item in value.items()]
         return f"{{{', '.join(pairs)}}}"
     return quoted(repr(value))
 

@@ -131,7 +131,9 @@ def pack(folder: Path, place: str, fifo: str, home: str) -> list[dict[str, Any]]
     hook, room = hook_for(packed)
     tag = sys.implementation.cache_tag
     places = [f"{below}/__pycache__/{HOOK_NAME}.{tag}.pyc", "bin/activate_this.py"]
-    files, pip_files, links = {}, {}, {}
+    files: dict[str, bytes] = {}
+    pip_files: dict[str, bytes] = {}
+    links: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_symlink():
