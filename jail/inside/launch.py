@@ -6,8 +6,10 @@ first line, which it writes before any foreign code runs.
 
 from __future__ import annotations
 
+# What signal itself is made of, without its names for numbers, which take as long to load as the
+# rest of the launcher.
+import _signal as signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 import time
 
