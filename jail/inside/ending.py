@@ -7,14 +7,14 @@ same interpreter as the package, which can forge or silence it: what it tells is
 
 from __future__ import annotations
 
+# What signal itself is made of, without its names for numbers: they take long to load.
+import _signal as signal  # type: ignore[import-not-found]
 import _thread
 import atexit
 import os
-import signal
 import sys
 import threading
 import time
-from enum import StrEnum
 from types import FrameType
 
 from jail.inside.json_line import json_of
@@ -43,7 +43,7 @@ CONDITION_WAIT = threading.Condition.wait.__code__
 EXECUTOR_FILE = f"{os.__file__.removesuffix('os.py')}concurrent/futures/thread.py"
 
 
-class How(StrEnum):
+class How:
     """How a job ended."""
 
     RAN = "ran"

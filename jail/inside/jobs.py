@@ -104,7 +104,7 @@ class Jobs:
                 self.teller.tell("ended", name, how=how, text=text)
             self.let_threads_act()
 
-    def outcome(self, name: str, do: Callable[[str], None]) -> tuple[How, str]:
+    def outcome(self, name: str, do: Callable[[str], None]) -> tuple[str, str]:
         """Do one job: how it ended, and a line on that."""
         try:
             do(name)

@@ -17,9 +17,9 @@ without looking for that word.
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]
 import os
 import select
-import signal
 import time
 
 from jail.inside.ending import MAX_LINGER_SEC, How, Teller
