@@ -88,11 +88,11 @@ HOSTILE = {
     "combining": "z" + "\u0301" * 5000,
     "empty": "",
     "blank": " \t ",
-    "tabs": "\t" * 100_000,
-    "controls": "\x01" * 100_000,
-    "long": "A" * 1_000_000,
-    "quotes": "\"'&<>" * 20_000,
-    "folders": "/srv/site/x/" * 10_000 + "evil",
+    "tabs": "\t" * 20_000,
+    "controls": "\x01" * 20_000,
+    "long": "A" * 100_000,
+    "quotes": "\"'&<>" * 4_000,
+    "folders": "/srv/site/x/" * 1_700 + "evil",
 }
 
 

@@ -198,7 +198,8 @@ class RunKeeper:
         for name in (*SCRATCH_FOLDERS, *MADE_FOLDERS):
             (self.scratch / name).mkdir(parents=True)
         self.image = folder / "image"
-        self.image.write_bytes(marshal.dumps({"files": {}, "links": {}, "places": []}))
+        environment: dict[str, object] = {"files": {}, "links": {}, "places": []}
+        self.image.write_bytes(marshal.dumps(environment) + marshal.dumps({}))
         self.cgroup = folder / "cgroup" / f"1-{ORDER.run_id}"
         self.cgroup.mkdir(parents=True)
         self.machine = Machine(
@@ -605,7 +606,12 @@ def test_a_stop_is_heard_while_the_index_is_silent(keeper: RunKeeper, index: Ind
 
 
 def test_the_disk_has_a_size(keeper: RunKeeper) -> None:
-    keeper.works["pip"] = endless
+    def fill(jail: Jail) -> int:
+        # Other programs use this tmpfs, too, and may free some of it meanwhile.
+        jail.put("tmp/large", "x" * (64 << 20))
+        return endless(jail)
+
+    keeper.works["pip"] = fill
     ran = keeper.run(max_disk_bytes=0)
     assert ran.outcomes == [("install", None, "disk")]
     assert "MAX_DISK_BYTES" in ran.summary["reason"]

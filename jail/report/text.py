@@ -30,7 +30,9 @@ def plain(text: str, limit_chars: int) -> str:
     """
     cut = text[: limit_chars + 1]
     if not cut.isprintable():
-        cut = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+        acting = {char for char in set(cut) if not char.isprintable()}
+        escapes = {ord(char): char.encode("unicode_escape").decode() for char in acting}
+        cut = cut.translate(escapes)
     return cut if len(cut) <= limit_chars else cut[: limit_chars - 1] + CUT
 
 
