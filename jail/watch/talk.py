@@ -17,6 +17,7 @@ from jail.watch.dialogs import Dialog, Protocol, protocol_of
 from jail.watch.events import MAX_TEXT_CHARS, Net
 from jail.watch.http_request import HttpError, HttpRequest, RequestReader
 from jail.watch.payload import Carried
+from jail.watch.pieces import owner_of
 from jail.watch.sink import MAX_START_BYTES, Sink
 from jail.watch.world import Traffic, unix_sec
 from jail.watch.world_events import Conversation, Reply, Request, Speaker, Tls
@@ -46,6 +47,10 @@ class Target:
     @property
     def text(self) -> str:
         return target_text(self.host, self.port)
+
+    @property
+    def owner(self) -> str:
+        return owner_of(self.name or self.host)
 
 
 def target_text(host: str, port: int) -> str:
@@ -154,7 +159,7 @@ class Talk:
             if is_told_elsewhere
             else self.traffic.look(self.target.text, bytes(self.raw.start))
         )
-        self.traffic.pieces.take(self.target.text, [("", bytes(self.raw.start))])
+        self.traffic.pieces.take(self.target.text, self.target.owner, [("", self.raw.start)])
         is_refused = self.requests > 0 and self.refusals == self.requests
         conversation = Conversation(
             Net.TCP,
@@ -233,12 +238,13 @@ class Talk:
     def tell_request(self, request: HttpRequest, status: int | None) -> None:
         url = self.url(request)
         text = "\n".join([url, *(f"{name}: {value}" for name, value in request.headers)])
+        head = text.encode("latin-1", "replace") + bytes(request.chunk_texts)
         # Values that come in pieces are found in each: the body is searched by itself, too.
-        headers = self.traffic.look(self.target.text, text.encode("latin-1", "replace"))
+        headers = self.traffic.look(self.target.text, head)
         body = headers
         if request.body.size_bytes:
             body = self.traffic.look(self.target.text, bytes(request.body.start))
-        self.traffic.pieces.take_request(url, bytes(request.body.start))
+        self.traffic.pieces.take_request(url, request.headers, bytes(request.body.start))
         told = Request(
             self.target.text,
             self.target.number,

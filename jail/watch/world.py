@@ -141,10 +141,13 @@ class Traffic:
     def join(self) -> Iterator[PiecesJoined]:
         """What was sent in pieces, none of which says it by itself. To be called at the end."""
         told = [event for _, event in self.events if isinstance(event, Conversation | Request)]
+        found: set[tuple[str, str]] = set()
         for place, joined in self.pieces.joined():
             carried = self.look(place, bytes(joined.data))
-            known = {name for event in told if is_at(event, place) for name in event.bait}
+            known = {name for event in told if is_at(event, joined.places) for name in event.bait}
+            known |= {name for at, name in found if at in joined.places}
             bait = tuple(name for name in carried.bait if name not in known)
+            found.update((place, name) for name in bait)
             if bait or carried.environment:
                 yield PiecesJoined(place, joined.count, bait, carried.environment)
 
@@ -199,10 +202,10 @@ class Traffic:
         return NO_TEXT_CHARS
 
 
-def is_at(event: Conversation | Request, place: str) -> bool:
+def is_at(event: Conversation | Request, places: set[str]) -> bool:
     if isinstance(event, Request):
-        return event.url.startswith(f"{place}/")
-    return event.target == place
+        return "/".join(event.url.split("/")[:3]) in places
+    return event.target in places
 
 
 def text_chars(request: Request) -> int:
