@@ -40,6 +40,7 @@ class Outside:
         self.decoy: Decoy | None = None
         if resources.world:
             self.decoy = Decoy(resources.world, sockets.decoys, self.arrivals)
+            self.decoy.traffic.note_question = self.note_question
             self.decoy.start()
         self.gateway: Gateway | None = None
         if sockets.index:

@@ -36,7 +36,7 @@ IN_Z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!
 TO_Z85 = bytes.maketrans(IN_85, IN_Z85)
 # What says of itself that it is encrypted, or packed in a way that is not known here: of OpenSSL,
 # Fernet, PGP, age; Zstandard, 7-Zip, RAR; a zip with a password or another way to pack.
-UNREADABLE = re.compile(
+SEALED = re.compile(
     rb"\ASalted__|\AgAAAAA[\w-]{60}|-----BEGIN PGP MESSAGE|\Aage-encryption\.org/"
     rb"|\x28\xb5\x2f\xfd|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07"
     rb"|PK\x03\x04..(?:[\x01\x03\x05\x07\x09\x0b]|.{2}[\x09\x5d-\x63]\x00)",
@@ -189,7 +189,7 @@ class Search:
             if layer.certainty is Certainty.MARKED and not opaque:
                 is_binary = layer.data == payload and not is_readable
                 min_bytes = MIN_BINARY_BYTES if is_binary else MIN_OPAQUE_BYTES
-                opaque = UNREADABLE.search(layer.data[:MAX_XORED_BYTES]) is not None
+                opaque = SEALED.search(layer.data[:MAX_XORED_BYTES]) is not None
                 opaque = opaque or (layer.is_last and is_opaque(layer.data, min_bytes))
                 dense = dense or is_dense(layer.data)
         return Carried(tuple(sorted(bait)), environment, opaque or dense)

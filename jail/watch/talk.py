@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from jail.watch.answers import Asked, Given, answer
 from jail.watch.dialogs import Dialog, Protocol, protocol_of
+from jail.watch.dns_over_https import question_in
 from jail.watch.events import MAX_TEXT_CHARS, Net
 from jail.watch.http_request import HttpError, HttpRequest, RequestReader
 from jail.watch.payload import Carried
@@ -213,11 +214,21 @@ class Talk:
             self.traffic.world.marks.mark(url[:MAX_TEXT_CHARS]),
             self.traffic.world.public_address,
         )
-        given = answer(asked)
+        given = self.name_answer(asked) or answer(asked)
         self.refusals += given.refused
         self.is_over = not request.keeps_alive or self.requests >= self.traffic.max_requests
         self.tell_request(request, given.status)
         return response(given, self.is_over, request.method != "HEAD")
+
+    def name_answer(self, asked: Asked) -> Given | None:
+        """The answer to a question for a name, if that is what was asked."""
+        question = question_in(asked.request, asked.url)
+        if question is None:
+            return None
+        self.traffic.note_question(question.name, question.kind)
+        records = self.traffic.world.names.answer(question.name, question.kind)
+        content_type, body = question.answer(records)
+        return Given(200, content_type, body)
 
     def url(self, request: HttpRequest) -> str:
         """What was asked for, in full. A proxy is asked with the whole URL."""

@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,7 +91,10 @@ def make_world(
 
 
 class Traffic:
-    """What was seen in one jail, in order. `lost` counts, by kind, what there was no room for."""
+    """What was seen in one jail, in order. `lost` counts, by kind, what there was no room for.
+
+    `note_question` takes names that were asked for in requests, and the kind of the question.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -105,6 +108,7 @@ class Traffic:
         self.received_bytes = 0
         self.requests = 0
         self.pieces = Pieces()
+        self.note_question: Callable[[str, int], object] = lambda _name, _kind: None
 
     def number(self, target: str) -> int:
         """The number of a new connection among those to its target."""
