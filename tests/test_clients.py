@@ -166,7 +166,7 @@ TOLD_ELSEWHERE = {
 
 
 def test_the_ways_out_are_open_to_who_steals(report: Report) -> None:
-    answers = got(report, "thieves")
+    answers: Any = got(report, "thieves")
     assert not [text for text in map(str, answers.values()) if "Traceback" in text]
     assert [answers[name] for name in ("imap", "pop", "asked")] == ["OK", "+OK", 0]
 
@@ -179,9 +179,10 @@ def test_bait_is_told_by_whatever_way_it_leaves(report: Report, way: str) -> Non
 
 
 def test_what_only_looks_like_theft_is_a_request_and_nothing_else(report: Report) -> None:
-    assert got(report, "honest") == [200, 200, 404, 200, 200, "* OK"]
+    answers: Any = got(report, "honest")
+    assert answers == [200, 200, 404, 200, 200, "* OK"]
     told = [item for item in report["findings"] if item["trigger"] == "honest"]
-    assert {item["rule"] for item in told} == {"network.attempt"}
+    assert {item["rule"] for item in told if item["severity"] != "info"} == {"network.attempt"}
     # Each by its name: the addresses are made up.
     connected = [item["title"] for item in told if item["title"].startswith("connects")]
     assert len(connected) == 1

@@ -5,9 +5,9 @@ import re
 import string
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from jail.watch.wrappings import TO_USUAL_BASE64, Certainty, is_text, unwrap
+from jail.watch.wrappings import CONTROLS, TO_USUAL_BASE64, Certainty, is_text, unwrap
 
 # Of a value: shorter ones turn up by chance; of a longer one some pieces are enough.
 MIN_VALUE_CHARS = 8
@@ -58,18 +58,36 @@ class Carried:
     opaque: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Forms:
-    """How a value looks: as it is, in base64 and base85 at each offset, in lower case hex and
-    base32.
+    """How values look, each form with the value's name: as it is, in base64 and base85 at each
+    offset, in lower case hex and base32.
 
     `differences`: see differences_of, by the length of the key.
     """
 
-    plain: frozenset[bytes]
-    base64: frozenset[bytes]
-    lower: frozenset[bytes]
-    differences: tuple[frozenset[bytes], ...]
+    plain: list[tuple[bytes, str]] = field(default_factory=list)
+    base64: list[tuple[bytes, str]] = field(default_factory=list)
+    base85: list[tuple[bytes, str]] = field(default_factory=list)
+    lower: list[tuple[bytes, str]] = field(default_factory=list)
+    differences: dict[int, list[tuple[bytes, str]]] = field(default_factory=dict)
+
+    def add(self, name: str, value: str) -> None:
+        """Add a value. In these bases the outer characters hang on their neighbours."""
+        for data in (piece.encode() for piece in pieces_of(value)):
+            # UTF-16 with either end first, UTF-32.
+            wide = (widened(data, 2, 0), widened(data, 2, 1), widened(data, 4, 0))
+            plain = {data, data[::-1], data.translate(ROT13), *wide}
+            in_hex = data.hex().encode()
+            lower = {data.lower(), in_hex, in_hex[::-1], *in_base32(data)}
+            self.plain += [(form, name) for form in plain]
+            self.lower += [(form, name) for form in lower]
+            self.base64 += [(form, name) for form in in_base64(data)]
+            self.base85 += [(form, name) for form in in_base85(data)]
+            for key_bytes in range(1, MAX_KEY_BYTES + 1):
+                if len(data) >= key_bytes + MIN_VALUE_CHARS:
+                    form = differences_of(data, key_bytes)
+                    self.differences.setdefault(key_bytes, []).append((form, name))
 
 
 def pieces_of(value: str) -> list[str]:
@@ -85,31 +103,21 @@ def pieces_of(value: str) -> list[str]:
     return [piece for piece in pieces if len(piece) >= MIN_VALUE_CHARS * 2]
 
 
-def forms_of(value: str) -> Forms:
-    """All forms of a value. In these bases the outer characters hang on their neighbours."""
-    plain: set[bytes] = set()
-    in_64: set[bytes] = set()
-    lower: set[bytes] = set()
-    pieces = [piece.encode() for piece in pieces_of(value)]
-    for data in pieces:
-        plain |= {data, data[::-1], data.translate(ROT13)}
-        # UTF-16 with either end first, UTF-32.
-        plain |= {widened(data, 2, 0), widened(data, 2, 1), widened(data, 4, 0)}
-        in_hex = data.hex().encode()
-        lower |= {data.lower(), in_hex, in_hex[::-1]}
-        plain |= in_base85(data)
-        for offset in range(3):
-            coded = base64.b64encode(b"\0" * offset + data)
-            core = coded[(offset * 4 + 2) // 3 :].rstrip(b"=")[:-2]
-            in_64 |= {core, core[::-1]}
-        for offset in range(5):
-            coded = base64.b32encode(b"\0" * offset + data)
-            lower.add(coded[(offset * 8 + 4) // 5 :].rstrip(b"=")[:-2].lower())
-    differences = []
-    for key_bytes in range(1, MAX_KEY_BYTES + 1):
-        long_enough = [data for data in pieces if len(data) >= key_bytes + MIN_VALUE_CHARS * 2]
-        differences.append(frozenset(differences_of(data, key_bytes) for data in long_enough))
-    return Forms(frozenset(plain), frozenset(in_64), frozenset(lower), tuple(differences))
+def in_base64(data: bytes) -> set[bytes]:
+    forms = set()
+    for offset in range(3):
+        coded = base64.b64encode(b"\0" * offset + data)
+        core = coded[(offset * 4 + 2) // 3 :].rstrip(b"=")[:-2]
+        forms |= {core, core[::-1]}
+    return forms
+
+
+def in_base32(data: bytes) -> set[bytes]:
+    forms = set()
+    for offset in range(5):
+        coded = base64.b32encode(b"\0" * offset + data)
+        forms.add(coded[(offset * 8 + 4) // 5 :].rstrip(b"=")[:-2].lower())
+    return forms
 
 
 def in_base85(data: bytes) -> set[bytes]:
@@ -165,7 +173,9 @@ class Search:
     """
 
     def __init__(self, values: Mapping[str, str], environment: Mapping[str, str]) -> None:
-        self.forms = {name: forms_of(value) for name, value in values.items()}
+        self.forms = Forms()
+        for name, value in values.items():
+            self.forms.add(name, value)
         self.environment: dict[bytes, bytes] = {}
         for name, value in environment.items():
             if name not in values and value:
@@ -196,26 +206,29 @@ class Search:
 
     def bait_in(self, data: bytes) -> set[str]:
         """The names of the bait in one layer."""
+        forms = self.forms
         in_64 = data.translate(TO_USUAL_BASE64)
         lower = data.lower()
-        differences = differences_of(data, 1)
-        return {
-            name
-            for name, forms in self.forms.items()
-            if any(form in data for form in forms.plain)
-            or any(form in in_64 for form in forms.base64)
-            or any(form in lower for form in forms.lower)
-            or any(form in differences for form in forms.differences[0])
-        }
+        found = {name for form, name in forms.plain if form in data}
+        found.update(name for form, name in forms.base64 if form in in_64)
+        found.update(name for form, name in forms.lower if form in lower)
+        # It has such signs, and ordinary text has few.
+        if len(data.translate(None, SIGNS_OF_85)) < len(data):
+            found.update(name for form, name in forms.base85 if form in data)
+        if forms.differences:
+            differences = differences_of(data, 1)
+            found.update(name for form, name in forms.differences[1] if form in differences)
+        return found
 
     def bait_xored(self, data: bytes) -> set[str]:
         """The names of the bait that was XORed with a key of several bytes, repeated."""
+        # A key of letters, or of any bytes, leaves no text without controls.
+        if data.isascii() and len(data.translate(None, CONTROLS)) == len(data):
+            return set()
         found: set[str] = set()
-        for key_bytes in range(2, MAX_KEY_BYTES + 1):
+        for key_bytes, forms in self.forms.differences.items():
             differences = differences_of(data, key_bytes)
-            for name, forms in self.forms.items():
-                if any(form in differences for form in forms.differences[key_bytes - 1]):
-                    found.add(name)
+            found.update(name for form, name in forms if form in differences)
         return found
 
     def is_environment(self, data: bytes) -> bool:
