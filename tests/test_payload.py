@@ -20,6 +20,8 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from jail.watch.payload import TO_Z85, Carried, Search
+from jail.watch.sink import Sink
+from jail.watch.world import Traffic, make_world
 from jail.watch.wrappings import MAX_ALL_BYTES, MAX_LAYERS, unwrap
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYq7c31d2f"
@@ -337,3 +339,18 @@ def test_no_payload_costs_more_than_its_bound(payload: bytes) -> None:
     assert len(layers) <= MAX_LAYERS + 1
     assert sum(len(layer.data) for layer in layers) <= MAX_ALL_BYTES + (1 << 20)
     assert time.process_time() - start < 3
+
+
+def test_the_end_of_what_is_long_is_searched_and_what_is_not_is_counted() -> None:
+    traffic = Traffic(make_world(None, VALUES, ENVIRONMENT))
+    sink = Sink()
+    for _ in range(40):
+        sink.take(b"some text of a log\n" * 4000)
+    sink.take(b"key=" + SECRET.encode())
+    assert traffic.look_at("1.2.3.4:80", sink).bait == ("AWS_SECRET_ACCESS_KEY",)
+    assert traffic.lost["payload, searched for bait to its end"] >= 1
+    small = Traffic(make_world(None, VALUES, ENVIRONMENT))
+    short = Sink()
+    short.take(b"nothing")
+    assert small.look_at("1.2.3.4:80", short) == Carried()
+    assert not small.lost

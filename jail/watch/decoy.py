@@ -260,7 +260,7 @@ class Decoy:
         self.flows.move_to_end(key)
 
     def tell_flow(self, flow: Flow) -> None:
-        carried = self.traffic.look(flow.target.text, bytes(flow.sink.start))
+        carried = self.traffic.look_at(flow.target.text, flow.sink)
         self.traffic.pieces.take(flow.target.text, flow.target.owner, [("", flow.sink.start)])
         conversation = Conversation(
             Net.UDP,

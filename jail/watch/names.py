@@ -20,8 +20,8 @@ MAX_TEXT_BYTES = 255  # of a string of a TXT record
 # Top-level names, but those of two letters: the ones under which packages, services and thieves
 # are found. Where a package asks for another one, it asks whether somebody makes names up.
 TOP_NAMES = """
-academy accountant agency ai app art asia auction audio auto autos aws baby band bar best bet bid bike
-bio biz black blog blue boats bond boo book build business buzz cafe cam camera camp capital
+academy accountant agency ai app art asia auction audio auto autos aws baby band bar best bet bid
+bike bio biz black blog blue boats bond boo book build business buzz cafe cam camera camp capital
 cards care career cash casino cat cc center ceo cfd channel chat cheap church city claims click
 clinic cloud club codes coffee com community company computer cool country courses credit
 cricket cyou dad data date day deals delivery design dev digital direct directory discount dog

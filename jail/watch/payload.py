@@ -51,11 +51,14 @@ DENSE_RATIO = 0.8
 
 @dataclass(frozen=True)
 class Carried:
-    """What was found: names of bait; the environment as a whole; a part that can't be read."""
+    """What was found: names of bait; the environment as a whole; a part that can't be read, and one
+    that was not searched because there is so much of it.
+    """
 
     bait: tuple[str, ...] = ()
     environment: bool = False
     opaque: bool = False
+    cut: bool = False
 
 
 @dataclass
@@ -185,13 +188,14 @@ class Search:
     def look(self, payload: bytes) -> Carried:
         """Search a payload. What it costs is bounded by the layers that `unwrap` makes."""
         bait: set[str] = set()
-        environment = False
+        environment = cut = False
         opaque = dense = False
         left_bytes = MAX_XORED_BYTES
         for layer in unwrap(payload):
             bait |= self.bait_in(layer.data) | self.bait_xored(layer.data[:left_bytes])
             left_bytes = max(0, left_bytes - len(layer.data))
             environment = environment or self.is_environment(layer.data)
+            cut = cut or layer.is_cut
             is_readable = is_text(layer.data)
             if layer.certainty is Certainty.GUESSED and is_readable:
                 dense = False
@@ -202,7 +206,7 @@ class Search:
                 opaque = SEALED.search(layer.data[:MAX_XORED_BYTES]) is not None
                 opaque = opaque or (layer.is_last and is_opaque(layer.data, min_bytes))
                 dense = dense or is_dense(layer.data)
-        return Carried(tuple(sorted(bait)), environment, opaque or dense)
+        return Carried(tuple(sorted(bait)), environment, opaque or dense, cut)
 
     def bait_in(self, data: bytes) -> set[str]:
         """The names of the bait in one layer."""

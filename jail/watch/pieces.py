@@ -14,6 +14,7 @@ from jail.watch.names import registered
 MAX_PIECED = 500  # fields of one jail
 MAX_PIECE_BYTES = 4 << 10  # what is longer was searched by itself
 MAX_JOINED_BYTES = 16 << 10  # of one field
+ANYWHERE = "*"
 MAX_PLACES = 500  # of one owner
 # Every client sends them, and hardly ever as pieces of anything.
 USUAL_HEADER_NAMES = """
@@ -51,13 +52,16 @@ class Pieces:
     def __init__(self) -> None:
         self.of_places: dict[tuple[str, str], Joined] = {}
         self.of_owners: dict[tuple[str, str], Joined] = {}
+        self.of_all: dict[tuple[str, str], Joined] = {}
+        self.fields = (self.of_places, self.of_owners, self.of_all)
 
     def take(self, place: str, owner: str, fields: Iterable[tuple[str, bytes | bytearray]]) -> None:
         """Add what came to `place`, which is the `owner`'s."""
         for name, value in fields:
             if not 0 < len(value) <= MAX_PIECE_BYTES:
                 continue
-            for known, key in ((self.of_places, (place, name)), (self.of_owners, (owner, name))):
+            keys = (place, name), (owner, name), (ANYWHERE, name)
+            for known, key in zip(self.fields, keys, strict=True):
                 if key in known or len(known) < MAX_PIECED:
                     known.setdefault(key, Joined()).add(value, place)
 
@@ -79,10 +83,15 @@ class Pieces:
         self.take(f"{parts.scheme}://{parts.netloc}", owner_of(parts.hostname or ""), found)
 
     def joined(self) -> Iterator[tuple[str, Joined]]:
-        """Where something was sent to in pieces, and what it is: first to single places."""
+        """Where something was sent to in pieces, and what it is: first to single places, at last to
+        any.
+        """
         for (place, _), joined in self.of_places.items():
             if joined.count > 1:
                 yield place, joined
         for (owner, _), joined in self.of_owners.items():
             if len(joined.places) > 1:
                 yield owner, joined
+        for joined in self.of_all.values():
+            if len(joined.places) > 1:
+                yield f"{len(joined.places)} places", joined

@@ -156,9 +156,7 @@ class Talk:
             self.raw.take(self.buffer + bytes(self.reader.buffer))
         is_told_elsewhere = self.stage == Speech.HTTP and not self.raw.size_bytes
         carried = (
-            Carried()
-            if is_told_elsewhere
-            else self.traffic.look(self.target.text, bytes(self.raw.start))
+            Carried() if is_told_elsewhere else self.traffic.look_at(self.target.text, self.raw)
         )
         self.traffic.pieces.take(self.target.text, self.target.owner, [("", self.raw.start)])
         is_refused = self.requests > 0 and self.refusals == self.requests
@@ -254,7 +252,7 @@ class Talk:
         headers = self.traffic.look(self.target.text, head)
         body = headers
         if request.body.size_bytes:
-            body = self.traffic.look(self.target.text, bytes(request.body.start))
+            body = self.traffic.look_at(self.target.text, request.body)
         self.traffic.pieces.take_request(url, request.headers, bytes(request.body.start))
         told = Request(
             self.target.text,

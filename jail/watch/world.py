@@ -18,6 +18,7 @@ from jail.watch.events import MAX_EVENTS, MAX_TEXT_CHARS, WorldEvent
 from jail.watch.names import Names
 from jail.watch.payload import Carried, Search
 from jail.watch.pieces import Pieces
+from jail.watch.sink import Sink
 from jail.watch.stubs import Marks
 from jail.watch.world_events import Conversation, Payload, PiecesJoined, Request
 
@@ -140,7 +141,21 @@ class Traffic:
         begun_sec = time.thread_time()
         carried = self.world.search.look(payload)
         self.search_sec[is_first] += time.thread_time() - begun_sec
+        if carried.cut:
+            self.lost["payload, searched for bait to its end"] += 1
         return carried
+
+    def look_at(self, target: str, sink: Sink) -> Carried:
+        """What a body or a connection carries: its start, and its end where there is more of it."""
+        start = self.look(target, bytes(sink.start))
+        if not sink.last:
+            return start
+        end = self.look(target, bytes(sink.last))
+        if not sink.is_whole:
+            self.lost["payload, searched for bait to its end"] += 1
+        bait = tuple(sorted({*start.bait, *end.bait}))
+        environment = start.environment or end.environment
+        return Carried(bait, environment, start.opaque or end.opaque, start.cut or end.cut)
 
     def join(self) -> Iterator[PiecesJoined]:
         """What was sent in pieces, none of which says it by itself. To be called at the end."""
@@ -151,7 +166,7 @@ class Traffic:
             known = {name for event in told if is_at(event, joined.places) for name in event.bait}
             known |= {name for at, name in found if at in joined.places}
             bait = tuple(name for name in carried.bait if name not in known)
-            found.update((place, name) for name in bait)
+            found.update((at, name) for at in joined.places for name in bait)
             if bait or carried.environment:
                 yield PiecesJoined(place, joined.count, bait, carried.environment)
 

@@ -87,6 +87,7 @@ class Layer:
     data: bytes
     is_last: bool
     certainty: Certainty = Certainty.MARKED
+    is_cut: bool = False  # there may be more in it, for which there was no room
 
 
 def is_text(data: bytes) -> bool:
@@ -347,6 +348,7 @@ def unwrap(payload: bytes) -> Iterator[Layer]:
     # The list grows while it is walked through.
     for data, depth, known in waiting:
         is_last = True
+        is_cut = len(data) == MAX_LAYER_BYTES
         for found, certainty in unwrap_once(data) if depth < MAX_LAYERS_DEEP else ():
             layer = found[: min(MAX_LAYER_BYTES, left_bytes)]
             if len(layer) < MIN_LAYER_BYTES or layer in seen:
@@ -356,5 +358,6 @@ def unwrap(payload: bytes) -> Iterator[Layer]:
             is_last = is_last and certainty is Certainty.GUESSED
             seen.add(layer)
             left_bytes -= len(layer)
+            is_cut = is_cut or left_bytes == 0
             waiting.append((layer, depth + 1, max(known, certainty)))
-        yield Layer(data, is_last, known)
+        yield Layer(data, is_last, known, is_cut)
