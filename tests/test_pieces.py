@@ -69,7 +69,7 @@ def test_odd_forms_are_taken_apart_or_left() -> None:
         ("b", b"y"),
         ("n", b"ABCDEFGH"),
     ]
-    assert fields_of(b"a=%41+b&c=") == [("a", b"A b"), ("c", [], b"")]
+    assert fields_of(b"a=%41+b&c=") == [("a", b"A b"), ("c", b"")]
     for odd in (b"", b"plain text", b"{", b"[" * 100_000, b'{"a": NaN}', b"\xff=\xfe\n x"):
         assert fields_of(odd) == []
     assert len(fields_of(json.dumps(["x"] * 50_000).encode())) <= MAX_FIELDS

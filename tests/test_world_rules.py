@@ -257,6 +257,13 @@ def test_a_connection_is_told_with_the_name_that_it_was_meant_for(
     assert told == [(severity, "network.attempt", title)]
 
 
+def test_a_question_that_is_a_request_is_told_once() -> None:
+    at = Phase(PhaseName.IMPORT, "x")
+    asked = request("https://dns.google/resolve?type=TXT&name=evil.example.com")
+    (told,) = found(report_of((at, NAME), (at, asked)))
+    assert told[2].startswith("POST https://dns.google/resolve?")
+
+
 def test_what_the_trace_saw_of_what_was_sent_is_not_told_again() -> None:
     leak = BaitLeaked("NPM_TOKEN", f"packet to {TARGET}", ACTOR)
     elsewhere = BaitLeaked("NPM_TOKEN", "packet to 45.9.148.3:9", ACTOR)

@@ -112,6 +112,8 @@ def with_suspicion(finding: Finding, bait: str) -> Finding:
 
 
 Key = tuple[int, str, str]
+# "https://dns.google/resolve?name=evil.example&type=TXT": the request says all of the question.
+NAME_IN_URL = re.compile(r"/(?:resolve|dns-query)\?(?:[^#]*&)?name=([A-Za-z0-9._-]+)")
 
 
 def told_in_full(seen: Sequence[Seen]) -> set[Key]:
@@ -131,6 +133,9 @@ def told_in_full(seen: Sequence[Seen]) -> set[Key]:
             case Request():
                 keys.add((phase, "connection tcp", event.target))
                 keys.add((phase, "conversation", event.target))
+                asked = NAME_IN_URL.search(event.url)
+                if asked:
+                    keys.add((phase, "name", asked[1].lower().rstrip(".")))
                 sent = f"packet to {event.target}"
                 keys.update((phase, f"bait {name}", sent) for name in event.bait)
             case NamesDecoded():

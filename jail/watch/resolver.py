@@ -186,11 +186,16 @@ class Resolver:
                     self.answer_stream(connection)
 
     def answer_stream(self, connection: socket.socket) -> None:
-        """Who is slow, or leaves in the middle, asked too: it is noted as malformed."""
+        """Who is slow, or leaves in the middle, asked too: it is noted as malformed. Who only looks
+        whether somebody is there did not.
+        """
         message = b""
         connection.settimeout(0 if self.closed.is_set() else SLOW_SEC)
         with contextlib.suppress(OSError):
-            length = int.from_bytes(connection.recv(2, socket.MSG_WAITALL))
+            start = connection.recv(2, socket.MSG_WAITALL)
+            if not start:
+                return
+            length = int.from_bytes(start)
             message = connection.recv(min(length, MAX_MESSAGE_BYTES), socket.MSG_WAITALL)
         answer = self.answer(message)
         with contextlib.suppress(OSError):
