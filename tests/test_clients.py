@@ -158,6 +158,7 @@ def test_what_is_hidden_in_pieces_or_from_readers_is_told(report: Report) -> Non
 
 # Where that is no host of the way's own name.
 TOLD_ELSEWHERE = {
+    "resolver": "45.9.148.53:53",
     "ports": "in 5 pieces to evil-ports.xyz",
     "hosts": "in 5 pieces to evil-hosts.xyz",
     "headers": "in 5 pieces to http://headers.evil-host.xyz",
@@ -176,6 +177,14 @@ def test_bait_is_told_by_whatever_way_it_leaves(report: Report, way: str) -> Non
     sent = titles(report, "secret.sent", "thieves")
     where = TOLD_ELSEWHERE.get(way, f"{way}.evil-host.xyz")
     assert [title for title in sent if "AWS_SECRET_ACCESS_KEY" in title and where in title]
+
+
+def test_what_is_sent_to_a_resolver_and_asks_for_nothing_is_told_as_on_any_port(
+    report: Report,
+) -> None:
+    told = {item["target"]: item["payload"] for item in report["network"] if item["payload"]}
+    for target in ("45.9.148.53:53", "45.9.148.54:53"):
+        assert told[target]["bytes"] == 64
 
 
 def test_what_only_looks_like_theft_is_a_request_and_nothing_else(report: Report) -> None:
