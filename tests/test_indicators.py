@@ -47,6 +47,13 @@ def requested(url: str, bait: tuple[str, ...] = ()) -> Request:
     return Request("20.1.2.3:80", 0, "GET", url, (), NO_BODY, 200, bait, actor=ACTOR)
 
 
+def test_of_names_that_carry_data_only_their_domain_is_told() -> None:
+    pieces = [f"{number}.{number}8623638643634346137.drain.badhost.xyz" for number in range(4)]
+    hosts = ["4a6f686e2d6c6170.single.xyz", "www.drain.badhost.xyz"]
+    found = indicators(*map(asked, pieces), *map(asked, hosts))
+    assert found == {("name", name) for name in ("drain.badhost.xyz", *hosts)}
+
+
 def test_what_the_package_named_is_told() -> None:
     found = indicators(
         asked("exfil.badhost.example"),

@@ -19,7 +19,9 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from jail.watch.payload import Carried, Search
+from jail.watch.payload import TO_Z85, Carried, Search
+from jail.watch.sink import Sink
+from jail.watch.world import Traffic, make_world
 from jail.watch.wrappings import MAX_ALL_BYTES, MAX_LAYERS, unwrap
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYq7c31d2f"
@@ -92,6 +94,10 @@ def cut(data: bytes, size: int) -> list[str]:
     return [data[at : at + size].decode() for at in range(0, len(data), size)]
 
 
+def xored(data: bytes, key: bytes) -> bytes:
+    return bytes(byte ^ key[at % len(key)] for at, byte in enumerate(data))
+
+
 def in_fields(pieces: list[str]) -> bytes:
     return json.dumps({f"part{number}": piece for number, piece in enumerate(pieces)}).encode()
 
@@ -136,6 +142,21 @@ WRAPPINGS = {
     "UTF-32": lambda data: data.decode().encode("utf-32"),
     "ROT13": lambda data: codecs.encode(data.decode(), "rot13").encode(),
     "XOR with one byte": lambda data: bytes(byte ^ 0x5A for byte in b"keys: " + data),
+    "XOR with a key": lambda data: xored(b"keys: " + data, b"hunter2"),
+    "XOR with 16 bytes, in hex": lambda data: (
+        xored(b"x" + data, bytes(range(99, 115))).hex().encode()
+    ),
+    "base85": lambda data: b'{"d": "' + base64.b85encode(b"key " + data) + b'"}',
+    "ASCII85 of Adobe": lambda data: base64.a85encode(b"keys: " + data, adobe=True),
+    "base85 of ZeroMQ": lambda data: base64.b85encode(b"k" + data).translate(TO_Z85),
+    "gzip, then base85": lambda data: b"d=" + base64.b85encode(gzip.compress(data)),
+    "bits": lambda data: "".join(f"{byte:08b}" for byte in data).encode(),
+    "spaced bits": lambda data: " ".join(f"{byte:08b}" for byte in b"k" + data).encode(),
+    "cut, then base64, put together": lambda data: b"".join(
+        base64.b64encode(piece.encode()) for piece in cut(data, 8)
+    ),
+    "LZMA": lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
+    "the strongest xz": lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
     "XOR, then base64": lambda data: base64.b64encode(bytes(byte ^ 7 for byte in data)),
     "base64, then reversed": lambda data: base64.b64encode(data)[::-1],
     "reversed, then base64": lambda data: base64.b64encode(data[::-1]),
@@ -148,6 +169,8 @@ WRAPPINGS = {
     "bz2": bz2.compress,
     "xz": lzma.compress,
     "zip": lambda data: in_zip(data, zipfile.ZIP_DEFLATED),
+    "zip with LZMA": lambda data: in_zip(data, zipfile.ZIP_LZMA),
+    "zip with bz2": lambda data: in_zip(data, zipfile.ZIP_BZIP2),
     "stored zip": lambda data: in_zip(data, zipfile.ZIP_STORED),
     "streamed zip": in_streamed_zip,
     "cut zip": lambda data: in_zip(data, zipfile.ZIP_DEFLATED)[:-80],
@@ -233,6 +256,35 @@ def test_what_is_encrypted_is_told_as_such(size: int) -> None:
     assert look(json.dumps({"blob": base64.b64encode(os.urandom(size)).decode()}).encode()).opaque
 
 
+SMALL = os.urandom(40)
+IN_ZIP = in_zip(SMALL, zipfile.ZIP_STORED)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"Salted__" + SMALL,
+        b"gAAAAABl" + base64.urlsafe_b64encode(os.urandom(72)),
+        b"-----BEGIN PGP MESSAGE-----\n\nhQEMA\n",
+        b"\x28\xb5\x2f\xfd" + SMALL,
+        b"7z\xbc\xaf\x27\x1c\0\4" + SMALL,
+        IN_ZIP.replace(b"PK\3\4\x14\0\0", b"PK\3\4\x14\0\1"),
+        IN_ZIP.replace(b"PK\3\4\x14\0\0\0\0", b"PK\3\4\x3f\0\0\0\x5d"),
+        SMALL,
+        base64.b85encode(os.urandom(400)),
+        json.dumps({"data": base64.b85encode(os.urandom(400)).decode()}).encode(),
+    ],
+    ids=["openssl", "fernet", "pgp", "zstd", "7z", "locked zip", "zstd zip", "raw", "b85", "json"],
+)
+def test_what_is_encrypted_or_packed_by_others_is_told_as_such(payload: bytes) -> None:
+    assert look(payload).opaque
+
+
+@pytest.mark.parametrize("how", [base64.b85encode, base64.a85encode])
+def test_the_environment_is_found_in_base85(how: Callable[[bytes], bytes]) -> None:
+    assert look(how(zlib.compress(json.dumps(ENVIRONMENT).encode()))).environment
+
+
 def test_what_can_be_read_is_not_told_as_encrypted() -> None:
     text = "\n".join(
         f"{number} some text of a log, {secrets.token_hex(4)}" for number in range(200)
@@ -243,6 +295,10 @@ def test_what_can_be_read_is_not_told_as_encrypted() -> None:
         base64.b64encode(zlib.compress(text)),
         b"t=" + quote(gzip.compress(text)).encode(),
         in_zip(text, zipfile.ZIP_DEFLATED),
+        "&".join(f"key{n}={secrets.token_hex(8)}" for n in range(50)).encode(),
+        b"https://host.example/a?" + quote("a b&c=d;e[f]{g}(h)*!$'" * 20).encode(),
+        base64.b85encode(zlib.compress(text[:2000])),
+        bytes([0x1B]) + bytes(47),
     ):
         assert not look(payload).opaque
     assert not look(
@@ -283,3 +339,18 @@ def test_no_payload_costs_more_than_its_bound(payload: bytes) -> None:
     assert len(layers) <= MAX_LAYERS + 1
     assert sum(len(layer.data) for layer in layers) <= MAX_ALL_BYTES + (1 << 20)
     assert time.process_time() - start < 3
+
+
+def test_the_end_of_what_is_long_is_searched_and_what_is_not_is_counted() -> None:
+    traffic = Traffic(make_world(None, VALUES, ENVIRONMENT))
+    sink = Sink()
+    for _ in range(40):
+        sink.take(b"some text of a log\n" * 4000)
+    sink.take(b"key=" + SECRET.encode())
+    assert traffic.look_at("1.2.3.4:80", sink).bait == ("AWS_SECRET_ACCESS_KEY",)
+    assert traffic.lost["payload, searched for bait to its end"] >= 1
+    small = Traffic(make_world(None, VALUES, ENVIRONMENT))
+    short = Sink()
+    short.take(b"nothing")
+    assert small.look_at("1.2.3.4:80", short) == Carried()
+    assert not small.lost

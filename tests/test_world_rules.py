@@ -10,6 +10,7 @@ from jail.report.rules import judge
 from jail.report.verdict import Report
 from jail.watch.events import (
     Actor,
+    BaitLeaked,
     BaitRead,
     Connection,
     Event,
@@ -218,3 +219,57 @@ def test_what_can_not_be_read_is_told_with_the_bait_that_was_read_before() -> No
     late = f"{title}, after /home/dev/.aws/credentials was read"
     assert ("high", "network.attempt", late) in told
     assert fair in told
+
+
+@pytest.mark.parametrize(
+    ("fields", "title"),
+    [
+        (
+            {"payload": Payload(99, "ab", "x"), "opaque": True, "tls": None},
+            f"sends 99 bytes that can't be read to {TARGET} (evil.example.com)",
+        ),
+        (
+            {"tls": Tls("evil.example.com", False)},
+            f"speaks TLS with {TARGET} (evil.example.com) and trusts nobody but its own authority",
+        ),
+    ],
+)
+def test_so_is_what_can_not_be_read_of_a_connection(fields: dict[str, Any], title: str) -> None:
+    called = Phase(PhaseName.CALL, "x")
+    talk = conversation(**fields)
+    read = BaitRead("/home/dev/.ssh/id_rsa", "/x.py:2", None)
+    own = BaitRead("/home/dev/.aws/credentials", "/x.py:2", "botocore")
+    assert ("info", "network.attempt", title) in found(report_of((called, talk), (called, own)))
+    late = ("high", "network.attempt", f"{title}, after /home/dev/.ssh/id_rsa was read")
+    assert late in found(report_of((called, talk), (called, read)))
+
+
+@pytest.mark.parametrize(
+    ("phase", "severity"), [(PhaseName.IMPORT, "high"), (PhaseName.EXECUTE, "medium")]
+)
+def test_a_connection_is_told_with_the_name_that_it_was_meant_for(
+    phase: PhaseName, severity: str
+) -> None:
+    """Its address is made up; and to connect to a name is no worse than to send something there."""
+    at = Phase(phase, "x")
+    told = found(report_of((at, NAME), (at, CONNECTION), (at, conversation(tls=None))))
+    title = f"connects (tcp) to {TARGET} (evil.example.com)"
+    assert told == [(severity, "network.attempt", title)]
+
+
+def test_a_question_that_is_a_request_is_told_once() -> None:
+    at = Phase(PhaseName.IMPORT, "x")
+    asked = request("https://dns.google/resolve?type=TXT&name=evil.example.com")
+    (told,) = found(report_of((at, NAME), (at, asked)))
+    assert told[2].startswith("POST https://dns.google/resolve?")
+
+
+def test_what_the_trace_saw_of_what_was_sent_is_not_told_again() -> None:
+    leak = BaitLeaked("NPM_TOKEN", f"packet to {TARGET}", ACTOR)
+    elsewhere = BaitLeaked("NPM_TOKEN", "packet to 45.9.148.3:9", ACTOR)
+    sent = conversation(tls=None, payload=Payload(40, "ab", "x"), bait=("NPM_TOKEN",))
+    at = Phase(PhaseName.IMPORT, "x")
+    rules = [rule for _, rule, _ in found(report_of((at, leak), (at, sent)))]
+    assert sorted(rules) == ["network.attempt", "secret.sent"]
+    rules = [rule for _, rule, _ in found(report_of((at, elsewhere), (at, sent)))]
+    assert "secret.read" in rules

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 from jail.report.text import plain
 from jail.watch.events import (
+    BaitLeaked,
     BaitRead,
     Connection,
     Finding,
     NameAsked,
     Phase,
+    PhaseName,
     Rule,
     Seen,
     Severity,
@@ -34,12 +36,13 @@ def without_repeats(seen: Sequence[Seen]) -> list[tuple[Phase, tuple[Finding, ..
     than that the name was asked for. What is sent counts beside where it goes.
     """
     better = told_in_full(seen)
+    names = names_of_targets(seen)
     known = baits_read(seen)
     kept: set[tuple[str, Severity]] = set()
     found = []
     for entry in seen:
         findings = entry.findings
-        if isinstance(entry.event, Request) and entry.event.opaque and id(entry.phase) in known:
+        if is_unreadable(entry.event) and id(entry.phase) in known:
             read = known[id(entry.phase)]
             findings = tuple(with_suspicion(finding, read) for finding in findings)
         if isinstance(entry.event, RemoteCode) and entry.event.kept == Kept.FILE:
@@ -47,26 +50,61 @@ def without_repeats(seen: Sequence[Seen]) -> list[tuple[Phase, tuple[Finding, ..
             urls = [(entry.event.url, finding.severity) for finding in findings]
             findings = () if kept.issuperset(urls) else findings
             kept.update(urls)
+        if isinstance(entry.event, Connection):
+            name = names.get((id(entry.phase), entry.event.target))
+            findings = tuple(with_name(finding, entry.phase, name) for finding in findings)
         if better & keys_of_lesser(entry):
-            findings = tuple(f for f in findings if f.rule != Rule.NETWORK_ATTEMPT)
+            dropped = (Rule.NETWORK_ATTEMPT, Rule.SECRET_READ)
+            findings = tuple(f for f in findings if f.rule not in dropped)
         found.append((entry.phase, findings))
     return found
 
 
 def baits_read(seen: Sequence[Seen]) -> dict[int, str]:
-    """By phase: the first bait that was read until its end, if any was."""
+    """By phase: the first bait that was read until its end, if any was; not by its own tool."""
     first = ""
     known: dict[int, str] = {}
     for entry in seen:
-        if isinstance(entry.event, BaitRead) and not first:
+        is_theft = any(found.severity is Severity.HIGH for found in entry.findings)
+        if isinstance(entry.event, BaitRead) and is_theft and not first:
             first = entry.event.path
         if first:
             known[id(entry.phase)] = first
     return known
 
 
+def is_unreadable(event: object) -> bool:
+    """Whether something was sent that nobody here can read."""
+    if isinstance(event, Conversation) and event.tls and not event.tls.trusted_us:
+        return True
+    return isinstance(event, Request | Conversation) and event.opaque
+
+
+def names_of_targets(seen: Sequence[Seen]) -> dict[tuple[int, str], str]:
+    """By phase and address: the name that the package had asked for when it was given it."""
+    return {
+        (id(entry.phase), entry.event.target): entry.event.name
+        for entry in seen
+        if isinstance(entry.event, Conversation) and entry.event.name
+    }
+
+
+def with_name(finding: Finding, phase: Phase, name: str | None) -> Finding:
+    """Of a connection: whom it was meant for. Its address is made up, and says nothing.
+
+    When a program is run, that it connects to a name is no more than that it asks for it.
+    """
+    if finding.rule != Rule.NETWORK_ATTEMPT or not name:
+        return finding
+    title = plain(f"{finding.title} ({name})", MAX_SUSPICION_CHARS)
+    is_softer = phase.name == PhaseName.EXECUTE and finding.severity is Severity.HIGH
+    return replace(
+        finding, title=title, severity=Severity.MEDIUM if is_softer else finding.severity
+    )
+
+
 def with_suspicion(finding: Finding, bait: str) -> Finding:
-    """Of a request whose body can't be read: what may be in it."""
+    """Of what was sent and can't be read: what may be in it."""
     if finding.rule != Rule.NETWORK_ATTEMPT:
         return finding
     title = plain(f"{finding.title}, after {bait} was read", MAX_SUSPICION_CHARS)
@@ -74,6 +112,8 @@ def with_suspicion(finding: Finding, bait: str) -> Finding:
 
 
 Key = tuple[int, str, str]
+# "https://dns.google/resolve?name=evil.example&type=TXT": the request says all of the question.
+NAME_IN_URL = re.compile(r"/(?:resolve|dns-query)\?(?:[^#]*&)?name=([A-Za-z0-9._-]+)")
 
 
 def told_in_full(seen: Sequence[Seen]) -> set[Key]:
@@ -86,11 +126,18 @@ def told_in_full(seen: Sequence[Seen]) -> set[Key]:
             case Conversation():
                 # Its name was asked for on the way to it.
                 keys.add((phase, "name", (event.name or "").lower()))
+                sent = f"packet to {event.target}"
+                keys.update((phase, f"bait {name}", sent) for name in event.bait)
                 if attempts:
                     keys.add((phase, f"connection {event.net}", event.target))
             case Request():
                 keys.add((phase, "connection tcp", event.target))
                 keys.add((phase, "conversation", event.target))
+                asked = NAME_IN_URL.search(event.url)
+                if asked:
+                    keys.add((phase, "name", asked[1].lower().rstrip(".")))
+                sent = f"packet to {event.target}"
+                keys.update((phase, f"bait {name}", sent) for name in event.bait)
             case NamesDecoded():
                 keys.add((phase, "domain", event.domain))
     return keys
@@ -105,6 +152,9 @@ def keys_of_lesser(entry: Seen) -> set[Key]:
             domains = [".".join(labels[at:]) for at in range(len(labels))]
             below = {(phase, "domain", domain) for domain in domains[1:]}
             return {(phase, "name", event.name.lower()), *below}
+        case BaitLeaked():
+            # The trace saw the bytes that the decoy internet took, word for word.
+            return {(phase, f"bait {event.name}", event.where)}
         case Connection() if not event.listens:
             return {(phase, f"connection {event.net}", event.target)}
         case Conversation() if event.payload is None or event.tls is None or event.tls.trusted_us:

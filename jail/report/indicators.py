@@ -7,7 +7,8 @@ of these only the full URL of what somebody has put there.
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -16,6 +17,9 @@ from jail.report.lists import Item
 MAX_INDICATORS = 200
 MAX_INDICATOR_CHARS = 300
 MAX_LABEL_CHARS = 24  # of a name; longer ones carry data, such as what was stolen
+# Shorter ones carry data where so many of one domain are asked for: what was sent in names.
+CODED_LABEL = re.compile(r"[0-9a-f]{12,}|[a-z2-7]{16,}", re.ASCII)
+MIN_CODED_NAMES = 3
 MAX_BAIT_PATH_CHARS = 60  # of a URL that carries bait
 # Whoever asks them is not known by that. Names below them neither.
 WELL_KNOWN_HOSTS = """
@@ -93,6 +97,7 @@ class Indicators:
     """Collects them: of each kind its values, with where they come from first."""
 
     own: OwnWords
+    drains: frozenset[str] = frozenset()  # domains below which names carry data
     found: dict[tuple[str, str], Item] = field(default_factory=dict)
 
     def add(self, kind: str, value: str, item: Mapping[str, object]) -> None:
@@ -108,6 +113,8 @@ class Indicators:
                 self.add("address", host, item)
             return
         name = without_data(host.lower().rstrip("."))
+        bare = without_code(name)
+        name = bare if bare in self.drains else name
         is_ours = any(part.lower() in name for part in self.own.parts)
         if PUBLIC_NAME.fullmatch(name) and not is_ours and not self.is_well_known(name):
             self.add("name", name, item)
@@ -184,6 +191,23 @@ def without_data(name: str) -> str:
     return ".".join(labels[max(long) + 1 :]) if long else name
 
 
+def without_code(name: str) -> str:
+    """A name from after the last label that may be an encoded text on.
+
+    >>> without_code("7.38623638643634346137.x.evil.example")
+    'x.evil.example'
+    """
+    labels = name.split(".")
+    coded = [number for number, label in enumerate(labels) if CODED_LABEL.fullmatch(label)]
+    return ".".join(labels[max(coded) + 1 :]) if coded else name
+
+
+def find_drains(names: Iterable[str]) -> frozenset[str]:
+    """The domains below which many names carry data."""
+    counts = Counter(without_code(name) for name in set(names) if without_code(name) != name)
+    return frozenset(domain for domain in counts if counts[domain] >= MIN_CODED_NAMES)
+
+
 def find_indicators(lists: Mapping[str, Sequence[Item]], project: str, own: OwnWords) -> list[Item]:
     """The indicators of a report, the hashes first.
 
@@ -191,7 +215,8 @@ def find_indicators(lists: Mapping[str, Sequence[Item]], project: str, own: OwnW
         lists: those of the report.
         project: whose files are told by their hash.
     """
-    found = Indicators(own)
+    asked = [item["target"].lower() for item in lists["network"] if item["kind"] == "dns"]
+    found = Indicators(own, find_drains(asked))
     for item in lists["downloads"]:
         if is_file_of(project, item["file"]):
             found.add("sha256", item["sha256"], {"phase": "install", "place": item["file"]})

@@ -96,7 +96,7 @@ def network_entries(phase: Phase, event: NameAsked | Connection, rank: int) -> I
     item: Item = {"phase": phase.name, "kind": kind, "target": target, "place": actor.place}
     item["witness"] = actor.witness
     more: Item = {"trigger": phase.trigger, "name": None, "process": actor.process}
-    more |= {"answer": "refused", "tls": None, "payload": None, "questions": []}
+    more |= {"answer": "refused", "tls": None, "first": None, "payload": None, "questions": []}
     if isinstance(event, NameAsked):
         more["questions"] = list(event.kinds)
         more["answer"] = "decoy" if event.answered else "refused"
@@ -124,7 +124,7 @@ def conversation_entry(phase: Phase, event: Conversation, rank: int) -> Entry:
     item |= {"place": event.actor.place, "witness": event.actor.witness}
     more: Item = {"trigger": phase.trigger, "name": event.name, "process": event.actor.process}
     tls = {"sni": event.tls.sni, "trusted_us": event.tls.trusted_us} if event.tls else None
-    more |= {"answer": str(event.reply), "tls": tls}
+    more |= {"answer": str(event.reply), "tls": tls, "first": str(event.first)}
     more["payload"] = payload_item(event.payload) if event.payload else None
     more["questions"] = []
     return Entry("network", item, more, rank)

@@ -95,7 +95,8 @@ def talked(phase: Phase, event: Conversation) -> tuple[Finding, ...]:
     if event.tls and not event.tls.trusted_us:
         title = f"speaks TLS with {reached_name(event)} and trusts nobody but its own authority"
     elif event.payload:
-        title = f"sends {event.payload.size_bytes:,} bytes to {reached_name(event)}"
+        unread = " that can't be read" if event.opaque else ""
+        title = f"sends {event.payload.size_bytes:,} bytes{unread} to {reached_name(event)}"
     else:
         return ()
     return (found(severity_in(phase), Rule.NETWORK_ATTEMPT, title, event.actor),)

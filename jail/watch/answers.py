@@ -160,6 +160,14 @@ def github(asked: Asked) -> Given:
     return json_answer({**about, "encoding": "base64", "content": content, "sha": asked.token})
 
 
+def git(asked: Asked) -> Given:
+    """A repository that is not for everybody: git keeps name and password until it is asked."""
+    if asked.request.value("authorization"):
+        return refuse(asked)
+    ask = ("WWW-Authenticate", 'Basic realm="Git"')
+    return Given(401, PLAIN_TYPE, b"Authentication required\n", (ask,), refused=True)
+
+
 def uploaded(asked: Asked) -> Given:
     """Where the upload can be fetched, as a line of text."""
     if asked.request.method in GIVES:
@@ -218,7 +226,7 @@ ROWS = (
     WellKnown(r"api\.telegram\.org", "/bot.*", telegram),
     WellKnown(r"hooks\.slack\.com", ".*", lambda asked: Given(200, PLAIN_TYPE, b"ok")),
     WellKnown(r"api\.github\.com", ".*", github),
-    WellKnown(".*", r".*/info/refs", refuse),
+    WellKnown(".*", r".*/info/refs", git),
     WellKnown(LINES, ".*", uploaded),
     WellKnown(STORES, ".*", stored),
     WellKnown(".*", r"/pypi/[^/]+/(?:[^/]+/)?json", package_page),

@@ -90,6 +90,8 @@ class Decoy:
             if listener.type == socket.SOCK_STREAM:
                 # What waits in the kernel takes memory, too; each connection has this from here.
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WAITING_BYTES)
+                # What is sent as urgent is read in its turn, too.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
                 listener.listen(MAX_WAITING)
             else:
                 # A burst of datagrams is to wait there rather than be lost.
@@ -258,8 +260,8 @@ class Decoy:
         self.flows.move_to_end(key)
 
     def tell_flow(self, flow: Flow) -> None:
-        carried = self.traffic.look(flow.target.text, bytes(flow.sink.start))
-        self.traffic.pieces.take(flow.target.text, [("", bytes(flow.sink.start))])
+        carried = self.traffic.look_at(flow.target.text, flow.sink)
+        self.traffic.pieces.take(flow.target.text, flow.target.owner, [("", flow.sink.start)])
         conversation = Conversation(
             Net.UDP,
             flow.target.text,

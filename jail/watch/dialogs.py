@@ -1,4 +1,4 @@
-"""What the decoy internet says where the server speaks first: SSH, SMTP, FTP.
+"""What the decoy internet says where the server speaks first: SSH, SMTP, FTP, POP3, IMAP.
 
 Enough of each protocol that a client hands over what it came to hand over. Hostile input: lines.
 """
@@ -13,6 +13,8 @@ MAX_DIALOG_LINES = 5000  # answered on one connection
 SSH_PORTS = (22, 2222)
 SMTP_PORTS = (25, 26, 465, 587, 2525)
 FTP_PORTS = (21, 990, 2121)
+POP_PORTS = (110, 995)
+IMAP_PORTS = (143, 993)
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Protocol:
-    """`greeting` and the first step whose line matches, {host} and the like filled in."""
+    """`greeting` and the first step whose line matches, with {host_commas} filled in, and {tag}:
+    the first word of the line.
+    """
 
     greeting: str
     steps: tuple[Step, ...]
@@ -80,6 +84,30 @@ FTP = Protocol(
     ),
     "550 Failed.",
 )
+POP = Protocol(
+    "+OK ready",
+    (
+        Step("CAPA", "+OK\r\nUSER\r\nUIDL\r\nSTLS\r\n."),
+        Step("STLS", "+OK", starts_tls=True),
+        Step("STAT", "+OK 0 0"),
+        Step("(?:LIST|UIDL)", "+OK\r\n."),
+        Step("(?:USER|PASS|APOP|NOOP|RSET).*", "+OK"),
+        Step("QUIT", "+OK", is_end=True),
+    ),
+    "-ERR",
+)
+IMAP = Protocol(
+    "* OK [CAPABILITY IMAP4rev1 STARTTLS] ready",
+    (
+        Step(r"\S+ CAPABILITY", "* CAPABILITY IMAP4rev1 STARTTLS\r\n{tag} OK done"),
+        Step(r"\S+ STARTTLS", "{tag} OK begin", starts_tls=True),
+        Step(r"\S+ (?:SELECT|EXAMINE) .*", "* 0 EXISTS\r\n{tag} OK [READ-WRITE] done"),
+        Step(r"\S+ LOGOUT", "* BYE\r\n{tag} OK done", is_end=True),
+        Step(r"\S+ (?:AUTHENTICATE|APPEND) .*", "{tag} NO not here"),
+        Step(r"\S+ [A-Z]+(?: .*)?", "{tag} OK done"),
+    ),
+    "* BAD",
+)
 SSH = Protocol("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3", (), "")
 
 
@@ -89,7 +117,8 @@ def protocol_of(port: int, said: bytes) -> Protocol | None:
         return SSH
     if port in SMTP_PORTS:
         return SMTP
-    return FTP if port in FTP_PORTS else None
+    by_port = {FTP_PORTS: FTP, POP_PORTS: POP, IMAP_PORTS: IMAP}
+    return next((by_port[ports] for ports in by_port if port in ports), None)
 
 
 class Dialog:
@@ -144,5 +173,6 @@ class Dialog:
                 self.in_message = step.is_message
                 self.starts_tls = step.starts_tls
                 self.is_over = step.is_end
-                return self.line(step.answer)
+                tag = said.partition(" ")[0]
+                return self.line(step.answer.replace("{tag}", tag))
         return self.line(self.protocol.otherwise)

@@ -15,6 +15,7 @@ MAX_HEADERS = 100
 MAX_CHUNKS = 100_000
 MAX_CHUNK_LINE_BYTES = 256
 MAX_TRAILER_BYTES = 8 << 10
+MAX_CHUNK_TEXTS_BYTES = 16 << 10  # of what stands beside the lengths of chunks
 END_OF_HEAD = b"\r\n\r\n"
 
 # "POST /upload?key=1 HTTP/1.1".
@@ -22,7 +23,7 @@ REQUEST_LINE = re.compile(rb"([A-Za-z-]{1,20}) ([!-\xff]{1,60000}) HTTP/1\.([01]
 # "Content-Type: text/plain".
 HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}):[ \t]*([^\r\n\0]*)")
 # "1f4", "1f4;name=value".
-CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n\0]*)?")
+CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[^\r\n\0]*)?")
 LENGTH = re.compile(rb"[0-9]{1,15}")
 # A "\r" at the very end may still get its "\n".
 LONE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])", re.DOTALL)
@@ -38,13 +39,17 @@ class HttpError(Exception):
 
 @dataclass
 class HttpRequest:
-    """A request; `body` goes on growing until the reader gives it out."""
+    """A request; `body` goes on growing until the reader gives it out.
+
+    `chunk_texts`: what stood beside the lengths of its chunks, where no server looks.
+    """
 
     method: str
     target: str
     is_old: bool  # HTTP/1.0
     headers: list[tuple[str, str]]
     body: Sink = field(default_factory=Sink)
+    chunk_texts: bytearray = field(default_factory=bytearray)
 
     def values(self, name: str) -> list[str]:
         """The values of a header, by its name in lower case."""
@@ -205,6 +210,8 @@ class RequestReader:
         if not found or self.chunks > MAX_CHUNKS:
             raise HttpError(400, "chunks that are not understood")
         self.left_bytes = int(found[1], 16)
+        if self.request and found[2] and len(self.request.chunk_texts) < MAX_CHUNK_TEXTS_BYTES:
+            self.request.chunk_texts += found[2]
         self.stage = Part.CHUNK if self.left_bytes else Part.TRAILERS
 
     def read_chunk_end(self) -> None:

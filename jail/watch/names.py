@@ -20,15 +20,15 @@ MAX_TEXT_BYTES = 255  # of a string of a TXT record
 # Top-level names, but those of two letters: the ones under which packages, services and thieves
 # are found. Where a package asks for another one, it asks whether somebody makes names up.
 TOP_NAMES = """
-academy accountant agency ai app art asia auction audio auto baby band bar best bet bid bike
-bio biz black blog blue boats bond boo book build business buzz cafe cam camera camp capital
+academy accountant agency ai app art asia auction audio auto autos aws baby band bar best bet bid
+bike bio biz black blog blue boats bond boo book build business buzz cafe cam camera camp capital
 cards care career cash casino cat cc center ceo cfd channel chat cheap church city claims click
 clinic cloud club codes coffee com community company computer cool country courses credit
 cricket cyou dad data date day deals delivery design dev digital direct directory discount dog
 domains download earth education email energy engineer engineering enterprises equipment
 estate eu events exchange expert express faith family fan farm fashion film finance financial
 fit fitness flights foo football forum foundation fun fund fyi gallery game games garden gay
-gdn gift gifts gives glass global gold golf gov graphics gratis green group guide guru hair
+gdn gift gifts gives glass global gold golf google gov graphics gratis green group guide guru hair
 haus health help homes host hosting house how icu inc info ink institute int international
 investments jobs jp kim land law lawyer lease legal lgbt life lighting limited link live loan
 loans lol love ltd makeup management market marketing mba media men menu mil mobi moda mom

@@ -5,6 +5,7 @@ Hostile input goes to the rooms that read it; here are the names that were asked
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from jail.orders import DNS_PORT
@@ -18,7 +19,10 @@ from jail.watch.peers import Arrivals, Named, find_unnamed, tell_unnamed
 from jail.watch.resolver import Records, Resolver
 from jail.watch.resources import Journal, Resources
 from jail.watch.served import attribute, decode_names
+from jail.watch.sink import Sink
 from jail.watch.sockets import Sockets
+from jail.watch.talk import MAX_RAW_TEXT_BYTES
+from jail.watch.world import Traffic
 from jail.watch.world_events import Conversation, Reply, Speaker
 
 
@@ -40,6 +44,7 @@ class Outside:
         self.decoy: Decoy | None = None
         if resources.world:
             self.decoy = Decoy(resources.world, sockets.decoys, self.arrivals)
+            self.decoy.traffic.note_question = self.note_question
             self.decoy.start()
         self.gateway: Gateway | None = None
         if sockets.index:
@@ -94,7 +99,7 @@ class Outside:
         world = self.resources.world
         if not self.decoy or not world:
             return
-        said = [*self.decoy.close(), *self.resolvers_asked()]
+        said = [*self.decoy.close(), *self.resolvers_asked(self.decoy.traffic)]
         for at_sec, event in attribute(said, self.connections()):
             self.journal.tell(event, at_sec)
         for unnamed in find_unnamed(self.arrivals.counts, named):
@@ -111,11 +116,20 @@ class Outside:
         if gateway and gateway.offered:
             tell_release(gateway.offered, self.resources.order, phase, gateway.python, tell)
 
-    def resolvers_asked(self) -> Iterator[tuple[float, Conversation]]:
-        """The conversations with far resolvers: what was asked is told name by name."""
+    def resolvers_asked(self, traffic: Traffic) -> Iterator[tuple[float, Conversation]]:
+        """The conversations with far resolvers: what was asked is told name by name, and what was
+        sent there otherwise as on any port.
+        """
         far_ends = [peer for peer in self.arrivals.counts if peer[1].endswith(f":{DNS_PORT}")]
         for net, target in far_ends[:MAX_EVENTS]:
             event = Conversation(net, target, 0, None, Reply.DECOY, Speaker.PACKAGE)
+            sink = Sink()
+            sink.take(self.resolver.other.get((net, target), b""))
+            if sink.size_bytes:
+                carried = traffic.look_at(target, sink)
+                payload = sink.payload(MAX_RAW_TEXT_BYTES)
+                event = replace(event, payload=payload, bait=carried.bait)
+                event = replace(event, environment=carried.environment, opaque=carried.opaque)
             yield self.resources.now_sec(), event
 
     def connections(self) -> Iterator[Connection]:

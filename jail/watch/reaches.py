@@ -14,7 +14,7 @@ from jail.watch.calls import Act, Address, Family, Reach, Socket
 from jail.watch.events import Connection, NameAsked, Net, is_near
 from jail.watch.ledger import Bait, Ledger
 from jail.watch.names import Questions
-from jail.watch.peers import Named
+from jail.watch.peers import Named, plain_target
 from jail.watch.processes import STRANGER, Process
 from jail.watch.python_witness import Said, plain_name
 from jail.watch.resolver import MALFORMED, parse_question
@@ -45,6 +45,7 @@ class Reaches:
         self.ledger, self.bait = ledger, bait
         self.plumbing = {RESOLVER, INDEX} if index else {RESOLVER}
         self.sockets: dict[bytes, Socket] = {}
+        self.peers: dict[bytes, str] = {}  # whom the sockets were connected to
         self.named = Named()
         self.asked: dict[str, dict[Process, None]] = {}  # names, and who sent them to a resolver
         self.askers = 0  # among them
@@ -76,6 +77,8 @@ class Reaches:
 
     def reach_address(self, process: Process, call: Reach, address: Address) -> None:
         target, listens = address.target, call.act is Act.BIND
+        if call.act is Act.CONNECT and (call.inode in self.peers or len(self.peers) < MAX_SOCKETS):
+            self.peers[call.inode] = plain_target(target)
         if target == RESOLVER:
             self.last_asker = process
         if address.port == str(DNS_PORT):
@@ -99,7 +102,8 @@ class Reaches:
         actor = self.ledger.actor(process, place, expected=is_far)
         # A requirement by URL leads pip itself astray: nothing but its index is its own to ask.
         actor = replace(actor, own=actor.own and not is_far)
-        event = Connection(net, target, listens, call.error, actor)
+        shown = plain_target(target) if is_far else target
+        event = Connection(net, shown, listens, call.error, actor)
         self.ledger.tell_once(key, process, event)
 
     def note_resolver(self, process: Process, target: str) -> None:
@@ -125,7 +129,8 @@ class Reaches:
         # Bytes 4 and 5 of a DNS message count its questions.
         question = parse_question(data) if data[4:6] == b"\0\1" else MALFORMED
         if question is MALFORMED:
-            target = call.addresses[-1].target if call.addresses else UNKNOWN_PEER
+            known = self.peers.get(call.inode, UNKNOWN_PEER)
+            target = plain_target(call.addresses[-1].target) if call.addresses else known
             self.bait.search("packet to", target, data, self.ledger.actor(process))
             return
         elsewhere = any(

@@ -11,9 +11,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from jail.orders import DNS_PORT
 from jail.watch.events import Net, printable
 from jail.watch.names import DNS_HEADER_BYTES, reply
-from jail.watch.peers import Arrivals
+from jail.watch.peers import Arrivals, peer_text
 
 MAX_MESSAGE_BYTES = 4096
 MAX_LABELS = 127
@@ -21,6 +22,9 @@ MAX_LABEL_BYTES = 63
 SLOW_SEC = 0.5  # a question by TCP must be whole by then, for the next one waits for it
 MAX_CLOSE_SEC = 1.0
 MAX_CONTROL_BYTES = 256
+# Of what came to the port and is no question, by whom it was sent to.
+MAX_OTHER_TARGETS = 200
+MAX_OTHER_BYTES = 16 << 10
 # A control message that says at which address a datagram came in, of IPv4 and of IPv6.
 MEANT = {(socket.SOL_IP, 8), (socket.IPPROTO_IPV6, 50)}
 
@@ -114,6 +118,7 @@ class Resolver:
         self.note = note
         self.records = records
         self.closed = threading.Event()
+        self.other: dict[tuple[Net, str], bytes] = {}  # what was sent and is no question
         self.threads = []
         for held in sockets:
             is_stream = held.type == socket.SOCK_STREAM
@@ -145,6 +150,12 @@ class Resolver:
         records = self.records(question.name.lower(), question.kind)
         return reply(message, question.end, records)
 
+    def keep_other(self, net: Net, host: str, data: bytes) -> None:
+        """Keep what was sent to the port of resolvers, and asks for nothing."""
+        key = (net, peer_text(host, DNS_PORT))
+        if key in self.other or len(self.other) < MAX_OTHER_TARGETS:
+            self.other[key] = (self.other.get(key, b"") + data)[:MAX_OTHER_BYTES]
+
     def answer_datagrams(self, server: socket.socket) -> None:
         with server:
             while True:
@@ -153,9 +164,11 @@ class Resolver:
                 if self.closed.is_set() and not client:
                     self.arrivals.note_dropped(server)
                     return
+                answer = self.answer(message)
                 for host in meant_hosts(control):
                     self.arrivals.note(Net.UDP, host, server.getsockname()[1], client)
-                answer = self.answer(message)
+                    if not answer:
+                        self.keep_other(Net.UDP, host, message)
                 # Nobody may wait for it any more.
                 with contextlib.suppress(OSError):
                     server.sendmsg([answer], from_there(control), 0, client)
@@ -186,12 +199,19 @@ class Resolver:
                     self.answer_stream(connection)
 
     def answer_stream(self, connection: socket.socket) -> None:
-        """Who is slow, or leaves in the middle, asked too: it is noted as malformed."""
-        message = b""
+        """Who is slow, or leaves in the middle, asked too: it is noted as malformed. Who only looks
+        whether somebody is there did not.
+        """
+        start = message = b""
         connection.settimeout(0 if self.closed.is_set() else SLOW_SEC)
         with contextlib.suppress(OSError):
-            length = int.from_bytes(connection.recv(2, socket.MSG_WAITALL))
+            start = connection.recv(2, socket.MSG_WAITALL)
+            if not start:
+                return
+            length = int.from_bytes(start)
             message = connection.recv(min(length, MAX_MESSAGE_BYTES), socket.MSG_WAITALL)
         answer = self.answer(message)
         with contextlib.suppress(OSError):
+            if not answer:
+                self.keep_other(Net.TCP, connection.getsockname()[0], start + message)
             connection.sendall(len(answer).to_bytes(2) + answer)

@@ -5,7 +5,9 @@ import hashlib
 from jail.watch.world_events import Payload
 from jail.watch.wrappings import is_text
 
-MAX_START_BYTES = 1 << 20  # kept to be searched
+# Kept to be searched.
+MAX_START_BYTES = 1 << 20
+MAX_LAST_BYTES = 256 << 10
 # Shown of what is not text: every byte takes four characters.
 MAX_BINARY_TEXT_BYTES = 4 << 10
 
@@ -17,6 +19,7 @@ class Sink:
         self.size_bytes = 0
         self.digest = hashlib.sha256()
         self.start = bytearray()
+        self.last = bytearray()  # of what has no room in it
 
     def take(self, data: bytes | bytearray | memoryview) -> None:
         self.size_bytes += len(data)
@@ -24,6 +27,14 @@ class Sink:
         room_bytes = MAX_START_BYTES - len(self.start)
         if room_bytes > 0:
             self.start += data[:room_bytes]
+        if len(data) > room_bytes:
+            self.last += data[max(0, room_bytes) :]
+            del self.last[:-MAX_LAST_BYTES]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it was kept."""
+        return self.size_bytes == len(self.start) + len(self.last)
 
     def payload(self, max_text_bytes: int, unpacked: bytes | None = None) -> Payload:
         """What is told of it, with a text of at most so many characters.

@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 
 from jail.watch.answers import Asked, Given, answer
 from jail.watch.dialogs import Dialog, Protocol, protocol_of
+from jail.watch.dns_over_https import question_in
 from jail.watch.events import MAX_TEXT_CHARS, Net
 from jail.watch.http_request import HttpError, HttpRequest, RequestReader
 from jail.watch.payload import Carried
+from jail.watch.pieces import owner_of
 from jail.watch.sink import MAX_START_BYTES, Sink
 from jail.watch.world import Traffic, unix_sec
 from jail.watch.world_events import Conversation, Reply, Request, Speaker, Tls
@@ -46,6 +48,10 @@ class Target:
     @property
     def text(self) -> str:
         return target_text(self.host, self.port)
+
+    @property
+    def owner(self) -> str:
+        return owner_of(self.name or self.host)
 
 
 def target_text(host: str, port: int) -> str:
@@ -150,11 +156,9 @@ class Talk:
             self.raw.take(self.buffer + bytes(self.reader.buffer))
         is_told_elsewhere = self.stage == Speech.HTTP and not self.raw.size_bytes
         carried = (
-            Carried()
-            if is_told_elsewhere
-            else self.traffic.look(self.target.text, bytes(self.raw.start))
+            Carried() if is_told_elsewhere else self.traffic.look_at(self.target.text, self.raw)
         )
-        self.traffic.pieces.take(self.target.text, [("", bytes(self.raw.start))])
+        self.traffic.pieces.take(self.target.text, self.target.owner, [("", self.raw.start)])
         is_refused = self.requests > 0 and self.refusals == self.requests
         conversation = Conversation(
             Net.TCP,
@@ -208,11 +212,21 @@ class Talk:
             self.traffic.world.marks.mark(url[:MAX_TEXT_CHARS]),
             self.traffic.world.public_address,
         )
-        given = answer(asked)
+        given = self.name_answer(asked) or answer(asked)
         self.refusals += given.refused
         self.is_over = not request.keeps_alive or self.requests >= self.traffic.max_requests
         self.tell_request(request, given.status)
         return response(given, self.is_over, request.method != "HEAD")
+
+    def name_answer(self, asked: Asked) -> Given | None:
+        """The answer to a question for a name, if that is what was asked."""
+        question = question_in(asked.request, asked.url)
+        if question is None:
+            return None
+        self.traffic.note_question(question.name, question.kind)
+        records = self.traffic.world.names.answer(question.name, question.kind)
+        content_type, body = question.answer(records)
+        return Given(200, content_type, body)
 
     def url(self, request: HttpRequest) -> str:
         """What was asked for, in full. A proxy is asked with the whole URL."""
@@ -233,12 +247,13 @@ class Talk:
     def tell_request(self, request: HttpRequest, status: int | None) -> None:
         url = self.url(request)
         text = "\n".join([url, *(f"{name}: {value}" for name, value in request.headers)])
+        head = text.encode("latin-1", "replace") + bytes(request.chunk_texts)
         # Values that come in pieces are found in each: the body is searched by itself, too.
-        headers = self.traffic.look(self.target.text, text.encode("latin-1", "replace"))
+        headers = self.traffic.look(self.target.text, head)
         body = headers
         if request.body.size_bytes:
-            body = self.traffic.look(self.target.text, bytes(request.body.start))
-        self.traffic.pieces.take_request(url, bytes(request.body.start))
+            body = self.traffic.look_at(self.target.text, request.body)
+        self.traffic.pieces.take_request(url, request.headers, bytes(request.body.start))
         told = Request(
             self.target.text,
             self.target.number,

@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from jail.watch.events import MAX_EVENTS, MAX_TEXT_CHARS, WorldEvent
 from jail.watch.names import Names
 from jail.watch.payload import Carried, Search
 from jail.watch.pieces import Pieces
+from jail.watch.sink import Sink
 from jail.watch.stubs import Marks
 from jail.watch.world_events import Conversation, Payload, PiecesJoined, Request
 
@@ -91,7 +92,10 @@ def make_world(
 
 
 class Traffic:
-    """What was seen in one jail, in order. `lost` counts, by kind, what there was no room for."""
+    """What was seen in one jail, in order. `lost` counts, by kind, what there was no room for.
+
+    `note_question` takes names that were asked for in requests, and the kind of the question.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -105,6 +109,7 @@ class Traffic:
         self.received_bytes = 0
         self.requests = 0
         self.pieces = Pieces()
+        self.note_question: Callable[[str, int], object] = lambda _name, _kind: None
 
     def number(self, target: str) -> int:
         """The number of a new connection among those to its target."""
@@ -136,15 +141,32 @@ class Traffic:
         begun_sec = time.thread_time()
         carried = self.world.search.look(payload)
         self.search_sec[is_first] += time.thread_time() - begun_sec
+        if carried.cut:
+            self.lost["payload, searched for bait to its end"] += 1
         return carried
+
+    def look_at(self, target: str, sink: Sink) -> Carried:
+        """What a body or a connection carries: its start, and its end where there is more of it."""
+        start = self.look(target, bytes(sink.start))
+        if not sink.last:
+            return start
+        end = self.look(target, bytes(sink.last))
+        if not sink.is_whole:
+            self.lost["payload, searched for bait to its end"] += 1
+        bait = tuple(sorted({*start.bait, *end.bait}))
+        environment = start.environment or end.environment
+        return Carried(bait, environment, start.opaque or end.opaque, start.cut or end.cut)
 
     def join(self) -> Iterator[PiecesJoined]:
         """What was sent in pieces, none of which says it by itself. To be called at the end."""
         told = [event for _, event in self.events if isinstance(event, Conversation | Request)]
+        found: set[tuple[str, str]] = set()
         for place, joined in self.pieces.joined():
             carried = self.look(place, bytes(joined.data))
-            known = {name for event in told if is_at(event, place) for name in event.bait}
+            known = {name for event in told if is_at(event, joined.places) for name in event.bait}
+            known |= {name for at, name in found if at in joined.places}
             bait = tuple(name for name in carried.bait if name not in known)
+            found.update((at, name) for at in joined.places for name in bait)
             if bait or carried.environment:
                 yield PiecesJoined(place, joined.count, bait, carried.environment)
 
@@ -199,10 +221,10 @@ class Traffic:
         return NO_TEXT_CHARS
 
 
-def is_at(event: Conversation | Request, place: str) -> bool:
+def is_at(event: Conversation | Request, places: set[str]) -> bool:
     if isinstance(event, Request):
-        return event.url.startswith(f"{place}/")
-    return event.target == place
+        return "/".join(event.url.split("/")[:3]) in places
+    return event.target in places
 
 
 def text_chars(request: Request) -> int:

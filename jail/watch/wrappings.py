@@ -15,6 +15,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum, auto
 from itertools import islice
 from urllib.parse import unquote_to_bytes
 
@@ -29,7 +30,9 @@ MAX_RUNS = 40  # of text that looks encoded, in one layer
 MAX_MEMBERS = 40  # of archives, in one layer
 MAX_STREAMS = 4  # compressed, of each kind, in one layer
 MAX_ENTITIES_BYTES = 64 << 10
-MAX_XZ_MEMORY_BYTES = 32 << 20
+MAX_XZ_MEMORY_BYTES = 72 << 20  # the strongest kind takes 65 MiB; few of them are touched
+MAX_BASE85_RUNS = 2  # of each kind, in one layer: to decode them is slow
+MAX_BASE85_CHARS = 4 << 10
 # Text shows in its first bytes: they have no controls but those of lines, or hardly any.
 START_BYTES = 4096
 MAX_CONTROLS_SHARE = 0.02
@@ -44,10 +47,21 @@ QUOTED = re.compile(rb"=(?:[0-9A-F]{2}|\r?\n)")
 # "QVdTX1NFQ1JFVA==", in lines as mail has it, in either alphabet.
 BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]+)*")
 BASE64_VALUE = re.compile(rb"[A-Za-z0-9+/_-]{2,}={0,2}")
+# "QVdT=X1NF=Q1JF": pieces with an end each, put together.
+BASE64_PIECES = re.compile(rb"[A-Za-z0-9+/_=-]{20,}")
 # "4157535f534543524554", in either case.
 HEX_RUN = re.compile(rb"[0-9a-fA-F]{16,}")
 # "IFLVGX2TIVBVERKU", in either case.
 BASE32_RUNS = (re.compile(rb"[A-Z2-7]{16,}"), re.compile(rb"[a-z2-7]{16,}"))
+# "K~q&rE@s7*": as Python's b85 has it, and as its a85.
+BASE85_RUNS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], bytes]], ...] = (
+    (re.compile(rb"[0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]{25,}"), base64.b85decode),
+    (re.compile(rb"[!-u]{25,}"), base64.a85decode),
+)
+FIELD_NAME = re.compile(rb"\A[A-Za-z0-9_.-]{1,40}=")
+# "0100000101010111", a space maybe after each byte.
+BITS_RUN = re.compile(rb"(?:[01]{8}[ ,]?){8,}")
+BIT_SEPARATORS = b" ,"
 # Numbers of bytes: "41:57:53", "0x41, 0x57", "65, 87, 83".
 NUMBERS = (
     (re.compile(rb"(?:0x)?[0-9a-fA-F]{2}(?:[,;:\s]{1,2}(?:0x)?[0-9a-fA-F]{2}){11,}"), 16),
@@ -58,16 +72,22 @@ TO_USUAL_BASE64 = bytes.maketrans(b"-_", b"+/")
 CONTROLS = bytes([*range(9), *range(14, 32), 127])
 
 
+class Certainty(IntEnum):
+    """How a layer was come by: by its marks, by putting parts together, or by trying."""
+
+    MARKED = auto()
+    JOINED = auto()
+    GUESSED = auto()
+
+
 @dataclass(frozen=True)
 class Layer:
-    """What was found at one depth of a payload; the `last` has nothing in it.
-
-    `is_joined`: it is put together from parts that stood apart.
-    """
+    """What was found at one depth of a payload; the `last` has nothing in it."""
 
     data: bytes
     is_last: bool
-    is_joined: bool = False
+    certainty: Certainty = Certainty.MARKED
+    is_cut: bool = False  # there may be more in it, for which there was no room
 
 
 def is_text(data: bytes) -> bool:
@@ -144,6 +164,22 @@ def decode_numbers(data: bytes) -> Iterator[bytes]:
                 yield bytes(numbers)
 
 
+def decode_bits(data: bytes) -> Iterator[bytes]:
+    for run in runs(BITS_RUN, data):
+        bits = run.translate(None, BIT_SEPARATORS)
+        yield int(bits, 2).to_bytes(len(bits) // 8)
+
+
+def decode_base85(data: bytes) -> Iterator[bytes]:
+    """Where it is compressed before: see also Forms of payload.py."""
+    for pattern, decode in BASE85_RUNS:
+        for run in runs(pattern, data)[:MAX_BASE85_RUNS]:
+            # `d=...` of a form, `"..."` of JSON: these signs may be part of it, too.
+            for start in {run.strip(b"\"'"), FIELD_NAME.sub(b"", run)}:
+                with contextlib.suppress(ValueError):
+                    yield decode(start[:MAX_BASE85_CHARS])
+
+
 def join_fields(data: bytes) -> Iterator[bytes]:
     """A value that was cut, each piece a field of its own."""
     values = [value for _, value in fields_of(data)]
@@ -160,6 +196,10 @@ def join_runs(data: bytes) -> Iterator[bytes]:
         found = [match[0] for match in islice(pattern.finditer(data), MAX_RUNS)]
         if len(found) > 1:
             yield b"".join(decode(run) for run in found)
+    for run in runs(BASE64_PIECES, data) if b"=" in data else ():
+        pieces = [piece for piece in run.split(b"=") if piece]
+        if len(pieces) > 1:
+            yield b"".join(from_base64_run(piece) for piece in pieces)
 
 
 def decode_base32(data: bytes) -> Iterator[bytes]:
@@ -201,6 +241,8 @@ STREAMS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], bytes]], ...] = (
     (re.compile(rb"\x1f\x8b\x08"), unpack_gzip),
     (re.compile(rb"BZh[1-9]1AY&SY"), unpack_bz2),
     (re.compile(rb"\xfd7zXZ\x00"), unpack_xz),
+    # Its settings, its memory as a power of two, and that its size is not known.
+    (re.compile(rb"\x5d\x00\x00[\x00-\xff]{2}\xff{8}"), unpack_xz),
     # Two bytes are too few to search for: at the start of it all, or of a part of a form.
     (re.compile(rb"\A\x78[\x01\x5e\x9c\xda]"), unpack_zlib),
     (re.compile(rb"\r\n\r\n(?=\x78[\x01\x5e\x9c\xda])"), unpack_zlib),
@@ -223,7 +265,7 @@ def unpack_streams(data: bytes) -> Iterator[bytes]:
 
 ZIP_MEMBER = b"PK\x03\x04"
 ZIP_HEADER = struct.Struct("<4s5H3I2H")
-STORED, DEFLATED = 0, 8
+STORED, DEFLATED, LZMA = 0, 8, 14
 
 
 def unpack_zip(data: bytes) -> Iterator[bytes]:
@@ -242,6 +284,9 @@ def unpack_zip(data: bytes) -> Iterator[bytes]:
         if method == DEFLATED:
             with contextlib.suppress(zlib.error):
                 yield unpack_deflate(packed)
+        elif method == LZMA:
+            with contextlib.suppress(lzma.LZMAError, ValueError, EOFError):
+                yield unpack_lzma_member(packed)
         elif method == STORED and packed_bytes:
             yield packed[:packed_bytes]
         elif method == STORED:
@@ -250,8 +295,26 @@ def unpack_zip(data: bytes) -> Iterator[bytes]:
         at = data.find(ZIP_MEMBER, at + len(ZIP_MEMBER))
 
 
+def unpack_lzma_member(data: bytes) -> bytes:
+    """`09 04  05 00  5d 00 00 80 00  ...`: version, length of the settings, settings, data.
+
+    The format of a file has behind the settings how large it is; "unknown" serves here, too.
+    """
+    settings_end = 4 + int.from_bytes(data[2:4], "little")
+    return unpack_xz(data[4:settings_end] + b"\xff" * 8 + data[settings_end:])
+
+
 Unwrapper = Callable[[bytes], Iterable[bytes]]
-OF_TEXT: tuple[Unwrapper, ...] = (unquote, unescape, unquote_mail, unescape_html, decode_numbers)
+OF_TEXT: tuple[Unwrapper, ...] = (
+    unquote,
+    unescape,
+    unquote_mail,
+    unescape_html,
+    decode_numbers,
+    decode_bits,
+)
+# What only may be an encoding: nearly any text can be read so.
+GUESSES: tuple[Unwrapper, ...] = (decode_base85,)
 JOINS: tuple[Unwrapper, ...] = (join_fields, join_runs)
 OF_ANYTHING: tuple[Unwrapper, ...] = (
     unpack_streams,
@@ -262,15 +325,16 @@ OF_ANYTHING: tuple[Unwrapper, ...] = (
 )
 
 
-def unwrap_once(data: bytes) -> Iterator[tuple[bytes, bool]]:
-    """What is directly in a layer, and whether it is put together."""
-    kinds = [(OF_ANYTHING, False)]
+def unwrap_once(data: bytes) -> Iterator[tuple[bytes, Certainty]]:
+    """What is directly in a layer."""
+    kinds = [(OF_ANYTHING, Certainty.MARKED)]
     if is_text(data):
-        kinds += [(OF_TEXT, False), (JOINS, True)]
-    for unwrappers, is_joined in kinds:
+        kinds += [(OF_TEXT, Certainty.MARKED), (JOINS, Certainty.JOINED)]
+        kinds += [(GUESSES, Certainty.GUESSED)]
+    for unwrappers, certainty in kinds:
         for unwrapper in unwrappers:
             for found in unwrapper(data):
-                yield found, is_joined
+                yield found, certainty
 
 
 def unwrap(payload: bytes) -> Iterator[Layer]:
@@ -280,18 +344,20 @@ def unwrap(payload: bytes) -> Iterator[Layer]:
     """
     left_bytes = MAX_ALL_BYTES
     seen: set[bytes] = set()
-    waiting = [(payload[:MAX_LAYER_BYTES], 0, False)]
+    waiting = [(payload[:MAX_LAYER_BYTES], 0, Certainty.MARKED)]
     # The list grows while it is walked through.
-    for data, depth, is_joined in waiting:
+    for data, depth, known in waiting:
         is_last = True
-        for found, joins in unwrap_once(data) if depth < MAX_LAYERS_DEEP else ():
+        is_cut = len(data) == MAX_LAYER_BYTES
+        for found, certainty in unwrap_once(data) if depth < MAX_LAYERS_DEEP else ():
             layer = found[: min(MAX_LAYER_BYTES, left_bytes)]
             if len(layer) < MIN_LAYER_BYTES or layer in seen:
                 continue
             if len(seen) == MAX_LAYERS:
                 break
-            is_last = False
+            is_last = is_last and certainty is Certainty.GUESSED
             seen.add(layer)
             left_bytes -= len(layer)
-            waiting.append((layer, depth + 1, is_joined or joins))
-        yield Layer(data, is_last, is_joined)
+            is_cut = is_cut or left_bytes == 0
+            waiting.append((layer, depth + 1, max(known, certainty)))
+        yield Layer(data, is_last, known, is_cut)
