@@ -35,6 +35,7 @@ from jail.watch.withheld import stand_in, versions_of
 
 IMPORT, CALL = Phase(PhaseName.IMPORT, "all modules"), Phase(PhaseName.CALL)
 EXECUTE = Phase(PhaseName.EXECUTE, "tool")
+SEMAPHORE_NAME = "multiprocessing.synchronize.SemLock._make_name"
 RUN = r"HKEY_CURRENT_USER\Software\Microsoft\Windows\CurrentVersion\Run"
 SYSTEM = r"HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet"
 WINDOWS_NT = r"HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows NT\CurrentVersion"
@@ -103,6 +104,8 @@ def test_what_a_package_writes_there_can_do_no_harm() -> None:
         (IMPORT, Noticed(Notice.PATCHED, "distutils.x.f"), Severity.INFO, "distutils"),
         (IMPORT, Noticed(Notice.PATCHED, "warnings.formatwarning"), Severity.INFO, "warnings"),
         (IMPORT, Noticed(Notice.PATCHED, "typing._check_generic"), Severity.INFO, "typing"),
+        (IMPORT, Noticed(Notice.PATCHED, SEMAPHORE_NAME), Severity.INFO, "_make_name"),
+        (IMPORT, Noticed(Notice.PATCHED, f"{SEMAPHORE_NAME}s"), Severity.MEDIUM, "_make_names"),
         (IMPORT, Noticed(Notice.PATCHED, "typing.cast"), Severity.MEDIUM, "typing.cast"),
         (IMPORT, Noticed(Notice.REGISTRY, f"{RUN}\\Updater", text="x"), Severity.HIGH, "Updater"),
         (IMPORT, Noticed(Notice.REGISTRY, f"{RUN}Once"), Severity.HIGH, "RunOnce"),

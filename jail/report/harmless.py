@@ -92,6 +92,16 @@ NAMESPACE_LINES = "|".join(as_pattern(line) for line in NAMESPACES)
 NAMESPACE = re.compile(f"(?:{NAMESPACE_LINES})(?:{as_pattern(NAMESPACE_CHILD)})?", re.ASCII)
 
 
+# What a package keeps beside Python's own cache: no import reads it. numba does so:
+#   /srv/site/x-1.0/lib/python3.11/site-packages/x/__pycache__/y.add-21.py311.nbi
+CACHE_DATA = re.compile(r".*/__pycache__/[^/]+\.(?!pyc?$|so$|pth$|pyd$)\w+", re.DOTALL)
+
+
+def is_cache_data(path: str) -> bool:
+    """Whether a file lies in a folder of Python's cache and is nothing that Python executes."""
+    return CACHE_DATA.fullmatch(path) is not None
+
+
 def is_own_secret(path: str, reader: str | None) -> bool:
     """Whether the project that reads a decoy file is one that keeps its own password there."""
     names = [names for end, names in OWN_SECRETS.items() if path.endswith(f"/{end}")]
