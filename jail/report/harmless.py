@@ -20,11 +20,15 @@ INSTALLERS = {"https://sh.rustup.rs/", "https://sh.rustup.rs"}
 #   ctypes.util.find_library       ldconfig -p  gcc -Wl,-t -o /tmp/x -lfoo         ld -t -lfoo
 #   psycopg, docutils               pg_config --libdir           paperconf -s
 #   matplotlib                     fc-list --format=%{file}\n                      gs --version
+#   sympy, pytensor                g++ -v       gcc -dumpversion
+#   lsb_release is a script         getopt --name lsb_release -o hvidrcas -l help,id -- -a
 HARMLESS_LOOKS = re.compile(
     r"(?:/bin/sh -c |sh -c )?(?:uname( -[a-z])?|arch|machine|sw_vers( -\w+)?"
     r"|sysctl( -n)? (hw|machdep|kern)(\.[\w.]+)?|file -b( -L)? \S+|(cmd /c )?ver|ldconfig -p"
     r"|fc-list( \S+)?|(gs|gswin32c|gswin64c) --version|lsb_release( -\w+)?|getconf \w+"
     r"|(gcc|cc|ld)( \S+){0,20} -l\S+( \S+)?|which \w+|locale -a|lscpu|nproc|tput \w+"
+    r"|(gcc|g\+\+|cc|c\+\+|clang|clang\+\+) (-v|--version|-dumpversion|-dumpmachine)"
+    r"|getopt --name lsb_release -o \w+ -l [\w,]+ --( -\w+)*"
     r"|stty size|pg_config --\w+|paperconf -s|system_profiler -xml \w+)( 2> ?/dev/null)?",
     re.ASCII,
 )
