@@ -399,6 +399,11 @@ CACHE = "def __hash__(self, *, _cache=__import__('attr._make')._make._CacheHashW
         ("__import__('os').system('id')", MEDIUM),
         ("exec(code)", MEDIUM),
         ("def __init__(self, a):\n    self.a = a", INFO),
+        # A word in a message starts nothing: pytest-cov's .pth file has this one.
+        ("sys.stderr.write('Failed to setup subprocess coverage')", INFO),
+        ("import os, subprocess as s", MEDIUM),
+        ("subprocess.run(['id'])", MEDIUM),
+        ("load('subprocess')", MEDIUM),
     ],
 )
 def test_generated_code_is_judged_by_what_it_does(text: str, severity: Severity) -> None:

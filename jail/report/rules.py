@@ -97,8 +97,8 @@ BUILD_TOOL = re.compile(
 PROGRAM_OF_PACKAGE = re.compile(re.escape(WORK_IN_JAIL) + r"/site/[^/]+/bin/[^/]+")
 # Generated code that only saves typing has no use for these; attrs writes one import of its own.
 BUSY_CODE = re.compile(
-    r"\b(exec|eval|__import__)\s*\((?!'attr\._make'\))|b64decode|marshal|\bsubprocess\b|os\.system"
-    r"|urlopen|ctypes"
+    r"\b(exec|eval|__import__)\s*\((?!'attr\._make'\))|b64decode|marshal|os\.system|urlopen|ctypes"
+    r"|\bsubprocess\.|\b(import|from)\b[^\n]*\bsubprocess\b|['\"]subprocess['\"]"
 )
 VERBS = {Net.TCP: "connects (tcp) to", Net.UDP: "sends (udp) to"}
 # What pip leaves behind when it is stopped: what it had unpacked so far, which no Python looks at.
