@@ -221,6 +221,8 @@ def supervise(command: Sequence[str], words: Sequence[str], teller: Teller, limi
         was_stopped = follow(worker, progress, limits, deadline_sec)
         code = worker.bury(kill=was_stopped)
         if progress.total is None:
+            if was_stopped:
+                teller.tell("ended", "", how=How.NOT_RUN, text="any job, for want of time")
             return code or SOME_NOT_RUN
         is_prepared = progress.totals >= limits.totals
         is_found |= is_prepared
