@@ -588,8 +588,8 @@ def make_own_result(request: TriageRequest, outcome: str, reason: str, phase: st
         findings = [finding | dict.fromkeys(("trigger", "at", "process"))]
     coverage = EMPTY_REPORT["coverage"] | {"notes": [reason]}
     report = EMPTY_REPORT | {"coverage": coverage, "findings": findings}
-    title = f"{request.package_name} {request.version}"
-    text = f"{verdict}, outcome {outcome}: {reason}"
+    title = f"{verdict}: {request.package_name} {request.version}"
+    text = f"outcome {outcome}: {reason}"
     embed = {"title": title, "description": text, "fields": [], "color": colour}
     body, shown = json.dumps(report).encode(), json.dumps(embed).encode()
     page = OWN_PAGE.format(html.escape(title), html.escape(text)).encode()

@@ -21,7 +21,7 @@ HOME_IN_JAIL = "/home/dev"
 # that watch fills, which the jail can only read.
 SCRATCH_FOLDERS = {"site": None, "home": HOME_IN_JAIL}
 SCRATCH_FOLDERS |= {"tmp": "/tmp", "shm": "/dev/shm"}  # noqa: S108
-MADE_FOLDERS = ("bin", "etc", "venv")
+MADE_FOLDERS = ("bin", "boot", "etc", "sys", "venv")
 INDEX_PORT, DNS_PORT = 3141, 53
 # launch.py's first line: from here on the package may have had its say, and may read it.
 STARTED = b"\n"

@@ -137,6 +137,10 @@ connect = "import socket; socket.socket().connect_ex(('203.0.113.7', 80))"
 subprocess.run(["/usr/bin/python3", "-c", connect])
 fetch = ["download", "--timeout", "2", "--retries", "0", "-i", "https://mirror.example.net/", "x"]
 subprocess.run([sys.executable, "-m", "pip", *fetch], stdout=subprocess.DEVNULL)
+# The worker of a pool, by the call that has no audit event.
+from multiprocessing.util import spawnv_passfds
+words = [sys.executable, "-c", "print('a worker is at work')"]
+os.waitpid(spawnv_passfds(os.fsencode(sys.executable), words, ()), 0)
 try:
     import _native
     _native.reach(b"203.0.113.8", 81)
@@ -152,7 +156,9 @@ def main():
 """
 # Python code that does the same unseen.
 GOES_AROUND = r"""
-import ctypes, socket, struct
+import ctypes, os, socket, struct
+from multiprocessing.util import spawnv_passfds
+os.waitpid(spawnv_passfds(b"/bin/true", ["true", "unsaid"], ()), 0)
 try:
     import _native
 except ImportError:
@@ -216,7 +222,9 @@ def test_no_harmless_way_is_called_evasion_and_an_evasion_is(
     assert of(report, "secret.read") == []
     # It wanted other arguments. That is no failure of the run's, but for the mode that names it.
     assert report["phases"][-1]["exit_code"] == 2
+    assert any("a worker is at work" in title for title in of(report, "process.spawn", "medium"))
     _, report, _ = snakehook.triage("around", "--mode", "import")
+    assert any("runs true unsaid" in title for title in of(report, "witness.hidden", "high"))
     assert any("203.0.113.9:82" in title for title in of(report, "witness.hidden", "high"))
 
 
@@ -251,5 +259,8 @@ def test_one_act_is_one_line_and_two_are_two() -> None:
     leaks = {one(Rule.SECRET_READ, f"passes on {name} in output on stdout") for name in ("A", "B")}
     assert len(leaks) == 1
     assert one(Rule.SECRET_READ, "passes on A in file /tmp/x") not in leaks
+    slow = {one(Rule.LIMIT_HIT, f"{x} did not end, and was stopped after {x} s") for x in "12"}
+    assert len(slow) == 1
+    assert one(Rule.LIMIT_HIT, "a did not end: b") not in slow
     hosts = {one(Rule.NETWORK_ATTEMPT, "connects", f"/s/x.py:{line}") for line in (3, 9)}
     assert len(hosts) == 2

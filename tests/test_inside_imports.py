@@ -72,6 +72,13 @@ def test_what_there_was_no_time_for_is_told(stand: Stand) -> None:
     assert ended.how()[""] == "not run"
 
 
+def test_that_there_was_no_time_for_any_job_is_told_and_no_success(stand: Stand) -> None:
+    stand.write({"a.py": PRINTS, "x.pth": "import time; time.sleep(60)\n"})
+    ended = stand.imports("a", total_sec="1")
+    assert ended.code not in (0, SOME_NOT_RUN)
+    assert [said["text"] for said in ended.of("ended")] == ["any job, for want of time"]
+
+
 def test_a_pth_file_that_ends_the_interpreter_is_no_success(stand: Stand) -> None:
     stand.write({"a.py": PRINTS, "x.pth": "import os; os._exit(0)\n"})
     ended = stand.imports("a")

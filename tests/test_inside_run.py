@@ -2,11 +2,16 @@
 interpreter ends as it always does.
 """
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from inside import Stand, make_python
 from test_inside_imports import LATE, LOOPS
+
+from jail.inside.supervise import waited_sec, with_waiting
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +100,25 @@ def test_nothing_is_told_of_a_package_that_just_ends(stand: Stand) -> None:
     stand.write({"a.py": "import threading\nthreading.Thread(target=print).start()"})
     ended = stand.run("import", "a")
     assert (ended.code, ended.told) == (0, [])
+
+
+BUSY = "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nwhile True: pass"
+
+
+def test_a_busy_machine_gives_a_job_more_time_and_a_package_no_more_than_twice() -> None:
+    given = {waiting: with_waiting(10.0, waiting) for waiting in (-1.0, 0.0, 4.0, 500.0)}
+    assert given == {-1.0: 10.0, 0.0: 10.0, 4.0: 14.0, 500.0: 20.0}
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel does not say")
+def test_that_a_process_waits_for_a_processor_is_seen() -> None:
+    rivals = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2)]
+    try:
+        deadline_sec = time.monotonic() + 30
+        while min(waited_sec(rival.pid) for rival in rivals) < 0.05:
+            assert time.monotonic() < deadline_sec
+    finally:
+        for rival in rivals:
+            rival.kill()
+            rival.wait()
+    assert waited_sec(rivals[0].pid) == 0.0

@@ -284,7 +284,8 @@ def test_a_watch_has_no_power_and_nothing_but_its_own(keeper: Keeper, is_root: b
     assert status["Groups"] == []
     assert told["pid"] == 1
     assert set(told["environment"]) <= {"LC_CTYPE", "PWD"}  # Python's and a shell's own
-    assert sorted(told["folders"]) == ["bin", "etc", "home", "shm", "site", "tmp", "venv"]
+    folders = ["bin", "boot", "etc", "home", "shm", "site", "sys", "tmp", "venv"]
+    assert sorted(told["folders"]) == folders
     places = [place for name, place in told["fds"].items() if int(name) > 2]
     assert [told["fds"][name] for name in "012"] == ["/dev/null"] * 3
     assert sum(place.startswith("socket:") for place in places) == 2

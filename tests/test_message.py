@@ -106,7 +106,15 @@ def test_every_list_has_its_place(kind: str) -> None:
     names = [
         field["name"].rpartition(" ")[0] for field in embed_of(saying(HOSTILE[kind], 500))["fields"]
     ]
-    first = ["Findings", "URLs", "Hosts", "Commands", "Files", "Decoded code", "Not covered"]
+    first = [
+        "Findings",
+        "URLs",
+        "Hosts",
+        "Commands",
+        "Files",
+        "Code made at run time",
+        "Not covered",
+    ]
     assert names == [*first, "Phases", "Downloads"]
 
 
@@ -160,7 +168,7 @@ def test_the_worst_of_each_list_is_shown_and_the_others_are_counted() -> None:
     assert "executes decoded code" in findings[1]
     assert re.fullmatch("… and [0-9]+ more", findings[-1])
     assert values["Commands (90)"].startswith("`true 0 (install)`\n`true 1 (install)`")
-    assert values["Decoded code (1)"].endswith("\n```\na \\x60b\\x60\nc\n```")
+    assert values["Code made at run time (1)"].endswith("\n```\na \\x60b\\x60\nc\n```")
 
 
 def test_a_code_span_is_never_empty_and_never_left() -> None:

@@ -35,6 +35,8 @@ from jail.watch.withheld import stand_in, versions_of
 
 IMPORT, CALL = Phase(PhaseName.IMPORT, "all modules"), Phase(PhaseName.CALL)
 EXECUTE = Phase(PhaseName.EXECUTE, "tool")
+LSB_RELEASE = ("getopt", "--name", "lsb_release", "-o", "hvidrcas", "-l", "help,version,id", "--")
+SEMAPHORE_NAME = "multiprocessing.synchronize.SemLock._make_name"
 RUN = r"HKEY_CURRENT_USER\Software\Microsoft\Windows\CurrentVersion\Run"
 SYSTEM = r"HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet"
 WINDOWS_NT = r"HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows NT\CurrentVersion"
@@ -103,6 +105,8 @@ def test_what_a_package_writes_there_can_do_no_harm() -> None:
         (IMPORT, Noticed(Notice.PATCHED, "distutils.x.f"), Severity.INFO, "distutils"),
         (IMPORT, Noticed(Notice.PATCHED, "warnings.formatwarning"), Severity.INFO, "warnings"),
         (IMPORT, Noticed(Notice.PATCHED, "typing._check_generic"), Severity.INFO, "typing"),
+        (IMPORT, Noticed(Notice.PATCHED, SEMAPHORE_NAME), Severity.INFO, "_make_name"),
+        (IMPORT, Noticed(Notice.PATCHED, f"{SEMAPHORE_NAME}s"), Severity.MEDIUM, "_make_names"),
         (IMPORT, Noticed(Notice.PATCHED, "typing.cast"), Severity.MEDIUM, "typing.cast"),
         (IMPORT, Noticed(Notice.REGISTRY, f"{RUN}\\Updater", text="x"), Severity.HIGH, "Updater"),
         (IMPORT, Noticed(Notice.REGISTRY, f"{RUN}Once"), Severity.HIGH, "RunOnce"),
@@ -219,6 +223,10 @@ def test_a_tool_reads_its_own_secret_and_no_other() -> None:
         (("sysctl", "-w", "kernel.x=1"), False),
         (("/bin/sh", "-c", "paperconf -s 2> /dev/null"), True),
         (("pg_config", "--libdir"), True),
+        (("g++", "-v"), True),
+        (("gcc", "-v", "-o", "/home/dev/.local/bin/x"), False),
+        ((*LSB_RELEASE, "-a"), True),
+        ((*LSB_RELEASE, "-a; id"), False),
         (("system_profiler", "-xml", "SPFontsDataType"), True),
         (("system_profiler", "-xml", "SPFontsDataType; id"), False),
         (("id",), False),

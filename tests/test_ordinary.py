@@ -6,6 +6,7 @@ read, in two runs.
 
 import base64
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ def text(path, most=1 << 16):
 seen = {"environment": dict(os.environ), "host": os.uname().nodename, "files": {}, "links": {}}
 own = os.path.realpath(sys.base_prefix)
 OTHERS = {"/usr", "/bin", "/sbin", "/lib", "/lib64", "/proc", own}
+seen["top"] = sorted(os.listdir("/"))
+seen["cpus"] = os.cpu_count()
 seen["about"] = {}
 for folder, folders, names in os.walk("/", followlinks=False):
     folders[:] = [name for name in folders if os.path.join(folder, name) not in OTHERS]
@@ -66,6 +69,8 @@ packed = zlib.compress(json.dumps(seen).encode(), 9)
 for start in range(0, len(packed), 60000):
     print(base64.b85encode(packed[start:start + 60000]).decode())
 """
+# Where the kernel keeps what /sys/class/dmi leads to.
+DMI_CLASS = "devices/virtual"
 # What would tell a package that it is watched, and by whom.
 OURS = re.compile(
     r"snake|jail|sandbox|nsjail|triage|decoy|bait|detonat|honey|audit|launcher|strace|scratch",
@@ -136,6 +141,7 @@ ORDINARY = re.compile(
     r"/etc/(?:alternatives/.*|debian_version|ld\.so\.cache|shells|profile|nsswitch\.conf"
     r"|resolv\.conf|timezone|passwd|group|ssl/.*)"
     r"|/opt/venv/.*(?:activate.*|Activate\.ps1|pyvenv\.cfg|_virtualenv\.p(?:th|y)|\.gitignore)"
+    r"|/sys/.*"
     r"|/home/dev/\.(?:vimrc|python_history|profile|bash_logout|bashrc)"
     r"|.*/\.git/(?:HEAD|config|description)|.*/\.gitignore|.*/__init__\.py"
     r"|/srv/site/looker-1\.0/.*"
@@ -161,6 +167,26 @@ def test_the_home_is_one_that_somebody_lives_in(two_looks: list[dict[str, Any]])
         assert len({about[0] & 0o777 for about in files.values()}) > 1
     first, second = (set(seen["files"]) for seen in two_looks)
     assert {path for path in first ^ second if path.startswith("/home/dev/projects/")}
+
+
+def test_the_top_of_the_machine_has_what_programs_look_at(
+    two_looks: list[dict[str, Any]],
+) -> None:
+    for seen in two_looks:
+        assert {"boot", "etc", "home", "sys", "tmp", "usr", "var"} <= {*seen["top"]}
+        assert seen["links"]["/var/run"] == "/run"
+        assert seen["files"][f"/sys/{DMI_CLASS}/dmi/id/product_name"]
+        # What tells one machine from all others is root's, and so are the files of the kernel.
+        serial = f"/sys/{DMI_CLASS}/dmi/id/product_uuid"
+        kernels = [path for path in seen["about"] if path.startswith("/boot/vmlinuz-")]
+        assert [seen["about"][path][0] & 0o777 for path in (serial, *kernels)] == [0, 0]
+        online = seen["files"]["/sys/devices/system/cpu/online"].split("-")[-1]
+        assert int(online) + 1 == seen["cpus"] == os.cpu_count()
+    models = [
+        [text for path, text in seen["files"].items() if path.startswith(f"/sys/{DMI_CLASS}/dmi")]
+        for seen in two_looks
+    ]
+    assert models[0] != models[1]
 
 
 def test_what_is_mounted_names_no_folder_of_ours(two_looks: list[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from standins import Discord, Index
 
 from jail.report.lists import process_entry
 from jail.report.page import MAX_OPEN_ROWS, render_page, text_html
-from jail.report.rows import MAX_ROWS, process_tree, sections
+from jail.report.rows import MAX_ROWS, process_tree, render_text, sections
 from jail.report.text import CUT
 from jail.report.verdict import Report
 from jail.watch.events import (
@@ -218,7 +218,7 @@ def test_the_verdict_is_the_first_that_is_read() -> None:
     kind, text = header_of(report_of(MEDIUM, HIGH))
     assert kind == "high"
     assert text.split("\n")[1:4] == [
-        "a-package 1.0",
+        "high: a-package 1.0",
         "1 high finding",
         "reads or touches /home/dev/.ssh/id_rsa (install, setup.py:6)",
     ]
@@ -246,9 +246,31 @@ def test_a_missing_console_script_is_a_note_and_no_gap() -> None:
 
 
 def test_findings_come_before_the_time_line_and_that_before_the_rest() -> None:
-    page = render_page(report_of(HIGH)).decode()
+    page = render_page(report_of(HIGH, NameAsked("x.example", Actor(7)))).decode()
     titles = re.findall(r"<h2>([A-Za-z ]*[A-Za-z])", page)
-    assert titles[:3] == ["Findings", "Time line", "URLs"]
+    assert titles == ["Findings", "Time line", "Hosts", "Phases"]
+
+
+def test_what_was_not_seen_has_no_box_and_is_named_in_one_line() -> None:
+    page = page_of(report_of())
+    assert page.tags["section"] == 2  # the time line, the phases
+    assert "None seen: Findings, URLs, Hosts, Processes, Files, Code made at run time" in page.text
+    assert "None seen" not in page_of(saying("x")).text
+
+
+def test_code_is_shown_where_it_is_a_finding_and_generated_code_is_not() -> None:
+    made = [Code(f"{n:064}", 9, f"/x.py:{n}", False, f"class Plain{n}: pass") for n in range(3)]
+    busy = Code("8" * 64, 9, "/x.py:8", False, "import subprocess\nsubprocess.run(x)")
+    decoded = Code("9" * 64, 9, "/x.py:9", True, "import evil")
+    report = report_of(*made, busy, decoded)
+    page = page_of(report)
+    assert "Code made at run time 2" in page.text
+    assert "Plain" not in page.text
+    assert page.text.index("import evil") < page.text.index("subprocess.run")
+    # The report for programs has all of it.
+    graves = [item["severity"] for item in report.lists["code"]]
+    assert graves == ["info", "info", "info", "medium", "high"]
+    assert "made at run time (" not in render_text(report_of(*made)).decode()
 
 
 def test_one_act_is_one_row_that_tells_all_of_it() -> None:

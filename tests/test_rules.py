@@ -2,6 +2,8 @@
 
 # ruff: noqa: S108 - the paths are those of the jail
 
+from dataclasses import replace
+
 import pytest
 
 from jail.orders import HOME_IN_JAIL, WORK_IN_JAIL
@@ -103,6 +105,17 @@ def test_a_build_may_run_what_it_has_made() -> None:
     assert the(event).severity == HIGH
     named = Exec("/tmp/gcc", ("/tmp/gcc", "steal"), None, WHO)
     assert the(named, PhaseName.INSTALL).severity == MEDIUM
+
+
+def test_a_made_up_program_that_a_called_function_could_not_start_hides_nothing() -> None:
+    unsaid = replace(WHO, place=None, hidden=True)
+    made_up = Exec("/bin/harbor", ("harbor",), "ENOENT", unsaid)
+    started = replace(made_up, error=None)
+    called = Phase(PhaseName.CALL)
+    assert [found.rule for found in judge(called, made_up)] == [Rule.PROCESS_SPAWN]
+    hidden = [Rule.PROCESS_SPAWN, Rule.WITNESS_HIDDEN]
+    assert [found.rule for found in judge(called, started)] == hidden
+    assert [found.rule for found in judge(Phase(PhaseName.IMPORT), made_up)] == hidden
 
 
 def test_a_helper_of_multiprocessing_is_the_librarys() -> None:
@@ -326,6 +339,11 @@ def test_very_long_paths_cost_little() -> None:
         (f"{SITE}/other.py", Change.MODIFIED, PhaseName.INSTALL, MEDIUM),
         (f"{SITE}/other.py", Change.CREATED, PhaseName.IMPORT, MEDIUM),
         (f"{SITE}/other.txt", Change.MODIFIED, PhaseName.IMPORT, MEDIUM),
+        # A cache of the package's own, and what Python executes.
+        (f"{SITE}/x/__pycache__/y.add-21.py311.nbi", Change.CREATED, PhaseName.CALL, INFO),
+        (f"{SITE}/x/__pycache__/y.cpython-311.pyc", Change.CREATED, PhaseName.CALL, MEDIUM),
+        (f"{SITE}/x/__pycache__/y.so", Change.MODIFIED, PhaseName.CALL, HIGH),
+        (f"{SITE}/x/cache/y.nbi", Change.CREATED, PhaseName.CALL, MEDIUM),
         (f"{SITE}/other.py", Change.DELETED, PhaseName.IMPORT, None),
         ("/tmp/x", Change.CREATED, PhaseName.IMPORT, None),
         ("/tmp/pip-target-x/lib/python/x.pth", Change.CREATED, PhaseName.INSTALL, None),
@@ -381,6 +399,11 @@ CACHE = "def __hash__(self, *, _cache=__import__('attr._make')._make._CacheHashW
         ("__import__('os').system('id')", MEDIUM),
         ("exec(code)", MEDIUM),
         ("def __init__(self, a):\n    self.a = a", INFO),
+        # A word in a message starts nothing: pytest-cov's .pth file has this one.
+        ("sys.stderr.write('Failed to setup subprocess coverage')", INFO),
+        ("import os, subprocess as s", MEDIUM),
+        ("subprocess.run(['id'])", MEDIUM),
+        ("load('subprocess')", MEDIUM),
     ],
 )
 def test_generated_code_is_judged_by_what_it_does(text: str, severity: Severity) -> None:

@@ -707,7 +707,7 @@ def test_what_a_triage_prints(played: Snakehook, discord: Discord) -> None:
 def test_a_triage_whose_watch_dies_is_high(played: Snakehook) -> None:
     code, out, err = exits(played, "triage", "dies", "1.0")
     assert code == 1
-    assert out.startswith("dies 1.0: high, outcome error")
+    assert out.startswith("high: dies 1.0: outcome error")
     assert "\x1b" not in out + err
 
 

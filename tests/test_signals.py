@@ -129,6 +129,15 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
         },
         [("high", "code.dynamic", "39 bytes, that came from a sound, a picture or a font")],
     ),
+    "lent": (
+        {
+            "lent/__init__.py": "import os\nfrom lent.runs import run\n"
+            "run(open(os.path.dirname(__file__) + '/logo.png', 'rb').read()[8:])\n",
+            "lent/runs.py": "def run(text): exec(text)\n",
+            "lent/logo.png": b"\x89PNG\r\n\x1a\n" + PAYLOAD.encode() + b"#",
+        },
+        [("high", "code.dynamic", "40 bytes, that came from a sound, a picture or a font")],
+    ),
     "sound": (
         {
             "sound/__init__.py": "import os, wave\n"
@@ -181,9 +190,10 @@ CALM: dict[str, Content] = {
     "calm/data.py": "import socket\nhost = socket.gethostname\n",
     "calm/shows.py": "import os\n"
     "def icon(): return open(os.path.dirname(__file__) + '/logo.png', 'rb').read()\n"
-    "icon()\nface = '\U0001f468\u200d\U0001f469\u200d\U0001f467'\n"
+    "icon()\nVersion = eval(''.join(['in', 't']))\n"
+    "face = '\U0001f468\u200d\U0001f469\u200d\U0001f467'\n"
     f"table = [1,{' ' * 60}2]{' ' * 200}# far off\n",
-    "calm/logo.png": b"\x89PNG\r\n\x1a\n",
+    "calm/logo.png": b"\x89PNG\r\n\x1a\nint",
     "calm-1.0.dist-info/entry_points.txt": "[console_scripts]\ncalm-tool = calm:main\n",
 }
 

@@ -30,7 +30,7 @@ from jail.watch.events import (
 from jail.watch.ledger import MANY_FAILURES, MAX_FAILURES
 from jail.watch.names import Questions
 from jail.watch.processes import MAX_QUIET, MAX_WAITING_BYTES
-from jail.watch.programs import JAIL_PYTHON, NAMELESS, is_pool_helper
+from jail.watch.programs import JAIL_PYTHON, NAMELESS, is_pool_helper, keeps_hook
 from jail.watch.python_witness import PythonWitness
 from jail.watch.reaches import MAX_ASKED
 from jail.watch.story import Story
@@ -610,6 +610,57 @@ def test_a_helper_is_never_hidden_and_what_only_looks_like_one_is(tape: Tape) ->
     tape.run("/bin/true", "true", "from multiprocessing.x", pid=103)
     event = tape.of(Exec)[-1]
     assert not event.pool_helper and event.actor.hidden
+
+
+WORKERS: dict[tuple[str, ...], bool] = {
+    ("-B", "-c", "from loky.backend.resource_tracker import main; main(5, 0)"): True,
+    ("-m", "joblib.externals.loky.backend.popen_loky_posix", "--process-name", "x"): True,
+    ("-Wdefault", "x.py", "-S"): True,
+    ("-B",): True,
+    (): True,
+    ("-S", "-c", "x"): False,
+    ("-I", "x.py"): False,
+    ("-B", "-E", "-X", "dev", "-c", "x"): False,
+    ("-",): False,
+}
+
+
+@pytest.mark.parametrize(("words", "keeps"), WORKERS.items())
+def test_only_the_jail_s_own_python_keeps_the_hook(words: tuple[str, ...], keeps: bool) -> None:
+    assert keeps_hook(JAIL_PYTHON, (JAIL_PYTHON, *words)) == keeps
+    assert not keeps_hook("/usr/bin/python3", ("/usr/bin/python3", *words))
+    assert not keeps_hook("/tmp/python", ("/tmp/python", *words))
+    assert not keeps_hook(JAIL_PYTHON, ("sh", *words))
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "speaks", "is_hidden"),
+    [
+        # A worker of a pool, which joblib starts by a call that has no audit event.
+        (JAIL_PYTHON, ("-m", "pool.worker"), True, False),
+        # What never speaks, and what is no Python of the jail.
+        (JAIL_PYTHON, ("-m", "pool.worker"), False, True),
+        (JAIL_PYTHON, ("-S", "-m", "pool.worker"), True, True),
+        ("/usr/bin/python3", ("-m", "pool.worker"), True, True),
+        ("/bin/true", (), True, True),
+    ],
+)
+def test_a_python_that_was_started_unsaid_is_hidden_unless_it_speaks(
+    tape: Tape, program: str, words: tuple[str, ...], speaks: bool, is_hidden: bool
+) -> None:
+    tape.run(program, program, *words)
+    if speaks:
+        tape.say("start", CHILD, what=[program, *words])
+    tape.end(CHILD)
+    told = [event for event in tape.of(Exec) if event.argv == (program, *words)]
+    assert told
+    assert any(event.actor.hidden for event in told) == is_hidden
+
+
+def test_a_python_that_nobody_let_speak_is_not_hidden(tape: Tape) -> None:
+    tape.run(JAIL_PYTHON, JAIL_PYTHON, "-m", "pool.worker")
+    tape.line(CHILD, "+++ killed by SIGKILL +++")
+    assert not any(event.actor.hidden for event in tape.of(Exec))
 
 
 def test_a_forged_list_of_paths_takes_no_time() -> None:

@@ -15,7 +15,7 @@ from jail.report.text import (
     row,
     short,
 )
-from jail.watch.events import Change, FileChanged
+from jail.watch.events import BaitRead, Change, FileChanged
 
 
 @pytest.fixture(params=HOSTILE)
@@ -117,8 +117,20 @@ def test_a_terminal_shows_hostile_text_as_text(said: str) -> None:
 
 def test_each_text_keeps_to_its_line() -> None:
     text = render_text(saying("x\nFindings (9)\nhigh     forged")).decode()
-    starts = [line for line in text.splitlines() if line.startswith(("Findings", "high"))]
+    # The first line is ours: it begins with the verdict.
+    others = text.splitlines()[1:]
+    starts = [line for line in others if line.startswith(("Findings", "high"))]
     assert [line.partition(" ")[0] for line in starts] == ["Findings"]
+
+
+def test_the_verdict_is_the_first_word_in_a_terminal() -> None:
+    first = render_text(report_of()).decode().splitlines()[0]
+    assert first == "clean: a-package 1.0: nothing found in install"
+    bait = BaitRead("/home/dev/.ssh/id_rsa", "setup.py:6")
+    first = render_text(report_of(bait)).decode().splitlines()[0]
+    assert first.startswith("high: a-package 1.0: 1 high finding: reads or touches ")
+    first = render_text(report_of(phases=[])).decode().splitlines()[0]
+    assert first.startswith("unseen: a-package 1.0: could not be installed")
 
 
 @pytest.mark.parametrize("kind", ["html", "quotes", "long", "astral", "blank", "controls"])

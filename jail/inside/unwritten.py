@@ -39,6 +39,8 @@ MEDIA = (
     *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".ico", ".webp", ".tiff", ".svg"),
     *(".ttf", ".otf", ".woff", ".woff2", ".pdf"),
 )
+# A name alone does nothing. fontTools has the words that stand in each font evaluated: `Version`.
+DOES_SOMETHING = frozenset("([=@ \t\r\n\f")
 # Modules that give code the powers of the system: what imports them does more than compute.
 POWERS = {
     *("os", "subprocess", "pty", "ctypes", "shutil", "winreg", "getpass", "sqlite3"),
@@ -131,8 +133,9 @@ class Readings:
     def is_of_media(self, code: CodeType, source: bytes) -> bool:
         """Whether a file that was opened as a picture has it, or was opened by who executes it."""
         start = source.decode("utf-8", "replace")[:MAX_LOOK_BYTES].strip()
+        acts = not DOES_SOMETHING.isdisjoint(start)
         for path, reader in self.last.items():
-            if is_media(path) and (reader is code or (start and start in self.text(path))):
+            if is_media(path) and (reader is code or (acts and start in self.text(path))):
                 return True
         return False
 

@@ -27,6 +27,8 @@ WHOLE_FILES = {Rule.SECRET_READ, Rule.CODE_GATED, Rule.LIMIT_HIT}
 PLACE_NUMBER = re.compile(r":\d+\Z", re.ASCII)
 # "passes on NPM_TOKEN in output on stdout"
 TAKEN_TO = re.compile(r"passes on \S+ (in .*)", re.DOTALL)
+# "x.y did not end, and was stopped after 10 s": of what is slow, each module is.
+STOPPED_AFTER = re.compile(r".*( did not end, and was stopped) after [0-9.]+ s", re.DOTALL)
 
 
 def without_repeats(seen: Sequence[Seen]) -> list[tuple[Phase, tuple[Finding, ...]]]:
@@ -166,9 +168,10 @@ def act_of(finding: Finding) -> str:
     """What makes findings of one rule and severity one act: one line of code or the same words.
 
     Whoever takes one secret takes more, by many lines of one file, or passes all on at one place.
+    What is slow once is slow again.
     """
     place = finding.place or ""
     if finding.rule in WHOLE_FILES and place:
         return PLACE_NUMBER.sub("", place)
-    passed_on = TAKEN_TO.fullmatch(finding.title)
-    return place or (passed_on[1] if passed_on else finding.title)
+    many = TAKEN_TO.fullmatch(finding.title) or STOPPED_AFTER.fullmatch(finding.title)
+    return place or (many[1] if many else finding.title)

@@ -20,11 +20,15 @@ INSTALLERS = {"https://sh.rustup.rs/", "https://sh.rustup.rs"}
 #   ctypes.util.find_library       ldconfig -p  gcc -Wl,-t -o /tmp/x -lfoo         ld -t -lfoo
 #   psycopg, docutils               pg_config --libdir           paperconf -s
 #   matplotlib                     fc-list --format=%{file}\n                      gs --version
+#   sympy, pytensor                g++ -v       gcc -dumpversion
+#   lsb_release is a script         getopt --name lsb_release -o hvidrcas -l help,id -- -a
 HARMLESS_LOOKS = re.compile(
     r"(?:/bin/sh -c |sh -c )?(?:uname( -[a-z])?|arch|machine|sw_vers( -\w+)?"
     r"|sysctl( -n)? (hw|machdep|kern)(\.[\w.]+)?|file -b( -L)? \S+|(cmd /c )?ver|ldconfig -p"
     r"|fc-list( \S+)?|(gs|gswin32c|gswin64c) --version|lsb_release( -\w+)?|getconf \w+"
     r"|(gcc|cc|ld)( \S+){0,20} -l\S+( \S+)?|which \w+|locale -a|lscpu|nproc|tput \w+"
+    r"|(gcc|g\+\+|cc|c\+\+|clang|clang\+\+) (-v|--version|-dumpversion|-dumpmachine)"
+    r"|getopt --name lsb_release -o \w+ -l [\w,]+ --( -\w+)*"
     r"|stty size|pg_config --\w+|paperconf -s|system_profiler -xml \w+)( 2> ?/dev/null)?",
     re.ASCII,
 )
@@ -90,6 +94,16 @@ def as_pattern(line: str) -> str:
 NAMESPACES = (NAMESPACE_LINE, OLD_NAMESPACE_LINE, LATER_NAMESPACE_LINE)
 NAMESPACE_LINES = "|".join(as_pattern(line) for line in NAMESPACES)
 NAMESPACE = re.compile(f"(?:{NAMESPACE_LINES})(?:{as_pattern(NAMESPACE_CHILD)})?", re.ASCII)
+
+
+# What a package keeps beside Python's own cache: no import reads it. numba does so:
+#   /srv/site/x-1.0/lib/python3.11/site-packages/x/__pycache__/y.add-21.py311.nbi
+CACHE_DATA = re.compile(r".*/__pycache__/[^/]+\.(?!pyc?$|so$|pth$|pyd$)\w+", re.DOTALL)
+
+
+def is_cache_data(path: str) -> bool:
+    """Whether a file lies in a folder of Python's cache and is nothing that Python executes."""
+    return CACHE_DATA.fullmatch(path) is not None
 
 
 def is_own_secret(path: str, reader: str | None) -> bool:

@@ -80,7 +80,9 @@ def entries(seen: Seen) -> Iterator[Entry]:
         case Code():
             item = {"phase": phase.name, "sha256": event.sha256, "bytes": event.size_bytes}
             item["at"] = event.place
-            yield Entry("code", item, {"trigger": phase.trigger, "text": event.text}, rank)
+            more = {"trigger": phase.trigger, "text": event.text}
+            more["severity"] = ranks[rank] if rank < len(ranks) else None
+            yield Entry("code", item, more, rank)
 
 
 def network_entries(phase: Phase, event: NameAsked | Connection, rank: int) -> Iterator[Entry]:

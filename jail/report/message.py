@@ -30,7 +30,7 @@ LIST_UNITS = {
     "Hosts": 450,
     "Commands": 450,
     "Files": 350,
-    "Decoded code": 350,
+    "Code made at run time": 350,
     "Not covered": 350,
     "Phases": 250,
     "Downloads": 250,
@@ -129,7 +129,7 @@ def fields(report: Report) -> list[dict[str, str]]:
         if not section.rows:
             continue
         value = list_value(section, limit_units)
-        if name == "Decoded code":
+        if name == "Code made at run time":
             value += code_block(section.rows[0])
         found.append({"name": f"{name} ({section.total})", "value": value})
     return found

@@ -18,6 +18,8 @@ USUAL = ("distutils.", "setuptools.", "typing._")
 # What the library lets everybody replace, as its own documentation says.
 REPLACEABLE = {"warnings.showwarning", "warnings.formatwarning", "sys.excepthook"}
 REPLACEABLE |= {"sys.displayhook", "sys.unraisablehook", "threading.excepthook"}
+# What only makes a name up: joblib's pool gives its semaphores others.
+REPLACEABLE |= {"multiprocessing.synchronize.SemLock._make_name"}
 # Keys of Windows' registry by which programs are started: at a login, at the start, by another.
 AUTOSTART = re.compile(
     r"(?i).*\\(?:currentversion\\(?:policies\\explorer\\)?run(?:once|onceex|services\w*)?"

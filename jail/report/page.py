@@ -22,7 +22,8 @@ TEMPLATE = Template((Path(__file__).parent / "page.html").read_text(encoding="ut
 
 def render_page(report: Report) -> bytes:
     """The page in UTF-8: the verdict first, then the findings, the time line, all other lists."""
-    findings, *others = [section_html(section) for section in sections(report)]
+    findings, *others = sections(report)
+    filled = [section_html(section) for section in others if section.rows]
     top = headline(report)
     words = {
         "kind": report.verdict,
@@ -35,7 +36,11 @@ def render_page(report: Report) -> bytes:
         "times": f"{report.started_at}, {report.finished_at}",
     }
     safe = {name: html.escape(text) for name, text in words.items()}
-    safe |= {"findings": findings, "timeline": timeline_html(report), "others": "".join(others)}
+    safe |= {"findings": section_html(findings) if findings.rows else ""}
+    safe |= {"timeline": timeline_html(report), "others": "".join(filled)}
+    # An empty box tells less than its name among others.
+    empty = [section.title for section in (findings, *others) if not section.rows]
+    safe["empty"] = f"None seen: {', '.join(empty)}." if empty else ""
     return TEMPLATE.substitute(safe).encode()
 
 

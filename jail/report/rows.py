@@ -8,7 +8,7 @@ from jail.report.news import news_rows, news_total
 from jail.report.techniques import technique_in
 from jail.report.text import Row, plain, row, short
 from jail.report.verdict import Group, Report, Verdict
-from jail.watch.events import Outcome, Phase, PhaseName
+from jail.watch.events import Outcome, Phase, PhaseName, Severity
 
 MAX_ROWS = 100  # of each list for people; the JSON report has more
 MAX_SHOWN_LINES = 16  # of a piece of code or of a stream, in a terminal
@@ -188,7 +188,14 @@ def file_row(item: Item) -> Row:
 
 def code_row(item: Item) -> Row:
     texts = {f"sha256 {item['sha256']}": item["text"]}
-    return row("", item["at"] or "no known place", item["phase"], size(item["bytes"]), texts=texts)
+    place = item["at"] or "no known place"
+    return row(item["severity"], place, item["phase"], size(item["bytes"]), texts=texts)
+
+
+def telling_code(items: list[Item]) -> list[Item]:
+    """The pieces of code that are a finding, decoded ones first: generators write the others."""
+    told = [item for item in items if item["severity"] in (Severity.HIGH, Severity.MEDIUM)]
+    return sorted(told, key=lambda item: [*Severity].index(item["severity"]))
 
 
 def download_row(item: Item) -> Row:
@@ -218,7 +225,7 @@ def sections(report: Report) -> list[Section]:
         listed("Hosts", lists["network"], network_row),
         Section("Processes", tree[:MAX_ROWS], len(tree)),
         listed("Files", lists["files"], file_row),
-        listed("Decoded code", lists["code"], code_row),
+        listed("Code made at run time", telling_code(lists["code"]), code_row),
         Section("Not covered", missed[:MAX_ROWS], len(report.gaps) + len(notes)),
         Section("Phases", phases, len(report.phases)),
         listed("Downloads", lists["downloads"], download_row),
@@ -241,7 +248,9 @@ def render_text(report: Report) -> bytes:
 
 def text_lines(report: Report) -> Iterator[str]:
     top = headline(report)
-    yield ": ".join(text for text in (top.package, top.head, top.worst) if text)
+    # "clean: six 1.17.0: nothing found in install, import": the verdict first, as in the message.
+    words = (str(report.verdict), top.package, top.head, top.worst)
+    yield ": ".join(text for text in words if text)
     if top.missed:
         yield top.missed
     yield f"{top.summary}, run {report.order.run_id}"

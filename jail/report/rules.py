@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from jail.orders import SCRATCH_FOLDERS, WORK_IN_JAIL
-from jail.report.harmless import is_harmless_look, is_known_startup, is_own_secret
+from jail.report.harmless import is_cache_data, is_harmless_look, is_known_startup, is_own_secret
 from jail.report.local_sockets import service_at
 from jail.report.places import what_waits_at
 from jail.report.remarks import judge_remark
@@ -97,8 +97,8 @@ BUILD_TOOL = re.compile(
 PROGRAM_OF_PACKAGE = re.compile(re.escape(WORK_IN_JAIL) + r"/site/[^/]+/bin/[^/]+")
 # Generated code that only saves typing has no use for these; attrs writes one import of its own.
 BUSY_CODE = re.compile(
-    r"\b(exec|eval|__import__)\s*\((?!'attr\._make'\))|b64decode|marshal|\bsubprocess\b|os\.system"
-    r"|urlopen|ctypes"
+    r"\b(exec|eval|__import__)\s*\((?!'attr\._make'\))|b64decode|marshal|os\.system|urlopen|ctypes"
+    r"|\bsubprocess\.|\b(import|from)\b[^\n]*\bsubprocess\b|['\"]subprocess['\"]"
 )
 VERBS = {Net.TCP: "connects (tcp) to", Net.UDP: "sends (udp) to"}
 # What pip leaves behind when it is stopped: what it had unpacked so far, which no Python looks at.
@@ -120,7 +120,9 @@ def judge(phase: Phase, event: Event) -> tuple[Finding, ...]:
         title = f"{found.title}, by native code ({actor.native})"
         found = replace(found, title=plain(title, MAX_FINDING_CHARS))
     findings = [] if is_own(event) else [found]
-    if actor.hidden:
+    # A function that was to start a made-up program has started nothing.
+    is_nothing = phase.name == PhaseName.CALL and bool(getattr(event, "error", None))
+    if actor.hidden and not (isinstance(event, Exec) and is_nothing):
         findings.append(hidden(found))
     return tuple(findings)
 
@@ -311,7 +313,8 @@ def path_severity(phase: Phase, event: FileChanged, path: str) -> tuple[Severity
     is_altered = event.change == Change.MODIFIED and phase.name != PhaseName.INSTALL
     if is_altered and ALTERED_CODE.fullmatch(path):
         return Severity.HIGH, "installed code"
-    return Severity.MEDIUM, "among what is installed"
+    severity = Severity.INFO if is_cache_data(path) else Severity.MEDIUM
+    return severity, "among what is installed"
 
 
 # StartupCode("/…/x.pth", "import evil"): medium pth.code

@@ -15,6 +15,7 @@ from typing import Any
 from jail.orders import JailSettings, Machine
 from jail.watch.ages import SEC_OF_DAY
 from jail.watch.etc_files import lay_etc, make_host_name
+from jail.watch.system_folders import lay_system
 
 # As jail/inside/loader.py has them.
 DISGUISE_BYTES, NUMBER_DIGITS = 256, 8
@@ -34,6 +35,7 @@ def lay_machine(
     host = make_host_name()
     lay_environment(Path(machine.python), folder / "venv", settings.rlimit_cpu_sec, has_pip=has_pip)
     lay_etc(folder / "etc", host, settings.nsjail_user, settings.nsjail_group)
+    lay_system(folder / "sys", folder / "boot")
     return host
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from jail.watch.calls import Call, End, Execute, ExitAll, Fork, Reach
+from jail.watch.events import Exec
 
 # Of the calls of a process whose parent is not known yet; each counts CALL_BYTES at least.
 MAX_WAITING_BYTES = 1 << 20
@@ -37,6 +38,7 @@ class Process:
     signal: str | None = None
     acted: bool = False  # something that it did is an event
     failed: "Execute | None" = None  # a program that it tried to become and could not, yet
+    unsaid: Exec | None = None  # the Python that it became, if nobody said so and it has not spoken
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)  # by target and error
     contradictions: Counter[str] = field(default_factory=Counter)  # of the trace, by what it says
     waiting: list[Call] = field(default_factory=list)  # what it did before its parent was known

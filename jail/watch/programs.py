@@ -45,6 +45,19 @@ SPAWN_CODE = re.compile(
 OTHER_CODE = re.compile(f"{TRACKER_CODE}|{FORK_SERVER_CODE}")
 
 
+def keeps_hook(program: str, argv: tuple[str, ...]) -> bool:
+    """Whether it is the jail's own Python, started in a way that has the hook.
+
+    Samples of joblib: [python, "-B", "-c", "from joblib.…resource_tracker import main; main(5, 0)"]
+    [python, "-m", "joblib.externals.loky.backend.popen_loky_posix", "--process-name", "x"]
+    """
+    if not POOL_PROGRAM.fullmatch(program) or argv[:1] != (program,):
+        return False
+    is_flag = [word.startswith("-") and word not in ("-c", "-m") for word in argv[1:]]
+    flags = argv[1 : 1 + (is_flag.index(False) if False in is_flag else len(is_flag))]
+    return all(POOL_FLAG.fullmatch(flag) for flag in flags)
+
+
 def program_name(call: Execute) -> str:
     """The file that was started, as far as the call tells."""
     file = call.file

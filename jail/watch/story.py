@@ -46,6 +46,7 @@ from jail.watch.programs import (
     is_pip_again,
     is_pool_helper,
     is_system_look,
+    keeps_hook,
     program_name,
     program_words,
 )
@@ -170,6 +171,7 @@ class Story:
             case End():
                 self.give_up(process)
                 self.ledger.tell_failures(process)
+                self.tell_silence(process, call)
             case FirstCallUnseen() if call.number not in EXIT_GROUP:
                 what = f"the first call of {process.title}, number {call.number}, was not shown"
                 self.ledger.tell_contradiction(process, what)
@@ -251,8 +253,13 @@ class Story:
         place = self.account.place(Said.SPAWN, process.family, twins)
         is_helper = is_pool_helper(program, argv)
         actor = self.ledger.actor(process, place, expected=not is_helper)
-        key = (Exec, process.number, program, argv, call.error)
-        self.ledger.tell_once(key, process, Exec(program, argv, call.error, actor, is_helper))
+        event = Exec(program, argv, call.error, actor, is_helper)
+        # Pools start their workers past the hook. A worker with a hook of its own says all.
+        is_new = not call.error and process.jail_pid not in self.account.pids
+        if actor.hidden and is_new and keeps_hook(program, argv):
+            process.unsaid = event
+            event = replace(event, actor=replace(actor, hidden=False))
+        self.ledger.tell_once((Exec, process.number, program, argv, call.error), process, event)
         title = " ".join(argv)
         self.bait.search(
             "command",
@@ -260,6 +267,12 @@ class Story:
             line[:MAX_COMMAND_BYTES],
             Actor(process.pid, title[:300], place, process.own),
         )
+
+    def tell_silence(self, process: Process, end: End) -> None:
+        """Tell of a Python that was started unsaid, if it came to its own end and never spoke."""
+        event, process.unsaid = process.unsaid, None
+        if event and end.exit_code is not None and process.jail_pid not in self.account.started:
+            self.ledger.tell_once((Exec, process.number, "silent"), process, event)
 
     def delete(self, process: Process, call: Delete) -> None:
         path = os.path.join(call.folder, call.name)  # noqa: PTH118 - they are bytes
