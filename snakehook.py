@@ -12,7 +12,8 @@
 # An order is a run id and the checked fields. The watch of the run (jail/watch/) has no privilege:
 # it detonates the package, reads all that the package makes, judges, and sends a bounded stream:
 # progress lines, then the finished report in pieces. Nothing here parses what a package made,
-# nor the report: pieces are measured, stored and sent on.
+# nor the report: pieces are measured, stored and sent on. One thing of stored reports goes back to
+# a watch, the findings of a project's other releases: SQLite picks them out, and they are not read.
 #
 # The file follows a request: settings, who may ask, what may be asked, keeper and privileges, the
 # stream, the store, Discord, the service, HTTP. What a function raises, and where a rule comes
@@ -527,6 +528,8 @@ def read_frames(stream: socket.socket, deadline_sec: float) -> Iterator[tuple[Fr
         file.read(1)
     except TimeoutError:
         log.warning("a run's keeper takes long to end")
+    except ConnectionResetError:  # it has ended without having read all that it was told
+        demand(counts[Frame.END], WatchError(ENDED))
     finally:
         timer.cancel()
 
@@ -649,7 +652,7 @@ def join_report(head: str, report: bytes) -> bytes:
 # the queue, too. Every method raises sqlite3.Error, for a full disk say.
 class Store:
     def __init__(self, path: Path) -> None:
-        self.lock, self.trouble = threading.Lock(), ""
+        self.lock, self.trouble, self.path = threading.Lock(), "", path
         # What is asked for and found is nobody else's business.
         path.touch(mode=0o600)
         path.chmod(0o600)
@@ -688,10 +691,6 @@ class Store:
         row = self.write(STATEMENTS["add"], run_id=run_id, request=text, limit=limit)
         return str(row.get("run_id", ""))
 
-    # The oldest run that waits, now under way: its id, request, how often it was started.
-    def claim(self) -> dict[str, Any]:
-        return self.write(STATEMENTS["claim"])
-
     # Runs that were under way wait again. A start is forgiven when we stopped the run on purpose.
     def requeue(self, run_id: str = "*", forgiven: int = 0) -> None:
         self.write(STATEMENTS["requeue"], run_id=run_id, forgiven=forgiven)
@@ -700,21 +699,14 @@ class Store:
     def finish(self, run_id: str, result: Result) -> None:
         self.write(STATEMENTS["finish"], run_id=run_id, **result._asdict())
 
-    # The finished run that is to be delivered next, and when it is due (time.time()).
-    def next_delivery(self) -> dict[str, Any]:
-        return self.read(STATEMENTS["next_delivery"])
-
-    # What is posted of a run, and how its delivery stands.
-    def message(self, run_id: str) -> dict[str, Any]:
-        return self.read(STATEMENTS["message"], run_id=run_id)
-
     def note_delivery(self, run_id: str, delivery: Delivery, due_at: float = 0) -> None:
         self.write(STATEMENTS["note_delivery"], run_id=run_id, due_at=due_at, **delivery._asdict())
 
-    # The oldest reports beyond the bounds go, first those that were delivered. A report that is
-    # still to be delivered stays.
-    def forget(self, keep_runs: int, keep_bytes: int) -> None:
-        self.write(STATEMENTS["forget"], keep_runs=keep_runs, keep_bytes=keep_bytes)
+    # What reports of other releases found, as JSON. A connection of its own: nobody waits for it.
+    def known(self, request: TriageRequest) -> bytes:
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            row = db.execute(STATEMENTS["known"], request._asdict()).fetchone()
+        return bytes(row[0])
 
     # As the API shows it, or the state so far; None for an unknown id.
     def report(self, run_id: str) -> bytes | None:
@@ -941,7 +933,7 @@ class Service:
 
     # Bring the oldest request that waits to its report, whatever happens.
     def run_next(self) -> None:
-        claim = {} if self.closed() else self.store.claim()
+        claim = {} if self.closed() else self.store.write(STATEMENTS["claim"])
         if not claim:
             self.make_ready()
             return
@@ -957,7 +949,8 @@ class Service:
         log.info("run %s: %s, %s", run_id, result.outcome, result.verdict)
         self.start(self.courier, self.deliver_next)
         self.start(self.pool, self.run_next)
-        self.store.forget(self.settings.keep_runs, self.settings.keep_bytes)
+        bounds = {name: getattr(self.settings, name) for name in ("keep_runs", "keep_bytes")}
+        self.store.write(STATEMENTS["forget"], **bounds)
 
     # Where nothing waits, have a run made ready but for its request, which takes the longest. It
     # ends by itself when none comes. Whoever starts a run takes it, so there are never too many.
@@ -976,6 +969,9 @@ class Service:
             # `stop` may have looked before there was something to stop.
             if self.stopping.is_set():
                 shut(stream)
+            # Only one thing in the report is lost without it.
+            with contextlib.suppress(sqlite3.Error, OSError):
+                stream.send(self.store.known(request) + b"\n", socket.MSG_DONTWAIT)
             budget_sec = self.settings.run_budget_sec
             result = receive_result(stream, run_id, request, budget_sec, log.debug)
             self.streams.discard(stream)
@@ -989,7 +985,7 @@ class Service:
 
     # Deliver the finished run that is due, or have a timer come back when a run is due.
     def deliver_next(self) -> None:
-        found = self.store.next_delivery()
+        found = self.store.read(STATEMENTS["next_delivery"])
         if not found or self.stopping.is_set():
             return
         run_id = found["run_id"]
@@ -999,7 +995,7 @@ class Service:
             self.courier_timer.cancel()
             self.courier_timer = start_timer(wait_sec, self.start, self.courier, self.deliver_next)
             return
-        run = self.store.message(run_id)
+        run = self.store.read(STATEMENTS["message"], run_id=run_id)
         begun = Delivery("pending", run["attempts"] + 1, run["last_error"], run["answer_lost"])
         # Noted first: should we die before Discord's answer is noted, the second message has its
         # explanation.

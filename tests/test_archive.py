@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from standins import sdist, wheel
 
-from jail.watch import archive as archive_room
+from jail.watch import members
 from jail.watch.archive import Unreadable, read_fields
 
 WHEEL = "calm-1.0-py3-none-any.whl"
@@ -124,7 +124,7 @@ def test_a_bomb_is_unpacked_as_far_as_its_bound_and_no_further() -> None:
 
 def test_a_list_of_members_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     good = zip_of([(METADATA, b"Name: calm\nVersion: 1.0\n")])
-    monkeypatch.setattr(archive_room, "MAX_DIRECTORY_BYTES", 200)
+    monkeypatch.setattr(members, "MAX_ZIP_LIST_BYTES", 200)
     assert fields(good, WHEEL) == ("calm", "1.0")
     with pytest.raises(Unreadable, match="too long"):
         fields(zip_of([(f"calm/{number}.py", b"") for number in range(9)]), WHEEL)

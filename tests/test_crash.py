@@ -26,6 +26,7 @@ from hostile import family_of, leftovers, our_groups, processes_of
 from standins import Discord, Drip, Gate, Index, Recorded, Reply, Step, gate, messages_of, wait_for
 
 from snakehook import (
+    STATEMENTS,
     Delivery,
     Store,
     TriageRequest,
@@ -564,7 +565,7 @@ SIX = TriageRequest("six", "1.16.0", "install")
 def finish(store: Store, delivery: str, evidence: bytes) -> str:
     """Have a run of the store finished; its id."""
     run_id = store.add(SIX, 1000) or ""
-    store.claim()
+    store.write(STATEMENTS["claim"])
     store.finish(run_id, make_own_result(SIX, "ok", "")._replace(evidence=evidence))
     store.note_delivery(run_id, Delivery(delivery, 1))
     return run_id
@@ -599,18 +600,18 @@ def test_what_is_kept_by_number_and_by_bytes(
         place.mkdir()
         store, runs = kept_store(place, states, bytes(size))
         if by_number:
-            store.forget(keep, 10**12)
+            store.write(STATEMENTS["forget"], keep_runs=keep, keep_bytes=10**12)
         else:
-            store.forget(1000, int((keep + 0.5) * size))
+            store.write(STATEMENTS["forget"], keep_runs=1000, keep_bytes=int((keep + 0.5) * size))
         assert [n for n, run_id in enumerate(runs) if store.report(run_id)] == kept
 
 
 def test_a_run_that_waits_or_runs_is_never_dropped(tmp_path: Path) -> None:
     store, runs = kept_store(tmp_path, "dd", b"e")
     running = store.add(SIX, 1000) or ""
-    store.claim()
+    store.write(STATEMENTS["claim"])
     waiting = store.add(SIX, 1000) or ""
-    store.forget(1, 1)
+    store.write(STATEMENTS["forget"], keep_runs=1, keep_bytes=1)
     assert [store.report(run_id) for run_id in runs] == [None, None]
     assert store.report(running)
     assert store.report(waiting)
@@ -621,7 +622,7 @@ def test_the_file_does_not_grow_for_ever(tmp_path: Path) -> None:
     sizes = []
     for _ in range(40):
         finish(store, "delivered", bytes(500_000))
-        store.forget(5, 10**12)
+        store.write(STATEMENTS["forget"], keep_runs=5, keep_bytes=10**12)
         sizes.append(sum(path.stat().st_size for path in tmp_path.iterdir()))
     assert max(sizes) < 12_000_000, sizes
 

@@ -37,7 +37,7 @@ from standins import (
 )
 
 import snakehook as program
-from snakehook import Delivery, KeeperLink, Store, TriageRequest, make_own_result
+from snakehook import STATEMENTS, Delivery, KeeperLink, Store, TriageRequest, make_own_result
 
 RUN_ID = "5" * 32
 MIB = 1 << 20
@@ -445,7 +445,7 @@ def delivering(place: Path, discord: Discord) -> Iterator[tuple[program.Service,
     store = Store(place / "snakehook.sqlite")
     run_id = store.add(SIX, 10)
     assert run_id
-    assert store.claim()
+    assert store.write(STATEMENTS["claim"])
     store.finish(run_id, OWN._replace(page=b"<p>", evidence=b"{}"))
     service = program.Service(program.load_settings(places), cast(KeeperLink, NoKeeper()))
     try:

@@ -16,7 +16,7 @@ from reports import HOSTILE, INDEX_URL, an_order, assert_inert, report_of
 from standins import Index, Reply, hang, sdist, wait_for, wheel
 
 from jail.report.message import description, render_embed
-from jail.report.news import news_line
+from jail.report.news import news_line, news_rows, news_total
 from jail.report.page import render_page
 from jail.report.rows import headline, render_text
 from jail.report.verdict import as_json
@@ -159,6 +159,9 @@ def test_nothing_in_it_acts(kind: str) -> None:
         "dependencies": {"added": [said], "removed": [said]},
         "entry_points": {"added": [said], "removed": [said]},
         "odd": [said],
+        "reported": {"run_id": said, "outcome": said, "verdict": said, "is_whole": False},
+        "new_findings": [a_new_finding("high", said) | {"at": said, "trigger": said}],
+        "new_finding_counts": {"high": 1, "medium": 0, "info": 0},
     }
     for shown in (changes, changes | {"reason": said}):
         report = report_of(changes=shown)
@@ -170,6 +173,40 @@ def test_nothing_in_it_acts(kind: str) -> None:
         assert line.startswith("🆕 `") and line.endswith("`") and line.count("`") == 2
         assert render_embed(report, INDEX_URL, False)["description"]
         assert json.loads(as_json(report))["changes"]["counts"]["added"] == 1
+
+
+def a_new_finding(severity: str, title: str) -> dict[str, Any]:
+    about = {"severity": severity, "rule": "secret.read", "phase": "import", "title": title}
+    return about | {"trigger": None, "at": "x.py:1"}
+
+
+def test_new_findings_are_told_first() -> None:
+    counts = {"high": 2, "medium": 1, "info": 40}
+    known = {"run_id": "0af3" * 8, "outcome": "timeout", "verdict": "high", "is_whole": True}
+    changes: dict[str, Any] = {"earlier": {"version": "1.0", "file": "f"}, "reason": None}
+    changes |= compare_releases(a_wheel("1.0", {"x.py": "1"}), a_wheel("2.0", {"x.py": "2"}))
+    changes |= {"reported": known, "new_finding_counts": counts}
+    changes["new_findings"] = [a_new_finding("high", "reads a key"), a_new_finding("info", "looks")]
+    assert news_line(changes).startswith(
+        "3 new findings since 1.0; new since 1.0: files: 1 changed"
+    )
+    told, first, second, *others = news_rows(changes)
+    assert told.what == "43 findings are new beside the report of 1.0"
+    assert told.about == f"run {'0af3' * 8}, outcome timeout"
+    assert (first.mark, first.what) == ("high", "reads a key")
+    assert (second.mark, second.what) == ("info", "looks")
+    assert news_total(changes) == 3 + len(others) + 41
+    # Of little things the message says nothing, of no report nobody does.
+    little = changes | {"new_finding_counts": {"high": 0, "medium": 0, "info": 43}}
+    assert news_line(little).startswith("new since 1.0")
+    none = changes | {"new_findings": [], "new_finding_counts": {"high": 0}}
+    assert news_rows(none)[0].what == "no findings are new beside the report of 1.0"
+    unknown = changes | {"reported": None, "new_findings": [], "new_finding_counts": {}}
+    assert len(news_rows(unknown)) == news_total(unknown) == len(others)
+    # Where the files can't be compared, the findings still can.
+    alone = changes | {"reason": "it was not loaded in time"}
+    assert news_line(alone).startswith("3 new findings since 1.0; not compared")
+    assert news_total(alone) == len(news_rows(alone)) + 41 == 4 + 41
 
 
 # Loading the release before.

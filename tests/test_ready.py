@@ -16,6 +16,7 @@ from test_keeper import ORDER
 from jail import orders
 from jail.orders import Order, OrderError
 from jail.watch import ready
+from jail.watch.inlet import Inlet
 
 INSTALLER = "installer"
 # Reads bait, starts a program, asks for a name, and looks for what another run has left. It builds
@@ -106,7 +107,7 @@ def test_the_order_may_come_in_pieces(streams: tuple[socket.socket, socket.socke
     line = order_line(package_name="later")
     ours.sendall(line[:9])
     ours.sendall(line[9:])
-    found = ready.await_order(theirs)
+    found = ready.await_order(Inlet(theirs))
     assert found == Order(**ORDER | {"package_name": "later"})
 
 
@@ -126,7 +127,7 @@ def test_an_order_on_the_stream_is_checked_like_any(
     ours, theirs = streams
     ours.sendall(line)
     with pytest.raises(OrderError):
-        ready.await_order(theirs)
+        ready.await_order(Inlet(theirs))
 
 
 def test_nobody_waits_for_a_service_that_hung_up(
@@ -135,14 +136,14 @@ def test_nobody_waits_for_a_service_that_hung_up(
     ours, theirs = streams
     ours.sendall(b'{"task"')
     ours.close()
-    assert ready.await_order(theirs) is None
+    assert ready.await_order(Inlet(theirs)) is None
 
 
 def test_it_goes_when_nobody_comes(
     streams: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ready, "READY_SEC", 0.01)
-    assert ready.await_order(streams[1]) is None
+    assert ready.await_order(Inlet(streams[1])) is None
 
 
 def test_a_ready_run_ends_with_its_service(serve: Serve, index: Index, tmp_path: Path) -> None:

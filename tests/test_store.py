@@ -7,7 +7,15 @@ from pathlib import Path
 import falcon
 import pytest
 
-from snakehook import ATTACHMENTS, Delivery, Result, Store, TriageRequest, demand_service
+from snakehook import (
+    ATTACHMENTS,
+    STATEMENTS,
+    Delivery,
+    Result,
+    Store,
+    TriageRequest,
+    demand_service,
+)
 
 SIX = TriageRequest("six", "1.16.0", "install")
 REPORT = b'{"phases": [], "findings": []}'
@@ -31,7 +39,7 @@ def test_a_run_is_shown_at_each_step_of_its_way(store: Store) -> None:
     waiting = shown(store, run_id)
     assert (waiting["status"], waiting["started_at"], waiting["outcome"]) == ("queued", None, None)
     assert waiting["request"] == SIX._asdict()
-    claim = store.claim()
+    claim = store.write(STATEMENTS["claim"])
     assert (claim["run_id"], json.loads(claim["request"]), claim["starts"]) == (
         run_id,
         SIX._asdict(),
@@ -60,7 +68,7 @@ def test_each_attachment_is_the_file_that_its_name_says(store: Store) -> None:
     store.finish(run_id, RESULT)
     for name, (column, _) in ATTACHMENTS.items():
         assert store.file(run_id, name) == getattr(RESULT, column)
-        assert store.message(run_id)[column] == getattr(RESULT, column)
+        assert store.read(STATEMENTS["message"], run_id=run_id)[column] == getattr(RESULT, column)
     assert store.file(run_id, "embed") is None
     assert store.file("unknown", "report.html") is None
 
@@ -80,14 +88,14 @@ def test_the_queue_takes_no_more_than_its_limit(store: Store) -> None:
 
 
 def test_what_is_due_first_is_delivered_first(store: Store) -> None:
-    assert store.next_delivery() == {}
+    assert store.read(STATEMENTS["next_delivery"]) == {}
     runs = [store.add(SIX, 3) for _ in range(3)]
     for run_id, due_at in zip(runs, (20.0, 10.0, 30.0), strict=True):
         store.finish(run_id, RESULT)
         store.note_delivery(run_id, Delivery("pending", 1), due_at)
-    assert store.next_delivery() == {"run_id": runs[1], "due_at": 10.0}
+    assert store.read(STATEMENTS["next_delivery"]) == {"run_id": runs[1], "due_at": 10.0}
     store.note_delivery(runs[1], Delivery("delivered", 2))
-    assert store.next_delivery()["run_id"] == runs[0]
+    assert store.read(STATEMENTS["next_delivery"])["run_id"] == runs[0]
 
 
 def test_a_store_of_another_version_is_refused_before_it_is_changed(tmp_path: Path) -> None:
@@ -114,7 +122,7 @@ def test_a_store_from_before_files_were_kept_is_taken_over(tmp_path: Path) -> No
     assert store.file(run_id, "evidence.jsonl.gz") == b"evidence"
     assert store.file(run_id, "dropped.tar.gz") is None
     # What there is of it counts all the same.
-    store.forget(1000, 20)
+    store.write(STATEMENTS["forget"], keep_runs=1000, keep_bytes=20)
     assert store.report(run_id) is None
 
 
@@ -122,10 +130,73 @@ def test_what_a_package_dropped_takes_room_of_what_is_kept(store: Store) -> None
     run_id = store.add(SIX, 1)
     store.finish(run_id, RESULT._replace(dropped=bytes(1000)))
     store.note_delivery(run_id, Delivery("delivered", 1))
-    store.forget(1000, 1200)
+    store.write(STATEMENTS["forget"], keep_runs=1000, keep_bytes=1200)
     assert store.report(run_id)
-    store.forget(1000, 900)
+    store.write(STATEMENTS["forget"], keep_runs=1000, keep_bytes=900)
     assert store.report(run_id) is None
+
+
+def detonated(store: Store, version: str, findings: list[object] | bytes, **more: str) -> str:
+    """Have a release triaged, with these findings or this whole report; its run id."""
+    about = {"package_name": "grows", "mode": "detonate"} | more
+    outcome = about.pop("outcome", "ok")
+    run_id = store.add(TriageRequest(version=version, **about), 1000)
+    whole = {"phases": [], "findings": findings}
+    body = findings if isinstance(findings, bytes) else json.dumps(whole).encode()
+    store.finish(run_id, RESULT._replace(outcome=outcome, report=body))
+    return run_id
+
+
+def known(store: Store, version: str, mode: str = "detonate") -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(
+        store.known(TriageRequest("grows", version, mode)).decode("utf-8", "surrogatepass")
+    )
+    return found
+
+
+FOUND = {"rule": "r", "phase": "import", "title": "reads x", "at": "x.py:1", "severity": "high"}
+
+
+def test_the_newest_report_of_each_other_release_is_known(store: Store) -> None:
+    detonated(store, "1.0", [FOUND | {"title": "long ago"}])
+    newest = detonated(store, "1.0", [FOUND, FOUND, FOUND | {"at": None}])
+    detonated(store, "1.1", [FOUND])
+    detonated(store, "0.9", [FOUND], outcome="error")
+    detonated(store, "0.8", [FOUND], mode="install")
+    detonated(store, "1.0", [FOUND], package_name="other")
+    rows = [["r", "import", "reads x", "x.py:1"], ["r", "import", "reads x", None]]
+    about = {"version": "1.0", "run_id": newest, "outcome": "ok", "verdict": "clean"}
+    assert known(store, "1.1") == [about | {"count": 3, "findings": rows}]
+    assert [item["version"] for item in known(store, "2.0")] == ["1.1", "1.0"]
+    assert known(store, "1.1", "install") == []
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        b"",
+        b'{"phases": broken}',
+        b'{"phases": ' + b"[" * 100_000,
+        b'{"phases": [], "findings": 3}',
+        b'{"findings": ["x", 3, null, {"title": {"a": 1}}, {"title": "\\ud800\\u0000"}]}',
+        b'{"phases": ["' + b"x" * 3_000_000 + b'"]}',
+        json.dumps({"findings": [FOUND | {"title": "\U0001f600" * 10**5}] * 9}).encode(),
+        json.dumps({"findings": [FOUND | {"title": f"{n}" * 400} for n in range(2000)]}).encode(),
+    ],
+    ids=("empty", "broken", "deep", "number", "odd", "huge", "long", "many"),
+)
+def test_a_report_that_is_hostile_costs_nothing_but_itself(store: Store, report: bytes) -> None:
+    detonated(store, "1.0", [FOUND])
+    detonated(store, "1.1", report)
+    found = known(store, "2.0")
+    assert {"version": "1.0", "count": 1}.items() <= found[-1].items()
+    assert len(store.known(TriageRequest("grows", "2.0", "detonate"))) < 96 << 10
+
+
+def test_who_asks_what_is_known_holds_up_nobody(store: Store) -> None:
+    detonated(store, "1.0", [FOUND])
+    with store.lock:
+        assert known(store, "2.0")
 
 
 def test_trouble_is_answered_with_503_and_when_to_come_back() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from jail.report.lists import Item
 from jail.report.text import Row, plain, row
+from jail.watch.events import Severity
 
 MAX_NEWS_CHARS = 300
 NAMED = 2  # of each kind, in the one line
@@ -25,12 +26,15 @@ def news_line(changes: Item | None) -> str:
     """What is new in one line, "" where nobody asked for it."""
     if not changes:
         return ""
+    first = new_findings_line(changes)
     if changes["reason"]:
-        return plain(f"not compared with an earlier release: {changes['reason']}", MAX_NEWS_CHARS)
+        told = [first, f"not compared with an earlier release: {changes['reason']}"]
+        return plain("; ".join(part for part in told if part), MAX_NEWS_CHARS)
     counts, requires = changes["counts"], changes["dependencies"]["added"]
     parts = [counted(counts[kind], kind) for kind in ("changed", "added", "removed")]
     files = ", ".join(part for part in parts if part) or "none new"
     told = [
+        first,
         f"new since {changes['earlier']['version']}: files: {files}",
         named_first("runs at each start:", changes["startup_files"]),
         named_first("binary:", changes["binaries"]),
@@ -41,13 +45,37 @@ def news_line(changes: Item | None) -> str:
     return plain("; ".join(part for part in told if part), MAX_NEWS_CHARS)
 
 
+def new_findings_line(changes: Item) -> str:
+    """`3 new findings since 1.0`: of those that are worth a look; "" where there are none."""
+    counts = changes.get("new_finding_counts", {})
+    count = sum(counts.get(severity, 0) for severity in (Severity.HIGH, Severity.MEDIUM))
+    plural = "" if count == 1 else "s"
+    return f"{count} new finding{plural} since {changes['earlier']['version']}" if count else ""
+
+
 def news_rows(changes: Item | None) -> list[Row]:
     """The rows, what tells most first."""
     if not changes:
         return []
+    found = [*finding_rows(changes)]
     if changes["reason"]:
-        return [row("", changes["reason"])]
-    return [*telling_rows(changes), *file_rows(changes)]
+        return [row("", changes["reason"]), *found]
+    return [*found, *telling_rows(changes), *file_rows(changes)]
+
+
+def finding_rows(changes: Item) -> Iterator[Row]:
+    """What the report of the earlier release does not have."""
+    reported = changes.get("reported")
+    if not reported:
+        return
+    version, total = changes["earlier"]["version"], sum(changes["new_finding_counts"].values())
+    about = [f"run {reported['run_id']}", f"outcome {reported['outcome']}"]
+    if not reported["is_whole"]:
+        about.append("it has more findings than are compared")
+    yield row("", f"{total or 'no'} findings are new beside the report of {version}", *about)
+    for item in changes["new_findings"]:
+        about = [item["phase"], item["trigger"], item["at"], item["rule"]]
+        yield row(item["severity"], item["title"], *about)
 
 
 def telling_rows(changes: Item) -> Iterator[Row]:
@@ -84,7 +112,11 @@ def file_rows(changes: Item) -> Iterator[Row]:
 
 def news_total(changes: Item | None) -> int:
     """How many rows there would be if none were left out."""
-    if not changes or changes["reason"]:
-        return len(news_rows(changes))
-    counts: dict[str, int] = changes["counts"]
-    return len([*telling_rows(changes)]) + sum(counts.values())
+    if not changes:
+        return 0
+    counts: dict[str, int] = changes.get("new_finding_counts", {})
+    left_out = sum(counts.values()) - len(changes.get("new_findings", ()))
+    if changes["reason"]:
+        return len(news_rows(changes)) + left_out
+    files: int = sum(changes["counts"].values())
+    return len([*finding_rows(changes), *telling_rows(changes)]) + left_out + files

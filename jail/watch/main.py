@@ -29,6 +29,8 @@ from jail.watch.environment import lay_machine
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.home_files import Home
+from jail.watch.inlet import Inlet
+from jail.watch.known import compare_findings, hear_known
 from jail.watch.ours import what_is_ours
 from jail.watch.outlet import Outlet, complain
 from jail.watch.payload import Search
@@ -211,7 +213,7 @@ def triage(
         order=order,
         machine=machine,
         control=control,
-        stream=outlet.stream,
+        inlet=Inlet(outlet.stream),
         scratch=Scratch(folder, settings.max_disk_bytes),
         decoys=decoys,
         record=Record(judge, evidence.keep),
@@ -235,7 +237,7 @@ def triage(
     run = Run(resources, outlet)
     if order.task == "ready":
         run.waiting = WaitingJail(resources, folder)
-        found = await_order(outlet.stream)
+        found = await_order(resources.inlet)
         if found is None:
             return
         resources.order = given.order = order = found
@@ -273,6 +275,10 @@ def triage(
     )
     own = OwnWords(*what_is_ours(resources))
     report.lists["indicators"] = find_indicators(report.lists, order.package_name, own)
+    if report.changes and run.earlier and run.earlier.earlier:
+        known = hear_known(resources.inlet, run.earlier.earlier.version)
+        findings = report.lists["findings"]
+        report.changes.update(compare_findings(findings, known, order.version, own.wholes))
     send_report(report, evidence, resources.dropped, machine, outlet)
     # Whatever is in the way of that: the report is sent.
     fault = keep_samples(resources.record.seen, given, report.verdict)

@@ -177,20 +177,15 @@ def check_zip_end(file: BinaryIO) -> None:
     _, _, members, list_bytes, _ = ZIP_END_RECORD.unpack_from(tail, at)
     is_huge = tail[max(at - ZIP64_RECORD_BYTES, 0) :].startswith(ZIP64_MARK)
     if is_huge or members > MAX_ARCHIVE_MEMBERS or list_bytes > MAX_ZIP_LIST_BYTES:
-        raise TooMuch(f"more than {MAX_ARCHIVE_MEMBERS} members")
+        raise TooMuch(f"its list of members is too long, for more than {MAX_ARCHIVE_MEMBERS}")
 
 
 def read_tar(archive: Archive, file: BinaryIO) -> None:
-    with gzip.open(file) as unpacked:
-        for name, kind, size_bytes in tar_headers(archive, unpacked):
-            reader = Bounded(unpacked, size_bytes)
-            if kind in TAR_FILES:
-                archive.take(name, reader.read)
-            elif kind != TAR_FOLDER:
-                archive.note("a link or a special file", name)
-            while block := reader.read(UNPACK_BLOCK_BYTES):
-                archive.spend(len(block))
-            unpacked.read(-size_bytes % TAR_BLOCK_BYTES)
+    for name, kind, member in tar_members(archive, file):
+        if kind in TAR_FILES:
+            archive.take(name, member.read)
+        elif kind != TAR_FOLDER:
+            archive.note("a link or a special file", name)
 
 
 @dataclass
@@ -208,6 +203,17 @@ class Bounded:
             raise EOFError
         self.left_bytes -= wanted
         return data
+
+
+def tar_members(archive: Archive, file: BinaryIO) -> Iterator[tuple[str, bytes, Bounded]]:
+    """Name, type and content of each member; what is not read of it is passed over, and counts."""
+    with gzip.open(file) as unpacked:
+        for name, kind, size_bytes in tar_headers(archive, unpacked):
+            member = Bounded(unpacked, size_bytes)
+            yield name, kind, member
+            while block := member.read(UNPACK_BLOCK_BYTES):
+                archive.spend(len(block))
+            unpacked.read(-size_bytes % TAR_BLOCK_BYTES)
 
 
 def tar_headers(archive: Archive, file: Readable) -> Iterator[tuple[str, bytes, int]]:

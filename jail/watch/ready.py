@@ -9,12 +9,10 @@ it is checked as keeper checks an order.
 import json
 import os
 import secrets
-import select
-import socket
-import time
 from pathlib import Path
 
-from jail.orders import GRACE_SEC, MAX_PACKET_BYTES, SCRATCH_FOLDERS, Order, OrderError, parse_order
+from jail.orders import GRACE_SEC, SCRATCH_FOLDERS, Order, parse_order
+from jail.watch.inlet import Inlet
 from jail.watch.resources import Resources
 from jail.watch.session import Session
 from jail.watch.triggers import PATH_IN_JAIL, installation, variables
@@ -51,22 +49,12 @@ class WaitingJail:
         return session
 
 
-def await_order(stream: socket.socket) -> Order | None:
+def await_order(inlet: Inlet) -> Order | None:
     """The order of the run, on a line of its own; None when nobody wants it any more.
 
     `b'{"task": "triage", "run_id": "0af3...", "package_name": "six", "version": "1.17.0", ...}\\n'`
 
     Raises OrderError.
     """
-    line, end_sec = b"", time.monotonic() + READY_SEC
-    while not line.endswith(b"\n"):
-        left_sec = end_sec - time.monotonic()
-        if len(line) > MAX_PACKET_BYTES:
-            raise OrderError("an order without an end")
-        if left_sec < 0 or not select.select([stream], [], [], left_sec)[0]:
-            return None
-        data = stream.recv(MAX_PACKET_BYTES)
-        if not data:
-            return None
-        line += data
-    return parse_order(line)
+    line = inlet.line(READY_SEC)
+    return None if line is None else parse_order(line)

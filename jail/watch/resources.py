@@ -11,6 +11,7 @@ from jail.watch.decoys import Decoys
 from jail.watch.dropped import Dropped
 from jail.watch.events import Event, Exec, Phase
 from jail.watch.evidence import Evidence
+from jail.watch.inlet import Inlet
 from jail.watch.installed import Installed
 from jail.watch.record import Record
 from jail.watch.sample import BesideIndex
@@ -33,7 +34,7 @@ class Resources:
     order: Order
     machine: Machine
     control: socket.socket
-    stream: socket.socket
+    inlet: Inlet
     scratch: Scratch
     decoys: Decoys
     record: Record

@@ -144,7 +144,7 @@ class Session:
             environment |= TRUST_VARIABLES
         start = Start(self.number, launch or self.trigger.launch, environment, self.has_index)
         resources.control.send(json.dumps(start._asdict()).encode())
-        for fd in (resources.control.fileno(), resources.stream.fileno()):
+        for fd in (resources.control.fileno(), resources.inlet.stream.fileno()):
             self.poll.register(fd, select.POLLIN)
 
     def follow(self) -> None:
@@ -169,8 +169,10 @@ class Session:
         """Read what there is to read from one descriptor."""
         if fd == self.resources.control.fileno():
             self.take_answer()
-        elif fd == self.resources.stream.fileno():
-            # The service never sends: it has shut its side down, which says stop.
+        elif fd == self.resources.inlet.stream.fileno():
+            if self.resources.inlet.take():
+                return
+            # It has shut its side down, which says stop.
             self.poll.unregister(fd)
             self.stop(Outcome.INTERRUPTED, "the service was stopped during the run")
         elif fd != self.audit_fd:
