@@ -82,15 +82,15 @@ def without_drawn(text: str, version: str, is_drawn: Callable[[str], bool] = not
     text = LINE_NUMBERS.sub("", text)
     text = TEMPORARY.sub(lambda name: f"{name['maker'] or ''}{DRAWN}", text)
     text = WHOLE_CODES.sub(lambda code: DRAWN if is_coded(code[0]) else code[0], text)
-    text = CODE_PIECES.sub(lambda code: without_code(code[0]), text)
+    text = CODE_PIECES.sub(lambda code: without_random(code[0]), text)
     text = FREE_NUMBERS.sub(lambda number: plain_number(number, is_drawn), text)
     return text[:MAX_SAME_CHARS]
 
 
-def without_code(text: str) -> str:
+def without_random(text: str) -> str:
     """A text without what looks random in it, and what belongs to that: base64 has slashes, too.
 
-    >>> without_code("/upload/aGk/b3q8ZxYw71LtPqRsTuVw+Xz=")
+    >>> without_random("/upload/aGk/b3q8ZxYw71LtPqRsTuVw+Xz=")
     '/upload/#'
     """
     pieces = SEPARATORS.split(text)
