@@ -17,6 +17,7 @@ from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 from jail.inside.ending import Teller, hide
+from jail.inside.fallen import said_of_fallen
 from jail.inside.jobs import Jobs
 from jail.inside.patches import Originals
 from jail.inside.victims import become
@@ -231,6 +232,17 @@ def main() -> NoReturn:
     sys.meta_path.insert(0, importer.failures)
     sys.meta_path.append(Missing(site, jobs.teller))
     originals = Originals(site)
-    jobs.run(names, importer.load)
+
+    def load(name: str) -> None:
+        """Import it, and say to the launcher where it failed."""
+        try:
+            importer.load(name)
+        except BaseException as error:
+            said = said_of_fallen(name, error)
+            if said:
+                jobs.pipe.say(said)
+            raise
+
+    jobs.run(names, load)
     originals.tell_changes(names, jobs.teller)
     jobs.end("imports")

@@ -25,6 +25,7 @@ UNSEEN = re.compile(
     "[\u00ad\u034f\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\U000e0000-\U000e01ef]{16,}"
 )
+NAME_ALONE = re.compile(r"[\w.]{1,100}")
 # Blanks at the end of a line. An editor leaves blanks or tabs there, and not one after the other
 # again and again.
 TAIL = re.compile(r"[ \t\v\f]+$", re.MULTILINE)
@@ -125,6 +126,8 @@ class Readings:
     def is_of_media(self, code: CodeType, source: bytes) -> bool:
         """Whether a file that was opened as a picture has it, or was opened by who executes it."""
         start = source.decode("utf-8", "replace")[:MAX_LOOK_BYTES].strip()
+        # What does nothing by itself may stand in any of them by chance: eval("Offset").
+        start = "" if NAME_ALONE.fullmatch(start) else start
         for path, reader in self.last.items():
             if is_media(path) and (reader is code or (start and start in self.text(path))):
                 return True

@@ -1,0 +1,151 @@
+"""Looks at what of a module was never run because the module failed: whether it would act.
+
+Runs no code of the package, in a child of the launcher, as gates.py. A module that fails for want
+of another project is told elsewhere: of it counts what would have come next. One that fails for
+another reason may do so on this machine only: of that one all functions count, too.
+"""
+
+import ast
+import glob
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from jail.inside.ending import Teller, now_sec
+from jail.inside.gates import ACT_NAMES, MAX_ACT_CHARS, MAX_LOOKED_BYTES, SECRETS, SourceFile
+
+MAX_REST_SEC = 3.0
+MAX_RESTS = 100
+NO_SOURCE = "has no source"
+# What can be any function: looked up by a name that is made at run time, or decoded. Those that
+# only look have no place here: a module that fails is full of them.
+BY_NAME = re.compile(r"(?:(?:importlib\.)?import_module|compile|open|(?:io|os)\.open)")
+ACT_WORDS = re.compile(rf"\b{ACT_NAMES.pattern}\s*\(")
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+# Of a `try` that failed, what stands in its `except` was not what failed.
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+
+
+def rest_of(body: Sequence[ast.AST], line: int) -> Iterator[ast.AST]:
+    """The statements that come after a line at which a module failed, and other branches.
+
+    >>> [ast.unparse(node) for node in rest_of(ast.parse("a\\nif b:\\n  c\\nelse:\\n  d").body, 3)]
+    ['d']
+    """
+    for number, statement in enumerate(body):
+        first, last = lines_of(statement)
+        if first > line:
+            yield from body[number:]
+            return
+        if last < line or isinstance(statement, FUNCTIONS):
+            continue
+        blocks = [getattr(statement, name, []) for name in BLOCKS]
+        for block in blocks:
+            if isinstance(block, list) and block:
+                is_in_it = lines_of(block[0])[0] <= line <= lines_of(block[-1])[1]
+                yield from rest_of(block, line) if is_in_it else block
+
+
+def lines_of(node: ast.AST) -> tuple[int, int]:
+    """The first and the last line of some code."""
+    first = getattr(node, "lineno", 0)
+    if isinstance(node, ast.match_case):
+        return lines_of(node.pattern)[0], lines_of(node.body[-1])[1]
+    return first, getattr(node, "end_lineno", None) or first
+
+
+def run_in(nodes: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    """All nodes that are run with these; not what stands in functions that nobody calls."""
+    waiting = [*nodes]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, FUNCTIONS):
+            waiting += [*getattr(node, "decorator_list", []), *node.args.defaults]
+            continue
+        yield node
+        waiting += ast.iter_child_nodes(node)
+
+
+def act_among(source: SourceFile, nodes: Iterator[ast.AST]) -> tuple[str, int] | None:
+    """The first act and its line, if there is one."""
+    for node in nodes:
+        if not isinstance(node, ast.Call):
+            continue
+        name = source.name_of(node.func)
+        is_named = isinstance(node.func, ast.Name | ast.Attribute)
+        # getattr(os, "sys" + "tem")("id"), (lambda: ...)(), TABLE[3]("id")
+        is_made_up = not is_named or (BY_NAME.fullmatch(name) and not is_constant(node))
+        is_secret = any(
+            isinstance(inner, ast.Constant) and SECRETS.search(str(inner.value))
+            for inner in ast.walk(node)
+        )
+        is_act = ACT_NAMES.fullmatch(name) or name in source.acting
+        if is_act or is_made_up or is_secret:
+            return ast.unparse(node)[:MAX_ACT_CHARS], node.lineno
+    return None
+
+
+def is_constant(call: ast.Call) -> bool:
+    """Whether the first argument stands there as it is."""
+    return bool(call.args) and isinstance(call.args[0], ast.Constant)
+
+
+def act_in_rest(text: str, line: int, is_missing: bool) -> tuple[str, int] | None:
+    """What a module would have done, and the line: None if nothing that counts."""
+    try:
+        tree = ast.parse(text)
+        source = SourceFile(tree)
+        rest = [*rest_of(tree.body, line)]
+        found = act_among(source, run_in(rest))
+        # Its functions are nobody's, as long as it fails.
+        if not found and rest and not is_missing:
+            found = act_among(source, ast.walk(tree))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return act_in_words(text)
+    return found
+
+
+def act_in_words(text: str) -> tuple[str, int] | None:
+    """The first act in what this Python can't read: it may be for a later one."""
+    found = ACT_WORDS.search(text) or SECRETS.search(text)
+    return (found[0][:MAX_ACT_CHARS], text.count("\n", 0, found.start()) + 1) if found else None
+
+
+def source_of(site: str, name: str) -> str | None:
+    """The source file of a module."""
+    path = f"{site}/{name.replace('.', '/')}"
+    found = [file for file in (f"{path}/__init__.py", f"{path}.py") if os.path.isfile(file)]
+    return found[0] if found else None
+
+
+def tell_rest(path: str, site: str, fallen: Mapping[str, tuple[int, bool]]) -> None:
+    """Tell what modules that failed would have done.
+
+    Args:
+        path: the file for what is told.
+        site: the site-packages of the installation.
+        fallen: by name the line at which each failed, 0 if nothing of it was run, and whether that
+            was for want of a project that is not there.
+    """
+    teller = Teller(path)
+    deadline_sec = now_sec() + MAX_REST_SEC
+    count = 0
+    for name, (line, is_missing) in fallen.items():
+        if not name:
+            continue
+        if count >= MAX_RESTS or now_sec() > deadline_sec:
+            teller.tell("unrun", "", text="the look at modules that failed, in part")
+            return
+        file = source_of(site, name)
+        if file is None:
+            compiled = glob.glob(f"{site}/{glob.escape(name.replace('.', '/'))}.*")
+            if compiled and not is_missing:
+                teller.tell("unrun", name, text=NO_SOURCE, at=f"{compiled[0]}:0")
+                count += 1
+            continue
+        with open(file, "rb") as data:
+            text = data.read(MAX_LOOKED_BYTES).decode("utf-8", "replace")
+        found = act_in_rest(text, line, is_missing)
+        if found:
+            teller.tell("unrun", name, text=found[0], at=f"{file}:{found[1]}")
+            count += 1
