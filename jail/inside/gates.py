@@ -92,8 +92,6 @@ ACTING_WORDS = re.compile(
     rb"|rmtree|ssh|id_rsa|\.aws|pypirc|npmrc|credentials|Login|wallet|docker|kube|netrc|Cookies"
 )
 
-Text = ast.expr | ast.stmt
-
 
 def dotted(node: ast.AST) -> str:
     """`os.environ.get` of an expression, "" of what is no name."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
+from jail.inside.added import added_modules
 from jail.inside.ending import Teller, hide
 from jail.inside.fallen import said_of_fallen
 from jail.inside.jobs import Jobs
@@ -226,7 +227,7 @@ def main() -> NoReturn:
     jobs = Jobs()
     site, victim, *words = jobs.words
     importer = Importer(site, jobs.teller)
-    names = importer.look(read_names(words))
+    names = importer.look([*dict.fromkeys([*read_names(words), *added_modules(site)])])
     become(victim)
     hide()
     sys.meta_path.insert(0, importer.failures)

@@ -16,11 +16,13 @@ from jail.inside.gates import ACT_NAMES, MAX_ACT_CHARS, MAX_LOOKED_BYTES, SECRET
 
 MAX_REST_SEC = 3.0
 MAX_RESTS = 100
-NO_SOURCE = "has no source"
+NO_SOURCE = "what its source would tell, which is not there"
 # What can be any function: looked up by a name that is made at run time, or decoded. Those that
 # only look have no place here: a module that fails is full of them.
 BY_NAME = re.compile(r"(?:(?:importlib\.)?import_module|compile|open|(?:io|os)\.open)")
-ACT_WORDS = re.compile(rf"\b{ACT_NAMES.pattern}\s*\(")
+# Without what may stand before a name: a line may be a million characters long.
+LAST_NAMES = ACT_NAMES.pattern.replace(r"(?:.*\.)?", "")
+ACT_WORDS = re.compile(rf"\b{LAST_NAMES}\s*\(")
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 # Of a `try` that failed, what stands in its `except` was not what failed.
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
@@ -139,8 +141,10 @@ def tell_rest(path: str, site: str, fallen: Mapping[str, tuple[int, bool]]) -> N
         file = source_of(site, name)
         if file is None:
             compiled = glob.glob(f"{site}/{glob.escape(name.replace('.', '/'))}.*")
-            if compiled and not is_missing:
-                teller.tell("unrun", name, text=NO_SOURCE, at=f"{compiled[0]}:0")
+            # In an archive on the path, say.
+            if (compiled or line) and not is_missing:
+                place = compiled[0] if compiled else site
+                teller.tell("unrun", name, text=NO_SOURCE, at=f"{place}:{line}")
                 count += 1
             continue
         with open(file, "rb") as data:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from jail.inside.ending import Teller, end, exit_code, hide, linger, own_frames_cut, tell_left
+from jail.inside.ending import How, Teller, end, exit_code, hide, linger, own_frames_cut, tell_left
 
 
 def run_start(_prefix: str, _teller: Teller) -> None:
@@ -93,6 +93,9 @@ def main() -> NoReturn:
     code = 0
     try:
         TRIGGER_KINDS[kind](prefix, teller)
+        if kind == "import":
+            # One that ends the interpreter does not come here, whatever its exit code.
+            teller.tell("ended", what, how=How.RAN)
     except SystemExit as error:
         code = exit_code(error)
     except BaseException as error:

@@ -52,7 +52,8 @@ class Contents:
 
     `first` are the shallowest modules with code, which people import; `others` all that are left,
     but `tests`, many of which act when they are imported. `mains` can be run by `python -m`.
-    `programs` are files below bin/ that no entry point stands for. `missing` is in RECORD and not
+    `programs` are files below bin/ that no entry point stands for, `nameless` source files that no
+    import can name. `missing` is in RECORD and not
     there.
     """
 
@@ -65,6 +66,7 @@ class Contents:
     scripts: list[EntryPoint] = field(default_factory=list)
     plugins: list[EntryPoint] = field(default_factory=list)
     programs: list[str] = field(default_factory=list)
+    nameless: list[str] = field(default_factory=list)
     left_out: int = 0  # modules beyond the bounds
 
 
@@ -146,6 +148,19 @@ def module_name(path: str) -> str | None:
     return ".".join(parts)
 
 
+def is_nameless(path: str, site: str) -> bool:
+    """Whether a file is Python's, and none that can be imported by a name.
+
+    >>> [is_nameless(f"s/{path}", "s") for path in ("a/x-y.py", "a/x.py", "a/tests/x-y.py")]
+    [True, False, False]
+    """
+    below = path.removeprefix(f"{site}/")
+    if below == path or not below.endswith(".py") or module_name(below):
+        return False
+    parts = below.split("/")
+    return TEST_PARTS.isdisjoint(parts) and not parts[0].endswith((".dist-info", ".data"))
+
+
 def is_test(module: str) -> bool:
     """Whether a module is part of what a package brings to be tested or shown with."""
     parts = module.split(".")
@@ -211,6 +226,7 @@ def read_contents(files: Collection[str], read: Callable[[str], str], project: s
             if path.startswith(f"{site}/")
         )
         modules |= {name for name in named if name}
+        contents.nameless += [path for path in contents.listed if is_nameless(path, site)]
     sort_modules(contents, modules, project)
     contents.scripts = [entry for entry in entries if entry.group in SCRIPT_GROUPS]
     contents.plugins = [entry for entry in entries if entry.group not in SCRIPT_GROUPS]

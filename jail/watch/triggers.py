@@ -178,6 +178,8 @@ class Plan:
         self.names, self.left_out = pack_names(names)
         # Then there is nothing more among all modules.
         self.is_alone = len(set(names)) == 1 and bool(self.contents.first)
+        # Files that act at the start may add modules: the worker for all of them finds these.
+        self.is_alone &= not installed.has_startup
 
     def trigger(self, phase: PhaseName, title: str | None, kind: str, *words: str) -> Trigger:
         """One of the kinds that run one thing."""
@@ -236,10 +238,12 @@ class Plan:
             title = f"as {victim.replace(',', ', ')}"
             found.append(replace(self.jobs(title, victim, VICTIM_SEC), with_missed=True))
         left_out = self.left_out + self.contents.left_out
-        if not left_out:
-            return found, []
-        reason = f"{left_out} modules are more than can be named"
-        return found, [NotRun(PhaseName.IMPORT, "all modules", Omission.LEFT_OUT, reason)]
+        reasons = [f"{left_out} modules are more than can be named"] if left_out else []
+        reasons += filter(None, [self.installed.foreign])
+        title = "all modules"
+        return found, [
+            NotRun(PhaseName.IMPORT, title, Omission.LEFT_OUT, reason) for reason in reasons
+        ]
 
     def dependency_modules(self) -> list[str]:
         """What people import of the dependencies, those left out that everybody has."""
@@ -279,15 +283,19 @@ class Plan:
         places = MAX_MAINS if not found else 1
         found = [*found[: MAX_TRIGGERS - 1], *mains[:places], *found[MAX_TRIGGERS - 1 :]]
         found += mains[places:]
-        if not found:
+        # Another file may run them by their path.
+        nameless = [self.program(path) for path in contents.nameless]
+        if not found and not nameless:
             reason = "the distribution declares no console script"
             nothing = NotRun(PhaseName.EXECUTE, None, Omission.NOTHING_THERE, reason)
             return [], [nothing]
-        return self.several(found)
+        return self.several(found, nameless)
 
-    def several(self, found: list[Trigger]) -> tuple[list[Trigger], list[NotRun]]:
+    def several(
+        self, found: list[Trigger], nameless: list[Trigger]
+    ) -> tuple[list[Trigger], list[NotRun]]:
         """The first MAX_TRIGGERS of them, and one for what is more."""
-        alone, others = found[:MAX_TRIGGERS], found[MAX_TRIGGERS:]
+        alone, others = found[:MAX_TRIGGERS], [*found[MAX_TRIGGERS:], *nameless]
         if not others:
             return alone, []
         words = [json.dumps(other.launch) for other in others[:MAX_SEVERAL]]
