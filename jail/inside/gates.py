@@ -36,11 +36,11 @@ MACHINE = re.compile(
 # Who has started it, and as whom.
 PARENT = re.compile(r"(?:os\.)?(?:getppid|getpgid|getsid|getuid|geteuid|getgid|getpgrp)")
 # The environment that it is installed in: a virtual one, a container, a person's own.
-PLACE = re.compile(
+SURROUNDINGS = re.compile(
     r"sys\.(?:base_|exec_|base_exec_|real_)?prefix|sys\.executable|sys\.path"
     r"|site\.\w+|(?:os\.)?getcwd|shutil\.which|sysconfig\.get_\w+"
 )
-VERSION = re.compile(
+PYTHON_VERSION = re.compile(
     r"sys\.(?:version(?:_info)?|hexversion|implementation)(?:\.\w+)?"
     r"|platform\.python_(?:version\w*|implementation|build|compiler)"
 )
@@ -52,7 +52,7 @@ CI_NAMES = re.compile(
     r"|GITHUB_\w+|RUNNER_\w+|CODEBUILD_\w+|BITBUCKET_\w+|TEAMCITY_VERSION|ACTIONS_\w+)"
 )
 # By what else an environment tells one machine from another: `os.environ["PATH"]`.
-PLACE_NAMES = re.compile(
+SURROUNDING_NAMES = re.compile(
     r"(?:PATH|HOME|USER|LOGNAME|SHELL|PWD|HOSTNAME|LANG|TERM|DISPLAY|VIRTUAL_ENV|CONDA_\w+"
     r"|PYTHON\w+|SSH_\w+|SUDO_\w+|KUBERNETES_\w+|container|USERNAME|USERPROFILE|COMPUTERNAME)"
 )
@@ -63,8 +63,8 @@ GATES = (
     ("command line", COMMAND_LINE),
     ("company", COMPANY),
     ("parent", PARENT),
-    ("environment", PLACE),
-    ("Python version", VERSION),
+    ("environment", SURROUNDINGS),
+    ("Python version", PYTHON_VERSION),
 )
 # What an act is, by the name that is called: what starts, sends, decodes, destroys.
 ACT_NAMES = re.compile(
@@ -78,7 +78,7 @@ SECRETS = re.compile(
     r"\.ssh\b|id_rsa|\.aws\b|\.pypirc|\.npmrc|\.git-credentials|Login Data|wallet|\.docker/config"
     r"|\.kube/config|\.netrc|Cookies"
 )
-VARIABLES = re.compile(f"{CI_NAMES.pattern}|{PLACE_NAMES.pattern}")
+GATE_VARIABLES = re.compile(f"{CI_NAMES.pattern}|{SURROUNDING_NAMES.pattern}")
 # A file without any of each kind has no gate: most are not parsed.
 WAITING_WORDS = re.compile(
     rb"now\b|today\b|time\(|platform|\bname\b|uname|environ|getenv|argv|gethostname|getuser"
@@ -148,7 +148,7 @@ class SourceFile:
     def waits_for(self, test: ast.expr) -> str:
         """What a condition waits for, "" if it is none of ours."""
         for node in ast.walk(test):
-            if isinstance(node, ast.Constant) and VARIABLES.fullmatch(str(node.value)):
+            if isinstance(node, ast.Constant) and GATE_VARIABLES.fullmatch(str(node.value)):
                 written = ast.unparse(test)
                 if "environ" in written or "getenv" in written:
                     return "CI" if CI_NAMES.fullmatch(str(node.value)) else "environment"

@@ -19,10 +19,10 @@ MAX_RESTS = 100
 NO_SOURCE = "what its source would tell, which is not there"
 # What can be any function: looked up by a name that is made at run time, or decoded. Those that
 # only look have no place here: a module that fails is full of them.
-BY_NAME = re.compile(r"(?:(?:importlib\.)?import_module|compile|open|(?:io|os)\.open)")
+MADE_UP_CALL = re.compile(r"(?:(?:importlib\.)?import_module|compile|open|(?:io|os)\.open)")
 # Without what may stand before a name: a line may be a million characters long.
-LAST_NAMES = ACT_NAMES.pattern.replace(r"(?:.*\.)?", "")
-ACT_WORDS = re.compile(rf"\b{LAST_NAMES}\s*\(")
+ACT_LAST_NAMES = ACT_NAMES.pattern.replace(r"(?:.*\.)?", "")
+ACT_WORDS = re.compile(rf"\b{ACT_LAST_NAMES}\s*\(")
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 # Of a `try` that failed, what stands in its `except` was not what failed.
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
@@ -76,7 +76,7 @@ def act_among(source: SourceFile, nodes: Iterator[ast.AST]) -> tuple[str, int] |
         name = source.name_of(node.func)
         is_named = isinstance(node.func, ast.Name | ast.Attribute)
         # getattr(os, "sys" + "tem")("id"), (lambda: ...)(), TABLE[3]("id")
-        is_made_up = not is_named or (BY_NAME.fullmatch(name) and not is_constant(node))
+        is_made_up = not is_named or (MADE_UP_CALL.fullmatch(name) and not is_constant(node))
         is_secret = any(
             isinstance(inner, ast.Constant) and SECRETS.search(str(inner.value))
             for inner in ast.walk(node)
@@ -113,7 +113,7 @@ def act_in_words(text: str) -> tuple[str, int] | None:
     return (found[0][:MAX_ACT_CHARS], text.count("\n", 0, found.start()) + 1) if found else None
 
 
-def source_of(site: str, name: str) -> str | None:
+def source_file(site: str, name: str) -> str | None:
     """The source file of a module."""
     path = f"{site}/{name.replace('.', '/')}"
     found = [file for file in (f"{path}/__init__.py", f"{path}.py") if os.path.isfile(file)]
@@ -138,7 +138,7 @@ def tell_rest(path: str, site: str, fallen: Mapping[str, tuple[int, bool]]) -> N
         if count >= MAX_RESTS or now_sec() > deadline_sec:
             teller.tell("unrun", "", text="the look at modules that failed, in part")
             return
-        file = source_of(site, name)
+        file = source_file(site, name)
         if file is None:
             compiled = glob.glob(f"{site}/{glob.escape(name.replace('.', '/'))}.*")
             # In an archive on the path, say.

@@ -16,7 +16,7 @@ PYC_HEAD_BYTES = 8
 CACHED = re.compile(r"(?:.*/)?__pycache__/[^/]+\.([^/.]+)(?:\.opt-\w+)?\.pyc", re.DOTALL)
 # `fast.cpython-310-x86_64-linux-gnu.so`, `fast.cp311-win_amd64.pyd`, `fast.pyd`; of those without a
 # tag, and of `fast.abi3.so`, nobody says for whom they are.
-LIBRARY = re.compile(r".*\.(cpython-[^/.]+)\.so|.*\.pyd", re.DOTALL)
+COMPILED_LIBRARY = re.compile(r".*\.(cpython-[^/.]+)\.so|.*\.pyd", re.DOTALL)
 SITE_VERSION = re.compile(r".*/python(\d+)\.(\d+)/site-packages")
 
 
@@ -32,7 +32,7 @@ def made_for_others(site: str, listed: Iterable[str], read: Callable[[str, int],
     tag = "cpython-{}{}".format(*version.groups()) if version else ""
     found, looked = [], 0
     for path in listed:
-        cached, library = CACHED.fullmatch(path), LIBRARY.fullmatch(path)
+        cached, library = CACHED.fullmatch(path), COMPILED_LIBRARY.fullmatch(path)
         if cached and cached[1] != tag:
             looked += 1
             head = read(path, PYC_HEAD_BYTES) if looked <= MAX_LOOKED_PYCS else b""

@@ -31,7 +31,7 @@ MAX_DEPENDENCY_MODULES = 60
 MAX_MAINS = 4
 # For all jobs of a jail, and for each. The first gives way to RUN_TIMEOUT_SEC.
 IMPORTS_SEC, IMPORT_SEC = 33.0, 10.0
-VICTIM_SEC = 25.0
+VICTIM_SEC = 30.0
 CALLS_SEC, CALL_SEC, ONE_CALL_SEC = 10.0, 3.0, 0.5
 PROGRAM_SEC = 5.0
 # What a jail takes beside its jobs: to start, and to end what they left at work.
