@@ -496,7 +496,7 @@ BEFORE_ITS_ACT = {
     "dies": ("import os\nif os.getppid() >= 0:\n    os._exit(0)\nact()\n", "act()"),
     "offers": ("if not ():\n    raise OSError\ndef steal(): exec(input())\n", "exec(input())"),
     "made_up": ("raise ValueError\ngetattr(act, '__ca' + 'll__')()\n", "getattr(act"),
-    "newer": ("exec = do 1\neval('act()')\n", "eval("),
+    "newer": ("exec = do 1\nact()\n", "socket.gethostbyname("),
 }
 
 
