@@ -1,5 +1,6 @@
 """What of a package is not run, and how that is told: modules that fail, code for others."""
 
+import json
 import os
 import time
 import zipfile
@@ -11,7 +12,7 @@ from inside import Stand, make_python
 from reports import report_of
 
 from jail.inside import supervise
-from jail.inside.rest import act_in_rest
+from jail.inside.rest import MAX_RESTS, act_in_rest, tell_rest
 from jail.watch.events import Phase, PhaseName
 from jail.watch.foreign import made_for_others
 from jail.watch.noticed import Notice, Noticed
@@ -151,6 +152,22 @@ def test_what_fails_in_every_jail_is_a_gap(told: list[Any], is_gap: bool) -> Non
     gaps = [gap for gap in report.gaps if "fails before this could run: act() (/s/m.py:4)" in gap]
     assert bool(gaps) == is_gap
     assert report.coverage["gaps"] == report.gaps
+
+
+def test_modules_that_failed_and_were_not_looked_at_are_a_gap(tmp_path: Path) -> None:
+    tell = tmp_path / "tell"
+    tell.write_text("")
+    count = MAX_RESTS + 1
+    site = tmp_path / "lib"
+    site.mkdir()
+    for number in range(count):
+        (site / f"m{number}.py").write_text(f"{ACT}raise OSError\nact()\n")
+    tell_rest(str(tell), str(site), {f"m{number}": (4, False) for number in range(count)})
+    told = [json.loads(line) for line in tell.read_text().splitlines()]
+    assert len(told) == count and told[-1]["what"] == ""
+    last = Noticed(Notice.UNRUN, "", text=told[-1]["text"])
+    report = report_of((Phase(PhaseName.IMPORT, "all modules"), last))
+    assert report.gaps == ["import all modules: not all modules that failed could be looked at"]
 
 
 @pytest.mark.parametrize(

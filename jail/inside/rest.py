@@ -9,13 +9,15 @@ import ast
 import glob
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from jail.inside.ending import Teller, now_sec
+from jail.inside.ending import Teller
 from jail.inside.gates import ACT_NAMES, MAX_ACT_CHARS, MAX_LOOKED_BYTES, SECRETS, SourceFile
 
 MAX_REST_SEC = 3.0
 MAX_RESTS = 100
+NOT_LOOKED_AT = "not all modules that failed could be looked at"
 NO_SOURCE = "what its source would tell, which is not there"
 # What can be any function: looked up by a name that is made at run time, or decoded. Those that
 # only look have no place here: a module that fails is full of them.
@@ -130,13 +132,13 @@ def tell_rest(path: str, site: str, fallen: Mapping[str, tuple[int, bool]]) -> N
             was for want of a project that is not there.
     """
     teller = Teller(path)
-    deadline_sec = now_sec() + MAX_REST_SEC
     count = 0
     for name, (line, is_missing) in fallen.items():
         if not name:
             continue
-        if count >= MAX_RESTS or now_sec() > deadline_sec:
-            teller.tell("unrun", "", text="the look at modules that failed, in part")
+        # The processor's time: others may have the processors.
+        if count >= MAX_RESTS or time.process_time() > MAX_REST_SEC:
+            teller.tell("unrun", "", text=NOT_LOOKED_AT)
             return
         file = source_file(site, name)
         if file is None:

@@ -188,7 +188,9 @@ def never_run(facts: Facts) -> Iterator[str]:
             continue
         if event.kind is Notice.COUNTED and seen.phase.trigger != DEPENDENCIES:
             turns.add(seen.phase.title)
-        if event.kind is Notice.UNRUN:
+        if event.kind is Notice.UNRUN and not event.what:
+            yield plain(f"{seen.phase.title}: {event.text}", MAX_SENTENCE_CHARS)
+        elif event.kind is Notice.UNRUN:
             failed.setdefault(event.what, {})[seen.phase.title] = event
     for module, told in failed.items():
         is_everywhere = turns <= told.keys()
