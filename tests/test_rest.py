@@ -63,6 +63,7 @@ def test_what_would_have_acted_is_found(rest: str, is_missing: bool) -> None:
         # What nobody can use without the project that is missing.
         (f"{ACT}import nothing\n", 4, True),
         (f"{ACT}import nothing\nclass K(nothing.Base):\n    def f(self): act()\n", 4, True),
+        ("raise OSError\ndef f(x): return getattr(x, x.y)(1) or open(x)\n", 1, False),
         ("raise OSError\nX = sorted([1])\nimport os\nHOME = os.getcwd()\n", 1, False),
         ("print 'of old'\n", 0, False),
     ],

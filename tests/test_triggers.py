@@ -277,8 +277,8 @@ KINDS: dict[str, tuple[dict[str, str], str]] = {
     ),
 }
 KINDS |= {
-    # Nothing imports it, and no import can name it.
-    "nameless": ({"pack/dash-name.py": acting("nameless")}, "execute"),
+    # Nothing imports it, and no import statement can name it.
+    "nameless": ({"pack/dash-name.py": acting("nameless")}, "import"),
     "added": (
         {"odd-folder/added.py": acting("added"), "acts_adds.pth": "odd-folder\ninside.zip\n"},
         "import",

@@ -40,7 +40,7 @@ def added_modules(site: str) -> list[str]:
                 seen += 1
                 name = path.removesuffix("c").removesuffix(".py").removesuffix("/__init__")
                 parts = name.split("/")
-                is_code = path.endswith(ENDINGS) and all(part.isidentifier() for part in parts)
+                is_code = path.endswith(ENDINGS) and all(part and "." not in part for part in parts)
                 if is_code and parts[-1] != "__main__" and "__pycache__" not in parts:
                     found[".".join(parts)] = None
                 if seen >= MAX_ADDED_SEEN or len(found) >= MAX_ADDED:

@@ -70,8 +70,10 @@ def run_in(nodes: Sequence[ast.AST]) -> Iterator[ast.AST]:
         waiting += ast.iter_child_nodes(node)
 
 
-def act_among(source: SourceFile, nodes: Iterator[ast.AST]) -> tuple[str, int] | None:
-    """The first act and its line, if there is one."""
+def act_among(
+    source: SourceFile, nodes: Iterator[ast.AST], *, is_strict: bool
+) -> tuple[str, int] | None:
+    """The first act and its line, if there is one; `is_strict`: what may be any counts, too."""
     for node in nodes:
         if not isinstance(node, ast.Call):
             continue
@@ -84,7 +86,7 @@ def act_among(source: SourceFile, nodes: Iterator[ast.AST]) -> tuple[str, int] |
             for inner in ast.walk(node)
         )
         is_act = ACT_NAMES.fullmatch(name) or name in source.acting
-        if is_act or is_made_up or is_secret:
+        if is_act or is_secret or (is_strict and is_made_up):
             return ast.unparse(node)[:MAX_ACT_CHARS], node.lineno
     return None
 
@@ -100,10 +102,10 @@ def act_in_rest(text: str, line: int, is_missing: bool) -> tuple[str, int] | Non
         tree = ast.parse(text)
         source = SourceFile(tree)
         rest = [*rest_of(tree.body, line)]
-        found = act_among(source, run_in(rest))
+        found = act_among(source, run_in(rest), is_strict=True)
         # Its functions are nobody's, as long as it fails.
         if not found and rest and not is_missing:
-            found = act_among(source, ast.walk(tree))
+            found = act_among(source, ast.walk(tree), is_strict=False)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return act_in_words(text)
     return found

@@ -26,6 +26,8 @@ FOLDER_NAME = re.compile(r"(.+?)-\d[^-]*")
 MODULE_PATH = re.compile(
     r"((?:[^/.]+/)*[^/.]+)(?:\.pyc?|(?:\.cpython-3\d+[a-z0-9_-]*|\.abi3)?\.so)", re.ASCII
 )
+# Neither a comma nor a line's end, which our own words for the jail have between names.
+MODULE_PART = re.compile(r"[\w +@~=!-]+")
 # `[console_scripts]`
 GROUP_LINE = re.compile(r"\s*\[([^\]]{1,200})\]\s*")
 # `black = black:patched_main [extra]`; of a plug-in the attribute may be missing.
@@ -52,8 +54,7 @@ class Contents:
 
     `first` are the shallowest modules with code, which people import; `others` all that are left,
     but `tests`, many of which act when they are imported. `mains` can be run by `python -m`.
-    `programs` are files below bin/ that no entry point stands for, `nameless` source files that no
-    import can name. `missing` is in RECORD and not
+    `programs` are files below bin/ that no entry point stands for. `missing` is in RECORD and not
     there.
     """
 
@@ -66,7 +67,6 @@ class Contents:
     scripts: list[EntryPoint] = field(default_factory=list)
     plugins: list[EntryPoint] = field(default_factory=list)
     programs: list[str] = field(default_factory=list)
-    nameless: list[str] = field(default_factory=list)
     left_out: int = 0  # modules beyond the bounds
 
 
@@ -136,29 +136,22 @@ def parse_record(text: str, site: str) -> list[str]:
 def module_name(path: str) -> str | None:
     """The module that a path below site-packages is, None if nobody can import it.
 
-    >>> [module_name(path) for path in ("a/__init__.py", "a/b.abi3.so", "a/x-y.py")]
-    ['a', 'a.b', None]
+    No import statement can name `a.x-y`, but importlib and the other files of a package can.
+
+    >>> [module_name(path) for path in ("a/__init__.py", "a/b.abi3.so", "a/x-y.py", "a/x,y.py")]
+    ['a', 'a.b', 'a.x-y', None]
     """
     match = MODULE_PATH.fullmatch(path) if len(path) <= MAX_MODULE_CHARS else None
     parts = match[1].split("/") if match else []
     if len(parts) > 1 and parts[-1] == "__init__":
         parts.pop()
-    if not parts or "__pycache__" in parts or not all(part.isidentifier() for part in parts):
+    if (
+        not parts
+        or "__pycache__" in parts
+        or not all(MODULE_PART.fullmatch(part) for part in parts)
+    ):
         return None
     return ".".join(parts)
-
-
-def is_nameless(path: str, site: str) -> bool:
-    """Whether a file is Python's, and none that can be imported by a name.
-
-    >>> [is_nameless(f"s/{path}", "s") for path in ("a/x-y.py", "a/x.py", "a/tests/x-y.py")]
-    [True, False, False]
-    """
-    below = path.removeprefix(f"{site}/")
-    if below == path or not below.endswith(".py") or module_name(below):
-        return False
-    parts = below.split("/")
-    return TEST_PARTS.isdisjoint(parts) and not parts[0].endswith((".dist-info", ".data"))
 
 
 def is_test(module: str) -> bool:
@@ -226,7 +219,6 @@ def read_contents(files: Collection[str], read: Callable[[str], str], project: s
             if path.startswith(f"{site}/")
         )
         modules |= {name for name in named if name}
-        contents.nameless += [path for path in contents.listed if is_nameless(path, site)]
     sort_modules(contents, modules, project)
     contents.scripts = [entry for entry in entries if entry.group in SCRIPT_GROUPS]
     contents.plugins = [entry for entry in entries if entry.group not in SCRIPT_GROUPS]

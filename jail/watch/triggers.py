@@ -283,19 +283,15 @@ class Plan:
         places = MAX_MAINS if not found else 1
         found = [*found[: MAX_TRIGGERS - 1], *mains[:places], *found[MAX_TRIGGERS - 1 :]]
         found += mains[places:]
-        # Another file may run them by their path.
-        nameless = [self.program(path) for path in contents.nameless]
-        if not found and not nameless:
+        if not found:
             reason = "the distribution declares no console script"
             nothing = NotRun(PhaseName.EXECUTE, None, Omission.NOTHING_THERE, reason)
             return [], [nothing]
-        return self.several(found, nameless)
+        return self.several(found)
 
-    def several(
-        self, found: list[Trigger], nameless: list[Trigger]
-    ) -> tuple[list[Trigger], list[NotRun]]:
+    def several(self, found: list[Trigger]) -> tuple[list[Trigger], list[NotRun]]:
         """The first MAX_TRIGGERS of them, and one for what is more."""
-        alone, others = found[:MAX_TRIGGERS], [*found[MAX_TRIGGERS:], *nameless]
+        alone, others = found[:MAX_TRIGGERS], found[MAX_TRIGGERS:]
         if not others:
             return alone, []
         words = [json.dumps(other.launch) for other in others[:MAX_SEVERAL]]
