@@ -72,6 +72,9 @@ def test_what_would_not_is_none(text: str, line: int, is_missing: bool) -> None:
     assert act_in_rest(text, line, is_missing) is None
 
 
+NAMES = ["raises", "helps", "wants", "dies", "foreign", "foreign_too", "circular", "done", "plug:Y"]
+
+
 def test_where_a_module_failed_and_for_want_of_what_is_known(stand: Stand) -> None:
     stand.write(
         {
@@ -81,17 +84,23 @@ def test_where_a_module_failed_and_for_want_of_what_is_known(stand: Stand) -> No
             "pack/wants.py": f"{ACT}try:\n    import not_there\nexcept ImportError as error:\n"
             "    raise RuntimeError('pip install more') from error\ndef f(): act()\n",
             "pack/dies.py": f"import os\nos._exit(0)\n{ACT}act()\n",
+            # For a system that has what is in none of the files here.
+            "pack/foreign.py": f"{ACT}from pack import _native\n",
+            "pack/foreign_too.py": f"{ACT}import pack._native.deep\n",
+            "pack/circular.py": f"{ACT}from pack import helps_not\ndef f(): act()\n",
+            "pack/helps_not.py": "raise OSError\n",
             "pack/done.py": f"{ACT}raise OSError\n",
             "pack/plug.py": f"{ACT}X = 1\n",
         }
     )
-    names = [f"pack.{name}" for name in ("raises", "helps", "wants", "dies", "done", "plug:Y")]
+    names = [f"pack.{name}" for name in NAMES]
     told = {item["what"]: item["at"] for item in stand.imports(*names).of("unrun")}
     places = {name: place.removeprefix(f"{stand.site}/") for name, place in told.items()}
     assert places == {
         "pack.raises": "pack/raises.py:6",
         "pack.helps": "pack/helps.py:5",
         "pack.dies": "pack/dies.py:6",
+        "pack.circular": "pack/circular.py:3",
     }
 
 

@@ -1,16 +1,32 @@
 """Where a module failed, as a worker says it to the launcher, which looks at the rest: rest.py."""
 
+import os
 import re
 import sys
 
 from jail.inside.jobs import short_name
 
 MAX_CAUSES = 20
+# `cannot import name '_psutil_aix' from 'psutil' (/.../psutil/__init__.py)`; of a module that is
+# still being imported it says so before the name.
+NO_NAME_IN = re.compile(r"cannot import name '(\w+)' from '([\w.]+)' \(")
 # `libGL.so.1: cannot open shared object file: No such file or directory`
 NO_LIBRARY = re.compile(r".*cannot open shared object file.*", re.DOTALL)
 
 
-def is_want_of_another(error: BaseException, own: str) -> bool:
+def is_absent(error: ImportError, site: str) -> bool:
+    """Whether what is missing of the package's own is in none of its files: nobody has it who has
+    installed this release. psutil has modules for other systems, and not what these need.
+    """
+    match = NO_NAME_IN.match(str(error))
+    name = f"{match[2]}.{match[1]}" if match else error.name or ""
+    folder, _, last = f"{site}/{name.replace('.', '/')}".rpartition("/")
+    there = os.listdir(folder) if os.path.isdir(folder) else []
+    is_named = match is not None or isinstance(error, ModuleNotFoundError)
+    return is_named and not any(file.partition(".")[0] == last for file in there)
+
+
+def is_want_of_another(error: BaseException, own: str, site: str) -> bool:
     """Whether a module failed for want of a project or a library that is not there, whatever was
     made of that: `own` is the first part of its own name.
     """
@@ -20,13 +36,14 @@ def is_want_of_another(error: BaseException, own: str) -> bool:
             return False
         if isinstance(cause, ImportError):
             missed = str(cause.name or "").partition(".")[0]
-            if missed not in ("", own) or NO_LIBRARY.fullmatch(str(cause)):
+            is_own = missed in ("", own)
+            if not is_own or NO_LIBRARY.fullmatch(str(cause)) or is_absent(cause, site):
                 return True
         cause = cause.__cause__ or cause.__context__
     return False
 
 
-def said_of_fallen(name: str, error: BaseException) -> str:
+def said_of_fallen(name: str, error: BaseException, site: str) -> str:
     """`failed 12 s.proxy`: the line of the module at which it failed, 0 where nothing of it was
     run. `missed 12 s.proxy`: for want of another. "" of one that was imported all the same.
     """
@@ -40,5 +57,5 @@ def said_of_fallen(name: str, error: BaseException) -> str:
         if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == module:
             line = tb.tb_lineno
         tb = tb.tb_next
-    how = "missed" if is_want_of_another(error, module.partition(".")[0]) else "failed"
+    how = "missed" if is_want_of_another(error, module.partition(".")[0], site) else "failed"
     return f"{how} {line} {short_name(module)}"

@@ -239,7 +239,7 @@ def main() -> NoReturn:
         try:
             importer.load(name)
         except BaseException as error:
-            said = said_of_fallen(name, error)
+            said = said_of_fallen(name, error, site)
             if said:
                 jobs.pipe.say(said)
             raise
