@@ -46,6 +46,8 @@ def stand(tmp_path: Path, stand_python: Path) -> Stand:
         ("raise OSError\ngetattr(os, 'sys' + 'tem')('x')\n", True),
         ("raise OSError\n__builtins__['ex' + 'ec'](x)\n", True),
         ("raise OSError\n(lambda: act())()\n", True),
+        ("raise OSError\n__import__('os').system('x')\n", True),
+        ("raise OSError\nimport importlib as i\ni.import_module('os').abort()\n", True),
         ("raise OSError\nimport importlib\nimportlib.import_module(name)\n", True),
     ],
 )
@@ -66,6 +68,7 @@ def test_what_would_have_acted_is_found(rest: str, is_missing: bool) -> None:
         ("raise OSError\ndef f(x): return getattr(x, x.y)(1) or open(x)\n", 1, False),
         ("raise OSError\nX = sorted([1])\nimport os\nHOME = os.getcwd()\n", 1, False),
         ("print 'of old'\n", 0, False),
+        ("import nothing\n__import__('sqlalchemy-stubs')\n", 1, True),
     ],
 )
 def test_what_would_not_is_none(text: str, line: int, is_missing: bool) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from jail.inside.ending import Teller
 from jail.inside.gates import ACT_NAMES, MAX_ACT_CHARS, MAX_LOOKED_BYTES, SECRETS, SourceFile
+from jail.inside.unwritten import POWERS
 
 MAX_REST_SEC = 3.0
 MAX_RESTS = 100
@@ -22,6 +23,7 @@ NO_SOURCE = "what its source would tell, which is not there"
 # What can be any function: looked up by a name that is made at run time, or decoded. Those that
 # only look have no place here: a module that fails is full of them.
 MADE_UP_CALL = re.compile(r"(?:(?:importlib\.)?import_module|compile|open|(?:io|os)\.open)")
+IMPORT_CALL = re.compile(r"__import__|(?:importlib\.)?import_module")
 # Without what may stand before a name: a line may be a million characters long.
 ACT_LAST_NAMES = ACT_NAMES.pattern.replace(r"(?:.*\.)?", "")
 ACT_WORDS = re.compile(rf"\b{ACT_LAST_NAMES}\s*\(")
@@ -80,15 +82,26 @@ def act_among(
         name = source.name_of(node.func)
         is_named = isinstance(node.func, ast.Name | ast.Attribute)
         # getattr(os, "sys" + "tem")("id"), (lambda: ...)(), TABLE[3]("id")
-        is_made_up = not is_named or (MADE_UP_CALL.fullmatch(name) and not is_constant(node))
+        is_plain = is_constant(node) and not is_powerful_import(name, node)
+        is_made_up = not is_named or (MADE_UP_CALL.fullmatch(name) and not is_plain)
         is_secret = any(
             isinstance(inner, ast.Constant) and SECRETS.search(str(inner.value))
             for inner in ast.walk(node)
         )
-        is_act = ACT_NAMES.fullmatch(name) or name in source.acting
+        is_import = IMPORT_CALL.fullmatch(name) is not None and is_plain
+        is_act = not is_import and (ACT_NAMES.fullmatch(name) or name in source.acting)
         if is_act or is_secret or (is_strict and is_made_up):
             return ast.unparse(node)[:MAX_ACT_CHARS], node.lineno
     return None
+
+
+def is_powerful_import(name: str, call: ast.Call) -> bool:
+    """Whether it imports what gives code the powers of the system: `__import__("os")`. Of others
+    that are imported like that, what they do is seen.
+    """
+    wanted = call.args[0] if call.args else None
+    module = str(wanted.value).partition(".")[0] if isinstance(wanted, ast.Constant) else ""
+    return IMPORT_CALL.fullmatch(name) is not None and module in POWERS
 
 
 def is_constant(call: ast.Call) -> bool:
