@@ -66,6 +66,7 @@ def test_what_would_have_acted_is_found(rest: str, is_missing: bool) -> None:
         (f"{ACT}import nothing\n", 4, True),
         (f"{ACT}import nothing\nclass K(nothing.Base):\n    def f(self): act()\n", 4, True),
         ("raise OSError\ndef f(x): return getattr(x, x.y)(1) or open(x)\n", 1, False),
+        ("raise OSError\ndef f(x): return bytes.fromhex(x)\n", 1, False),
         ("raise OSError\nX = sorted([1])\nimport os\nHOME = os.getcwd()\n", 1, False),
         ("print 'of old'\n", 0, False),
         ("import nothing\n__import__('sqlalchemy-stubs')\n", 1, True),
@@ -76,6 +77,7 @@ def test_what_would_not_is_none(text: str, line: int, is_missing: bool) -> None:
 
 
 NAMES = ["raises", "helps", "wants", "dies", "foreign", "foreign_too", "circular", "done", "plug:Y"]
+NAMES += ["maybe", "needs", "refuses"]
 
 
 def test_where_a_module_failed_and_for_want_of_what_is_known(stand: Stand) -> None:
@@ -90,6 +92,13 @@ def test_where_a_module_failed_and_for_want_of_what_is_known(stand: Stand) -> No
             # For a system that has what is in none of the files here.
             "pack/foreign.py": f"{ACT}from pack import _native\n",
             "pack/foreign_too.py": f"{ACT}import pack._native.deep\n",
+            # As yt-dlp does.
+            "pack/maybe.py": "try:\n    import also_not_there\nexcept ImportError:\n"
+            "    also_not_there = None\n",
+            "pack/needs.py": f"{ACT}from pack.maybe import also_not_there\n"
+            "if not also_not_there:\n    raise ImportError('also_not_there is not installed')\n"
+            "def f(): act()\n",
+            "pack/refuses.py": f"{ACT}raise ImportError('not today')\ndef f(): act()\n",
             "pack/circular.py": f"{ACT}from pack import helps_not\ndef f(): act()\n",
             "pack/helps_not.py": "raise OSError\n",
             "pack/done.py": f"{ACT}raise OSError\n",
@@ -103,6 +112,7 @@ def test_where_a_module_failed_and_for_want_of_what_is_known(stand: Stand) -> No
         "pack.raises": "pack/raises.py:6",
         "pack.helps": "pack/helps.py:5",
         "pack.dies": "pack/dies.py:6",
+        "pack.refuses": "pack/refuses.py:3",
         "pack.circular": "pack/circular.py:3",
     }
 

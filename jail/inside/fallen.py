@@ -7,6 +7,7 @@ import sys
 from jail.inside.jobs import short_name
 
 MAX_CAUSES = 20
+SAID_WORDS = re.compile(r"\w+")
 # `cannot import name '_psutil_aix' from 'psutil' (/.../psutil/__init__.py)`; of a module that is
 # still being imported it says so before the name.
 NO_NAME_IN = re.compile(r"cannot import name '(\w+)' from '([\w.]+)' \(")
@@ -26,9 +27,14 @@ def is_absent(error: ImportError, site: str) -> bool:
     return is_named and not any(file.partition(".")[0] == last for file in there)
 
 
-def is_want_of_another(error: BaseException, own: str, site: str) -> bool:
+def is_want_of_another(error: BaseException, own: str, site: str, asked: set[str]) -> bool:
     """Whether a module failed for want of a project or a library that is not there, whatever was
-    made of that: `own` is the first part of its own name.
+    made of that.
+
+    Args:
+        own: the first part of its own name.
+        asked: what was asked for in vain, maybe by another file, and is named in the error:
+            `raise ImportError("requests is not installed")`
     """
     cause: BaseException | None = error
     for _ in range(MAX_CAUSES):
@@ -39,11 +45,13 @@ def is_want_of_another(error: BaseException, own: str, site: str) -> bool:
             is_own = missed in ("", own)
             if not is_own or NO_LIBRARY.fullmatch(str(cause)) or is_absent(cause, site):
                 return True
+            if not asked.isdisjoint(SAID_WORDS.findall(str(cause))):
+                return True
         cause = cause.__cause__ or cause.__context__
     return False
 
 
-def said_of_fallen(name: str, error: BaseException, site: str) -> str:
+def said_of_fallen(name: str, error: BaseException, site: str, asked: set[str]) -> str:
     """`failed 12 s.proxy`: the line of the module at which it failed, 0 where nothing of it was
     run. `missed 12 s.proxy`: for want of another. "" of one that was imported all the same.
     """
@@ -57,5 +65,6 @@ def said_of_fallen(name: str, error: BaseException, site: str) -> str:
         if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == module:
             line = tb.tb_lineno
         tb = tb.tb_next
-    how = "missed" if is_want_of_another(error, module.partition(".")[0], site) else "failed"
+    is_missing = is_want_of_another(error, module.partition(".")[0], site, asked)
+    how = "missed" if is_missing else "failed"
     return f"{how} {line} {short_name(module)}"

@@ -201,6 +201,7 @@ class Missing:
         self.site = site
         self.teller = teller
         self.told: set[tuple[str, str]] = set()
+        self.names: set[str] = set()
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         """Tell which file asked for a module that is not there, each once."""
@@ -214,6 +215,7 @@ class Missing:
         file = frame.f_code.co_filename
         if file.startswith(f"{self.site}/") and (name, file) not in self.told:
             self.told.add((name, file))
+            self.names.add(name)
             self.teller.tell("missed", name, at=f"{file}:{frame.f_lineno}")
 
 
@@ -231,7 +233,8 @@ def main() -> NoReturn:
     become(victim)
     hide()
     sys.meta_path.insert(0, importer.failures)
-    sys.meta_path.append(Missing(site, jobs.teller))
+    missing = Missing(site, jobs.teller)
+    sys.meta_path.append(missing)
     originals = Originals(site)
 
     def load(name: str) -> None:
@@ -239,7 +242,7 @@ def main() -> NoReturn:
         try:
             importer.load(name)
         except BaseException as error:
-            said = said_of_fallen(name, error, site)
+            said = said_of_fallen(name, error, site, missing.names)
             if said:
                 jobs.pipe.say(said)
             raise
