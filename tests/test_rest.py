@@ -77,7 +77,7 @@ def test_what_would_not_is_none(text: str, line: int, is_missing: bool) -> None:
 
 
 NAMES = ["raises", "helps", "wants", "dies", "foreign", "foreign_too", "circular", "done", "plug:Y"]
-NAMES += ["maybe", "needs", "refuses"]
+NAMES += ["maybe", "needs", "refuses", "rude"]
 
 
 def test_where_a_module_failed_and_for_want_of_what_is_known(stand: Stand) -> None:
@@ -98,6 +98,8 @@ def test_where_a_module_failed_and_for_want_of_what_is_known(stand: Stand) -> No
             "pack/needs.py": f"{ACT}from pack.maybe import also_not_there\n"
             "if not also_not_there:\n    raise ImportError('also_not_there is not installed')\n"
             "def f(): act()\n",
+            "pack/rude.py": f"{ACT}class E(ImportError):\n    def __str__(self): 1 / 0\n"
+            "raise E\nact()\n",
             "pack/refuses.py": f"{ACT}raise ImportError('not today')\ndef f(): act()\n",
             "pack/circular.py": f"{ACT}from pack import helps_not\ndef f(): act()\n",
             "pack/helps_not.py": "raise OSError\n",
@@ -112,6 +114,7 @@ def test_where_a_module_failed_and_for_want_of_what_is_known(stand: Stand) -> No
         "pack.raises": "pack/raises.py:6",
         "pack.helps": "pack/helps.py:5",
         "pack.dies": "pack/dies.py:6",
+        "pack.rude": "pack/rude.py:7",
         "pack.refuses": "pack/refuses.py:3",
         "pack.circular": "pack/circular.py:3",
     }

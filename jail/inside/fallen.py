@@ -53,11 +53,19 @@ def is_want_of_another(error: BaseException, own: str, site: str, asked: set[str
 
 def said_of_fallen(name: str, error: BaseException, site: str, asked: set[str]) -> str:
     """`failed 12 s.proxy`: the line of the module at which it failed, 0 where nothing of it was
-    run. `missed 12 s.proxy`: for want of another. "" of one that was imported all the same.
+    run. `missed 12 s.proxy`: for want of another. "" of an entry point whose module was imported.
     """
-    module = name.partition(":")[0]
-    if module in sys.modules:
+    module, colon, _ = name.partition(":")
+    if colon and module in sys.modules:
         return ""
+    try:
+        return f"{how_it_fell(module, error, site, asked)} {short_name(module)}"
+    except BaseException:  # its own words for itself fail, on purpose maybe
+        return f"failed 0 {short_name(module)}"
+
+
+def how_it_fell(module: str, error: BaseException, site: str, asked: set[str]) -> str:
+    """`failed 12`; may raise whatever the error of a package does when it is looked at."""
     line = 0
     tb = error.__traceback__
     while tb and not line:
@@ -67,4 +75,4 @@ def said_of_fallen(name: str, error: BaseException, site: str, asked: set[str]) 
         tb = tb.tb_next
     is_missing = is_want_of_another(error, module.partition(".")[0], site, asked)
     how = "missed" if is_missing else "failed"
-    return f"{how} {line} {short_name(module)}"
+    return f"{how} {line}"
