@@ -501,6 +501,8 @@ LATE = Observed(b"/usr/sbin/ldconfig", (b"ldconfig",), True, False)
         (LATE, "/sbin/ldconfig", 1),
         # Whatever it was, it has done something.
         (None, "/bin/curl", 1),
+        (None, "a child", 0),
+        (None, "a copy", 1),
     ],
 )
 def test_a_plain_program_that_was_looked_at_late_is_known(
@@ -511,8 +513,14 @@ def test_a_plain_program_that_was_looked_at_late_is_known(
     tape = Tape(look=lambda call: next(looks) if call.pid == 103 else in_time)
     tape.start("-c", "x")
     tape.run("/sbin/ldconfig", "ldconfig", "-p", pid=103)
-    if then:
+    if then.startswith("/"):
         tape.execute(103, then, then.rpartition("/")[2])
+    elif then:
+        tape.fork(103, 104)
+    if then == "a child":
+        tape.execute(104, "/bin/ld", "ld")
+    elif then == "a copy":
+        tape.connect(104, FAR)
     tape.finish()
     assert sum(event.count for event in tape.of(StartsUnchecked)) == count
 

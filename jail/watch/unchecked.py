@@ -40,14 +40,21 @@ class Unchecked:
             self.programs.append(program)
 
     def take(self, process: Process, call: Call) -> None:
-        """A process does something. What was gone must have done nothing, nor its children; what
-        was found to be as it should must not have become that only then.
+        """A process does something. What was gone must have done nothing, but for starting others,
+        which are looked at themselves; what was found to be as it should must not have become that
+        only then.
         """
         if not self.doubtful or not isinstance(call, Execute | Reach | Delete):
             return
-        for actor in (process, process.parent):
+        # What a compiler has made for itself: /tmp/ccXXXXXX.o
+        if isinstance(call, Delete) and call.name.startswith(b"/tmp/cc"):
+            return
+        is_start = isinstance(call, Execute)
+        # A copy of it may act for it.
+        parent = process.parent if process.fresh and not is_start else None
+        for actor in (process, parent):
             program, was_gone = self.doubtful.get(actor.number, ("", False)) if actor else ("", 0)
-            has_become = actor is process and isinstance(call, Execute)
+            has_become = actor is process and is_start
             if actor and program and (was_gone or has_become):
                 del self.doubtful[actor.number]
                 self.programs.append(program)
