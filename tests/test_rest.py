@@ -67,6 +67,7 @@ def test_what_would_have_acted_is_found(rest: str, is_missing: bool) -> None:
         (f"{ACT}import nothing\nclass K(nothing.Base):\n    def f(self): act()\n", 4, True),
         ("raise OSError\ndef f(x): return getattr(x, x.y)(1) or open(x)\n", 1, False),
         ("raise OSError\ndef f(x): return bytes.fromhex(x)\n", 1, False),
+        ("import shutil\nraise OSError\ndef f(x): shutil.rmtree(x)\n", 2, False),
         ("raise OSError\nX = sorted([1])\nimport os\nHOME = os.getcwd()\n", 1, False),
         ("print 'of old'\n", 0, False),
         ("import nothing\n__import__('sqlalchemy-stubs')\n", 1, True),

@@ -23,7 +23,10 @@ NO_SOURCE = "what its source would tell, which is not there"
 # What can be any function: looked up by a name that is made at run time, or decoded. Those that
 # only look have no place here: a module that fails is full of them.
 MADE_UP_CALL = re.compile(r"(?:(?:importlib\.)?import_module|compile|open|(?:io|os)\.open)")
-DECODES = re.compile(r"(?:base64\.)?\w*b64decode|zlib\.decompress|bytes\.fromhex|pickle\.loads")
+# In a function these are no act that was missed: many decode, and tidy up.
+WEAK_ACTS = re.compile(
+    r"(?:base64\.)?\w*b64decode|zlib\.decompress|bytes\.fromhex|pickle\.loads|shutil\.rmtree"
+)
 IMPORT_CALL = re.compile(r"__import__|(?:importlib\.)?import_module")
 # Without what may stand before a name: a line may be a million characters long.
 ACT_LAST_NAMES = ACT_NAMES.pattern.replace(r"(?:.*\.)?", "")
@@ -90,8 +93,8 @@ def act_among(
             for inner in ast.walk(node)
         )
         is_import = IMPORT_CALL.fullmatch(name) is not None and is_plain
-        # In a function, to decode is no act yet; and what it calls is walked through, too.
-        is_weak = not is_strict and DECODES.fullmatch(name) is not None
+        # What a function calls is walked through, too.
+        is_weak = not is_strict and WEAK_ACTS.fullmatch(name) is not None
         is_known = ACT_NAMES.fullmatch(name) or (is_strict and name in source.acting)
         is_act = bool(is_known) and not is_import and not is_weak
         if is_act or is_secret or (is_strict and is_made_up):
