@@ -154,12 +154,13 @@ def tell_rest(path: str, site: str, fallen: Mapping[str, tuple[int, bool]]) -> N
             was for want of a project that is not there.
     """
     teller = Teller(path)
+    end_sec = time.process_time() + MAX_REST_SEC
     count = 0
     for name, (line, is_missing) in fallen.items():
         if not name:
             continue
         # The processor's time: others may have the processors.
-        if count >= MAX_RESTS or time.process_time() > MAX_REST_SEC:
+        if count >= MAX_RESTS or time.process_time() > end_sec:
             teller.tell("unrun", "", text=NOT_LOOKED_AT)
             return
         file = source_file(site, name)
