@@ -29,7 +29,6 @@ import fcntl
 import hashlib
 import hmac
 import html
-import http.client
 import importlib.util
 import ipaddress
 import json
@@ -41,8 +40,6 @@ import secrets
 import shutil
 import signal
 import socket
-import sqlite3
-import ssl
 import stat
 import subprocess
 import sys
@@ -50,22 +47,24 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-import falcon
-import waitress.channel
-import waitress.parser
 import waitress.server
-import waitress.task
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
+
+if TYPE_CHECKING:
+    import http.client
+    import sqlite3
+    import ssl
+    from concurrent.futures import ThreadPoolExecutor
+
+    import falcon
 
 __version__ = "0.1.0"
 
@@ -77,8 +76,8 @@ def read_table(name: str) -> dict[str, Any]:
     return tomllib.loads((JAIL_FOLDER / name).read_text())
 
 
-TABLES = ("settings", "request", "store", "empty_report")
-SETTINGS, FIELDS, STATEMENTS, EMPTY_REPORT = (read_table(f"{name}.toml") for name in TABLES)
+TABLES = ("settings.toml", "request.toml", "store.toml", "empty_report.toml")
+SETTINGS, FIELDS, STATEMENTS, EMPTY_REPORT = map(read_table, TABLES)
 MAX_FIELD_CHARS = 200  # of a name, version, path or module in a request
 MAX_BUCKETS = 10_000  # peers whose rate is remembered
 PORTS, LISTEN = {"https": 443, "http": 80}, "0.0.0.0:8080"
@@ -86,14 +85,14 @@ EXIT_OK, EXIT_USAGE = 0, 2
 
 log = logging.getLogger("snakehook")
 
-# Once root is given up, our own libraries may be out of reach: what is loaded late, is loaded here.
+# Once root is given up, our own libraries may be out of reach: what is loaded late, is loaded here
+# and in load_libraries.
 for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
     "".encode(encoding)
 
 
 # What is in the way, in a sentence.
-class ServiceError(Exception):
-    pass
+class ServiceError(Exception): ...
 
 
 def demand(passed: object, error: Exception) -> None:
@@ -236,8 +235,7 @@ class InvalidField(ServiceError):
 
 
 # The package is on the operator's denylist.
-class Denied(ServiceError):
-    pass
+class Denied(ServiceError): ...
 
 
 TEXT_RULE = f"must be a string of 1 to {MAX_FIELD_CHARS} printable ASCII characters, trimmed"
@@ -247,8 +245,7 @@ PACKAGING = {"package_name": project_name, "version": lambda text: str(Version(t
 
 # What to detonate, checked. `artifact` is "wheel", "sdist" or the name of a file of the release;
 # None is what pip picks.
-@dataclass(frozen=True)
-class TriageRequest:
+class TriageRequest(NamedTuple):
     package_name: str
     version: str
     mode: str
@@ -319,6 +316,17 @@ def start_timer(wait_sec: float, call: Callable[..., None], *arguments: Any) -> 
     return timer
 
 
+# What takes the longest to load: so it is done while keeper looks at the machine.
+def load_libraries() -> None:
+    global ThreadPoolExecutor, falcon, http, sqlite3, ssl
+    import http.client
+    import sqlite3
+    import ssl
+    from concurrent.futures import ThreadPoolExecutor
+
+    import falcon
+
+
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # the watch reaches the index with TLS
 MAX_CHECKS_BYTES = 96 << 10
 STORE_NAME, LOCK_NAME = "snakehook.sqlite", "lock"
@@ -375,7 +383,7 @@ class KeeperLink:
     # Order a run and return our end of its stream, or let the one begin that is ready for the task.
     # `files`: the descriptor of a file in hand, the artifact. Raises OSError when keeper is gone.
     def order(self, task: str, run_id: str, request: TriageRequest, *files: int) -> socket.socket:
-        given = {key: value for key, value in vars(request).items() if value is not None}
+        given = {key: value for key, value in request._asdict().items() if value is not None}
         # No word of a command line may begin like an option.
         if given.get("file_path", "").startswith("-"):
             given["file_path"] = f"./{given['file_path']}"
@@ -455,6 +463,7 @@ def start_keeper(settings: Settings) -> KeeperLink:
         if os.geteuid() == 0:
             fit_state_dir(settings.state_dir, settings.service_user, settings.service_group)
         keeper = KeeperLink(settings)
+        load_libraries()
         give_up_root(settings.service_user, settings.service_group)
     except (OSError, ServiceError) as error:
         raise ServiceError(f"Root can't be given up: {error}.") from error
@@ -491,8 +500,7 @@ NO_WATCH = "no watch could be started for this run: the log says why"
 
 
 # How the watch of a run died, hung, flooded or talked nonsense.
-class WatchError(Exception):
-    pass
+class WatchError(Exception): ...
 
 
 # The frames, to the last, within their bounds. Raises WatchError, OSError.
@@ -534,8 +542,7 @@ def read_object(data: bytes) -> dict[str, Any]:
 
 # A finished run. `report` is what only watch knows, `text` is for a terminal. `told`: all of it is
 # watch's own word.
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     outcome: str
     reason: str
     verdict: str
@@ -617,8 +624,7 @@ def receive_result(
 
 # How far a report has got on its way to Discord; "refused" will not be tried again.
 # `answer_lost`: Discord may have shown an attempt whose answer did not come.
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(NamedTuple):
     state: str = "pending"
     attempts: int = 0
     last_error: str | None = None
@@ -678,7 +684,7 @@ class Store:
 
     # Keep a request: its new run id, or "" when `limit` runs wait or run already.
     def add(self, request: TriageRequest, limit: int) -> str:
-        run_id, text = secrets.token_hex(16), json.dumps(vars(request))
+        run_id, text = secrets.token_hex(16), json.dumps(request._asdict())
         row = self.write(STATEMENTS["add"], run_id=run_id, request=text, limit=limit)
         return str(row.get("run_id", ""))
 
@@ -692,7 +698,7 @@ class Store:
 
     # All in one transaction: from here on only Discord is to be persuaded.
     def finish(self, run_id: str, result: Result) -> None:
-        self.write(STATEMENTS["finish"], run_id=run_id, **vars(result))
+        self.write(STATEMENTS["finish"], run_id=run_id, **result._asdict())
 
     # The finished run that is to be delivered next, and when it is due (time.time()).
     def next_delivery(self) -> dict[str, Any]:
@@ -703,7 +709,7 @@ class Store:
         return self.read(STATEMENTS["message"], run_id=run_id)
 
     def note_delivery(self, run_id: str, delivery: Delivery, due_at: float = 0) -> None:
-        self.write(STATEMENTS["note_delivery"], run_id=run_id, due_at=due_at, **vars(delivery))
+        self.write(STATEMENTS["note_delivery"], run_id=run_id, due_at=due_at, **delivery._asdict())
 
     # The oldest reports beyond the bounds go, first those that were delivered. A report that is
     # still to be delivered stays.
@@ -817,14 +823,14 @@ def deliver(url: str, run: Mapping[str, Any], begun: Delivery) -> tuple[Delivery
     # Whatever it is: its text may name the address, and the report must be tried again.
     except Exception as error:
         reason = f"{LOST} ({type(error).__name__})"
-        return replace(begun, last_error=reason, answer_lost=True), pause_sec, False
+        return begun._replace(last_error=reason, answer_lost=True), pause_sec, False
     if 200 <= status < 300:
-        return replace(begun, state="delivered"), 0, False
+        return begun._replace(state="delivered"), 0, False
     before = f"; before that, {LOST}" if begun.answer_lost else ""
     reason = f"Discord answered {status}{before}"
     state = "pending" if status >= 500 or status in (408, 429) else "refused"
     pause_sec = retry_after_sec(header, body) if status == 429 else pause_sec
-    return replace(begun, state=state, last_error=reason), pause_sec, status == 429
+    return begun._replace(state=state, last_error=reason), pause_sec, status == 429
 
 
 # What a 429 asks for: a float in its JSON, else its header, else a minute.
@@ -997,7 +1003,7 @@ class Service:
         begun = Delivery("pending", run["attempts"] + 1, run["last_error"], run["answer_lost"])
         # Noted first: should we die before Discord's answer is noted, the second message has its
         # explanation.
-        cut_short = replace(begun, last_error=f"{LOST} (cut short)", answer_lost=True)
+        cut_short = begun._replace(last_error=f"{LOST} (cut short)", answer_lost=True)
         self.store.note_delivery(run_id, cut_short)
         delivery, pause_sec, all_wait = deliver(self.settings.discord_webhook_url, run, begun)
         due_at = time.time() + pause_sec

@@ -22,6 +22,11 @@ from standins import Discord, Index, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from snakehook import load_libraries  # noqa: E402
+
+# As the service does at its start: what a test calls of it finds them loaded.
+load_libraries()
 # What snakehook needs to run: names in the folder where libraries are installed.
 LIBRARIES = (
     "falcon",

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -565,7 +565,7 @@ def finish(store: Store, delivery: str, evidence: bytes) -> str:
     """Have a run of the store finished; its id."""
     run_id = store.add(SIX, 1000) or ""
     store.claim()
-    store.finish(run_id, replace(make_own_result(SIX, "ok", ""), evidence=evidence))
+    store.finish(run_id, make_own_result(SIX, "ok", "")._replace(evidence=evidence))
     store.note_delivery(run_id, Delivery(delivery, 1))
     return run_id
 

@@ -39,7 +39,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[responses.RequestsMock]:
 
 
 def deliver(result: Result) -> Delivery:
-    parcel = {"run_id": "5" * 32} | vars(result)
+    parcel = {"run_id": "5" * 32} | result._asdict()
     return program.deliver(WEBHOOK, parcel, Delivery("pending", 1))[0]
 
 
@@ -114,7 +114,9 @@ def test_a_query_of_the_webhook_stays(discord: Discord) -> None:
 
 def test_a_url_that_is_none_costs_nothing_but_the_attempt() -> None:
     for url in ("http://[::1", "http://a b/", "http://x:99999/", "http://127.0.0.1:9/a b"):
-        delivery, _, _ = program.deliver(url, {"run_id": "5"} | vars(OWN), Delivery("pending", 1))
+        delivery, _, _ = program.deliver(
+            url, {"run_id": "5"} | OWN._asdict(), Delivery("pending", 1)
+        )
         assert delivery.state == "pending"
         assert url not in str(delivery.last_error)
 

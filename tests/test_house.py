@@ -49,8 +49,8 @@ LAYERS = {
     "jail.command.": ("jail.command.", SERVICE, "jail.watch.samples"),
 }
 COMMAND = "jail.command"
-# The usual names of a program.
-DEFINED_TWICE = {"main", "log"}
+# The usual names of a program, and of typing, which takes long to load.
+DEFINED_TWICE = {"main", "log", "TYPE_CHECKING"}
 TOP_LEVEL = {
     *("snakehook.py", "jail", "container", "tests", "README.md", "pyproject.toml", "LICENSE"),
     *(".github", ".ci", ".gitignore", ".dockerignore"),

@@ -241,7 +241,7 @@ class Silent:
 
 def test_who_waits_for_a_processor_is_not_stopped_for_that(monkeypatch: Any) -> None:
     monkeypatch.setattr(supervise, "STARTUP_SEC", 0.0)
-    limits = supervise.Limits(10, 0)
+    limits = supervise.Limits(10, 0, 0, 1)
     worker: Any = Silent()
     assert supervise.queued_sec(os.getpid()) >= 0.0
     assert supervise.queued_sec(-1) == 0.0

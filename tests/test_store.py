@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 
 import falcon
@@ -31,11 +30,11 @@ def test_a_run_is_shown_at_each_step_of_its_way(store: Store) -> None:
     run_id = store.add(SIX, 1)
     waiting = shown(store, run_id)
     assert (waiting["status"], waiting["started_at"], waiting["outcome"]) == ("queued", None, None)
-    assert waiting["request"] == vars(SIX)
+    assert waiting["request"] == SIX._asdict()
     claim = store.claim()
     assert (claim["run_id"], json.loads(claim["request"]), claim["starts"]) == (
         run_id,
-        vars(SIX),
+        SIX._asdict(),
         1,
     )
     assert shown(store, run_id)["status"] == "running"
@@ -121,7 +120,7 @@ def test_a_store_from_before_files_were_kept_is_taken_over(tmp_path: Path) -> No
 
 def test_what_a_package_dropped_takes_room_of_what_is_kept(store: Store) -> None:
     run_id = store.add(SIX, 1)
-    store.finish(run_id, replace(RESULT, dropped=bytes(1000)))
+    store.finish(run_id, RESULT._replace(dropped=bytes(1000)))
     store.note_delivery(run_id, Delivery("delivered", 1))
     store.forget(1000, 1200)
     assert store.report(run_id)

@@ -14,7 +14,6 @@ import secrets
 import signal
 import socket
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -167,12 +166,12 @@ def deliver_here(settings: Settings, run_id: str, result: Result) -> Delivery:
     url = settings.discord_webhook_url
     if not url:
         return Delivery("refused", 0, "no webhook is configured")
-    run = {"run_id": run_id} | vars(result)
+    run = {"run_id": run_id} | result._asdict()
     delivery, *_ = snakehook.deliver(url, run, Delivery("pending", 1))
     if delivery.state == "delivered":
         return delivery
     print(f"Not delivered to Discord: {delivery.last_error}.", file=sys.stderr)
-    return replace(delivery, state="refused")
+    return delivery._replace(state="refused")
 
 
 # The file that is named in the place of a project; the request gets what its name says.
@@ -200,11 +199,11 @@ def command_triage(arguments: argparse.Namespace) -> int:
     run_id, started_at = secrets.token_hex(16), timestamp()
     fds = [file.fd for file in files]
     result = run_here(keeper, settings.run_budget_sec, run_id, request, *fds)
-    head: dict[str, Any] = {"run_id": run_id, "status": "finished", "request": vars(request)}
+    head: dict[str, Any] = {"run_id": run_id, "status": "finished", "request": request._asdict()}
     head |= {name: getattr(result, name) for name in ("outcome", "reason", "verdict")}
     head |= {"submitted_at": started_at, "started_at": started_at}
     head |= {"finished_at": timestamp()}
-    delivery = vars(deliver_here(settings, run_id, result))
+    delivery = deliver_here(settings, run_id, result)._asdict()
     head["delivery"] = {name: delivery[name] for name in ("state", "attempts", "last_error")}
     shown = result.text
     if arguments.json:

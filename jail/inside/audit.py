@@ -8,11 +8,19 @@ Anything in the process can forge or silence it: what it says is annotation, and
 evidence.
 """
 
+from __future__ import annotations
+
 import _thread
 import marshal
 import os
 import site
 import sys
+
+# What is loaded here, is loaded at the start of every Python: re, json and typing would take as
+# long as all the rest.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 FIFO: str = globals()["FIFO"]
 HOME: str = globals()["HOME"]
@@ -25,10 +33,9 @@ VICTIM_NAMES = {"OS", "__CF_USER_TEXT_ENCODING", "GITHUB_ACTIONS"}
 # is made of; and what this is made of must not stand for modules of a package.
 whole_path, library = sys.path[:], os.__file__.removesuffix("/os.py")
 sys.path[:] = [library, f"{library}/lib-dynload"]
-import json  # noqa: E402
 from types import CodeType, FrameType  # noqa: E402
-from typing import Any  # noqa: E402
 
+from jail.inside.json_line import json_of  # noqa: E402
 from jail.inside.origins import (  # noqa: E402
     Written,
     called_by_nobody,
@@ -114,7 +121,7 @@ MAX_TOLD_READS = 4000  # of one process; each path once
 TOLD_FUNCTIONS = {"ptrace", "process_vm_readv", "process_vm_writev"}
 
 # Our own names for them: a package may replace those of the modules, as gevent does.
-write, open_fd, getpid, getframe, dumps = os.write, os.open, os.getpid, sys._getframe, json.dumps
+write, open_fd, getpid, getframe = os.write, os.open, os.getpid, sys._getframe
 thread, loads, fspath, fsencode = _thread.get_ident, marshal.loads, os.fspath, os.fsencode
 normal, join, readlink, let_go = os.path.normpath, os.path.join, os.readlink, os.close
 
@@ -135,16 +142,12 @@ def listing(code: CodeType) -> bytes:
     return text.getvalue().encode("utf-8", "replace")
 
 
-def readable(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else repr(value)
-
-
 def send(event: str, **fields: Any) -> None:
     """Write a line, with shorter fields if it would be too long."""
-    line = dumps({"event": event, "pid": getpid(), **fields}, default=readable) + "\n"
+    line = json_of({"event": event, "pid": getpid(), **fields}) + "\n"
     if len(line) > LINE_BYTES:
         short = {key: str(value)[:SPAWN_CHARS] for key, value in fields.items()}
-        line = dumps({"event": event, "pid": getpid(), **short}) + "\n"
+        line = json_of({"event": event, "pid": getpid(), **short}) + "\n"
     fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
     try:
         write(fifo, line.encode())

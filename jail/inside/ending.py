@@ -5,18 +5,23 @@ work: a package that acts in one, in a timer or in an executor would go unseen. 
 same interpreter as the package, which can forge or silence it: what it tells is annotation.
 """
 
+from __future__ import annotations
+
+# What signal itself is made of, without its names for numbers: they take long to load.
+import _signal as signal  # type: ignore[import-not-found]
 import _thread
 import atexit
-import json
 import os
-import signal
 import sys
 import threading
 import time
-import traceback
-from enum import StrEnum
 from types import FrameType
-from typing import Any, NoReturn
+
+from jail.inside.json_line import json_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 MAX_LINGER_SEC = 3.0
 JOIN_SEC = 1.0  # for threads that have nothing more to do
@@ -31,7 +36,7 @@ OWN_FILE = sys._getframe().f_code.co_filename
 OWN_FRAMES = OWN_FILE if OWN_FILE.startswith("<") else f"{OWN_FILE.rpartition('/')[0]}/"
 # A package may replace those of the modules, as gevent does.
 now_sec = time.monotonic
-allocate_lock, get_ident, as_line = _thread.allocate_lock, _thread.get_ident, json.dumps
+allocate_lock, get_ident = _thread.allocate_lock, _thread.get_ident
 open_path, write_fd, close_fd, own_pid = os.open, os.write, os.close, os.getpid
 get_timer = signal.getitimer
 # Those that count the processor's time are as good to wait with: the interpreter works meanwhile.
@@ -41,7 +46,7 @@ CONDITION_WAIT = threading.Condition.wait.__code__
 EXECUTOR_FILE = f"{os.__file__.removesuffix('os.py')}concurrent/futures/thread.py"
 
 
-class How(StrEnum):
+class How:
     """How a job ended."""
 
     RAN = "ran"
@@ -72,9 +77,9 @@ class Teller:
 
     def write(self, said: dict[str, Any]) -> None:
         """Write a line whatever there was before."""
-        line = as_line(shortened(said, MAX_LONG_CHARS)) + "\n"
+        line = json_of(shortened(said, MAX_LONG_CHARS)) + "\n"
         if len(line) > MAX_TOLD_BYTES:  # of what json writes as \uxxxx
-            line = as_line(shortened(said, MAX_SHORT_CHARS)) + "\n"
+            line = json_of(shortened(said, MAX_SHORT_CHARS)) + "\n"
         try:
             fd = open_path(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError:
@@ -171,8 +176,10 @@ def own_frames_cut(error: BaseException) -> BaseException:
 
 def said_of(error: BaseException) -> str:
     """One line on `error`: what it is, and where it was raised."""
-    last = traceback.extract_tb(error.__traceback__)[-1:]
-    at = "".join(f" at {frame.filename}:{frame.lineno}" for frame in last)
+    tb, at = error.__traceback__, ""
+    while tb:
+        at = f" at {tb.tb_frame.f_code.co_filename}:{tb.tb_lineno}"
+        tb = tb.tb_next
     try:
         return f"{type(error).__name__}: {error}{at}"
     except Exception:  # its own words for itself fail

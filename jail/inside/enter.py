@@ -3,10 +3,15 @@
 The package finds the __main__ of a `python -c`, with nothing in it.
 """
 
+from __future__ import annotations
+
 import importlib
 import sys
 from types import ModuleType
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 FOLDER = globals().get("__file__", "").rpartition("/")[0]
 

@@ -1,30 +1,35 @@
 """Where a module failed, as a worker says it to the launcher, which looks at the rest: rest.py."""
 
 import os
-import re
 import sys
 
 from jail.inside.jobs import short_name
 
 MAX_CAUSES = 20
-SAID_WORDS = re.compile(r"\w+")
 # `cannot import name '_psutil_aix' from 'psutil' (/.../psutil/__init__.py)`; of a module that is
 # still being imported it says so before the name.
-NO_NAME_IN = re.compile(r"cannot import name '(\w+)' from '([\w.]+)' \(")
+NO_NAME, FROM_MODULE, AT_FILE = "cannot import name '", "' from '", "' ("
 # `libGL.so.1: cannot open shared object file: No such file or directory`
-NO_LIBRARY = re.compile(r".*cannot open shared object file.*", re.DOTALL)
+NO_LIBRARY = "cannot open shared object file"
 
 
 def is_absent(error: ImportError, site: str) -> bool:
     """Whether what is missing of the package's own is in none of its files: nobody has it who has
     installed this release. psutil has modules for other systems, and not what these need.
     """
-    match = NO_NAME_IN.match(str(error))
-    name = f"{match[2]}.{match[1]}" if match else error.name or ""
+    name, is_named = error.name or "", isinstance(error, ModuleNotFoundError)
+    wanted, start, rest = str(error).partition(FROM_MODULE)
+    if start and wanted.startswith(NO_NAME) and AT_FILE in rest:
+        name, is_named = f"{rest.partition(AT_FILE)[0]}.{wanted.removeprefix(NO_NAME)}", True
     folder, _, last = f"{site}/{name.replace('.', '/')}".rpartition("/")
     there = os.listdir(folder) if os.path.isdir(folder) else []
-    is_named = match is not None or isinstance(error, ModuleNotFoundError)
     return is_named and not any(file.partition(".")[0] == last for file in there)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a sentence: `requests` of "requests is not installed."."""
+    plain = "".join(letter if letter.isalnum() or letter == "_" else " " for letter in text)
+    return plain.split()
 
 
 def is_want_of_another(error: BaseException, own: str, site: str, asked: set[str]) -> bool:
@@ -43,9 +48,9 @@ def is_want_of_another(error: BaseException, own: str, site: str, asked: set[str
         if isinstance(cause, ImportError):
             missed = str(cause.name or "").partition(".")[0]
             is_own = missed in ("", own)
-            if not is_own or NO_LIBRARY.fullmatch(str(cause)) or is_absent(cause, site):
+            if not is_own or NO_LIBRARY in str(cause) or is_absent(cause, site):
                 return True
-            if not asked.isdisjoint(SAID_WORDS.findall(str(cause))):
+            if not asked.isdisjoint(words_of(str(cause))):
                 return True
         cause = cause.__cause__ or cause.__context__
     return False

@@ -6,15 +6,15 @@ victims.py), then names: `pkg.module`, or `pkg.module:attribute` for an entry po
 words.py says.
 """
 
+from __future__ import annotations
+
 import importlib
 import importlib.machinery
 import importlib.util
 import opcode
 import os
 import sys
-from collections.abc import Sequence
 from types import FrameType, ModuleType
-from typing import Any, NoReturn
 
 from jail.inside.added import added_modules
 from jail.inside.ending import Teller, hide
@@ -23,6 +23,11 @@ from jail.inside.jobs import Jobs
 from jail.inside.patches import Originals
 from jail.inside.victims import become
 from jail.inside.words import read_names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
 
 SUFFIXES = importlib.machinery.all_suffixes()
 TOP_FINDERS = (

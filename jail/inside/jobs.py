@@ -4,10 +4,10 @@ See supervise.py for what is said on the pipe. Everything here shares an interpr
 package.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from jail.inside.ending import (
     MAX_LINGER_SEC,
@@ -21,6 +21,11 @@ from jail.inside.ending import (
     said_of,
     tell_left,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
 MAX_BETWEEN_SEC = 6.0  # waited for threads between the jobs
 MAX_JOB_BYTES = 300
@@ -104,7 +109,7 @@ class Jobs:
                 self.teller.tell("ended", name, how=how, text=text)
             self.let_threads_act()
 
-    def outcome(self, name: str, do: Callable[[str], None]) -> tuple[How, str]:
+    def outcome(self, name: str, do: Callable[[str], None]) -> tuple[str, str]:
         """Do one job: how it ended, and a line on that."""
         try:
             do(name)

@@ -4,14 +4,21 @@ Arguments: what to run, then what that needs. It holds no secret and is believed
 first line, which it writes before any foreign code runs.
 """
 
+from __future__ import annotations
+
+# What signal itself is made of, without its names for numbers, which take as long to load as the
+# rest of the launcher.
+import _signal as signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable
-from typing import NoReturn
 
 from jail.inside.command_line import look_like
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 AFTER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
 # As orders.STARTED: only this folder can be imported from here.

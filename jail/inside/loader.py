@@ -3,7 +3,7 @@
 It is the audit hook where site imports it, in every Python. As a program it is the launcher, if it
 is the first process of the jail, else the room that its first argument names. pack.py compiles it
 under plain names, and watch fills in PACKED: a table of 256 bytes, then under that table the limit
-of CPU time in digits and the rooms, compressed. So no run's file is that of another.
+of CPU time in digits and the rooms. So no run's file is that of another.
 """
 
 from __future__ import annotations
@@ -23,15 +23,9 @@ MODULE_TYPE, SPEC_TYPE = type(sys), type(sys.__spec__)
 
 def unpacked() -> tuple[int, dict[str, Any]]:
     """The limit of CPU time, in seconds, and what pack.py has packed."""
-    # What a package put first on the path, by PYTHONPATH say, must not stand for the library.
-    whole_path, library = sys.path[:], os.__file__.removesuffix("/os.py")
-    sys.path[:] = [library, f"{library}/lib-dynload"]
-    import zlib
-
-    sys.path[:] = whole_path
     data = PACKED[TABLE_BYTES:].translate(PACKED[:TABLE_BYTES])
-    told = zlib.decompress(data[NUMBER_BYTES:])
-    return int(data[:NUMBER_BYTES]), marshal.loads(told)  # noqa: S302 - it is our own
+    told = marshal.loads(data[NUMBER_BYTES:])  # noqa: S302 - it is our own
+    return int(data[:NUMBER_BYTES]), told
 
 
 def run_code(code: bytes, names: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ Arguments: a virtual environment with pip, which gets the file `image`; then, as
 them, this environment, the FIFO of the audit hook and the home folder. Nothing that lies in the
 jail names the folder of here: it tells what this machine is.
 
-The image is what marshal makes of a dict:
+The image is what marshal makes of a dict, and then of another one, of pip's `files`:
 
     files   path -> bytes, as they are in every environment
     links   path -> where to
@@ -24,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +113,8 @@ def hook_for(packed: bytes) -> tuple[bytes, tuple[int, int]]:
     return hook, (start, start + len(blank))
 
 
-def pack(folder: Path, place: str, fifo: str, home: str) -> dict[str, Any]:
-    """The image of an environment."""
+def pack(folder: Path, place: str, fifo: str, home: str) -> list[dict[str, Any]]:
+    """The two parts of the image of an environment."""
     # Before the hook is there.
     loaded_by_pip = pip_modules()
     library = next(folder.glob("lib/python*/site-packages"))
@@ -128,19 +127,22 @@ def pack(folder: Path, place: str, fifo: str, home: str) -> dict[str, Any]:
     )
     codes = rooms() | {"pip_modules": plain_code(f"NAMES = {loaded_by_pip!r}")}
     told = {"rooms": codes, "fifo": fifo, "home": home}
-    packed = zlib.compress(marshal.dumps(told), 9)
+    packed = marshal.dumps(told)
     hook, room = hook_for(packed)
     tag = sys.implementation.cache_tag
     places = [f"{below}/__pycache__/{HOOK_NAME}.{tag}.pyc", "bin/activate_this.py"]
-    files, links = {}, {}
+    files: dict[str, bytes] = {}
+    pip_files: dict[str, bytes] = {}
+    links: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_symlink():
             links[name] = str(path.readlink())
         elif path.is_file() and name not in (*places, *LEFT_OUT):
             # The scripts that activate it name the folder.
-            files[name] = path.read_bytes().replace(str(folder).encode(), place.encode())
-    return {
+            into = pip_files if name.startswith(f"{below}/pip") else files
+            into[name] = path.read_bytes().replace(str(folder).encode(), place.encode())
+    packed_environment = {
         "files": files,
         "links": links,
         "hook": hook,
@@ -148,12 +150,13 @@ def pack(folder: Path, place: str, fifo: str, home: str) -> dict[str, Any]:
         "rooms": packed,
         "places": places,
     }
+    return [packed_environment, pip_files]
 
 
 def pack_environment() -> None:
     """Write the image of the folder that the arguments name."""
     folder, *places = sys.argv[1:]
-    Path(folder, "image").write_bytes(marshal.dumps(pack(Path(folder), *places)))
+    Path(folder, "image").write_bytes(b"".join(map(marshal.dumps, pack(Path(folder), *places))))
 
 
 if __name__ == "__main__":

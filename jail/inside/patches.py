@@ -4,13 +4,18 @@ Only looks: no code of the package runs, but that of its import hooks, which are
 that everybody knows.
 """
 
+from __future__ import annotations
+
 import builtins
 import sys
-from collections.abc import Collection, Iterator
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
 
 from jail.inside.ending import Teller
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from typing import Any
 
 # Asked of a new import hook: one that answers to these, and not only to names of its own, may
 # change what others import.

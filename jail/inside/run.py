@@ -7,15 +7,19 @@ package comes the site-packages: what imports.py looks at besides is looked at h
 jail of its own.
 """
 
+from __future__ import annotations
+
 import importlib
 import operator
 import os
-import runpy
 import sys
-from collections.abc import Callable
-from typing import NoReturn
 
 from jail.inside.ending import How, Teller, end, exit_code, hide, linger, own_frames_cut, tell_left
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 
 def run_start(_prefix: str, _teller: Teller) -> None:
@@ -41,6 +45,8 @@ def run_script(_prefix: str, _teller: Teller) -> None:
 
 def run_file(prefix: str, _teller: Teller) -> None:
     """`python FILE`, relative to the prefix."""
+    import runpy
+
     sys.argv.pop(0)
     sys.argv[0] = os.path.join(prefix, sys.argv[0])
     sys.path[0] = os.path.dirname(sys.argv[0])
@@ -49,6 +55,8 @@ def run_file(prefix: str, _teller: Teller) -> None:
 
 def run_module(_prefix: str, _teller: Teller) -> None:
     """`python -m NAME`"""
+    import runpy
+
     sys.argv.pop(0)
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

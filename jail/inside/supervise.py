@@ -16,16 +16,19 @@ Each line begins with a word that is drawn for each worker. So what it runs can'
 without looking for that word.
 """
 
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]
 import os
-import re
 import select
-import signal
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
 
 from jail.inside.ending import MAX_LINGER_SEC, How, Teller
 from jail.inside.enter import starter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 STARTUP_SEC = 15.0  # until the first word of a worker: the .pth files act before
 END_SEC = MAX_LINGER_SEC + 5.0  # for threads, atexit and finalizers
@@ -40,25 +43,26 @@ ALL_RAN, SOME_LEFT, SOME_NOT_RUN, NOT_PREPARED = 0, 80, 81, 83
 # Where a module failed, and whether that was for want of another project.
 Fallen = tuple[int, bool]
 
-# `begin 7 s.api`
-WORKER_LINE = re.compile(
-    rb"(total|begin|failed|missed|linger|done|left)(?: (\d{1,6}))?(?: (.{1,300}))?", re.DOTALL
-)
+# What a worker says first, which of these words say that a module failed, and which that it comes
+# to its end.
+WORKER_WORDS, END_WORDS = (b"total", b"begin"), (b"linger", b"done", b"left")
+FALL_WORDS = (b"failed", b"missed")
+MAX_NUMBER_DIGITS, MAX_NAME_BYTES = 6, 300
 
 
-class Limits(NamedTuple):
+# No dataclass, and no named tuple: what those import takes longer than all the rest of the
+# launcher.
+class Limits:
     """Seconds: for all jobs together, and for each. After so many of the workers that ended too
-    early all is done again, if it does not take long: threads and atexit of the others get their
-    time, too.
+    early (`redone`) all is done again, if it does not take long: threads and atexit of the others
+    get their time, too. `totals` that a worker tells: the last one is of all its jobs.
     """
 
-    total_sec: float
-    each_sec: float
-    redone: int = 0
-    totals: int = 1  # that a worker tells; the last one is of all its jobs
+    def __init__(self, total_sec: float, each_sec: float, redone: int, totals: int) -> None:
+        self.total_sec, self.each_sec = total_sec, each_sec
+        self.redone, self.totals = redone, totals
 
 
-# No dataclass: what that imports takes longer than all the rest of the launcher.
 class JobsDone:
     """How far a worker is. `at` is the job that it is at, or the next."""
 
@@ -73,24 +77,27 @@ class JobsDone:
         self.fallen: dict[str, Fallen] = {}
 
     def take(self, line: bytes) -> None:
-        """Read a line of a worker; what it cannot mean is passed over."""
-        match = WORKER_LINE.fullmatch(line)
-        if not match:
+        """Read a line of a worker, `begin 7 s.api`; what it cannot mean is passed over."""
+        word, _, rest = line.partition(b" ")
+        digits, _, name = rest.partition(b" ")
+        is_number = digits.isdigit() and len(digits) <= MAX_NUMBER_DIGITS
+        is_whole = is_number and len(name) <= MAX_NAME_BYTES
+        if word not in WORKER_WORDS + FALL_WORDS + END_WORDS or not (is_whole or not rest):
             return
-        number = int(match[2] or 0)
-        name = (match[3] or b"").decode("utf-8", "replace")
-        self.is_lingering = match[1] in (b"linger", b"done", b"left")
-        if match[1] == b"total":
+        number = int(digits or 0)
+        job = name.decode("utf-8", "replace")
+        self.is_lingering = word in END_WORDS
+        if word == b"total":
             self.total = min(number, MAX_JOBS)
             self.totals += 1
-        elif match[1] == b"begin" and self.total is not None and number < self.total:
+        elif word == b"begin" and self.total is not None and number < self.total:
             self.at = number
-            self.name = name
-        elif match[1] in (b"failed", b"missed") and len(self.fallen) < MAX_JOBS:
-            self.fallen[name] = number, match[1] == b"missed"
-        elif match[1] == b"done":
+            self.name = job
+        elif word in FALL_WORDS and len(self.fallen) < MAX_JOBS:
+            self.fallen[job] = number, word == b"missed"
+        elif word == b"done":
             self.is_done = True
-        elif match[1] == b"left":
+        elif word == b"left":
             self.left = number
 
 

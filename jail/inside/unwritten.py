@@ -5,12 +5,16 @@ Nobody wrote what is made of blanks or of characters that do not show, what come
 picture, and what asks for the powers of the system in words that stand nowhere.
 """
 
+from __future__ import annotations
+
 import os
-import re
 from types import CodeType, FrameType
-from typing import Any
 
 from jail.inside.origins import is_foreign_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_LOOK_BYTES = 256 << 10  # of a file or a value that is looked at
 MAX_TEXTS = 200  # files that are remembered with what they are
@@ -21,15 +25,14 @@ MAX_SOURCE_CHARS = 64 << 10
 
 # Zero-width characters, joiners, fillers, variation selectors, tags: a run of them says nothing
 # that a person reads. Emoji have two or three of them.
-UNSEEN = re.compile(
+UNSEEN = (
     "[\u00ad\u034f\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\U000e0000-\U000e01ef]{16,}"
 )
-NAME_ALONE = re.compile(r"[\w.]{1,100}")
 # Blanks at the end of a line. An editor leaves blanks or tabs there, and not one after the other
 # again and again.
-TAIL = re.compile(r"[ \t\v\f]+$", re.MULTILINE)
-TURN = re.compile(r"(?:(?<= )\t|(?<=\t) )")
+TAIL = r"(?m)[ \t\v\f]+$"
+TURN = r"(?:(?<= )\t|(?<=\t) )"
 MANY_TURNS = 32
 MEDIA = (
     *(".wav", ".mp3", ".ogg", ".flac", ".aac", ".mid", ".mp4", ".avi", ".webm"),
@@ -48,15 +51,17 @@ QUOTED_IMPORT = r"""["'][^"'\n]*\b(?:import|from)\s+%s\b"""
 
 def is_carrier(text: str) -> bool:
     """Whether a text has a second one that nobody sees in it."""
-    if UNSEEN.search(text):
+    # Loaded when it is needed: this file is loaded at the start of every Python.
+    import re
+
+    if not text.isascii() and re.search(UNSEEN, text):
         return True
-    tails = "".join(TAIL.findall(text)) if " \t" in text or "\t " in text else ""
-    return sum(1 for _ in TURN.finditer(tails)) >= MANY_TURNS
+    tails = "".join(re.findall(TAIL, text)) if " \t" in text or "\t " in text else ""
+    return len(re.findall(TURN, tails)) >= MANY_TURNS
 
 
 def imported(source: str) -> set[str]:
     """The first names of the modules that source imports, `__import__("os")` included."""
-    # Loaded when it is needed: this runs at every start of a Python.
     import ast
 
     try:
@@ -127,7 +132,7 @@ class Readings:
         """Whether a file that was opened as a picture has it, or was opened by who executes it."""
         start = source.decode("utf-8", "replace")[:MAX_LOOK_BYTES].strip()
         # What does nothing by itself may stand in any of them by chance: eval("Offset").
-        start = "" if NAME_ALONE.fullmatch(start) else start
+        start = "" if start.replace(".", "").isidentifier() else start
         for path, reader in self.last.items():
             if is_media(path) and (reader is code or (start and start in self.text(path))):
                 return True
@@ -167,6 +172,8 @@ class Readings:
         """
         around = self.files_around(frame)
         read = [path for path in self.last if not is_media(path)]
+        import re
+
         word = re.compile(rf"\b{name}\b")
         if any(word.search(self.text(path)) for path in (*around, *read)):
             return True

@@ -5,13 +5,18 @@ How: modules of the library get another `os` and `sys`, which say the truth; all
 changed ones. What Windows has and this system has not is there as a stand-in that does nothing.
 """
 
+from __future__ import annotations
+
 import _thread
 import builtins
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from typing import Any
 
 LIBRARY_FOLDER = os.__file__.removesuffix("os.py")
 # Years are what time bombs count in; another hour and day of the week come with it.

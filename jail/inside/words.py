@@ -4,9 +4,11 @@ Few are one word, `a,b.c`. Many are compressed lines, see jail/watch/packing.py,
 with a star; none of our words is from a package.
 """
 
-import base64
-import zlib
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 COMPRESSED = "*"
 
@@ -16,6 +18,9 @@ def read_names(words: Sequence[str]) -> list[str]:
     packed = "".join(word.removeprefix(COMPRESSED) for word in words if word.startswith(COMPRESSED))
     names = [name for word in words if not word.startswith(COMPRESSED) for name in word.split(",")]
     if packed:
+        import base64
+        import zlib
+
         names += decompressed(zlib.decompress(base64.b85decode(packed)).decode())
     return [name for name in dict.fromkeys(names) if name]
 

@@ -22,25 +22,32 @@ DISGUISE_BYTES, NUMBER_DIGITS = 256, 8
 MIN_MADE_DAYS, MAX_MADE_DAYS = 3, 60
 
 
-def lay_machine(folder: Path, settings: JailSettings, machine: Machine) -> str:
+def lay_machine(
+    folder: Path, settings: JailSettings, machine: Machine, *, has_pip: bool = True
+) -> str:
     """Fill what the jail can only read, in the scratch `folder`: the name of the jail's host.
+
+    Without pip, nearly all of the environment, there are only the interpreter and the hook.
 
     Raises OSError.
     """
     host = make_host_name()
-    lay_environment(Path(machine.python), folder / "venv", settings.rlimit_cpu_sec)
+    lay_environment(Path(machine.python), folder / "venv", settings.rlimit_cpu_sec, has_pip=has_pip)
     lay_etc(folder / "etc", host, settings.nsjail_user, settings.nsjail_group)
     return host
 
 
-def lay_environment(image: Path, folder: Path, cpu_sec: int) -> None:
+def lay_environment(image: Path, folder: Path, cpu_sec: int, *, has_pip: bool = True) -> None:
     """Write the copy to `folder`. Raises OSError.
 
     Args:
         cpu_sec: the limit of CPU time that the hook sets for what pip starts.
     """
-    packed: dict[str, Any] = marshal.loads(image.read_bytes())  # noqa: S302 - it is our own
-    files: dict[str, bytes] = packed["files"]
+    with image.open("rb") as file:
+        packed: dict[str, Any] = marshal.load(file)  # noqa: S302 - it is our own
+        files: dict[str, bytes] = packed["files"]
+        if has_pip:
+            files |= marshal.loads(file.read())  # noqa: S302 - the same
     files |= {name: hook_of(packed, cpu_sec) for name in packed["places"]}
     days = MIN_MADE_DAYS + secrets.randbelow(MAX_MADE_DAYS - MIN_MADE_DAYS)
     made_sec = time.time() - days * SEC_OF_DAY - secrets.randbelow(SEC_OF_DAY)

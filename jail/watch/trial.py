@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import socket
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jail.orders import (
     JAIL_FDS,
+    LAUNCHER_IN_JAIL,
     MAX_PACKET_BYTES,
     PROGRAMS,
     PYTHON_IN_JAIL,
@@ -27,6 +28,8 @@ from jail.watch.environment import lay_machine
 from jail.watch.sockets import MAX_NETWORK_SOCKETS, Sockets
 
 TRIAL_SEC = 20.0
+# The launcher starts it as it starts a package's program, with the hook.
+BARE_PYTHON = ("program", LAUNCHER_IN_JAIL[0], "-c", "pass")
 MAX_TRIAL_BYTES = 2000  # of each pipe of the jail
 NO_STRACE = (
     "strace can't be used here: apt-get install -y strace; in a container add --cap-add SYS_PTRACE."
@@ -67,8 +70,8 @@ def trial(
 
     Called without privileges, with the arguments of a watch.
     """
-    lay_machine(scratch, settings, machine)
-    failure, reached = start_jail(order, scratch, control)
+    lay_machine(scratch, settings, machine, has_pip=False)
+    failure, reached = start_jail(control)
     reason = why_no_jail(settings, machine, failure) if failure else None
     if failure and not reason:
         stream.sendall(failure.encode())
@@ -77,7 +80,7 @@ def trial(
     checks = [reason] if reason else look_at(settings, machine, reached, has_tls)
     told = {
         "works": not reason,
-        "checks": [asdict(check) for check in checks],
+        "checks": [check._asdict() for check in checks],
         "index_url": machine.index_url,
         "default_index": machine.default_index,
     }
@@ -90,16 +93,15 @@ def no_jail(error: str) -> bytes:
     if name == "namespaces":
         detail += f": {NO_JAIL[os.geteuid() == 0]}."
     check = Check(name, False, True, detail)
-    told = {"works": False, "checks": [asdict(check)], "index_url": "", "default_index": False}
+    told = {"works": False, "checks": [check._asdict()], "index_url": "", "default_index": False}
     return json.dumps(told).encode()
 
 
-def start_jail(order: Order, scratch: Path, control: socket.socket) -> tuple[str, str]:
+def start_jail(control: socket.socket) -> tuple[str, str]:
     """Start a bare interpreter in a jail: "" when it ran to its end, else what was in the way; and
     how far the decoy internet reaches there.
     """
-    (scratch / order.site).mkdir()
-    start = Start(0, ("start", "/dev/null", f"{WORK_IN_JAIL}/{order.site}"), {}, False)
+    start = Start(0, BARE_PYTHON, {}, False)
     control.settimeout(TRIAL_SEC)
     control.send(json.dumps(start._asdict()).encode())
     pipes: list[int] = []
@@ -123,8 +125,8 @@ def start_jail(order: Order, scratch: Path, control: socket.socket) -> tuple[str
     return words or f"the jail ended with status {answer.status}", reached
 
 
-@dataclass(frozen=True)
-class Check:
+# No dataclass: the self-check would wait for the loading of what makes those.
+class Check(NamedTuple):
     """A line of the self-check; a failed one that is not `required` costs coverage only."""
 
     name: str
