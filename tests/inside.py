@@ -16,12 +16,12 @@ LAUNCHER = """
 import os, runpy, sys
 runpy.run_path(sys.argv[1])["open_rooms"]()
 from jail.inside.enter import starter
-from jail.inside.supervise import launch_jobs
+from jail.inside.launch import launch
 sys.executable = sys.argv[2]
 if sys.argv[3] == "run":
     argv = [*starter("run"), *sys.argv[4:]]
     os.execv(argv[0], argv)
-sys.exit(launch_jobs(sys.argv[3], sys.argv[4:]))
+sys.exit(launch(sys.argv[3], sys.argv[4:]))
 """
 TIMEOUT_SEC = 60
 TOTAL_SEC, EACH_SEC = "20", "3"

@@ -62,7 +62,7 @@ def words_of(report: dict[str, Any]) -> str:
         if finding["severity"] == verdict
     ]
     if not titles:
-        titles = [report["reason"], *report.get("coverage", {}).get("not_run", [])]
+        titles = [report["reason"], *report.get("coverage", {}).get("gaps", [])]
     return "; ".join(title for title in titles if title)[:MAX_WORDS]
 
 

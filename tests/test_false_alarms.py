@@ -16,9 +16,11 @@ from conftest import Snakehook, Triage, phase_of
 from standins import Index, wheel
 
 from jail.report.acts import act_of
-from jail.report.harmless import is_known_startup
+from jail.report.harmless import STARTUP_TEXTS, is_known_startup
+from jail.report.rules import judge
 from jail.watch.endings import end_phase
 from jail.watch.events import (
+    Code,
     Downloaded,
     Finding,
     Outcome,
@@ -243,6 +245,15 @@ def test_a_pth_line_is_known_whole_or_not_at_all(what: str) -> None:
     assert is_known_startup(OLD_NAMESPACE)
     assert not is_known_startup(f"{OLD_NAMESPACE};{what} ")
     assert not is_known_startup(OLD_NAMESPACE.replace("('zope',)", f"({what!r},)") + ";")
+
+
+def test_what_a_known_pth_line_executes_is_known_too() -> None:
+    # pytest-cov: the word `subprocess` stands in what it prints.
+    (text,) = [text for text in STARTUP_TEXTS if "COV_CORE_SOURCE" in text]
+    for shown, severity in ((text, Severity.INFO), (f"{text}\nexec(x)", Severity.MEDIUM)):
+        code = Code("", len(shown), "/site/x.pth:1", False, shown)
+        (found,) = judge(Phase(PhaseName.START, None), code)
+        assert (found.rule, found.severity) == (Rule.CODE_DYNAMIC, severity)
 
 
 # --- one act, one line ----------------------------------------------------------------------------

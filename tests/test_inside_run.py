@@ -99,7 +99,9 @@ def test_a_thread_that_never_ends_is_told_and_ended(stand: Stand, daemon: bool) 
 def test_nothing_is_told_of_a_package_that_just_ends(stand: Stand) -> None:
     stand.write({"a.py": "import threading\nthreading.Thread(target=print).start()"})
     ended = stand.run("import", "a")
-    assert (ended.code, ended.told) == (0, [])
+    (told,) = ended.told
+    # An import says that it came to its end, and no more.
+    assert (ended.code, told["event"], told["how"]) == (0, "ended", "ran")
 
 
 BUSY = "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nwhile True: pass"

@@ -257,6 +257,19 @@ def test_a_look_at_the_system_is_exact(command: tuple[str, ...], is_harmless: bo
             "system",
         ),
         ("import os; os.name == 'nt' and exec(code)\n", "system"),
+        ("import os\nif os.getppid() != 1:\n    exec(code)\n", "parent"),
+        ("import os\nif '/home' in os.environ['PATH']:\n    exec(code)\n", "environment"),
+        ("import os\nif os.getenv('SSH_TTY'):\n    exec(code)\n", "environment"),
+        ("import sys\nif sys.prefix != sys.base_prefix:\n    exec(code)\n", "environment"),
+        ("import sys\nif sys.version_info < (3, 8):\n    exec(code)\n", "Python version"),
+        (
+            "import sys\nif sys.version_info[0] == 3:\n    pass\nelse:\n    exec(x)\n",
+            "Python version",
+        ),
+        (
+            "import sys\ndef f():\n    if sys.version_info > (3,):\n        return\n    exec(x)\n",
+            "Python version",
+        ),
         ("import os; exec(\"if os.name == 'nt': exec(code)\")\n", "system"),
     ],
 )
@@ -271,6 +284,11 @@ def test_an_act_behind_a_condition_is_found(source: str, kind: str) -> None:
         "import sys\nif sys.platform == 'win32':\n    SEP = ';'\n",
         "import os\nDEBUG = os.environ.get('DEBUG')\nif DEBUG:\n    exec(code)\n",
         "import time\nSTART = time.time()\n",
+        # What was run here waits for nothing.
+        "import sys\nif sys.version_info >= (3, 8):\n    exec(code)\n",
+        "import sys\nif not sys.version_info[:2] < (3, 8):\n    exec(code)\n",
+        "import sys\nif sys.version_info.major < 3:\n    raise SystemExit\nexec(code)\n",
+        "import os\nif name == 'PATH':\n    exec(code)\n",
         "if x:\n    exec(code)\n",
         "if (" * 3000,
         "\0",

@@ -611,6 +611,12 @@ WRITTEN = {
         "def show(): return open('logo.png', 'rb').read()\n"
         "show()\ndef make(n): exec(f'zzz = {n}')\nmake(7)"
     ),
+    # fontTools: the name of a table, which stands in a font, too.
+    "a name that a picture has": in_folder(
+        "class K: PNG = zzz = 7\n"
+        "def show(): return open('logo.png', 'rb').read()\n"
+        "show()\ndef make(n): return eval(n, vars(K) | {})\nmake('zzz')"
+    ),
 }
 
 

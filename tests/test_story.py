@@ -489,6 +489,42 @@ def test_what_was_gone_is_told_as_the_trace_has_it_and_counted() -> None:
     assert tape.lies() == [] and len(tape.of(StartsUnchecked)) == 1
 
 
+LATE = Observed(b"/usr/sbin/ldconfig", (b"ldconfig",), True, False)
+
+
+@pytest.mark.parametrize(
+    ("found", "then", "count"),
+    [
+        (LATE, "", 0),
+        (None, "", 0),
+        # It may have been another before.
+        (LATE, "/sbin/ldconfig", 1),
+        # Whatever it was, it has done something.
+        (None, "/bin/curl", 1),
+        (None, "a child", 0),
+        (None, "a copy", 1),
+    ],
+)
+def test_a_plain_program_that_was_looked_at_late_is_known(
+    found: Observed | None, then: str, count: int
+) -> None:
+    in_time = Observed(b"/usr/bin/curl", (b"curl",), True, True)
+    looks = iter([found, in_time])
+    tape = Tape(look=lambda call: next(looks) if call.pid == 103 else in_time)
+    tape.start("-c", "x")
+    tape.run("/sbin/ldconfig", "ldconfig", "-p", pid=103)
+    if then.startswith("/"):
+        tape.execute(103, then, then.rpartition("/")[2])
+    elif then:
+        tape.fork(103, 104)
+    if then == "a child":
+        tape.execute(104, "/bin/ld", "ld")
+    elif then == "a copy":
+        tape.connect(104, FAR)
+    tape.finish()
+    assert sum(event.count for event in tape.of(StartsUnchecked)) == count
+
+
 def test_what_pip_starts_need_not_be_looked_at() -> None:
     tape = Tape("pip", look=lambda _: None)
     tape.start("-P", "-m", "pip", "install")

@@ -276,10 +276,18 @@ KINDS: dict[str, tuple[dict[str, str], str]] = {
         "start",
     ),
 }
+KINDS |= {
+    # Nothing imports it, and no import statement can name it.
+    "nameless": ({"pack/dash-name.py": acting("nameless")}, "import"),
+    "added": (
+        {"odd-folder/added.py": acting("added"), "acts_adds.pth": "odd-folder\ninside.zip\n"},
+        "import",
+    ),
+}
 ENTRY_POINTS = "[gui_scripts]\nwindow = window:main\n[pytest11]\nplug = plugged.inner\n"
 
 # The same places in a package that does nothing but what is usual there.
-CALM = {
+CALM: dict[str, str | bytes] = {
     "calm/__init__.py": "import os, sys, platform, datetime, threading, logging\n"
     "try:\n    import not_there_at_all\nexcept ImportError:\n    not_there_at_all = None\n"
     "IS_WINDOWS = os.name == 'nt'\n"
@@ -305,6 +313,15 @@ CALM = {
     "    def __init_subclass__(cls): cls.kind = 'client'\n"
     "    def __len__(self): return len(self.token)\n"
     "atexit.register(lambda: None)\n",
+    # What fails everywhere, and would not have acted: for want of another, or by itself.
+    "calm/extra.py": "try:\n    import not_there_at_all\nexcept ImportError as error:\n"
+    "    raise RuntimeError('pip install calm[extra]') from error\n"
+    "import subprocess\ndef run():\n    subprocess.run(['true'])\n",
+    "calm/wants.py": "from not_there_at_all import Base\nclass Child(Base):\n"
+    "    def run(self):\n        exec('x = 1')\n",
+    "calm/settings.py": "raise RuntimeError('set CALM_HOME first')\nHOME = 'calm'\n",
+    "calm/run-me.py": "import sys\nprint('calm')\nsys.exit(0)\n",
+    "calm/__pycache__/tools.cpython-399.pyc": b"\1\1\r\n" + bytes(12) + b"of a time",
     "calm/tests/test_tools.py": "from calm.tools import fetch\nassert fetch('a') == 'A'\n",
     "calm_space/part/__init__.py": "NAME = 'part'\n",
     "calm-1.0.data/scripts/calm-too": "#!python\nprint('calm, too')\n",
@@ -319,6 +336,15 @@ def compiled(kind: str, source: str) -> bytes:
     code = compile(acting(kind), "compiled.py", "exec")
     flags = (1).to_bytes(4, "little")  # a hash of the source, which is not compared
     return MAGIC_NUMBER + flags + source_hash(source.encode()) + marshal.dumps(code)
+
+
+def archive(members: dict[str, str]) -> bytes:
+    """A zip file."""
+    data = BytesIO()
+    with zipfile.ZipFile(data, "w") as packed:
+        for name, text in members.items():
+            packed.writestr(name, text)
+    return data.getvalue()
 
 
 def acts(report: Report) -> dict[str, Where]:
@@ -352,6 +378,7 @@ def serve_acts(index: Index, version: str) -> None:
     files["compiled.py"] = "x = 1\n"
     cached = f"__pycache__/compiled.{sys.implementation.cache_tag}.pyc"
     files[cached] = compiled("compiled", "x = 1\n")
+    files["inside.zip"] = archive({"zipped.py": acting("archive")})
     for kind, _ in KINDS.values():
         files |= {path.replace("{version}", version): text for path, text in kind.items()}
     index.add_wheel("acts-all", "1.0", files)
@@ -387,6 +414,10 @@ def test_what_comes_compiled_is_run_as_it_is(whole_report: Report) -> None:
     if f"python{sys.version_info.major}.{sys.version_info.minor}" not in str(whole_report["code"]):
         pytest.skip("the jail has another Python than the tests")
     assert "import" in {phase for phase, _ in acts(whole_report)["compiled"]}
+
+
+def test_what_an_archive_on_the_path_has_is_imported(whole_report: Report) -> None:
+    assert "import" in {phase for phase, _ in acts(whole_report)["archive"]}
 
 
 def test_what_reads_the_key_is_high_in_each_phase(whole_report: Report) -> None:
@@ -455,6 +486,40 @@ def test_the_harmless_relatives_are_clean(triage: Triage, index: Index) -> None:
         ("execute", "bin/calm-too"),
         ("execute", "python -m calm"),
     } <= titles
+
+
+# What fails whoever imports it, before its act: by name, with what is said of it.
+BEFORE_ITS_ACT = {
+    "raises": ("raise RuntimeError('not here')\nact()\n", "act()"),
+    "wants": ("import not_there_at_all\nact()\n", "act()"),
+    "exits": ("import sys\nif len(sys.path) > 1:\n    sys.exit(0)\nact()\n", "act()"),
+    "dies": ("import os\nif os.getppid() >= 0:\n    os._exit(0)\nact()\n", "act()"),
+    "offers": ("if not ():\n    raise OSError\ndef steal(): exec(input())\n", "exec(input())"),
+    "made_up": ("raise ValueError\ngetattr(act, '__ca' + 'll__')()\n", "getattr(act"),
+    "newer": ("exec = do 1\nact()\n", "socket.gethostbyname("),
+}
+
+
+def test_what_fails_before_its_act_everywhere_is_a_gap(triage: Triage, index: Index) -> None:
+    files: dict[str, str | bytes] = {"halts/__init__.py": "", "halts/clean.py": "x = 1\n"}
+    files["leaves.py"] = "import os\nos._exit(0)\n"
+    for name, (how, _) in BEFORE_ITS_ACT.items():
+        files[f"halts/{name}.py"] = acting(name, how)
+    # An unchecked file for another Python, which would import it in place of its source.
+    files["halts/__pycache__/clean.cpython-399.pyc"] = b"\1\1\r\n\1" + bytes(11)
+    files["halts/compiled.pyc"] = b"\1\1\r\n" + bytes(12)
+    index.add_wheel("halts", "1.0", files)
+    _, report, _ = triage("halts", "--mode", "import")
+    assert acts(report) == {}
+    assert report["verdict"] == "unseen"
+    gaps = report["coverage"]["gaps"]
+    for name, (_, shown) in BEFORE_ITS_ACT.items():
+        told = [gap for gap in gaps if gap.startswith(f"halts.{name} fails before")]
+        assert len(told) == 1 and shown in told[0], (name, gaps)
+    assert any(gap.startswith("halts.compiled fails before") for gap in gaps)
+    assert any("halts/__pycache__/clean.cpython-399.pyc" in gap for gap in gaps)
+    assert "not run: import leaves: it ends the interpreter that imports it" in gaps
+    assert len(gaps) == len(BEFORE_ITS_ACT) + 3, gaps
 
 
 def test_as_an_ordinary_user_the_same_shows(ordinary: Snakehook, index: Index) -> None:

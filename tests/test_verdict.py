@@ -74,8 +74,8 @@ def test_a_program_that_could_not_be_looked_at_in_time_is_a_gap() -> None:
     for count, sentence in sentences.items():
         report = report_of(StartsUnchecked(count, "/bin/sh"))
         assert report.verdict == Verdict.UNSEEN
-        notes = report.coverage["notes"]
-        assert [note for note in notes if f"{sentence} alone, as /bin/sh" in note]
+        gaps = report.coverage["gaps"]
+        assert [gap for gap in gaps if f"{sentence} alone, as /bin/sh" in gap]
 
 
 NOTHING = NotRun(EXECUTE, None, Omission.NOTHING_THERE, "the distribution declares no script")

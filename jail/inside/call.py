@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+from jail.inside.added import added_modules
 from jail.inside.ending import How, hide
 from jail.inside.imports import Importer
 from jail.inside.jobs import Jobs
@@ -166,7 +167,8 @@ def main() -> NoReturn:
     # A prompt gets an end of file.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     originals = Originals(site)
-    names = [*dict.fromkeys(name.partition(":")[0] for name in read_names(words))]
+    wanted = [name.partition(":")[0] for name in read_names(words)]
+    names = [*dict.fromkeys([*wanted, *added_modules(site)])]
     importer = Importer(site, jobs.teller)
     sys.meta_path.insert(0, importer.failures)
     jobs.prepare(names, importer.load)

@@ -38,6 +38,9 @@ OWN_FRAMES = OWN_FILE if OWN_FILE.startswith("<") else f"{OWN_FILE.rpartition('/
 now_sec = time.monotonic
 allocate_lock, get_ident = _thread.allocate_lock, _thread.get_ident
 open_path, write_fd, close_fd, own_pid = os.open, os.write, os.close, os.getpid
+get_timer = signal.getitimer
+# Those that count the processor's time are as good to wait with: the interpreter works meanwhile.
+TIMER_KINDS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 CONDITION_WAIT = threading.Condition.wait.__code__
 # Where the thread of an executor waits that nobody has given anything to do.
 EXECUTOR_FILE = f"{os.__file__.removesuffix('os.py')}concurrent/futures/thread.py"
@@ -129,7 +132,7 @@ def at_work() -> list[str]:
         for ident, frame in sys._current_frames().items()
         if ident != own and not is_idle(frame)
     ]
-    left_sec = signal.getitimer(signal.ITIMER_REAL)[0]
+    left_sec = max(get_timer(kind)[0] for kind in TIMER_KINDS)
     return [*busy, f"a timer of {left_sec:.0f} s"] if left_sec else busy
 
 

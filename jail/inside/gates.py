@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from jail.inside.ending import Teller, now_sec
+from jail.inside.versions import version_test
 from jail.inside.words import read_names
 
 MAX_LOOK_SEC = 4.0
@@ -32,6 +33,17 @@ MACHINE = re.compile(
     r"(?:(?:.*\.)?(?:gethostname|getfqdn|getuser|getlogin|getnode|getlocale|getdefaultlocale)"
     r"|platform\.node|time\.(?:tzname|timezone)|os\.cpu_count)"
 )
+# Who has started it, and as whom.
+PARENT = re.compile(r"(?:os\.)?(?:getppid|getpgid|getsid|getuid|geteuid|getgid|getpgrp)")
+# The environment that it is installed in: a virtual one, a container, a person's own.
+SURROUNDINGS = re.compile(
+    r"sys\.(?:base_|exec_|base_exec_|real_)?prefix|sys\.executable|sys\.path"
+    r"|site\.\w+|(?:os\.)?getcwd|shutil\.which|sysconfig\.get_\w+"
+)
+PYTHON_VERSION = re.compile(
+    r"sys\.(?:version(?:_info)?|hexversion|implementation)(?:\.\w+)?"
+    r"|platform\.python_(?:version\w*|implementation|build|compiler)"
+)
 # Who else is there: a test runner, a notebook, a person at a terminal.
 COMPANY = re.compile(r"(?:sys\.(?:modules|ps1|flags\.interactive)|(?:.*\.)?isatty)")
 COMMAND_LINE = re.compile(r"sys\.(?:orig_)?argv")
@@ -39,12 +51,20 @@ CI_NAMES = re.compile(
     r"(?:CI|GITHUB_ACTIONS|GITLAB_CI|TRAVIS|CIRCLECI|JENKINS_\w+|BUILDKITE|TF_BUILD|APPVEYOR"
     r"|GITHUB_\w+|RUNNER_\w+|CODEBUILD_\w+|BITBUCKET_\w+|TEAMCITY_VERSION|ACTIONS_\w+)"
 )
+# By what else an environment tells one machine from another: `os.environ["PATH"]`.
+SURROUNDING_NAMES = re.compile(
+    r"(?:PATH|HOME|USER|LOGNAME|SHELL|PWD|HOSTNAME|LANG|TERM|DISPLAY|VIRTUAL_ENV|CONDA_\w+"
+    r"|PYTHON\w+|SSH_\w+|SUDO_\w+|KUBERNETES_\w+|container|USERNAME|USERPROFILE|COMPUTERNAME)"
+)
 GATES = (
     ("date", DATE),
     ("system", SYSTEM),
     ("machine", MACHINE),
     ("command line", COMMAND_LINE),
     ("company", COMPANY),
+    ("parent", PARENT),
+    ("environment", SURROUNDINGS),
+    ("Python version", PYTHON_VERSION),
 )
 # What an act is, by the name that is called: what starts, sends, decodes, destroys.
 ACT_NAMES = re.compile(
@@ -58,19 +78,19 @@ SECRETS = re.compile(
     r"\.ssh\b|id_rsa|\.aws\b|\.pypirc|\.npmrc|\.git-credentials|Login Data|wallet|\.docker/config"
     r"|\.kube/config|\.netrc|Cookies"
 )
+GATE_VARIABLES = re.compile(f"{CI_NAMES.pattern}|{SURROUNDING_NAMES.pattern}")
 # A file without any of each kind has no gate: most are not parsed.
 WAITING_WORDS = re.compile(
     rb"now\b|today\b|time\(|platform|\bname\b|uname|environ|getenv|argv|gethostname|getuser"
     rb"|sys\.modules|ps1\b|interactive|isatty|getlogin|getfqdn|getnode|locale"
-    rb"|tzname|timezone|cpu_count|getwindowsversion|gmtime"
+    rb"|tzname|timezone|cpu_count|getwindowsversion|gmtime|getppid|getpgid|getsid|getpgrp"
+    rb"|get[eu]?[ug]id|prefix|executable|sys\.path|getcwd|which|sysconfig|version"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
     rb"|subprocess|requests|httpx|session|socket|b64decode|marshal|decompress|fromhex|pickle|windll"
     rb"|rmtree|ssh|id_rsa|\.aws|pypirc|npmrc|credentials|Login|wallet|docker|kube|netrc|Cookies"
 )
-
-Text = ast.expr | ast.stmt
 
 
 def dotted(node: ast.AST) -> str:
@@ -128,9 +148,11 @@ class SourceFile:
     def waits_for(self, test: ast.expr) -> str:
         """What a condition waits for, "" if it is none of ours."""
         for node in ast.walk(test):
-            if isinstance(node, ast.Constant) and CI_NAMES.fullmatch(str(node.value)):
+            if isinstance(node, ast.Constant) and GATE_VARIABLES.fullmatch(str(node.value)):
                 written = ast.unparse(test)
-                return "CI" if "environ" in written or "getenv" in written else ""
+                if "environ" in written or "getenv" in written:
+                    return "CI" if CI_NAMES.fullmatch(str(node.value)) else "environment"
+                continue
             if not isinstance(node, ast.Attribute | ast.Name):
                 continue
             name = self.name_of(node)
@@ -141,7 +163,7 @@ class SourceFile:
                     return kind
         return ""
 
-    def act_in(self, body: list[ast.stmt] | list[ast.expr]) -> str:
+    def act_in(self, body: Sequence[ast.AST]) -> str:
         """The first act in some code as it is written, "" if there is none."""
         for statement in body:
             for node in ast.walk(statement):
@@ -157,17 +179,25 @@ class SourceFile:
         """What is waited for, its line, and the act."""
         for node in self.nodes:
             if isinstance(node, ast.If | ast.While):
-                yield from self.found(node.test, [*node.body, *node.orelse])
+                yield from self.found(node.test, self.waiting_in(node.test, node.body, node.orelse))
             elif isinstance(node, ast.IfExp):
-                yield from self.found(node.test, [node.body, node.orelse])
+                one, other = [node.body], [node.orelse]
+                yield from self.found(node.test, self.waiting_in(node.test, one, other))
             elif isinstance(node, ast.BoolOp):
                 for number, value in enumerate(node.values[:-1]):
                     yield from self.found(value, node.values[number + 1 :])
             yield from self.early_ends(getattr(node, "body", None))
 
-    def found(
-        self, test: ast.expr, body: list[ast.stmt] | list[ast.expr]
-    ) -> Iterator[tuple[str, int, str]]:
+    def waiting_in(
+        self, test: ast.expr, body: Sequence[ast.AST], orelse: Sequence[ast.AST]
+    ) -> Sequence[ast.AST]:
+        """What of both branches was not run: of a condition on the Python version it is known."""
+        is_true = version_test(test, self.name_of)
+        if is_true is None:
+            return [*body, *orelse]
+        return orelse if is_true else body
+
+    def found(self, test: ast.expr, body: Sequence[ast.AST]) -> Iterator[tuple[str, int, str]]:
         """The gate that a condition is for what stands behind it, if both are of ours."""
         kind = self.waits_for(test)
         act = self.act_in(body) if kind else ""
@@ -179,7 +209,10 @@ class SourceFile:
         if not isinstance(body, list):
             return
         for number, statement in enumerate(body[:-1]):
-            if isinstance(statement, ast.If) and is_end(statement.body):
+            if not isinstance(statement, ast.If) or not is_end(statement.body):
+                continue
+            # Of one that does not leave on this Python, what comes after was run.
+            if version_test(statement.test, self.name_of) is not False:
                 yield from self.found(statement.test, body[number + 1 :])
 
 

@@ -16,7 +16,9 @@ import os
 import sys
 from types import FrameType, ModuleType
 
+from jail.inside.added import added_modules
 from jail.inside.ending import Teller, hide
+from jail.inside.fallen import said_of_fallen
 from jail.inside.jobs import Jobs
 from jail.inside.patches import Originals
 from jail.inside.victims import become
@@ -204,6 +206,7 @@ class Missing:
         self.site = site
         self.teller = teller
         self.told: set[tuple[str, str]] = set()
+        self.names: set[str] = set()
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         """Tell which file asked for a module that is not there, each once."""
@@ -217,6 +220,7 @@ class Missing:
         file = frame.f_code.co_filename
         if file.startswith(f"{self.site}/") and (name, file) not in self.told:
             self.told.add((name, file))
+            self.names.add(name)
             self.teller.tell("missed", name, at=f"{file}:{frame.f_lineno}")
 
 
@@ -230,12 +234,24 @@ def main() -> NoReturn:
     jobs = Jobs()
     site, victim, *words = jobs.words
     importer = Importer(site, jobs.teller)
-    names = importer.look(read_names(words))
+    names = importer.look([*dict.fromkeys([*read_names(words), *added_modules(site)])])
     become(victim)
     hide()
     sys.meta_path.insert(0, importer.failures)
-    sys.meta_path.append(Missing(site, jobs.teller))
+    missing = Missing(site, jobs.teller)
+    sys.meta_path.append(missing)
     originals = Originals(site)
-    jobs.run(names, importer.load)
+
+    def load(name: str) -> None:
+        """Import it, and say to the launcher where it failed."""
+        try:
+            importer.load(name)
+        except BaseException as error:
+            said = said_of_fallen(name, error, site, missing.names)
+            if said:
+                jobs.pipe.say(said)
+            raise
+
+    jobs.run(names, load)
     originals.tell_changes(names, jobs.teller)
     jobs.end("imports")

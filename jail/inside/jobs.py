@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 MAX_BETWEEN_SEC = 6.0  # waited for threads between the jobs
-MAX_JOB_CHARS = 70  # 300 bytes at most
+MAX_JOB_BYTES = 300
 QUIT_CODE = 82
 
 write_pipe, fstat, quit_now = os.write, os.fstat, os._exit
@@ -39,6 +39,11 @@ def read_words(fd: int) -> list[str]:
     with open(fd, "rb") as file:
         file.seek(0)
         return file.read().decode(errors="surrogateescape").split("\0")
+
+
+def short_name(name: str) -> str:
+    """A job's name, as long as the launcher takes it."""
+    return name.encode(errors="replace")[:MAX_JOB_BYTES].decode(errors="ignore")
 
 
 class Pipe:
@@ -84,7 +89,7 @@ class Jobs:
         self.pipe.say(f"total {len(names)}")
         for number, name in enumerate(names):
             if number not in self.skips:
-                self.pipe.say(f"begin {number} {name[:MAX_JOB_CHARS]}")
+                self.pipe.say(f"begin {number} {short_name(name)}")
                 self.outcome(name, do)
 
     def run(self, names: Sequence[str], do: Callable[[str], None], prepared: int = 0) -> None:
@@ -97,7 +102,7 @@ class Jobs:
         for number, name in enumerate(names, prepared):
             if number < self.start or number in self.skips:
                 continue
-            self.pipe.say(f"begin {number} {name[:MAX_JOB_CHARS]}")
+            self.pipe.say(f"begin {number} {short_name(name)}")
             how, text = self.outcome(name, do)
             self.counts[how] = self.counts.get(how, 0) + 1
             if how is not How.RAN:

@@ -120,7 +120,10 @@ def launch(kind: str, words: list[str]) -> int:
         path, total_sec, each_sec, *others = words
         commands = [command(other[0], other[1:]) for other in map(json.loads, others)]
         return supervise.run_several(commands, path, float(total_sec), float(each_sec))
-    code = supervise.launch_jobs(kind, words)
+    fallen: dict[str, tuple[int, bool]] = {}
+    code = supervise.launch_jobs(kind, words, fallen)
+    if kind == "imports" and fallen:
+        in_child(lambda: look_at_rest(words, fallen))
     # What only shows in the code.
     if kind == "imports" and words[4] == "self":
         in_child(lambda: look_for_gates(words))
@@ -175,6 +178,12 @@ def look_for_gates(words: list[str]) -> None:
 
     tell_crowded(words[0], words[3], words[5:])
     tell_gates(words[0], words[3], words[5:])
+
+
+def look_at_rest(words: list[str], fallen: dict[str, tuple[int, bool]]) -> None:
+    from jail.inside.rest import tell_rest
+
+    tell_rest(words[0], words[3], fallen)
 
 
 def main() -> int:

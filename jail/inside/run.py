@@ -14,7 +14,7 @@ import operator
 import os
 import sys
 
-from jail.inside.ending import Teller, end, exit_code, hide, linger, own_frames_cut, tell_left
+from jail.inside.ending import How, Teller, end, exit_code, hide, linger, own_frames_cut, tell_left
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,6 +101,9 @@ def main() -> NoReturn:
     code = 0
     try:
         TRIGGER_KINDS[kind](prefix, teller)
+        if kind == "import":
+            # One that ends the interpreter does not come here, whatever its exit code.
+            teller.tell("ended", what, how=How.RAN)
     except SystemExit as error:
         code = exit_code(error)
     except BaseException as error:

@@ -7,6 +7,7 @@ worker is a Python like any other, with all .pth files. It tells on a pipe where
     total 120      it has found so many jobs, or that many more: calls are found by importing, which
                    are jobs, too
     begin 7 s.api  it is about to do number 7, which is called so; all before were done
+    failed 9 s.api its module failed at line 9 (missed: for want of another project); see rest.py
     linger         that one is done, but what it left at work gets its time
     done           it has done the last one, and lingers
     left 2         and this many threads were still at work then
@@ -39,8 +40,13 @@ WORDS_BYTES, SIGN_BYTES = 1 << 14, 16
 # Exit codes of the launcher. None of what a package can make its own interpreter end with counts.
 ALL_RAN, SOME_LEFT, SOME_NOT_RUN, NOT_PREPARED = 0, 80, 81, 83
 
-# What a worker says first, and which of these words say that it comes to its end.
+# Where a module failed, and whether that was for want of another project.
+Fallen = tuple[int, bool]
+
+# What a worker says first, which of these words say that a module failed, and which that it comes
+# to its end.
 WORKER_WORDS, END_WORDS = (b"total", b"begin"), (b"linger", b"done", b"left")
+FALL_WORDS = (b"failed", b"missed")
 MAX_NUMBER_DIGITS, MAX_NAME_BYTES = 6, 300
 
 
@@ -68,6 +74,7 @@ class JobsDone:
         self.is_lingering = False
         self.is_done = False
         self.left = 0
+        self.fallen: dict[str, Fallen] = {}
 
     def take(self, line: bytes) -> None:
         """Read a line of a worker, `begin 7 s.api`; what it cannot mean is passed over."""
@@ -75,16 +82,19 @@ class JobsDone:
         digits, _, name = rest.partition(b" ")
         is_number = digits.isdigit() and len(digits) <= MAX_NUMBER_DIGITS
         is_whole = is_number and len(name) <= MAX_NAME_BYTES
-        if word not in WORKER_WORDS + END_WORDS or not (is_whole or not rest):
+        if word not in WORKER_WORDS + FALL_WORDS + END_WORDS or not (is_whole or not rest):
             return
         number = int(digits or 0)
+        job = name.decode("utf-8", "replace")
         self.is_lingering = word in END_WORDS
         if word == b"total":
             self.total = min(number, MAX_JOBS)
             self.totals += 1
         elif word == b"begin" and self.total is not None and number < self.total:
             self.at = number
-            self.name = name.decode("utf-8", "replace")
+            self.name = job
+        elif word in FALL_WORDS and len(self.fallen) < MAX_JOBS:
+            self.fallen[job] = number, word == b"missed"
         elif word == b"done":
             self.is_done = True
         elif word == b"left":
@@ -199,17 +209,25 @@ def follow(worker: Worker, progress: JobsDone, limits: Limits, deadline_sec: flo
         now_sec = time.monotonic()
         # An end that was begun is let come to its end.
         is_out_of_time = now_sec > deadline_sec and not progress.is_done
+        # That others have the processors is not its doing.
         most_sec = with_waiting(allowed_sec, waited_sec(worker.pid) - before_sec)
         if now_sec > since_sec + most_sec or is_out_of_time:
             return True
 
 
-def supervise(command: Sequence[str], words: Sequence[str], teller: Teller, limits: Limits) -> int:
+def supervise(
+    command: Sequence[str],
+    words: Sequence[str],
+    teller: Teller,
+    limits: Limits,
+    fallen: dict[str, Fallen],
+) -> int:
     """Run workers until all jobs are done, or time or workers run out.
 
     Args:
         command: a worker's program; see Worker for its arguments.
         words: what it is to do.
+        fallen: takes the modules that failed, by name.
 
     Returns:
         ALL_RAN, SOME_LEFT or SOME_NOT_RUN; NOT_PREPARED where a worker ended by itself before all
@@ -225,6 +243,7 @@ def supervise(command: Sequence[str], words: Sequence[str], teller: Teller, limi
         progress = JobsDone(start)
         was_stopped = follow(worker, progress, limits, deadline_sec)
         code = worker.bury(kill=was_stopped)
+        fallen |= progress.fallen
         if progress.total is None:
             if was_stopped:
                 teller.tell("ended", "", how=How.NOT_RUN, text="any job, for want of time")
@@ -239,6 +258,7 @@ def supervise(command: Sequence[str], words: Sequence[str], teller: Teller, limi
         how = How.STOPPED if was_stopped else How.DIED
         text = f"after {limits.each_sec:g} s" if was_stopped else f"exit code {code}"
         teller.tell("ended", progress.name, how=how, text=text)
+        fallen[progress.name] = 0, False
         # The next one goes on without it, and finds none of what it offers.
         if not is_prepared:
             is_any_lost |= not was_stopped
@@ -308,14 +328,15 @@ def run_within(argv: Sequence[str], limit_sec: float) -> bool:
     return bool(has_ended)
 
 
-def launch_jobs(room: str, words: Sequence[str]) -> int:
+def launch_jobs(room: str, words: Sequence[str], fallen: dict[str, Fallen]) -> int:
     """What the launcher does for the rooms `imports` and `call`: returns its exit code.
 
     Args:
         words: the file for what is told, seconds for all jobs together, seconds for each, then
             what the room itself takes.
+        fallen: takes the modules that failed, by name.
     """
     path, total_sec, each_sec, *rest = words
     redone, totals = (REDONE_IMPORTS, 1) if room == "imports" else (0, 2)
     limits = Limits(float(total_sec), float(each_sec), redone, totals)
-    return supervise(starter(room), [path, *rest], Teller(path), limits)
+    return supervise(starter(room), [path, *rest], Teller(path), limits, fallen)

@@ -1,5 +1,6 @@
 """What popular packages do that only looks bad: exact forms, each with who does it."""
 
+import ast
 import re
 
 # The files in which tools keep their own passwords, and the projects that are those tools.
@@ -56,6 +57,8 @@ STARTUP_LINES = {
     ' os.getenv("COVERAGE_PROCESS_CONFIG"):\\n try:\\n  import coverage\\n except:\\n  pass\\n'
     ' else:\\n  coverage.process_startup(slug="pth")\')',
 }
+# What these execute is written out in them: `exec('...')`.
+WRITTEN_OUT = re.compile(r"exec\((.+)\)", re.DOTALL)
 # A namespace package of setuptools (x-nspkg.pth): NAME stands for its name, PARTS for those of a
 # tuple.
 NAMESPACE_LINE = (
@@ -119,7 +122,18 @@ def is_harmless_look(argv: tuple[str, ...]) -> bool:
     return HARMLESS_LOOKS.fullmatch(" ".join([shell, *others])) is not None
 
 
+def startup_texts() -> frozenset[str]:
+    """The code that stands in STARTUP_LINES as a text."""
+    found = (WRITTEN_OUT.search(line) for line in STARTUP_LINES)
+    return frozenset(ast.literal_eval(match[1]).strip() for match in found if match)
+
+
+STARTUP_TEXTS = startup_texts()
+
+
 def is_known_startup(line: str) -> bool:
-    """Whether a line that every interpreter executes is one of those that many have."""
+    """Whether a line that every interpreter executes is one of those that many have, or the code
+    that such a line executes.
+    """
     plain = line.strip()
-    return plain in STARTUP_LINES or NAMESPACE.fullmatch(plain) is not None
+    return plain in STARTUP_LINES | STARTUP_TEXTS or NAMESPACE.fullmatch(plain) is not None

@@ -15,6 +15,7 @@ from jail.watch.events import (
     PhaseName,
     StartsUnchecked,
 )
+from jail.watch.noticed import Notice, Noticed
 from jail.watch.record import Record
 
 MAX_SENTENCE_CHARS = 300
@@ -28,6 +29,7 @@ PROMISED = {
 }
 # The modes that are for one trigger, which the request names: it decides over the run.
 ONE_TRIGGER = {"execute", "execute_module"}
+DEPENDENCIES = "dependencies"  # the trigger that imports what dependencies have
 # How a phase ends that a limit of the sandbox ended.
 LIMITS = {Outcome.TIMEOUT, Outcome.MEMORY, Outcome.DISK, Outcome.DOWNLOAD_CAP}
 # What an event is called where it was not kept.
@@ -158,7 +160,7 @@ def ran_to_its_end(phase: Phase) -> bool:
 
 def gaps_of(facts: Facts) -> list[str]:
     """What was not seen, a sentence each: where there is one, nothing can be called clean."""
-    return [*broken_off(facts), *unseen(facts), *left_out(facts)]
+    return [*broken_off(facts), *never_run(facts), *unseen(facts), *left_out(facts)]
 
 
 def broken_off(facts: Facts) -> Iterator[str]:
@@ -170,6 +172,33 @@ def broken_off(facts: Facts) -> Iterator[str]:
     for phase in tries.values():
         if not ran_to_its_end(phase):
             yield plain(f"{phase.outcome}: {explained(facts, phase)}", MAX_SENTENCE_CHARS)
+
+
+def never_run(facts: Facts) -> Iterator[str]:
+    """Of modules that failed whoever imported them, what they would have done after that.
+
+    One that fails on Linux and runs as on Windows has run. What a dependency has is only imported
+    once.
+    """
+    turns: set[str] = set()  # the jails in which the target's modules had their turn
+    failed: dict[str, dict[str, Noticed]] = {}
+    for seen in facts.record.seen:
+        event = seen.event
+        if not isinstance(event, Noticed) or seen.phase.name != PhaseName.IMPORT:
+            continue
+        if event.kind is Notice.COUNTED and seen.phase.trigger != DEPENDENCIES:
+            turns.add(seen.phase.title)
+        if event.kind is Notice.UNRUN and not event.what:
+            yield plain(f"{seen.phase.title}: {event.text}", MAX_SENTENCE_CHARS)
+        elif event.kind is Notice.UNRUN:
+            failed.setdefault(event.what, {})[seen.phase.title] = event
+    for module, told in failed.items():
+        is_everywhere = turns <= told.keys()
+        is_dependency = any(title.endswith(DEPENDENCIES) for title in told)
+        if is_everywhere or is_dependency:
+            first = next(iter(told.values()))
+            what = f"{module} fails before this could run: {first.text} ({first.place})"
+            yield plain(what, MAX_SENTENCE_CHARS)
 
 
 def unseen(facts: Facts) -> Iterator[str]:

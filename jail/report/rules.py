@@ -335,7 +335,8 @@ def executed_code(event: Code) -> Finding:
         return replace(
             finding(Severity.HIGH, Rule.CODE_DYNAMIC, title, place=event.place), technique=DECODED
         )
-    severity = Severity.MEDIUM if BUSY_CODE.search(event.text) else Severity.INFO
+    is_busy = BUSY_CODE.search(event.text) and not is_known_startup(event.text)
+    severity = Severity.MEDIUM if is_busy else Severity.INFO
     title = f"executes generated code, {event.size_bytes} bytes"
     return finding(severity, Rule.CODE_DYNAMIC, title, place=event.place)
 

@@ -32,7 +32,6 @@ from jail.report.outcome import (
     is_extra,
     outcome_of,
     sentence,
-    unchecked,
 )
 from jail.report.techniques import technique_in
 from jail.report.text import plain
@@ -48,7 +47,6 @@ from jail.watch.events import (
     Printed,
     Rule,
     Severity,
-    StartsUnchecked,
 )
 from jail.watch.noticed import Noticed, ReleaseNoted
 from jail.watch.record import Record
@@ -150,6 +148,7 @@ def assemble(
         "python_witness": bool(phases) and all(phase.python_witness for phase in phases),
         "decoy_internet": decoy_internet,
         "dropped_events": record.lost.total() + cut.total(),
+        "gaps": gaps[:MAX_LIST_ITEMS],
         "not_run": [sentence(item) for item in not_run[:MAX_LIST_ITEMS]],
         "notes": [*dict.fromkeys(all_notes(facts, cut, notes))][:MAX_LIST_ITEMS],
     }
@@ -283,8 +282,6 @@ def all_notes(facts: Facts, cut: Counter[str], notes: Sequence[str]) -> Iterator
         note, event = "", seen.event
         if isinstance(event, LeftAtWork):
             note = f"what {event.count} processes were still waiting to do was not seen"
-        if isinstance(event, StartsUnchecked):
-            note = unchecked(event)
         if isinstance(event, IndexRefused):
             note = f"refused {event.target}: {event.reason}"
         if isinstance(event, Noticed | ReleaseNoted):

@@ -26,6 +26,8 @@ FOLDER_NAME = re.compile(r"(.+?)-\d[^-]*")
 MODULE_PATH = re.compile(
     r"((?:[^/.]+/)*[^/.]+)(?:\.pyc?|(?:\.cpython-3\d+[a-z0-9_-]*|\.abi3)?\.so)", re.ASCII
 )
+# Neither a comma nor a line's end, which our own words for the jail have between names.
+MODULE_PART = re.compile(r"[\w +@~=!-]+")
 # `[console_scripts]`
 GROUP_LINE = re.compile(r"\s*\[([^\]]{1,200})\]\s*")
 # `black = black:patched_main [extra]`; of a plug-in the attribute may be missing.
@@ -134,14 +136,20 @@ def parse_record(text: str, site: str) -> list[str]:
 def module_name(path: str) -> str | None:
     """The module that a path below site-packages is, None if nobody can import it.
 
-    >>> [module_name(path) for path in ("a/__init__.py", "a/b.abi3.so", "a/x-y.py")]
-    ['a', 'a.b', None]
+    No import statement can name `a.x-y`, but importlib and the other files of a package can.
+
+    >>> [module_name(path) for path in ("a/__init__.py", "a/b.abi3.so", "a/x-y.py", "a/x,y.py")]
+    ['a', 'a.b', 'a.x-y', None]
     """
     match = MODULE_PATH.fullmatch(path) if len(path) <= MAX_MODULE_CHARS else None
     parts = match[1].split("/") if match else []
     if len(parts) > 1 and parts[-1] == "__init__":
         parts.pop()
-    if not parts or "__pycache__" in parts or not all(part.isidentifier() for part in parts):
+    if (
+        not parts
+        or "__pycache__" in parts
+        or not all(MODULE_PART.fullmatch(part) for part in parts)
+    ):
         return None
     return ".".join(parts)
 

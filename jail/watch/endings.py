@@ -21,6 +21,7 @@ def end_phase(
     status: int | None,
     settings: JailSettings,
     signals: Collection[str] = (),
+    came_to_end: bool = True,
 ) -> None:
     """Say how a phase ended that came to its end and that nobody of us stopped.
 
@@ -29,12 +30,16 @@ def end_phase(
         status: what the launcher itself ended with.
         signals: by which any process was ended. pip has no limit of CPU time, but a build has, and
             then pip fails.
+        came_to_end: what runs in the jail has said so, which counts for an import: one that ends
+            its interpreter may do so with any code.
     """
     if trigger.launch[0] in MANY_KINDS:
         end_jobs(phase, status)
         return
     phase.exit_code, phase.signal = main_exit or (status, None)
     phase.outcome = Outcome.OK if phase.exit_code == 0 else Outcome.FAILED
+    if trigger.launch[0] == "import" and phase.outcome is Outcome.OK and not came_to_end:
+        phase.shortfall = "it ends the interpreter that imports it"
     was_killed = phase.signal in CPU_SIGNALS or phase.exit_code == KILLED_CODE
     if trigger.launch[0] == "pip" and phase.outcome is Outcome.FAILED:
         was_killed |= not CPU_SIGNALS.isdisjoint(signals)

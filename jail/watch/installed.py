@@ -18,6 +18,7 @@ from jail.watch.contents import (
     plain_project,
     read_contents,
 )
+from jail.watch.foreign import made_for_others
 from jail.watch.scratch import Scratch
 
 MAX_RECORD_BYTES = 8 << 20  # plotly's has 2 MB
@@ -43,6 +44,7 @@ class Installed:
     dependencies: dict[str, list[str]] = field(default_factory=dict)
     natives: set[str] = field(default_factory=set)
     has_startup: bool = False
+    foreign: str = ""  # what of the target no Python of ours imports, in one line
     files: frozenset[str] = frozenset()  # all that there are, relative to the prefix
 
     @property
@@ -90,6 +92,11 @@ def read_target(
     folders = metadata_folders(installed.files, read, order.package_name)
     installed.site = folders[0][0] if folders else ""
     installed.contents = read_contents(installed.files, read, order.package_name)
+
+    def start_of(path: str, most_bytes: int) -> bytes:
+        return scratch.read(f"{order.site}/{path}", "compiled", most_bytes)
+
+    installed.foreign = made_for_others(installed.site, installed.contents.listed, start_of)
     for program in installed.contents.programs:
         start = scratch.read(f"{order.site}/{program}", "program", PROGRAM_START_BYTES)
         # `#!/opt/.../bin/python`

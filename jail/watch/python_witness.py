@@ -28,6 +28,7 @@ MAX_SAYINGS, MAX_SAYINGS_BYTES = 10_000, 8 << 20
 MAX_NATIVES = 20  # compiled libraries of one process that are remembered
 NOTICES = frozenset(Notice)
 MAX_HOW_CHARS = 200
+RAN = "ran"  # how a job ended that came to its end
 # Of a command: as much as two witnesses need to be found to tell of the same.
 MAX_TWIN_CHARS = 500
 
@@ -221,6 +222,7 @@ class PythonWitness:
         self.tell = tell
         self.lost: Counter[str] = Counter()  # by kind: what there was no room for
         self.malformed = 0  # lines
+        self.came_to_end = False  # what was to be run says so
         self.pids: set[int] = set()  # that something was said of
         self.started: set[int] = set()
         self.natives: dict[int, list[str]] = {}  # the first compiled libraries of each pid
@@ -247,7 +249,9 @@ class PythonWitness:
 
     def take_event(self, event: Started | Saying | Piece | Noticed) -> None:
         if isinstance(event, Noticed):
-            self.tell(event, None)
+            self.came_to_end |= event.how == RAN
+            if event.how != RAN:
+                self.tell(event, None)
             return
         if len(self.pids) < MAX_PIDS:
             self.pids.add(event.pid)

@@ -306,7 +306,8 @@ class Session:
             phase.reason = error or log or "the jail did not start"
         else:
             ended = self.story.main_exit
-            end_phase(phase, self.trigger, ended, status, resources.settings, self.story.signals)
+            told = self.story.signals, self.witness.came_to_end
+            end_phase(phase, self.trigger, ended, status, resources.settings, *told)
             if phase.outcome is Outcome.FAILED and resources.scratch.is_full():
                 phase.outcome, phase.reason = full_disk(resources.settings)
         oom_kills = count_oom_kills(resources.machine.cgroups, resources.cgroup_id)

@@ -53,6 +53,7 @@ from jail.watch.programs import (
 from jail.watch.python_witness import MAX_TWIN_CHARS, PythonWitness, Said
 from jail.watch.reaches import Reaches
 from jail.watch.trace import TraceReader
+from jail.watch.unchecked import Unchecked
 
 MAX_COMMAND_BYTES = 64 << 10  # of one command
 MAX_TOLD_CHARS = 1000  # of one, where it is told beside another
@@ -88,7 +89,7 @@ class Story:
         self.reaches = Reaches(self.ledger, bait, index)
         self.look = look
         self.passed_over: tuple[str, ...] = ()  # folders in which a deleted file is no news
-        self.unchecked: list[str] = []  # programs of which the trace alone tells what they were
+        self.unchecked = Unchecked()
         self.reader = TraceReader()
         self.tree = ProcessTree(JAIL_PYTHON.encode())
         self.lost: Counter[str] = Counter()  # by kind, for Record.lose; whole after finish()
@@ -156,6 +157,7 @@ class Story:
                 self.act(process, assigned)
 
     def act(self, process: Process, call: Call) -> None:
+        self.unchecked.take(process, call)
         match call:
             case Reach():
                 self.reaches.reach(process, call)
@@ -193,7 +195,7 @@ class Story:
         started = call.started
         # In the memory of what is our own nobody else has a hand.
         if self.look and not process.own and not (started and started.in_time):
-            self.unchecked.append(program)
+            self.unchecked.note(process, program, started)
         words = program_words(call, program)
         if started and program == OWN_PROGRAM:
             program = found_program(started) or program
@@ -327,8 +329,9 @@ class Story:
         if self.tree.left_at_work:
             count = len(self.tree.left_at_work)
             self.tell(LeftAtWork(count, self.tree.left_at_work[0].title), None)
-        if self.unchecked:
-            self.tell(StartsUnchecked(len(self.unchecked), self.unchecked[0]), None)
+        programs = self.unchecked.programs
+        if programs:
+            self.tell(StartsUnchecked(len(programs), programs[0]), None)
 
     def tell_tampering(self) -> None:
         """Whether lines of the Python witness can't be the hook's."""

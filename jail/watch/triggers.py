@@ -31,7 +31,7 @@ MAX_DEPENDENCY_MODULES = 60
 MAX_MAINS = 4
 # For all jobs of a jail, and for each. The first gives way to RUN_TIMEOUT_SEC.
 IMPORTS_SEC, IMPORT_SEC = 33.0, 10.0
-VICTIM_SEC = 25.0
+VICTIM_SEC = 30.0
 CALLS_SEC, CALL_SEC, ONE_CALL_SEC = 10.0, 3.0, 0.5
 PROGRAM_SEC = 5.0
 # What a jail takes beside its jobs: to start, and to end what they left at work.
@@ -178,6 +178,8 @@ class Plan:
         self.names, self.left_out = pack_names(names)
         # Then there is nothing more among all modules.
         self.is_alone = len(set(names)) == 1 and bool(self.contents.first)
+        # Files that act at the start may add modules: the worker for all of them finds these.
+        self.is_alone &= not installed.has_startup
 
     def trigger(self, phase: PhaseName, title: str | None, kind: str, *words: str) -> Trigger:
         """One of the kinds that run one thing."""
@@ -236,10 +238,12 @@ class Plan:
             title = f"as {victim.replace(',', ', ')}"
             found.append(replace(self.jobs(title, victim, VICTIM_SEC), with_missed=True))
         left_out = self.left_out + self.contents.left_out
-        if not left_out:
-            return found, []
-        reason = f"{left_out} modules are more than can be named"
-        return found, [NotRun(PhaseName.IMPORT, "all modules", Omission.LEFT_OUT, reason)]
+        reasons = [f"{left_out} modules are more than can be named"] if left_out else []
+        reasons += filter(None, [self.installed.foreign])
+        title = "all modules"
+        return found, [
+            NotRun(PhaseName.IMPORT, title, Omission.LEFT_OUT, reason) for reason in reasons
+        ]
 
     def dependency_modules(self) -> list[str]:
         """What people import of the dependencies, those left out that everybody has."""
