@@ -11,6 +11,8 @@ MAX_CAUSES = 20
 NO_SUCH_NAME, FROM_MODULE, AT_FILE = "cannot import name '", "' from '", "' ("
 # `libGL.so.1: cannot open shared object file: No such file or directory`
 NO_LIBRARY = "cannot open shared object file"
+# A library that lies among the modules, and is none.
+NO_MODULE = "does not define module export function"
 
 
 def is_absent(error: ImportError, site: str) -> bool:
@@ -48,9 +50,11 @@ def is_want_of_another(error: BaseException, own: str, site: str, asked: set[str
         if isinstance(cause, ImportError):
             missed = str(cause.name or "").partition(".")[0]
             is_own = missed in ("", own)
-            if not is_own or NO_LIBRARY in str(cause) or is_absent(cause, site):
+            text = str(cause)
+            is_no_code = NO_LIBRARY in text or NO_MODULE in text
+            if not is_own or is_no_code or is_absent(cause, site):
                 return True
-            if not asked.isdisjoint(words_of(str(cause))):
+            if not asked.isdisjoint(words_of(text)):
                 return True
         cause = cause.__cause__ or cause.__context__
     return False

@@ -182,6 +182,8 @@ def never_run(facts: Facts) -> Iterator[str]:
     """
     turns: set[str] = set()  # the jails in which the target's modules had their turn
     failed: dict[str, dict[str, Noticed]] = {}
+    # Where not all that failed was looked at, any module may be one that would have acted.
+    cut: dict[str, str] = {}
     for seen in facts.record.seen:
         event = seen.event
         if not isinstance(event, Noticed) or seen.phase.name != PhaseName.IMPORT:
@@ -189,11 +191,14 @@ def never_run(facts: Facts) -> Iterator[str]:
         if event.kind is Notice.COUNTED and seen.phase.trigger != DEPENDENCIES:
             turns.add(seen.phase.title)
         if event.kind is Notice.UNRUN and not event.what:
-            yield plain(f"{seen.phase.title}: {event.text}", MAX_SENTENCE_CHARS)
+            cut[seen.phase.title] = event.text
         elif event.kind is Notice.UNRUN:
             failed.setdefault(event.what, {})[seen.phase.title] = event
+    if cut and turns <= cut.keys():
+        title, text = next(iter(cut.items()))
+        yield plain(f"{title}: {text}", MAX_SENTENCE_CHARS)
     for module, told in failed.items():
-        is_everywhere = turns <= told.keys()
+        is_everywhere = turns <= told.keys() | cut.keys()
         is_dependency = any(title.endswith(DEPENDENCIES) for title in told)
         if is_everywhere or is_dependency:
             first = next(iter(told.values()))
