@@ -296,8 +296,8 @@ class Session:
         """Say how the phase ended."""
         phase, answer, resources = self.phase, self.answer, self.resources
         status = answer.status if answer else None
-        is_python = self.trigger.launch[0] != "program"
-        phase.python_witness = self.story.python_witness or not is_python
+        # What is not Python has no such witness.
+        phase.python_witness = self.story.python_witness or self.trigger.launch[0] == "program"
         if self.stopped:
             phase.outcome = self.stopped
         elif not has_started:

@@ -29,7 +29,6 @@ from jail.watch.events import (
     FileChanged,
     LeftAtWork,
     ProcessEnded,
-    StartsUnchecked,
     WitnessTampered,
     printable,
 )
@@ -329,9 +328,8 @@ class Story:
         if self.tree.left_at_work:
             count = len(self.tree.left_at_work)
             self.tell(LeftAtWork(count, self.tree.left_at_work[0].title), None)
-        programs = self.unchecked.programs
-        if programs:
-            self.tell(StartsUnchecked(len(programs), programs[0]), None)
+        if self.unchecked.programs:
+            self.tell(self.unchecked.event(), None)
 
     def tell_tampering(self) -> None:
         """Whether lines of the Python witness can't be the hook's."""

@@ -10,6 +10,7 @@ they are said to be.
 import re
 
 from jail.watch.calls import Call, Delete, Execute, Observed, Reach
+from jail.watch.events import StartsUnchecked
 from jail.watch.processes import Process
 
 MAX_DOUBTFUL = 10_000  # processes
@@ -38,6 +39,10 @@ class Unchecked:
             self.doubtful[process.number] = program, started is None
         else:
             self.programs.append(program)
+
+    def event(self) -> StartsUnchecked:
+        """What is told of the programs, of which there is at least one."""
+        return StartsUnchecked(len(self.programs), self.programs[0])
 
     def take(self, process: Process, call: Call) -> None:
         """A process does something. What was gone must have done nothing, but for starting others,
