@@ -60,12 +60,12 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
         library = next(fresh.glob("lib/python*/site-packages"))
         for source, into in ((pip, library), (metadata, library)):
             shutil.copytree(source, into / source.name, ignore=shutil.ignore_patterns("*cache__"))
-        run = (fresh / "bin" / "python", "-IB", "-m")
-        index = DEFAULT_INDEX.search(run_tool(*run, "pip", "install", "--help"))
-        (fresh / "index").write_text(index[1] if index else "")
         # Compiled here, since the jail can't: else each pip, and each hook, compiles all of itself.
         # Watch makes a copy of the image for each run: a mount of this folder would tell its path.
-        run_tool(*run[:2], PACK, fresh, PYTHON_IN_JAIL, AUDIT_IN_JAIL, HOME_IN_JAIL)
+        run = (fresh / "bin" / "python", "-IB")
+        run_tool(*run, PACK, fresh, PYTHON_IN_JAIL, AUDIT_IN_JAIL, HOME_IN_JAIL)
+        index = DEFAULT_INDEX.search(run_tool(*run, "-m", "pip", "install", "--help"))
+        (fresh / "index").write_text(index[1] if index else "")
         # Whatever our umask, the jail's user must read it.
         run_tool("chmod", "-R", "a+rX,go-w", fresh)
         shutil.rmtree(made, ignore_errors=True)
