@@ -70,6 +70,7 @@ def test_what_would_have_acted_is_found(rest: str, is_missing: bool) -> None:
         ("raise OSError\nX = sorted([1])\nimport os\nHOME = os.getcwd()\n", 1, False),
         ("print 'of old'\n", 0, False),
         ("import nothing\n__import__('sqlalchemy-stubs')\n", 1, True),
+        ("import nothing\n__import__(__package__ + '.fft')\n", 1, True),
     ],
 )
 def test_what_would_not_is_none(text: str, line: int, is_missing: bool) -> None:

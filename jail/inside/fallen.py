@@ -8,7 +8,7 @@ from jail.inside.jobs import short_name
 MAX_CAUSES = 20
 # `cannot import name '_psutil_aix' from 'psutil' (/.../psutil/__init__.py)`; of a module that is
 # still being imported it says so before the name.
-CANNOT_IMPORT, FROM_MODULE, AT_FILE = "cannot import name '", "' from '", "' ("
+NOT_OFFERED, FROM_MODULE, AT_FILE = "cannot import name '", "' from '", "' ("
 # `libGL.so.1: cannot open shared object file: No such file or directory`
 NO_LIBRARY = "cannot open shared object file"
 # A library that lies among the modules, and is none.
@@ -21,8 +21,8 @@ def is_absent(error: ImportError, site: str) -> bool:
     """
     name, is_named = error.name or "", isinstance(error, ModuleNotFoundError)
     wanted, start, rest = str(error).partition(FROM_MODULE)
-    if start and wanted.startswith(CANNOT_IMPORT) and AT_FILE in rest:
-        name, is_named = f"{rest.partition(AT_FILE)[0]}.{wanted.removeprefix(CANNOT_IMPORT)}", True
+    if start and wanted.startswith(NOT_OFFERED) and AT_FILE in rest:
+        name, is_named = f"{rest.partition(AT_FILE)[0]}.{wanted.removeprefix(NOT_OFFERED)}", True
     folder, _, last = f"{site}/{name.replace('.', '/')}".rpartition("/")
     there = os.listdir(folder) if os.path.isdir(folder) else []
     return is_named and not any(file.partition(".")[0] == last for file in there)

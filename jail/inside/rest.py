@@ -87,6 +87,7 @@ def act_among(
         is_named = isinstance(node.func, ast.Name | ast.Attribute)
         # getattr(os, "sys" + "tem")("id"), (lambda: ...)(), TABLE[3]("id")
         is_plain = is_constant(node) and not is_powerful_import(name, node)
+        is_plain |= is_below_itself(node)
         is_made_up = not is_named or (MADE_UP_CALL.fullmatch(name) and not is_plain)
         is_secret = any(
             isinstance(inner, ast.Constant) and SECRETS.search(str(inner.value))
@@ -109,6 +110,14 @@ def is_powerful_import(name: str, call: ast.Call) -> bool:
     wanted = call.args[0] if call.args else None
     module = str(wanted.value).partition(".")[0] if isinstance(wanted, ast.Constant) else ""
     return IMPORT_CALL.fullmatch(name) is not None and module in POWERS
+
+
+def is_below_itself(call: ast.Call) -> bool:
+    """Whether it names what lies below the package itself: `__import__(__package__ + ".fft")`."""
+    match call.args[:1]:
+        case [ast.BinOp(ast.Name("__package__" | "__name__"), ast.Add(), ast.Constant(str(end)))]:
+            return end.startswith(".")
+    return False
 
 
 def is_constant(call: ast.Call) -> bool:
