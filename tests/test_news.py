@@ -28,6 +28,7 @@ from jail.watch.events import Downloaded, Phase, PhaseName, Seen
 from jail.watch.gateway import Gateway
 from jail.watch.members import Archive, read_archive
 from jail.watch.resources import Resources
+from jail.watch.sample import BesideIndex, Sample
 from jail.watch.upstream import PackageCache, Upstream
 
 CODE = "def one():\n    return 1\n"
@@ -211,11 +212,17 @@ def test_new_findings_are_told_first() -> None:
 
 # Loading the release before.
 
+PAGE, EARLIER_FILE = "/simple/x/", "/files/x-1.0-py3-none-any.whl"
+
 
 class Run:
-    """What EarlierRelease needs of a run whose pip has loaded `x` 2.0."""
+    """What EarlierRelease needs of a run whose pip has loaded `x` 2.0; of one with a file in hand,
+    pip has not asked the index for that.
+    """
 
-    def __init__(self, index: Index, folder: Path, max_bytes: int = 10_000_000) -> None:
+    def __init__(
+        self, index: Index, folder: Path, max_bytes: int = 10_000_000, *, in_hand: bytes = b""
+    ) -> None:
         self.upstream, self.cache = Upstream(index.url, max_bytes), PackageCache(folder)
         self.upstream.learn_hosts(())
         order = an_order("detonate", package_name="x", version="2.0")
@@ -224,7 +231,11 @@ class Run:
         def tell(event: Any) -> None:
             seen.append(Seen(event, Phase(PhaseName.INSTALL), 0.0, ()))
 
-        gateway = Gateway(order, (), self.upstream, self.cache, lambda *_: False, tell)
+        given = BesideIndex(order, self.cache, [])
+        if in_hand:
+            sha256 = self.cache.keep(io.BytesIO(in_hand), len(in_hand))
+            given.in_hand = Sample("x-2.0-py3-none-any.whl", sha256)
+        gateway = Gateway(order, (), self.upstream, self.cache, lambda *_: False, tell, given)
         page = json.loads(gateway.page("x").read())
         for file in page["files"]:
             if "-2.0" in file["filename"]:
@@ -232,6 +243,7 @@ class Run:
         self.loaded = [item.event.file for item in seen if isinstance(item.event, Downloaded)]
         self.resources = SimpleNamespace(
             order=order,
+            given=given,
             record=SimpleNamespace(seen=seen),
             upstream=self.upstream,
             cache=self.cache,
@@ -273,15 +285,40 @@ def test_the_release_before_is_loaded_once_and_compared(two: Index, tmp_path: Pa
     assert not [path for _, path in two.requests if path.startswith("/files/")]
 
 
+def test_a_file_in_hand_is_compared_with_what_the_index_has(two: Index, tmp_path: Path) -> None:
+    _, data = wheel("x", "2.0", {"x.py": CODE + STEALS, "in_hand.py": ""})
+    run = Run(two, tmp_path, in_hand=data)
+    assert not [path for _, path in two.requests if path == PAGE]
+    found = run.release().report()
+    assert (found["reason"], found["earlier"]["version"]) == (None, "1.0")
+    assert [item["path"] for item in found["added"]] == ["in_hand.py"]
+    assert [item["path"] for item in found["changed"]] == ["x.py"]
+    # No second page, and no other file.
+    asked = [path for _, path in two.requests if path == PAGE or path.startswith("/files/x")]
+    assert asked == [PAGE, EARLIER_FILE]
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"), [(Reply(404), "the index answered 404"), (hang, "not loaded in time")]
+)
+def test_a_file_in_hand_needs_no_index_to_be_told_so(
+    two: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: Any, reason: str
+) -> None:
+    monkeypatch.setattr(earlier_room, "MAX_WAIT_SEC", 0.5)
+    two.answer(PAGE, reply)
+    run = Run(two, tmp_path, in_hand=wheel("x", "2.0", {"x.py": CODE})[1])
+    found = run.release().report()
+    assert found["earlier"] is None
+    assert found["reason"].startswith("no earlier release is known: ")
+    assert reason in found["reason"]
+
+
 def test_a_project_without_an_earlier_release_is_told(index: Index, tmp_path: Path) -> None:
     index.add_sdist("x", "1.0", {"x.py": CODE})
     index.add_wheel("x", "2.0", {"x.py": CODE})
     found = Run(index, tmp_path).release().report()
     assert found["reason"] == "the index has no earlier release with a wheel"
     assert found["earlier"] is None
-
-
-EARLIER_FILE = "/files/x-1.0-py3-none-any.whl"
 
 
 def test_nobody_waits_for_an_index_that_does_not_answer(

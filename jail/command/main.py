@@ -199,8 +199,8 @@ def command_triage(arguments: argparse.Namespace) -> int:
     run_id, started_at = secrets.token_hex(16), timestamp()
     fds = [file.fd for file in files]
     result = run_here(keeper, settings.run_budget_sec, run_id, request, *fds)
-    head: dict[str, Any] = {"run_id": run_id, "status": "finished", "request": request._asdict()}
-    head |= {name: getattr(result, name) for name in ("outcome", "reason", "verdict")}
+    head: dict[str, Any] = {"verdict": result.verdict, "run_id": run_id, "status": "finished"}
+    head |= {"request": request._asdict(), "outcome": result.outcome, "reason": result.reason}
     head |= {"submitted_at": started_at, "started_at": started_at}
     head |= {"finished_at": timestamp()}
     delivery = deliver_here(settings, run_id, result)._asdict()

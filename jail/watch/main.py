@@ -275,8 +275,8 @@ def triage(
     )
     own = OwnWords(*what_is_ours(resources))
     report.lists["indicators"] = find_indicators(report.lists, order.package_name, own)
-    if report.changes and run.earlier and run.earlier.earlier:
-        known = hear_known(resources.inlet, run.earlier.earlier.version)
+    if report.changes and report.changes["earlier"]:
+        known = hear_known(resources.inlet, report.changes["earlier"]["version"])
         findings = report.lists["findings"]
         report.changes.update(compare_findings(findings, known, order.version, own.wholes))
     send_report(report, evidence, resources.dropped, machine, outlet)
