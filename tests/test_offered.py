@@ -34,7 +34,12 @@ def of(name: str, **about: Any) -> dict[str, Any]:
 WINDOWS = "a_package-1.0-cp311-cp311-win_amd64.whl"
 MAC = "a_package-1.0-cp311-cp311-macosx_11_0_arm64.whl"
 QUARANTINED = {"project-status": {"status": "quarantined", "reason": "malware\x1b[2J"}}
+ELSEWHERE = {"meta": {"project-status": "quarantined", "project-status-reason": "malware"}}
 WHY = {
+    "quarantined, as the example has it": (
+        page(**ELSEWHERE),
+        "the index has quarantined a-package (malware): it gives out none of its files",
+    ),
     "quarantined": (page(**QUARANTINED), "the index has quarantined a-package (malware\\x1b[2J)"),
     "emptied": (page(), "the index names no file of a-package: all its releases were removed"),
     "no such version": (

@@ -20,6 +20,10 @@ NOTHING_FOUND = "No matching distribution found for"  # pip's last word
 # `{"python":"3.11"` in pip's User-Agent. pip asks for the target's page before any of its code.
 PYTHON_OF_PIP = re.compile(rb'"python":"(\d{1,2})\.(\d{1,3})')
 SDIST_END = re.compile(r"\.(?:tar\.(?:gz|bz2|xz)|tgz|zip)", re.ASCII)
+STATUS_FIELDS = (
+    ("project-status", "status", "reason"),
+    ("meta", "project-status", "project-status-reason"),
+)
 # `>=3.8`, `!=3.0.*`, `~=3.9`, `<4`
 CLAUSE = re.compile(r"\s*(~=|==|!=|<=|>=|<|>)\s*(\d+(?:\.\d+)*)(\.\*)?\s*", re.ASCII)
 
@@ -68,6 +72,20 @@ def newest_of(versions: Sequence[str]) -> str:
     return max(known)[1] if known else versions[-1]
 
 
+def status_in(page: dict[str, Any]) -> tuple[str, str]:
+    """The status of a project (PEP 792) and its reason, "" where none is said; as the specification
+    has it, and as its example does.
+
+    {"project-status": {"status": "quarantined", "reason": "malware"}}
+    {"meta": {"project-status": "quarantined", "project-status-reason": "malware"}}
+    """
+    for place, status, reason in STATUS_FIELDS:
+        found = page.get(place)
+        if isinstance(found, dict) and found.get(status):
+            return said_by(found[status]), said_by(found.get(reason) or "")
+    return "", ""
+
+
 def read_page(page: dict[str, Any], version: str) -> Offered:
     """Read a project page (PEP 691) for one version. Raises what a page that is none makes.
 
@@ -75,10 +93,7 @@ def read_page(page: dict[str, Any], version: str) -> Offered:
     "a-1.0.tar.gz", "requires-python": ">=3.8", "yanked": "broken"}]}
     """
     offered = Offered(is_there=True)
-    status = page.get("project-status")
-    if isinstance(status, dict):
-        offered.status = said_by(status.get("status", ""))
-        offered.status_reason = said_by(status.get("reason") or "")
+    offered.status, offered.status_reason = status_in(page)
     for entry in page["files"]:
         name = str(entry["filename"])
         found = version_in(name)

@@ -18,6 +18,7 @@ from jail.orders import JailSettings, Order
 from jail.watch.archive import Unreadable, read_fields
 from jail.watch.contents import plain_project
 from jail.watch.events import Downloaded, Seen, printable
+from jail.watch.offered import status_in
 from jail.watch.samples import KeptFile, SampleStore
 from jail.watch.upstream import PackageCache, Refused
 
@@ -193,12 +194,7 @@ def keep_file(file: BinaryIO, name: str, sha256: str, verdict: str, samples: Sam
         samples.keep(file, about)
 
 
-# Both as PEP 792 has it, `{"project-status": {"status": "quarantined"}}`, and as the example of its
-# specification does, `{"meta": {"project-status": "quarantined"}}`.
 def status_of(page: dict[str, Any]) -> str:
     """Why a page may lack a release: "quarantined", or that it is not there."""
-    for place in (page.get("project-status"), page.get("meta")):
-        found = place if isinstance(place, dict) else {}
-        if "quarantined" in (found.get("status"), found.get("project-status")):
-            return "quarantined"
-    return "no such version"
+    status, _ = status_in(page)
+    return status if status == "quarantined" else "no such version"
