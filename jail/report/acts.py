@@ -21,7 +21,7 @@ from jail.watch.events import (
 from jail.watch.world_events import Conversation, Kept, NamesDecoded, RemoteCode, Request
 
 MAX_SUSPICION_CHARS = 400
-MAX_COMMAND_CHARS = 300  # of a command line, as the name of a process has them
+MAX_STARTER_CHARS = 300  # of a command line, as the name of a process has them
 RANKS = list(Severity)
 
 # Of these the lines of one file are one act.
@@ -111,7 +111,7 @@ class Shells:
         is_given = bool(words) and words in above
         place = event.actor.place or (self.places.get((id(phase), above)) if is_given else None)
         if place:
-            self.places.setdefault((id(phase), words[:MAX_COMMAND_CHARS]), place)
+            self.places.setdefault((id(phase), words[:MAX_STARTER_CHARS]), place)
         return place
 
 
