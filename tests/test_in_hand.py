@@ -227,6 +227,7 @@ def stored(snakehook: Snakehook, report: dict[str, Any], verdict: str = "high") 
     return run_id
 
 
+SITE = "/x/site/spy-1.0/lib/python3.11/site-packages"
 HOSTILE = "\x1b[2J\u202e</script>"
 REPORT: dict[str, Any] = {
     "phases": [],
@@ -235,7 +236,11 @@ REPORT: dict[str, Any] = {
         | {"title": f"reads {HOSTILE}", "at": "/x/pip-install-x_1/spy_ab12/setup.py:3"}
         | {"process": None},
         {"severity": "high", "rule": "network.attempt", "phase": "import", "trigger": "spy"}
-        | {"title": "connects (tcp) to 20.1.2.3:443", "at": "/x/site-packages/spy/a.py:7"}
+        | {"title": "connects (tcp) to 20.1.2.3:443", "at": f"{SITE}/spy/a.py:7"}
+        | {"process": None},
+        # By the same line as the one before it, and worse.
+        {"severity": "high", "rule": "secret.sent", "phase": "import", "trigger": "spy"}
+        | {"title": "sends GITHUB_TOKEN to http://evil.test/gate", "at": f"{SITE}/spy/a.py:7"}
         | {"process": None},
         {"severity": "high", "rule": "code.remote", "phase": "import", "trigger": "spy"}
         | {"title": "runs what http://evil.test/abcdef0123 gave", "at": None, "process": None},
@@ -276,6 +281,9 @@ def test_a_draft_has_what_the_form_asks_for(snakehook: Snakehook, run_id: str) -
     assert f"{base}setup.py#line.3\n" in text
     # Where a module lies in an sdist is not known.
     assert f"{base}\n" in text
+    # The worst comes first, and no folder of ours stands in it.
+    assert "this is what it does (spy/a.py:7): sends GITHUB_TOKEN to http://evil.test/gate." in text
+    assert SITE not in text and "connects (tcp) to [address]:443 (import, spy/a.py:7" in text
     assert "POST http://evil.test/gate, 512 bytes, with the decoys GITHUB_TOKEN" in text
     # What was made up, and what other projects have.
     assert not any(word in text for word in ("20.1.2.3", "abcdef0123", "other-1.0"))

@@ -27,8 +27,12 @@ WHEN = {
 }
 WEB_ADDRESS = re.compile(r"https?://[^\s\"'<>|]*[^\s\"'<>|.,;)]")
 IPV4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
+# What an index's moderators want to read first, of findings that are equally grave.
+FIRST_RULES = ("secret.sent", "code.remote", "persistence.write", "secret.read", "code.dynamic")
 # Where pip builds an sdist: "/tmp/pip-install-_2263v3d/evil_e4a24eb0/setup.py:4".
 BUILD_FOLDER = re.compile(r"/[^\s:]*/pip-install-[^/\s]+/[^/\s]+/")
+# Where it is installed: "/srv/site/evil-1.0/lib/python3.11/site-packages/evil/__init__.py:2".
+SITE_FOLDER = re.compile(r"/[^\s:]{1,80}/site/[^/\s:]{1,400}/lib/python3\.\d+/site-packages/")
 # "setup.py:4"; "<string>:4 from setup.py:9"; "/opt/.../site-packages/evil/__init__.py:2".
 PLACE = re.compile(r"([^\s:]+\.py):([0-9]{1,9})\Z")
 
@@ -42,8 +46,13 @@ def package_of(report: RunReport) -> str:
     return f"{request['package_name']} {request['version']}"
 
 
-# Text of a report, in which no address or URL stands that may have been made up, nor the name of
-# the folder in which pip has built it.
+# Without the folders of the sandbox, which say nothing to anybody else.
+def without_folders(text: str) -> str:
+    return SITE_FOLDER.sub("", BUILD_FOLDER.sub("", text))
+
+
+# Text of a report, in which no address or URL stands that may have been made up, nor a folder in
+# which pip has built or installed it.
 def told(report: RunReport, text: str, limit_chars: int = MAX_SENTENCE_TOLD_CHARS) -> str:
     urls, addresses = set(indicators(report, "url")), set(indicators(report, "address"))
 
@@ -54,17 +63,21 @@ def told(report: RunReport, text: str, limit_chars: int = MAX_SENTENCE_TOLD_CHAR
     def tell_address(match: re.Match[str]) -> str:
         return match[0] if match[0] in addresses else "[address]"
 
-    text = BUILD_FOLDER.sub("", WEB_ADDRESS.sub(tell_url, text))
+    text = without_folders(WEB_ADDRESS.sub(tell_url, text))
     return printable_line(IPV4.sub(tell_address, text), limit_chars)
 
 
-# The findings that a reader wants, the worst first, each once.
+# The findings that a reader wants, the worst first; of one line of code each rule once.
 def main_findings(report: RunReport) -> list[Mapping[str, Any]]:
     worst = [item for item in report["findings"] if item["severity"] == report["verdict"]]
-    known: dict[str, Mapping[str, Any]] = {}
+    known: dict[tuple[str, str], Mapping[str, Any]] = {}
     for item in worst:
-        known.setdefault(item["at"] or item["title"], item)
-    return list(known.values())[:MAX_SHOWN_FINDINGS]
+        known.setdefault((item["rule"], item["at"] or item["title"]), item)
+    return sorted(known.values(), key=rule_rank)[:MAX_SHOWN_FINDINGS]
+
+
+def rule_rank(item: Mapping[str, Any]) -> int:
+    return FIRST_RULES.index(item["rule"]) if item["rule"] in FIRST_RULES else len(FIRST_RULES)
 
 
 # The release's own files that were loaded.
@@ -97,7 +110,7 @@ def sentences(report: RunReport) -> list[str]:
     (first, title), others = found[0], [text for _, text in found[1:4]]
     when = WHEN.get(first["phase"], "used")
     at = f" ({told(report, first['at'])})" if first["at"] else ""
-    lines = [f"When {package_of(report)} is {when}, this is seen first{at}: {title}."]
+    lines = [f"When {package_of(report)} is {when}, this is what it does{at}: {title}."]
     also = f"It also does this: {'; '.join(others)}." if others else "Nothing as grave was seen."
     lines.append(also)
     sent = next(sent_where(report), "")
@@ -206,7 +219,8 @@ def indicator_lines(report: RunReport) -> Iterator[str]:
     yield MADE_BY.format(report["run_id"])
     for item in report["indicators"]:
         about = ", ".join(str(item[key]) for key in ("phase", "place") if item.get(key))
-        line = f"{item['kind']:8} {unfollowable(item['kind'], str(item['value']))}  ({about})"
+        value = unfollowable(item["kind"], str(item["value"]))
+        line = f"{item['kind']:8} {value}  ({without_folders(about)})"
         yield printable_line(line, MAX_DRAFT_LINE_CHARS)
 
 

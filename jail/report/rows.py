@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from jail.report.lists import Item
 from jail.report.news import news_rows, news_total
 from jail.report.techniques import technique_in
 from jail.report.text import Row, plain, row, short
 from jail.report.verdict import Group, Report, Verdict
-from jail.watch.events import Outcome, Phase, PhaseName, Severity
+from jail.watch.events import Outcome, Phase, PhaseName, Rule, Severity
 
 MAX_ROWS = 100  # of each list for people; the JSON report has more
 MAX_SHOWN_LINES = 16  # of a piece of code or of a stream, in a terminal
 MAX_SHOWN_CHARS = 110  # of a line of these
 MAX_TERMINAL_BYTES = 1_900_000
+MAX_NAMED_CHARS = 120  # of the titles in the name of a group
 MAX_OWN_COMMAND_CHARS = 70  # pip's own command line is long and always the same
 
 
@@ -76,9 +78,16 @@ def is_installed(report: Report) -> bool:
 
 
 def named(group: Group) -> str:
-    """What the group is called; of many different things done by one line the first."""
-    more = len(group.titles) - 1
-    return f"{group.finding.title} and {more} more" if more else group.finding.title
+    """What the group is called; of many different things done by one line the first. One line may
+    reach for many hosts, of which the first may be everybody's: there as many as there is room for.
+    """
+    told = 1
+    if group.finding.rule is Rule.NETWORK_ATTEMPT:
+        sizes = accumulate(len(title) for title in group.titles)
+        told = max(1, sum(size_chars <= MAX_NAMED_CHARS for size_chars in sizes))
+    words = "; ".join([group.finding.title, *group.titles[1:told]])
+    more = len(group.titles) - told
+    return f"{words} and {more} more" if more else words
 
 
 def circumstances(group: Group) -> list[str]:
