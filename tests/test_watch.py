@@ -316,6 +316,7 @@ def test_the_stream_has_the_report_in_all_its_shapes_and_an_end(keeper: RunKeepe
         "report",
         "evidence",
         "dropped",
+        "acts",
         "page",
         "embed",
         "text",
