@@ -282,7 +282,7 @@ def test_what_is_encrypted_or_packed_by_others_is_told_as_such(payload: bytes) -
 
 
 def test_no_chance_makes_what_is_encrypted_readable() -> None:
-    seeds = map(random.Random, range(60))  # noqa: S311 - the same each time
+    seeds = map(random.Random, range(60))
     drawn = [base64.b85encode(seed.randbytes(400)) for seed in seeds]
     assert all(look(payload).opaque for payload in drawn)
 
