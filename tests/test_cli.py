@@ -171,6 +171,7 @@ def test_progress_is_on_stderr_and_the_report_on_stdout(snakehook: Snakehook, ja
 def test_json_is_the_whole_report_and_nothing_else(snakehook: Snakehook, jail: None) -> None:
     done = snakehook.run("triage", "Tiny", "v1.0", "--json")
     report = json.loads(done.stdout)
+    assert next(iter(report)) == "verdict"
     assert report["status"] == "finished"
     assert (report["request"]["package_name"], report["request"]["version"]) == ("tiny", "1.0")
     assert report["delivery"]["state"] == "refused"
