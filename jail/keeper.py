@@ -360,34 +360,36 @@ class RunKeeper:
     #    on a read-only mount. Watch's end can also write, or it would end with the first writer.
     # 3. Its first process, in PID and mount namespaces of its own; in a user namespace, too, where
     #    strace could not look into processes otherwise.
-    # 4. Watch gets the other ends. None stays open here.
+    # 4. Watch gets the other ends. None stays open here, whatever fails.
     def start_jail(self, request: Start) -> None:
         if self.jail or request.jail <= self.number or not self.network:
             raise OrderError("a second jail at a time, or a number that was used", request.jail)
         self.number = request.jail
-        # 1.
-        network = [*self.network, *([open_index()] if request.has_index else [])]
-        self.network = []
-        # 2.
-        (self.scratch / str(request.jail)).mkdir()
-        user = 0 if self.settings.nsjail_disable_clone_newuser else self.user
-        os.chown(self.scratch / str(request.jail), user, -1)
-        fifo = self.scratch / "initctl"
-        fifo.unlink(missing_ok=True)
-        os.mkfifo(fifo)
-        fifo.chmod(0o222)
-        pipes = [os.pipe() for _ in orders.JAIL_FDS[:-1]]
-        near, far = map(list, zip(*pipes, strict=True))
-        near += [os.open(fifo, os.O_RDWR | os.O_NONBLOCK), *network]
-        # 3.
-        namespaces = CLONE_NEWPID | CLONE_NEWNS | self.user_namespace
-        self.jail = spawn(namespaces, lambda _: self.be_jail(request, *far), far[2])
-        if self.user_namespace:
-            self.map_ids(self.jail.pid)
-        # 4.
-        self.answer(Answer(request.jail, False), near)
-        for fd in near + far:
-            os.close(fd)
+        near, far, self.network = self.network, list[int](), []
+        try:
+            # 1.
+            near += [open_index()] if request.has_index else []
+            # 2.
+            (self.scratch / str(request.jail)).mkdir()
+            user = 0 if self.settings.nsjail_disable_clone_newuser else self.user
+            os.chown(self.scratch / str(request.jail), user, -1)
+            fifo = self.scratch / "initctl"
+            fifo.unlink(missing_ok=True)
+            os.mkfifo(fifo)
+            fifo.chmod(0o222)
+            near.insert(0, os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
+            pipes = [os.pipe() for _ in orders.JAIL_FDS[:-1]]
+            near[:0], far[:] = zip(*pipes, strict=True)
+            # 3.
+            namespaces = CLONE_NEWPID | CLONE_NEWNS | self.user_namespace
+            self.jail = spawn(namespaces, lambda _: self.be_jail(request, *far), far[2])
+            if self.user_namespace:
+                self.map_ids(self.jail.pid)
+            # 4.
+            self.answer(Answer(request.jail, False), near)
+        finally:
+            for fd in near + far:
+                os.close(fd)
 
     # 1. See no processes but our own, be bounded by the run's cgroups, and have a session keyring
     #    of our own: an inherited keyring names the container in /proc/keys.
