@@ -181,8 +181,8 @@ class SourceFile:
             if isinstance(node, ast.If | ast.While):
                 yield from self.found(node.test, self.waiting_in(node.test, node.body, node.orelse))
             elif isinstance(node, ast.IfExp):
-                one, other = [node.body], [node.orelse]
-                yield from self.found(node.test, self.waiting_in(node.test, one, other))
+                waiting = self.waiting_in(node.test, [node.body], [node.orelse])
+                yield from self.found(node.test, waiting)
             elif isinstance(node, ast.BoolOp):
                 for number, value in enumerate(node.values[:-1]):
                     yield from self.found(value, node.values[number + 1 :])
