@@ -524,7 +524,7 @@ def read_frames(stream: socket.socket, deadline_sec: float) -> Iterator[tuple[Fr
             data = file.read(size_bytes)
             demand(len(data) == size_bytes, WatchError(ENDED))
             yield frame, data
-        # The end of the stream: now keeper has buried the run, and has room for another.
+        # The end of the stream: now keeper has cleaned up after the run, and has room for another.
         stream.settimeout(CLOSE_SEC)
         file.read(1)
     except TimeoutError:

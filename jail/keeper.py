@@ -128,7 +128,7 @@ def serve(service: socket.socket, house: House) -> None:
             # Runs that have ended come first: they do not count when the next order is looked at.
             for fd in select.select([*runs, service.fileno()], [], [])[0]:
                 if fd in runs:
-                    runs.pop(fd).bury()
+                    runs.pop(fd).clean_up()
                     continue
                 size, flags = orders.MAX_PACKET_BYTES + 1, socket.MSG_CMSG_CLOEXEC
                 packet, fds, _, _ = socket.recv_fds(service, size, MAX_FDS, flags)
@@ -147,7 +147,7 @@ def serve(service: socket.socket, house: House) -> None:
                     os.close(left)
     finally:
         for run in runs.values():
-            run.bury()
+            run.clean_up()
 
 
 # Harmless whoever sends the order: to start runs is what the service may do, no more at once than
@@ -179,12 +179,12 @@ def try_jail(house: House) -> bytes:
     except OSError as error:
         return str(error).encode()
     said = ours.makefile("rb").read(orders.MAX_PACKET_BYTES)
-    run.bury()
+    run.clean_up()
     return said
 
 
 # A run: its cgroups, namespaces, scratch, watch, and the jails that watch asks for. `start` and
-# `bury` are for keeper, what stands between them happens in the process of the run keeper.
+# `clean_up` are for keeper, what stands between them happens in the process of the run keeper.
 class RunKeeper:
     def __init__(self, house: House, order: Order, stream: socket.socket, *files: int) -> None:
         self.settings, self.machine, self.watch = house
@@ -216,7 +216,7 @@ class RunKeeper:
             limits["pids.max"] = self.settings.cgroup_pids_max + OWN_PIDS
         # Our own end of the stream goes, or the service would never hear that the run has ended.
         with contextlib.ExitStack() as undo, self.stream:
-            undo.callback(self.bury)
+            undo.callback(self.clean_up)
             for group in self.groups:
                 group.mkdir()
                 for name, value in limits.items():
@@ -231,7 +231,7 @@ class RunKeeper:
         return self.child
 
     # End the run keeper, if it has not ended, and remove the cgroups.
-    def bury(self) -> None:
+    def clean_up(self) -> None:
         status = self.child.end() if self.child else 0
         if status != 0:
             log(f"run {self.order.run_id} was ended, status {status}")

@@ -26,7 +26,7 @@ READY_LINE = b"\n"
 
 
 def run_one(argv: list[str]) -> int:
-    """Run a program, bury the orphans that we inherit, and return its exit code."""
+    """Run a program, reap the orphans that we inherit, and return its exit code."""
     child = os.fork()
     if child == 0:
         os.execv(argv[0], argv)

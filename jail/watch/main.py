@@ -30,7 +30,7 @@ from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.home_files import Home
 from jail.watch.inlet import Inlet
-from jail.watch.known import acts_for_later, compare_findings, hear_known
+from jail.watch.known import acts_for_later, compare_findings, known_earlier
 from jail.watch.ours import what_is_ours
 from jail.watch.outlet import Outlet, complain
 from jail.watch.payload import Search
@@ -276,7 +276,7 @@ def triage(
     own = OwnWords(*what_is_ours(resources))
     report.lists["indicators"] = find_indicators(report.lists, order.package_name, own)
     if report.changes and run.earlier and run.earlier.earlier:
-        known = hear_known(resources.inlet, run.earlier.earlier.version)
+        known = known_earlier(resources.inlet, run.earlier.earlier.version)
         findings = report.lists["findings"]
         report.changes.update(compare_findings(findings, known, order.version, own.wholes))
     send_report(report, evidence, resources.dropped, machine, outlet)
