@@ -879,6 +879,7 @@ class Service:
     def do(self, pool: ThreadPoolExecutor, task: Callable[[], None]) -> None:
         try:
             task()
+        # Whatever it is: what waits must not be forgotten.
         except Exception as error:
             is_fault = not isinstance(error, sqlite3.Error | OSError | ServiceError)
             log.error("%s: %s", task.__name__, error, exc_info=is_fault)

@@ -146,8 +146,8 @@ class Decoy:
         """Do a part of the work. A fault of ours must not end the others, and is told."""
         try:
             work(*arguments)
+        # Whatever it is, as in `attend`.
         except Exception as error:
-            # Whatever it is, as in `attend`.
             self.traffic.lost[f"{what}, by {type(error).__name__}"] += 1
 
     def tell_joined(self) -> None:

@@ -175,6 +175,7 @@ def watch(
         else:
             triage(settings, order, machine, scratch, control, outlet, *fds)
         outlet.send("end")
+    # Whatever it is: without the end, the service says that this run's report is lost.
     except Exception as fault:
         complain(outlet, fault)
 
@@ -310,6 +311,7 @@ def send_report(
     try:
         page, text = render_page(report), render_text(report)
         embed = render_embed(report, machine.index_url, machine.default_index)
+    # Whatever it is: the report itself is sent already.
     except Exception as fault:
         complain(outlet, fault)
         outlet.send("embed", json.dumps(fallback_embed(report.order, report.outcome)).encode())
