@@ -7,7 +7,7 @@ import re
 import tokenize
 from collections.abc import Iterator, Sequence
 
-from jail.inside.ending import How, Teller, now_sec
+from jail.inside.ending import Teller, now_sec
 from jail.inside.gates import MAX_LOOKED_BYTES, files_of
 from jail.inside.words import read_names
 
