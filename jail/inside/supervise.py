@@ -18,6 +18,7 @@ without looking for that word.
 
 from __future__ import annotations
 
+# What signal itself is made of, without its names for numbers: they take long to load.
 import _signal as signal  # type: ignore[import-not-found]
 import os
 import select
