@@ -59,6 +59,10 @@ def stand(tmp_path: Path, python: Path) -> Stand:
         "def d(f):\n    def g(*a): print('acted')\n    return g",
         "def d(name):\n    def e(f):\n        def g(*a): print('acted')\n        return g\n"
         "    return e",
+        "def f():\n    yield 1\n    print('acted')\n    yield 2",
+        "async def f():\n    yield 1\n    print('acted')\n    yield 2",
+        "def _f(x): print('acted')\nCOMMANDS = {'send': _f}",
+        "class Odd(Exception):\n    def __init__(self, why): print('acted')",
         "class C:\n    def __setitem__(self, key, value): print('acted')",
         "class C:\n"
         + "".join(f"    def m{n}(self): pass\n" for n in range(60))
@@ -77,7 +81,8 @@ def test_what_is_public_is_called(stand: Stand, text: str) -> None:
     [
         "def _f(): print('called')",
         "from shutil import rmtree, move\nfrom subprocess import run",
-        "class Odd(Exception):\n    def __init__(self): print('called')",
+        "class Odd(Exception):\n    def _make(self): print('called')",
+        "def _f(): print('called')\n_COMMANDS = {'send': _f}",
         "from other import f",
         "import functools, other\nf = functools.partial(other.f)",
         "import other\nclient = other.C()\ndef connect(): return other.C()",

@@ -102,6 +102,8 @@ def test_what_a_package_writes_there_can_do_no_harm() -> None:
     ("phase", "event", "severity", "words"),
     [
         (IMPORT, Noticed(Notice.PATCHED, "json.dumps"), Severity.MEDIUM, "json.dumps"),
+        (IMPORT, Noticed(Notice.PATCHED, "gc.callbacks"), Severity.MEDIUM, "for what others do"),
+        (IMPORT, Noticed(Notice.PATCHED, "logging._loggerClass"), Severity.INFO, "logging"),
         (IMPORT, Noticed(Notice.PATCHED, "distutils.x.f"), Severity.INFO, "distutils"),
         (IMPORT, Noticed(Notice.PATCHED, "warnings.formatwarning"), Severity.INFO, "warnings"),
         (IMPORT, Noticed(Notice.PATCHED, "typing._check_generic"), Severity.INFO, "typing"),
@@ -270,6 +272,12 @@ def test_a_look_at_the_system_is_exact(command: tuple[str, ...], is_harmless: bo
             "import sys\ndef f():\n    if sys.version_info > (3,):\n        return\n    exec(x)\n",
             "Python version",
         ),
+        ("import random\nif random.random() < 0.1:\n    exec(code)\n", "chance"),
+        (
+            "from importlib.util import find_spec\nif find_spec('x'):\n    exec(code)\n",
+            "other projects",
+        ),
+        ("import sys\nmatch sys.platform:\n    case 'win32':\n        exec(x)\n", "system"),
         ("import os; exec(\"if os.name == 'nt': exec(code)\")\n", "system"),
     ],
 )
@@ -290,6 +298,8 @@ def test_an_act_behind_a_condition_is_found(source: str, kind: str) -> None:
         "import sys\nif sys.version_info.major < 3:\n    raise SystemExit\nexec(code)\n",
         "import os\nif name == 'PATH':\n    exec(code)\n",
         "if x:\n    exec(code)\n",
+        "match x:\n    case 1:\n        exec(code)\n",
+        "import random\nSEED = random.random()\n",
         "if (" * 3000,
         "\0",
     ],

@@ -5,6 +5,7 @@ was. Many kinds share a package, so that one run shows them all, and each has a 
 """
 
 import marshal
+import re
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -38,7 +39,8 @@ def act_of(kind: str) -> str:
 
 
 def acting(kind: str, how: str = "act()\n") -> str:
-    return act_of(kind) + how
+    """The same with what is done beside; its name is private, or else it would be called itself."""
+    return re.sub(r"\bact\b(?!-)", "_act", act_of(kind) + how)
 
 
 # What a package has that does not act when its own module is imported on this machine, and where
@@ -495,7 +497,7 @@ BEFORE_ITS_ACT = {
     "exits": ("import sys\nif len(sys.path) > 1:\n    sys.exit(0)\nact()\n", "act()"),
     "dies": ("import os\nif os.getppid() >= 0:\n    os._exit(0)\nact()\n", "act()"),
     "offers": ("if not ():\n    raise OSError\ndef steal(): exec(input())\n", "exec(input())"),
-    "made_up": ("raise ValueError\ngetattr(act, '__ca' + 'll__')()\n", "getattr(act"),
+    "made_up": ("raise ValueError\ngetattr(act, '__ca' + 'll__')()\n", "getattr(_act"),
     "newer": ("exec = do 1\nact()\n", "socket.gethostbyname("),
 }
 

@@ -32,6 +32,7 @@ from jail.inside.words import read_names
 
 MAX_CALLS = 400
 MAX_RETURNED = 40  # of what one call gives back
+MAX_STEPS = 5  # of a generator
 MAX_RETURNED_DEEP = 3  # `decorator(argument)(function)(argument)`
 
 
@@ -96,15 +97,16 @@ class Caller:
             return Mock(kind.__name__)
 
     def finish(self, result: Any, deep: int = 0) -> None:
-        """Run what was only prepared: a coroutine, the first step of a generator, the block of a
-        `with`; and what the package gives back for others to call, a function or an object.
+        """Run what was only prepared: a coroutine, the first steps of a generator, the block of
+        a `with`; and what the package gives back for others to call, a function or an object.
         """
         if inspect.isgenerator(result):
-            next(result, None)
+            for _, _ in zip(range(MAX_STEPS), result, strict=False):
+                pass
         elif inspect.iscoroutine(result) or inspect.isasyncgen(result):
             import asyncio
 
-            step = result if inspect.iscoroutine(result) else anext(result, None)
+            step = result if inspect.iscoroutine(result) else first_steps(result)
             asyncio.run(awaited(step, self.each_sec))
         elif isinstance(result, contextlib.AbstractContextManager):
             with result:
@@ -138,6 +140,15 @@ async def awaited(step: Any, limit_sec: float) -> Any:
     import asyncio
 
     return await asyncio.wait_for(step, limit_sec)
+
+
+async def first_steps(generator: Any) -> None:
+    """The first steps of an asynchronous generator."""
+    count = 0
+    async for _ in generator:
+        count += 1
+        if count >= MAX_STEPS:
+            return
 
 
 async def entered(manager: Any) -> None:

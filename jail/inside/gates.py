@@ -22,7 +22,7 @@ MAX_TEXT_DEPTH = 2  # of code in a text in code
 # What is waited for, by the names that code has for it, from the right: `datetime.now`.
 DATE = re.compile(
     r"(?:.*\.)?(?:datetime\.(?:now|today|utcnow)|date\.today"
-    r"|time\.(?:time|localtime|gmtime|strftime))"
+    r"|time\.(?:time(?:_ns)?|localtime|gmtime|strftime|ctime|asctime|clock_gettime(?:_ns)?))"
     r"|(?:utcnow|localtime|gmtime)"
 )
 SYSTEM = re.compile(
@@ -46,6 +46,15 @@ PYTHON_VERSION = re.compile(
 )
 # Who else is there: a test runner, a notebook, a person at a terminal.
 COMPANY = re.compile(r"(?:sys\.(?:modules|ps1|flags\.interactive)|(?:.*\.)?isatty)")
+# What else is installed, and luck.
+PROJECTS = re.compile(
+    r"(?:importlib\.(?:util|metadata)\.|pkgutil\.|imp\.)?"
+    r"(?:find_spec|find_loader|find_module|packages_distributions|distributions?)"
+)
+CHANCE = re.compile(
+    r"(?:numpy\.)?random\.\w+|secrets\.(?:choice|token_\w+)"
+    r"|(?:.*\.)?(?:randint|randrange|randbelow|getrandbits|randbits)"
+)
 COMMAND_LINE = re.compile(r"sys\.(?:orig_)?argv")
 CI_NAMES = re.compile(
     r"(?:CI|GITHUB_ACTIONS|GITLAB_CI|TRAVIS|CIRCLECI|JENKINS_\w+|BUILDKITE|TF_BUILD|APPVEYOR"
@@ -65,6 +74,8 @@ GATES = (
     ("parent", PARENT),
     ("environment", SURROUNDINGS),
     ("Python version", PYTHON_VERSION),
+    ("other projects", PROJECTS),
+    ("chance", CHANCE),
 )
 # What an act is, by the name that is called: what starts, sends, decodes, destroys.
 ACT_NAMES = re.compile(
@@ -85,6 +96,7 @@ WAITING_WORDS = re.compile(
     rb"|sys\.modules|ps1\b|interactive|isatty|getlogin|getfqdn|getnode|locale"
     rb"|tzname|timezone|cpu_count|getwindowsversion|gmtime|getppid|getpgid|getsid|getpgrp"
     rb"|get[eu]?[ug]id|prefix|executable|sys\.path|getcwd|which|sysconfig|version"
+    rb"|time_ns|asctime|find_|distribution|rand|secrets"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
@@ -183,6 +195,10 @@ class SourceFile:
             elif isinstance(node, ast.IfExp):
                 one, other = [node.body], [node.orelse]
                 yield from self.found(node.test, self.waiting_in(node.test, one, other))
+            elif isinstance(node, ast.Match):
+                for case in node.cases:
+                    yield from self.found(node.subject, case.body)
+                    yield from self.found(case.guard, case.body) if case.guard else ()
             elif isinstance(node, ast.BoolOp):
                 for number, value in enumerate(node.values[:-1]):
                     yield from self.found(value, node.values[number + 1 :])

@@ -18,6 +18,10 @@ USUAL = ("distutils.", "setuptools.", "typing._")
 # What the library lets everybody replace, as its own documentation says.
 REPLACEABLE = {"warnings.showwarning", "warnings.formatwarning", "sys.excepthook"}
 REPLACEABLE |= {"sys.displayhook", "sys.unraisablehook", "threading.excepthook"}
+REPLACEABLE |= {"sys.breakpointhook", "logging._loggerClass", "logging._logRecordFactory"}
+# By these its own code is called for what others do.
+CALLED_FOR_OTHERS = {"sys.addaudithook", "sys.settrace", "sys.setprofile", "gc.callbacks"}
+CALLED_FOR_OTHERS |= {"threading.settrace", "threading.setprofile"}
 # What only makes a name up: joblib's pool gives its semaphores others.
 REPLACEABLE |= {"multiprocessing.synchronize.SemLock._make_name"}
 # Keys of Windows' registry by which programs are started: at a login, at the start, by another.
@@ -60,6 +64,8 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
     match event.kind:
         case Notice.PATCHED:
             title = f"puts its own code in the place of {event.what}"
+            if event.what in CALLED_FOR_OTHERS:
+                title = f"has its own code called for what others do, by {event.what}"
             is_usual = event.what.startswith(USUAL) or event.what in REPLACEABLE
             severity = Severity.INFO if is_usual else Severity.MEDIUM
             return said(severity, Rule.CODE_DYNAMIC, title, event.place)
