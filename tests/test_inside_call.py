@@ -63,6 +63,10 @@ def stand(tmp_path: Path, python: Path) -> Stand:
         "async def f():\n    yield 1\n    print('acted')\n    yield 2",
         "def _f(x): print('acted')\nCOMMANDS = {'send': _f}",
         "class Odd(Exception):\n    def __init__(self, why): print('acted')",
+        "def f():\n    def g(x): print('acted')\n    return {'go': g}",
+        "class _C:\n    def go(self): print('acted')\ndef f(): return 1, _C()",
+        "class C:\n    def __set_name__(self, owner, name): print('acted')",
+        "class C:\n    def __class_getitem__(cls, kind): print('acted')",
         "class C:\n    def __setitem__(self, key, value): print('acted')",
         "class C:\n"
         + "".join(f"    def m{n}(self): pass\n" for n in range(60))
@@ -92,6 +96,13 @@ def test_what_is_public_is_called(stand: Stand, text: str) -> None:
 def test_what_is_private_or_anothers_is_not(stand: Stand, text: str) -> None:
     stand.write({"a.py": text, "other.py": OTHER})
     assert "called" not in stand.call("a").stdout
+
+
+def test_what_an_entry_point_names_is_called(stand: Stand) -> None:
+    text = "def _finish(dist): print('acted')\ndef _other(): print('called')\n"
+    stand.write({"s/__init__.py": "", "s/a.py": text})
+    ended = stand.call("s,s.a,s.a:_finish,s.a:_gone")
+    assert (ended.code, ended.stdout) == (0, "acted\n")
 
 
 @pytest.mark.parametrize(

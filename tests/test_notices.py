@@ -127,6 +127,7 @@ def test_what_a_package_writes_there_can_do_no_harm() -> None:
         (IMPORT, Noticed(Notice.REGISTRY, rf"{LOGON}\Shell"), Severity.HIGH, "Winlogon"),
         (IMPORT, Noticed(Notice.REGISTRY, rf"{DEBUGGED}\Debugger"), Severity.HIGH, "a.exe"),
         (IMPORT, Noticed(Notice.HOOKED, "s.F", text="json"), Severity.MEDIUM, "(json)"),
+        (IMPORT, Noticed(Notice.HOOKED, "s.F"), Severity.INFO, "s.F"),
         (IMPORT, Noticed(Notice.GATED, "CI", text="f()"), Severity.INFO, "(CI): f()"),
         (IMPORT, Noticed(Notice.ENDED, "s", "left", "1 at work"), Severity.MEDIUM, "1 at work"),
         (CALL, Noticed(Notice.ENDED, "s", "left", "1 at work"), Severity.INFO, "1 at work"),
@@ -146,7 +147,7 @@ def test_what_is_told_is_judged(phase: Phase, event: Event, severity: str, words
     "event",
     [
         # six and botocore have one of these for names of their own.
-        Noticed(Notice.HOOKED, "six._Finder"),
+        Noticed(Notice.HOOKED, "six._SixMetaPathImporter"),
         Noticed(Notice.ENDED, "s.optional", "raised", "ImportError"),
         Noticed(Notice.MISSED, "simplejson"),
         Noticed(Notice.SHADOWED, "typing"),

@@ -7,6 +7,7 @@ seconds for each call, then names of modules as for imports.py.
 
 import contextlib
 import inspect
+import itertools
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ from jail.inside.public import (
     is_plain_function,
     methods,
     module_of,
+    plugged_calls,
 )
 from jail.inside.words import read_names
 
@@ -119,12 +121,20 @@ class Caller:
             self.go_on(result, deep + 1)
 
     def go_on(self, result: Any, deep: int) -> None:
-        """Call a function that was given back, or the methods of an object, each once."""
+        """Call a function that was given back, or the methods of an object, each once; the same of
+        what a list or a table has.
+        """
         if is_plain_function(result):
             code = getattr(result, "__code__", result)
             if module_of(result) in self.mine and id(code) not in self.seen:
                 self.seen.add(id(code))
                 self.finish(self.with_arguments(result), deep)
+            return
+        if type(result) in (dict, list, tuple):
+            items = result.values() if type(result) is dict else result
+            for item in itertools.islice([*items], MAX_RETURNED if deep < MAX_RETURNED_DEEP else 0):
+                with contextlib.suppress(Exception):
+                    self.go_on(item, deep + 1)
             return
         kind = type(result)
         if module_of(kind) not in self.mine:
@@ -178,7 +188,8 @@ def main() -> NoReturn:
     # A prompt gets an end of file.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     originals = Originals(site)
-    wanted = [name.partition(":")[0] for name in read_names(words)]
+    given = read_names(words)
+    wanted = [name.partition(":")[0] for name in given]
     names = [*dict.fromkeys([*wanted, *added_modules(site)])]
     importer = Importer(site, jobs.teller)
     sys.meta_path.insert(0, importer.failures)
@@ -188,7 +199,11 @@ def main() -> NoReturn:
     caller = Caller(Samples(folder), float(each_sec), {*modules}, seen)
     # What is written to a relative path lands among the samples.
     os.chdir(folder)
-    found = [*patched(originals, names, site), *find_calls(modules, seen)]
+    found = [
+        *patched(originals, names, site),
+        *find_calls(modules, seen),
+        *plugged_calls([name for name in given if ":" in name], {*modules}, seen),
+    ]
     if len(found) > MAX_CALLS:
         text = f"{len(found) - MAX_CALLS} of {len(found)} calls"
         jobs.teller.tell("ended", "", how=How.NOT_RUN, text=text)

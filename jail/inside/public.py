@@ -6,7 +6,8 @@ be looked at.
 import enum
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -24,6 +25,8 @@ SPECIAL_METHODS = frozenset(
         *("getattr", "contains", "len", "bool", "str", "repr", "format", "eq", "lt", "hash"),
         *("add", "truediv", "or", "get", "set", "reduce", "fspath", "index", "int"),
         *("delitem", "missing", "reversed", "bytes", "float", "exit", "aexit", "await"),
+        *("setattr", "delattr", "delete", "set_name", "class_getitem", "instancecheck", "prepare"),
+        *("copy", "deepcopy", "getstate", "setstate", "dir", "sizeof", "reduce_ex"),
         *("sub", "mul", "matmul", "mod", "floordiv", "and", "xor", "lshift", "rshift", "neg"),
     )
 )
@@ -172,6 +175,26 @@ def find_calls(modules: dict[str, Any], seen: set[int]) -> Iterator[PublicCall]:
         yield from calls[:MAX_METHODS]
         last += calls[MAX_METHODS:]
     yield from last
+
+
+def plugged_calls(targets: Sequence[str], mine: set[str], seen: set[int]) -> Iterator[PublicCall]:
+    """What entry points name, `s.plug:_finalize`, private or not: programs of others call that."""
+    for target in targets:
+        name, _, attributes = target.partition(":")
+        value: Any = sys.modules.get(name)
+        try:
+            for attribute in attributes.split(".") if attributes else ():
+                value = getattr(value, attribute)
+        # Whatever an object of the package says when it is asked.
+        except Exception:  # noqa: S112
+            continue
+        kind = offered(value, mine)
+        if attributes and kind and id(value) not in seen:
+            seen.add(id(value))
+            if kind == "function":
+                yield PublicCall(target, value)
+            elif kind == "class":
+                yield from makings(target, value, mine)
 
 
 def held_calls(title: str, value: Any, mine: set[str], seen: set[int]) -> Iterator[PublicCall]:

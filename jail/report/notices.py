@@ -72,6 +72,10 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
         case Notice.HOOKED if event.text:
             title = f"changes the import of other modules ({event.text}) by {event.what}"
             return said(Severity.MEDIUM, Rule.CODE_DYNAMIC, title, event.place)
+        # Hundreds bring that of six along.
+        case Notice.HOOKED if not event.what.endswith("._SixMetaPathImporter"):
+            title = f"has its own say in what other modules import: {event.what}"
+            return said(Severity.INFO, Rule.CODE_DYNAMIC, title, event.place)
         case Notice.GATED:
             title = f"does this only on a condition ({event.what}): {event.text}"
             return said(Severity.INFO, Rule.CODE_GATED, title, event.place)
