@@ -279,6 +279,12 @@ KINDS: dict[str, tuple[dict[str, str], str]] = {
     ),
 }
 KINDS |= {
+    "named": ({"plugged/tail.py": acting("named", "def _end(dist):\n    act()\n")}, "call"),
+    "table": ({"table.py": acting("table", "def _go(x):\n    act()\nALL = {'go': _go}\n")}, "call"),
+    "steps": (
+        {"steps.py": acting("steps", "def pages(url):\n    yield 1\n    act()\n    yield 2\n")},
+        "call",
+    ),
     # Nothing imports it, and no import statement can name it.
     "nameless": ({"pack/dash-name.py": acting("nameless")}, "import"),
     "added": (
@@ -287,6 +293,7 @@ KINDS |= {
     ),
 }
 ENTRY_POINTS = "[gui_scripts]\nwindow = window:main\n[pytest11]\nplug = plugged.inner\n"
+ENTRY_POINTS += "[distutils.setup_keywords]\nend = plugged.tail:_end\n"
 
 # The same places in a package that does nothing but what is usual there.
 CALM: dict[str, str | bytes] = {
@@ -301,6 +308,10 @@ CALM: dict[str, str | bytes] = {
     "IN_CI = bool(os.environ.get('CI'))\n"
     "YEAR = datetime.date.today().year\n"
     "lock = threading.Lock()\n",
+    "calm-1.0.data/data/share/bash-completion/completions/calm": "complete calm\n",
+    "calm-1.0.data/data/etc/jupyter/jupyter_server_config.d/calm.json": "{}\n",
+    "calm/tables.py": "def _go(path):\n    return str(path)\nALL = {'go': _go}\n"
+    "def pages(url):\n    yield from (1, 2, 3)\n",
     "calm/__main__.py": "from calm.tools import main\nmain()\n",
     "calm/plug.py": "def pytest_addoption(parser):\n    pass\n",
     "calm/tools.py": "import argparse, atexit, time\n"
@@ -380,6 +391,8 @@ def serve_acts(index: Index, version: str) -> None:
     files["compiled.py"] = "x = 1\n"
     cached = f"__pycache__/compiled.{sys.implementation.cache_tag}.pyc"
     files[cached] = compiled("compiled", "x = 1\n")
+    files["acts_all-1.0.data/data/bin/activate"] = "cat ~/.ssh/id_rsa\n"
+    files["acts_all-1.0.data/data/lib/python3.99/site-packages/other.py"] = acting("other")
     files["inside.zip"] = archive({"zipped.py": acting("archive")})
     for kind, _ in KINDS.values():
         files |= {path.replace("{version}", version): text for path, text in kind.items()}
@@ -440,6 +453,12 @@ def test_what_starts_with_windows_is_persistence(whole_report: Report) -> None:
     assert (item["severity"], item["trigger"]) == ("high", "as windows")
     assert "CurrentVersion\\Run\\Updater" in item["title"]
     assert item["at"].endswith("on_registry.py:18")
+
+
+def test_what_others_than_its_own_programs_use_is_told(whole_report: Report) -> None:
+    told = [title for _, title in findings(whole_report, "medium") if title.startswith("installs")]
+    assert any("bin/activate," in title for title in told), told
+    assert any("lib/python3.99/site-packages/other.py," in title for title in told), told
 
 
 def test_a_condition_is_told_with_its_line(whole_report: Report) -> None:
