@@ -12,8 +12,8 @@
 # An order is a run id and the checked fields. The watch of the run (jail/watch/) has no privilege:
 # it detonates the package, reads all that the package makes, judges, and sends a bounded stream:
 # progress lines, then the finished report in pieces. Nothing here parses what a package made,
-# nor the report: pieces are measured, stored and sent on. One thing of stored reports goes back to
-# a watch, the findings of a project's other releases: SQLite picks them out, and they are not read.
+# nor the report: pieces are measured, stored and sent on. One piece goes back to the watches of a
+# project's other releases, as it came: what was found, so that they can say what is new.
 #
 # The file follows a request: settings, who may ask, what may be asked, keeper and privileges, the
 # stream, the store, Discord, the service, HTTP. What a function raises, and where a rule comes
@@ -482,6 +482,7 @@ class Frame(Enum):
     PAGE = 6_000_000, 1
     EVIDENCE = 32 << 20, 1
     DROPPED = 17 << 20, 1
+    ACTS = 30 << 10, 1
     TEXT = 2_000_000, 1
     END = 0, 1
 
@@ -544,7 +545,7 @@ def read_object(data: bytes) -> dict[str, Any]:
 
 
 # A finished run. `report` is what only watch knows, `text` is for a terminal. `told`: all of it is
-# watch's own word.
+# watch's own word. `acts` is for the watches of other releases; we keep it and do not read it.
 class Result(NamedTuple):
     outcome: str
     reason: str
@@ -555,6 +556,7 @@ class Result(NamedTuple):
     evidence: bytes
     dropped: bytes
     text: str
+    acts: bytes = b""
     told: bool = True
 
 
@@ -564,9 +566,9 @@ def make_result(pieces: Mapping[Frame, bytes]) -> Result:
     outcome, verdict = summary.get("outcome", ""), summary.get("verdict", "")
     is_summary = outcome in OUTCOMES and verdict in VERDICTS
     demand(is_summary, WatchError(f"sent no summary: {summary!r:.100}"))
-    report = pieces[Frame.REPORT]
+    report, acts = pieces[Frame.REPORT], pieces[Frame.ACTS]
     is_report = report.startswith(b'{"phases":') and report.endswith(b"}") and report.isascii()
-    demand(is_report, WatchError("sent bytes that can't be a report"))
+    demand(is_report and acts.isascii(), WatchError("sent bytes that can't be a report"))
     is_embed = all(isinstance(embed.get(key), kind) for key, kind in EMBED_KINDS.items())
     demand(is_embed, WatchError("sent an object that can't be a message"))
     shown = json.dumps({key: embed[key] for key in EMBED_KEYS if key in embed}).encode()
@@ -575,7 +577,7 @@ def make_result(pieces: Mapping[Frame, bytes]) -> Result:
     lines = pieces[Frame.TEXT].decode(errors="replace").splitlines()
     text = "\n".join(printable_line(line, MAX_PRINTED_CHARS) for line in lines)
     page, evidence, dropped = (pieces[kind] for kind in (Frame.PAGE, Frame.EVIDENCE, Frame.DROPPED))
-    return Result(outcome, reason, verdict, report, shown, page, evidence, dropped, text)
+    return Result(outcome, reason, verdict, report, shown, page, evidence, dropped, text, acts)
 
 
 OWN_PAGE = '<!doctype html><html lang="en"><meta charset="utf-8"><title>{0}</title><h1>{0}</h1>{1}'
@@ -596,7 +598,9 @@ def make_own_result(request: TriageRequest, outcome: str, reason: str, phase: st
     embed = {"title": title, "description": text, "fields": [], "color": colour}
     body, shown = json.dumps(report).encode(), json.dumps(embed).encode()
     page = OWN_PAGE.format(html.escape(title), html.escape(text)).encode()
-    return Result(outcome, reason, verdict, body, shown, page, b"", b"", f"{title}: {text}", False)
+    return Result(
+        outcome, reason, verdict, body, shown, page, b"", b"", f"{title}: {text}", told=False
+    )
 
 
 Progress = Callable[[str], None]
@@ -652,7 +656,7 @@ def join_report(head: str, report: bytes) -> bytes:
 # the queue, too. Every method raises sqlite3.Error, for a full disk say.
 class Store:
     def __init__(self, path: Path) -> None:
-        self.lock, self.trouble, self.path = threading.Lock(), "", path
+        self.lock, self.trouble = threading.Lock(), ""
         # What is asked for and found is nobody else's business.
         path.touch(mode=0o600)
         path.chmod(0o600)
@@ -661,8 +665,9 @@ class Store:
         self.db.executescript(STATEMENTS["schema"])
         # Raises for a store of another version, before anything of it is changed.
         self.read(STATEMENTS["columns"])
-        with contextlib.suppress(sqlite3.OperationalError):  # it has that column already
-            self.db.execute(STATEMENTS["add_dropped"])
+        for addition in STATEMENTS["additions"]:
+            with contextlib.suppress(sqlite3.OperationalError):  # it has that column already
+                self.db.execute(addition)
         self.db.executescript(STATEMENTS["durability"])
 
     # The first row that a statement finds.
@@ -701,12 +706,6 @@ class Store:
 
     def note_delivery(self, run_id: str, delivery: Delivery, due_at: float = 0) -> None:
         self.write(STATEMENTS["note_delivery"], run_id=run_id, due_at=due_at, **delivery._asdict())
-
-    # What reports of other releases found, as JSON. A connection of its own: nobody waits for it.
-    def known(self, request: TriageRequest) -> bytes:
-        with contextlib.closing(sqlite3.connect(self.path)) as db:
-            row = db.execute(STATEMENTS["known"], request._asdict()).fetchone()
-        return bytes(row[0])
 
     # As the API shows it, or the state so far; None for an unknown id.
     def report(self, run_id: str) -> bytes | None:
@@ -971,7 +970,8 @@ class Service:
                 shut(stream)
             # Only one thing in the report is lost without it.
             with contextlib.suppress(sqlite3.Error, OSError):
-                stream.send(self.store.known(request) + b"\n", socket.MSG_DONTWAIT)
+                known = self.store.read(STATEMENTS["known"], **request._asdict())
+                stream.send(known["line"] + b"\n", socket.MSG_DONTWAIT)
             budget_sec = self.settings.run_budget_sec
             result = receive_result(stream, run_id, request, budget_sec, log.debug)
             self.streams.discard(stream)
@@ -1147,10 +1147,9 @@ class Api:
     # Every unknown id and name gets the same 404.
     def on_get_run(self, _: Any, response: falcon.Response, run_id: str, name: str = "") -> None:
         store = self.service.store
-        data = store.file(run_id, name) if name else store.report(run_id)
-        demand(data, falcon.HTTPNotFound(description="There is no such run."))
+        response.data = store.file(run_id, name) if name else store.report(run_id)
+        demand(response.data, falcon.HTTPNotFound(description="There is no such run."))
         response.content_type = ATTACHMENTS.get(name, ("", falcon.MEDIA_JSON))[1]
-        response.data = data
         # The page shows what a package said: even if it escaped, it may run and load nothing.
         policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
         response.set_header("Content-Security-Policy", policy)

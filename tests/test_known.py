@@ -23,6 +23,7 @@ from jail.watch.known import (
     MAX_KNOWN_FINDINGS,
     MAX_NEW_FINDINGS,
     KnownReport,
+    acts_for_later,
     compare_findings,
     hear_known,
     known_report,
@@ -120,10 +121,12 @@ def test_a_long_title_costs_nothing(text: str) -> None:
 # What the service tells.
 
 
-def told(version: str = "1.0", findings: Any = (), **more: Any) -> dict[str, Any]:
-    rows = [list(row) for row in findings]
+def told(
+    version: str = "1.0", findings: Any = (), is_whole: object = True, **more: Any
+) -> dict[str, Any]:
+    acts = json.dumps({"is_whole": is_whole, "findings": findings})
     about = {"version": version, "run_id": RUN, "outcome": "ok", "verdict": "high"}
-    return about | {"count": len(rows), "findings": rows} | more
+    return about | {"acts": acts} | more
 
 
 def line(*reports: Any) -> bytes:
@@ -156,8 +159,11 @@ def test_the_report_of_the_release_is_found() -> None:
         line(told(outcome="<b>")),
         line(told(outcome=["ok"])),
         line(told(verdict="\x1b[2J")),
-        line(told(findings=(), count=True)),
-        line({**told(), "findings": {"a": 1}}),
+        line(told(findings={"a": 1})),
+        line(told(acts=None)),
+        line(told(acts="nonsense")),
+        line(told(acts="[" * 100_000)),
+        line(told(acts="[]")),
         line(told("9" * 5000)),
         line(told(1.0)),  # type: ignore[arg-type]
         line(*[told("0.1")] * 12, told("1.0")),
@@ -169,14 +175,15 @@ def test_a_hostile_line_says_nothing(said: bytes | None) -> None:
 
 def test_hostile_findings_are_passed_over_and_told() -> None:
     rows: list[Any] = [ROW, ROW[:3], [*ROW, "x"], [1, 2, 3, 4], [[], {}, None, None], "abcd", None]
-    found = known_report(line({**told(), "findings": rows}), "1.0")
+    found = known_report(line(told(findings=rows)), "1.0")
     assert found
     assert (len(found.findings), found.is_whole) == (1, False)
     many = known_report(line(told(findings=[ROW] * (MAX_KNOWN_FINDINGS + 50))), "1.0")
     assert many
     assert (len(many.findings), many.is_whole) == (MAX_KNOWN_FINDINGS, False)
-    cut = known_report(line(told(findings=[ROW], count=500)), "1.0")
-    assert cut and not cut.is_whole
+    for is_whole in (False, 1, "true"):
+        cut = known_report(line(told(findings=[ROW], is_whole=is_whole)), "1.0")
+        assert cut and not cut.is_whole
     odd = line(told(findings=[["\ud800", "\0", "\x1b[2J\u202e", "x" * 10**6]]))
     assert compare_findings([a_finding()], known_report(odd, "1.0"), "1.1", frozenset())["reported"]
 
@@ -228,6 +235,21 @@ def test_new_findings_are_bounded_and_counted() -> None:
     assert found["new_finding_counts"] == {"high": 400, "medium": 0, "info": 0}
     nothing = compare_findings(crowd, None, "1.1", frozenset())
     assert nothing == {"reported": None, "new_findings": [], "new_finding_counts": {}}
+
+
+def test_what_one_run_tells_another_reads() -> None:
+    findings = [a_finding(), a_finding(), a_finding("reads \ud800\0", at=None)]
+    acts = acts_for_later(findings)
+    assert acts.isascii()
+    found = known_report(line(told(acts=acts.decode())), "1.0")
+    assert found
+    assert (found.is_whole, len(found.findings)) == (True, 2)
+    assert compare_findings(findings, found, "1.1", frozenset())["new_findings"] == []
+    crowd = [a_finding(f"reads {number}" + "\ud800" * 1000) for number in range(900)]
+    acts = acts_for_later(crowd)
+    assert len(acts) <= 30 << 10
+    found = known_report(line(told(acts=acts.decode())), "1.0")
+    assert found and found.findings and not found.is_whole
 
 
 # The stream.

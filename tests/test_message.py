@@ -223,7 +223,7 @@ def test_a_defect_of_ours_costs_the_looks_but_not_the_report(
         for line in frames:
             name, length = line.split()
             sent[name.decode()] = frames.read(int(length))
-    assert [*sent] == ["summary", "report", "evidence", "dropped", "complaint", "embed"]
+    assert [*sent] == ["summary", "report", "evidence", "dropped", "acts", "complaint", "embed"]
     assert b"a defect of ours" in sent["complaint"]
     assert json.loads(sent["embed"])["title"] == "A report that can't be shown"
     assert json.loads(sent["report"])["findings"]

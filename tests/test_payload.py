@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import random
 import secrets
 import tarfile
 import time
@@ -278,6 +279,12 @@ IN_ZIP = in_zip(SMALL, zipfile.ZIP_STORED)
 )
 def test_what_is_encrypted_or_packed_by_others_is_told_as_such(payload: bytes) -> None:
     assert look(payload).opaque
+
+
+def test_no_chance_makes_what_is_encrypted_readable() -> None:
+    seeds = map(random.Random, range(60))
+    drawn = [base64.b85encode(seed.randbytes(400)) for seed in seeds]
+    assert all(look(payload).opaque for payload in drawn)
 
 
 @pytest.mark.parametrize("how", [base64.b85encode, base64.a85encode])

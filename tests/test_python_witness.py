@@ -260,9 +260,11 @@ def hooked(tmp_path: Path, telling: Telling) -> Any:
         # As loader.py does, with nothing of the package on the path.
         f"import sys; whole, own = sys.path[:], [{str(HOOK.parent)!r}]\n"
         f"sys.path[:] = own + [p for p in whole if p not in ('', {str(tmp_path)!r})]\n"
-        "import enter; enter.open_rooms(); sys.path[:] = whole\n"
+        "import enter, pkgutil, runpy; enter.open_rooms(); sys.path[:] = whole\n"
+        # The hook must find them itself.
+        "for name in ('ast', 'dis', 'json', 're'): sys.modules.pop(name, None)\n"
         f"exec(compile(open({str(HOOK)!r}).read(), {str(HOOK)!r}, 'exec'), names)\n"
-        "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')\n"
+        "runpy.run_path(sys.argv[1], run_name='__main__')\n"
     )
 
     def run(source: str, **files: str) -> Telling:
@@ -487,8 +489,17 @@ def test_a_closed_descriptor_does_not_silence_the_hook(hooked: Any) -> None:
 
 
 def test_the_hook_is_made_of_the_library_whatever_the_path_says(hooked: Any) -> None:
-    told = hooked("print(1)", json="raise SystemExit(7)", re="raise SystemExit(7)")
+    ends = "raise SystemExit(7)"
+    # What the hook loads late comes from the library, too.
+    acts = """
+        text = "imp" + "ort os; x" + " = 1"
+        exec(text)
+        import marshal
+        exec(marshal.loads(marshal.dumps(compile("y = 1", "<y>", "exec"))))
+        """
+    told = hooked(acts, json=ends, re=ends, ast=ends, dis=ends)
     assert len(told.witness.started) == 1
+    assert len(told.codes) == 3
 
 
 def test_the_hook_tells_what_is_opened_in_vain(hooked: Any, tmp_path: Path) -> None:

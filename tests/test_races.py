@@ -441,4 +441,5 @@ def test_who_reaches_many_places_and_ends_in_the_middle_shows_nothing_false(
     _, report, _ = triage("busy", "--mode", "import")
     assert report["outcome"] == "ok", report["reason"]
     assert [item for item in report["findings"] if item["rule"] == "evidence.tamper"] == []
-    assert len(report["network"]) > 30
+    # An IPv4 address and its IPv6 twin are one place.
+    assert len(report["network"]) > 20

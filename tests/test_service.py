@@ -740,7 +740,7 @@ def test_a_watch_that_does_not_stop_is_left(played: Snakehook, home: Path) -> No
     for _ in range(20):
         process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert (process.returncode, out[:11]) == (1, "hangs 1.0: "), err
+    assert (process.returncode, out[:17]) == (1, "high: hangs 1.0: "), err
 
 
 def test_check_tells_the_index_and_the_webhook(played: Snakehook) -> None:

@@ -480,6 +480,19 @@ def test_what_had_gone_on_before_it_could_be_looked_at_is_told_as_both_and_count
     assert unchecked.count >= 1
 
 
+def test_what_the_launcher_starts_may_have_changed_its_words_before_it_is_looked_at() -> None:
+    words = (JAIL_PYTHON.encode(), b"-c", b"import asyncio")
+    tape = Tape(look=lambda _: Observed(b"/usr/local/bin/python3.11", words, False, False))
+    tape.start("launch.py", "run")
+    # Its own child, which knows the trick, is no child of the launcher.
+    tape.run(JAIL_PYTHON, JAIL_PYTHON, "launch.py", "run")
+    told = [event.argv[1] for event in tape.of(Exec)]
+    assert told == ["launch.py", "launch.py", "-c"]
+    tape.finish()
+    (unchecked,) = tape.of(StartsUnchecked)
+    assert (unchecked.count, tape.lies()) == (1, [])
+
+
 def test_what_was_gone_is_told_as_the_trace_has_it_and_counted() -> None:
     tape = Tape(look=lambda _: None)
     tape.start("-c", "x")

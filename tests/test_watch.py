@@ -73,6 +73,8 @@ SETTINGS = JailSettings(
 )
 ORDER = Order("triage", "0" * 32, "calm", "1.0", "install")
 SITE = f"{ORDER.site}/lib/python3.11/site-packages"
+# A .pth file may add modules to the one that the package has.
+ALL = ("import", "all modules")
 # What detonate runs after the programs of a package with one module.
 LATER = [("import", "as windows"), ("import", "as macos"), ("import", "as ci, later")]
 LATER_OK = [*((*what, "ok") for what in LATER), ("call", None, "ok")]
@@ -316,6 +318,7 @@ def test_the_stream_has_the_report_in_all_its_shapes_and_an_end(keeper: RunKeepe
         "report",
         "evidence",
         "dropped",
+        "acts",
         "page",
         "embed",
         "text",
@@ -337,14 +340,15 @@ def test_each_trigger_is_a_jail_of_its_own(keeper: RunKeeper) -> None:
         ("install", None, "ok"),
         ("start", None, "ok"),
         ("import", "calm", "ok"),
+        (*ALL, "ok"),
         ("execute", "calm", "ok"),
         *LATER_OK,
     ]
-    assert [start.jail for start in ran.starts] == [*range(8)]
-    assert [start.has_index for start in ran.starts] == [True, *([False] * 7)]
+    assert [start.jail for start in ran.starts] == [*range(9)]
+    assert [start.has_index for start in ran.starts] == [True, *([False] * 8)]
     progress = [data for name, data in ran.frames if name == "progress"]
     assert progress[:3] == [b"install", b"start", b"import calm"]
-    assert len(progress) == 8
+    assert len(progress) == 9
 
 
 def test_the_environment_is_a_person_s_with_bait(keeper: RunKeeper) -> None:
@@ -545,12 +549,12 @@ def test_the_evidence_has_each_line_with_its_phase_and_time(keeper: RunKeeper) -
     assert {line["kind"] for line in ran.evidence} >= {"output", "end"}
     for line in ran.evidence:
         assert before_sec - 1 < line["at"] < time.time() + 1
-        own = (("install", None), ("import", "calm"), *LATER)
+        own = (("install", None), ("import", "calm"), ALL, *LATER)
         assert (line["phase"], line["trigger"]) in own
     ends = [line for line in ran.evidence if line["kind"] == "end"]
     assert [(end["outcome"], end["exit_code"], end["dropped"]) for end in ends] == [
         ("ok", 0, {})
-    ] * 5
+    ] * 6
 
 
 # What ends a phase or a run.
@@ -571,7 +575,7 @@ def test_a_run_has_a_budget_and_what_it_leaves_out_is_not_run(keeper: RunKeeper)
     ran = keeper.run(ORDER._replace(mode="detonate"), run_budget_sec=1)
     assert ran.outcomes == [("install", None, "ok"), ("start", None, "timeout")]
     assert "RUN_BUDGET_SEC" in ran.summary["reason"]
-    assert len(ran.report["coverage"]["not_run"]) == 7
+    assert len(ran.report["coverage"]["not_run"]) == 8
     assert all("RUN_BUDGET_SEC" in item for item in ran.report["coverage"]["not_run"])
     # That there was no time left is no finding about the package.
     assert ran.summary["verdict"] == "unseen"

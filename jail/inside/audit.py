@@ -36,6 +36,7 @@ sys.path[:] = [library, f"{library}/lib-dynload"]
 from types import CodeType, FrameType  # noqa: E402
 
 from jail.inside.json_line import json_of  # noqa: E402
+from jail.inside.library import load_from_library  # noqa: E402
 from jail.inside.origins import (  # noqa: E402
     Written,
     called_by_nobody,
@@ -135,6 +136,7 @@ told_reads: set[str] = set()
 
 def listing(code: CodeType) -> bytes:
     """The instructions of code that has no source."""
+    load_from_library("dis")
     import dis
     import io
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from types import CodeType, FrameType
 
+from jail.inside.library import load_from_library
 from jail.inside.origins import is_foreign_file
 
 TYPE_CHECKING = False
@@ -54,6 +55,7 @@ QUOTED_IMPORT = r"""["'][^"'\n]*\b(?:import|from)\s+%s\b"""
 def is_carrier(text: str) -> bool:
     """Whether a text has a second one that nobody sees in it."""
     # Loaded when it is needed: this file is loaded at the start of every Python.
+    load_from_library("re")
     import re
 
     if not text.isascii() and re.search(UNSEEN, text):
@@ -64,6 +66,7 @@ def is_carrier(text: str) -> bool:
 
 def imported(source: str) -> set[str]:
     """The first names of the modules that source imports, `__import__("os")` included."""
+    load_from_library("ast")
     import ast
 
     try:
@@ -173,6 +176,7 @@ class Readings:
         """
         around = self.files_around(frame)
         read = [path for path in self.last if not is_media(path)]
+        load_from_library("re")
         import re
 
         word = re.compile(rf"\b{name}\b")

@@ -1,8 +1,8 @@
-"""What the service knows of other releases of a project: the findings of their reports, and which
-of a run's own findings are new beside them.
+"""What a run's findings are for the run of the next release: told to the service, which keeps it
+and does not read it, and heard from it then; and which of a run's own findings are new beside that.
 
-Hostile input: all of it. A package may have chosen the words of a title, and who sends it may have
-been taken over.
+Hostile input: all that is heard. A package may have chosen the words of a title, and who told it,
+or sends it, may have been taken over.
 """
 
 import json
@@ -18,7 +18,8 @@ from jail.watch.events import Outcome, Rule, Severity
 from jail.watch.inlet import Inlet
 from jail.watch.releases import version_key
 
-MAX_KNOWN_RELEASES, MAX_KNOWN_FINDINGS = 12, 200  # as jail/store.toml has them
+MAX_KNOWN_RELEASES, MAX_KNOWN_FINDINGS = 12, 200  # the first as jail/store.toml has it
+MAX_ACTS_BYTES, MAX_ACT_TITLE_CHARS = 24 << 10, 400  # of a run; of a title
 MAX_STORED_FINDINGS = 500  # of a report; one that has as many may have had more
 MAX_VERSION_CHARS = 200
 MAX_NEW_FINDINGS = 60  # that are named; the others are counted
@@ -43,6 +44,26 @@ class KnownReport:
     findings: tuple[KnownAct, ...]
 
 
+def acts_for_later(findings: Sequence[NewFinding]) -> bytes:
+    """What the watch of another release may want to know of these findings, as parse_acts reads it.
+
+    `b'{"is_whole": true, "findings": [["secret.read", "import", "reads or touches /x", null]]}'`
+    """
+    rows = {
+        (item["rule"], item["phase"], item["title"][:MAX_ACT_TITLE_CHARS], item["at"])
+        for item in findings
+    }
+    texts, left_bytes = [], MAX_ACTS_BYTES
+    for row in sorted(rows, key=repr)[:MAX_KNOWN_FINDINGS]:
+        text = json.dumps(row)
+        left_bytes -= len(text) + 2
+        if left_bytes > 0:
+            texts.append(text)
+    is_whole = len(texts) == len(rows) and len(findings) < MAX_STORED_FINDINGS
+    whole = json.dumps(is_whole)
+    return f'{{"is_whole": {whole}, "findings": [{", ".join(texts)}]}}'.encode()
+
+
 def hear_known(inlet: Inlet, version: str) -> KnownReport | None:
     """What the service has told by now of the report of a release. Nobody waits for it."""
     try:
@@ -54,8 +75,8 @@ def hear_known(inlet: Inlet, version: str) -> KnownReport | None:
 def known_report(line: bytes | None, version: str) -> KnownReport | None:
     """The report of a release, None where nothing is known of it.
 
-    `b'[{"version": "1.0", "run_id": "0af3...", "outcome": "ok", "verdict": "high", "count": 1,
-    "findings": [["secret.read", "import", "reads or touches /x", "/srv/x.py:3"]]}, ...]'`
+    `b'[{"version": "1.0", "run_id": "0af3...", "outcome": "ok", "verdict": "high", "acts": "..."},
+    ...]'`, with what acts_for_later has made.
     """
     try:
         told = json.loads(line or b"[]")
@@ -72,16 +93,27 @@ def parse_report(item: Mapping[str, Any]) -> KnownReport | None:
     """One report; None where it is not as it should be."""
     words = [item.get(key) for key in ("version", "run_id", "outcome", "verdict")]
     texts = [word for word in words if isinstance(word, str)]
-    rows, count = item.get("findings"), item.get("count")
-    if len(texts) < len(words) or type(count) is not int or not isinstance(rows, list):
+    told = parse_acts(item.get("acts"))
+    if len(texts) < len(words) or told is None:
         return None
     version, run_id, outcome, verdict = texts
     is_known = outcome in set(Outcome) and VERDICT_WORD.fullmatch(verdict) is not None
     if not is_known or not KNOWN_RUN_ID.fullmatch(run_id) or len(version) > MAX_VERSION_CHARS:
         return None
+    return KnownReport(version, run_id, outcome, verdict, *told)
+
+
+def parse_acts(text: object) -> tuple[bool, tuple[KnownAct, ...]] | None:
+    """Whether a report is whole, and its findings; None where the text is not as it should be."""
+    try:
+        told = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
+    rows = told.get("findings") if isinstance(told, dict) else None
+    if not isinstance(told, dict) or not isinstance(rows, list):
+        return None
     acts = tuple(acts_in(rows[:MAX_KNOWN_FINDINGS]))
-    is_whole = len(acts) == len(rows) < MAX_KNOWN_FINDINGS and count < MAX_STORED_FINDINGS
-    return KnownReport(version, run_id, outcome, verdict, is_whole, acts)
+    return told.get("is_whole") is True and len(acts) == len(rows), acts
 
 
 def acts_in(rows: Sequence[Any]) -> Iterator[KnownAct]:

@@ -30,7 +30,7 @@ from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.home_files import Home
 from jail.watch.inlet import Inlet
-from jail.watch.known import compare_findings, hear_known
+from jail.watch.known import acts_for_later, compare_findings, hear_known
 from jail.watch.ours import what_is_ours
 from jail.watch.outlet import Outlet, complain
 from jail.watch.payload import Search
@@ -306,6 +306,7 @@ def send_report(
     outlet.send("report", as_json(report))
     outlet.send("evidence", evidence.close())
     outlet.send("dropped", dropped.close(report.order))
+    outlet.send("acts", acts_for_later(report.lists["findings"]))
     try:
         page, text = render_page(report), render_text(report)
         embed = render_embed(report, machine.index_url, machine.default_index)

@@ -46,6 +46,7 @@ SEALED = re.compile(
 SIGNS_OF_85 = b"!#$%&()*;<>?@^`{|}~"
 MIN_SIGNS = 12
 MIN_DENSE_CHARS = 200
+MIN_LETTERS = 10  # different ones, of text that somebody can read
 DENSE_RATIO = 0.8
 
 
@@ -167,6 +168,14 @@ def is_dense(data: bytes) -> bool:
     return not has_words and len(zlib.compress(data, 1)) > len(data) * DENSE_RATIO
 
 
+def is_sense(data: bytes) -> bool:
+    """Whether a guess came out as text. Random bytes may do so by chance, for some signs."""
+    try:
+        return is_text(data) and len(set(data.decode())) >= MIN_LETTERS
+    except UnicodeDecodeError:
+        return False
+
+
 class Search:
     """Finds the values of one run's bait, and its environment.
 
@@ -197,7 +206,7 @@ class Search:
             environment = environment or self.is_environment(layer.data)
             cut = cut or layer.is_cut
             is_readable = is_text(layer.data)
-            if layer.certainty is Certainty.GUESSED and is_readable:
+            if layer.certainty is Certainty.GUESSED and is_sense(layer.data):
                 dense = False
             # Identifiers and checksums, put together, look encrypted.
             if layer.certainty is Certainty.MARKED and not opaque:

@@ -192,13 +192,16 @@ class Story:
                 process, f"{program}, which can't be started, was started"
             )
         started = call.started
-        # In the memory of what is our own nobody else has a hand.
-        if self.look and not process.own and not (started and started.in_time):
+        # In the memory of what is our own nobody else has a hand, nor in that of a child of the
+        # launcher at its first program, which changes its own words soon.
+        is_launched = process.fresh and process.parent is self.tree.launcher
+        is_ours = process.own or is_launched
+        if self.look and not is_ours and not (started and started.in_time):
             self.unchecked.note(process, program, started)
         words = program_words(call, program)
         if started and program == OWN_PROGRAM:
             program = found_program(started) or program
-        if started is None or (started.is_as_told and started.program):
+        if started is None or is_launched or (started.is_as_told and started.program):
             self.become(process, call, program, words)
             return
         found = replace(call, argv=started.argv)
@@ -226,13 +229,11 @@ class Story:
         package can neither claim to be pip nor turn into it.
         """
         self.tell_exec(process, call, program, argv)
-        is_main = process is self.tree.main
         if process.fresh and process.own:
             is_pips = is_pip_again(program, argv) or is_system_look(program, process.program)
             # The launcher runs nothing but pip here, if need be more than once.
-            is_launched = process.parent is self.tree.launcher
-            process.own = self.is_pip and (is_launched or is_pips)
-        if process.fresh and is_main:
+            process.own = self.is_pip and (process.parent is self.tree.launcher or is_pips)
+        if process.fresh and process is self.tree.main:
             self.main_argv = argv
         process.program, process.argv, process.fresh = program, argv, False
 
