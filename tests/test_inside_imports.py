@@ -265,6 +265,7 @@ def test_whatever_way_it_is_replaced(stand: Stand) -> None:
         "import other, sys\nother.handler = lambda: 1\n"
         "sys.modules['old_name'] = sys.modules[__name__]",
         "import user\nclass Base:\n    def go(self): pass\nuser.Child.more = lambda s: 1",
+        "import other\nclass Proxy:\n    __class__ = type\nother.decorated = Proxy()",
         "import json\njson.extra = lambda: 1",
         "import functools\n@functools.wraps(print)\ndef shout(*a): pass\nprint = shout",
         "import logging\nlogging.Logger.trace = lambda self, *a: None",

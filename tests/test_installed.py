@@ -1,6 +1,7 @@
 """What is found of an installation in real folders, and what is run of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from jail.watch import scratch as scratch_room
 from jail.watch.contents import Contents, EntryPoint
 from jail.watch.events import Omission, PhaseName
 from jail.watch.installed import Installed, read_installed, reader_of
+from jail.watch.requirements import required_elsewhere
 from jail.watch.scratch import Scratch
 from jail.watch.triggers import (
+    MAX_DEPENDENCY_MODULES,
     MAX_TRIGGERS,
     Trigger,
     installation,

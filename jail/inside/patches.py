@@ -12,9 +12,11 @@ import os
 import sys
 from contextlib import suppress
 from importlib.machinery import PathFinder
+from importlib.util import resolve_name
 from types import CodeType, FunctionType, MethodType, ModuleType
 
 from jail.inside.ending import Teller
+from jail.inside.library import load_from_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,6 +74,16 @@ def kept_by(module: str, name: str) -> Any:
     return getattr(sys.modules.get(module), name, None)
 
 
+def is_class(value: Any) -> bool:
+    """Whether it is one; an object may claim it."""
+    return issubclass(type(value), type)
+
+
+def variables_of(kind: type) -> Any:
+    """Those of a class itself, whatever its own class makes of such questions."""
+    return type.__dict__["__dict__"].__get__(kind)
+
+
 def unwrapped(value: Any) -> Any:
     """The function in what the library makes of one: a method, a property, a partial or a cached
     function.
@@ -99,11 +111,11 @@ def code_of(value: Any) -> CodeType | None:
     if type(value) is FunctionType:
         code: CodeType = value.__code__
         return code
-    if isinstance(value, type):
-        own = [*type.__dict__["__dict__"].__get__(value).values()]
+    if is_class(value):
+        own = [*variables_of(value).values()]
         methods = [member for member in map(unwrapped, own) if type(member) is FunctionType]
         return methods[0].__code__ if methods else None
-    call = type.__dict__["__dict__"].__get__(type(value)).get("__call__")
+    call = variables_of(type(value)).get("__call__")
     return call.__code__ if type(call) is FunctionType else None
 
 
@@ -121,7 +133,8 @@ def is_defined(defined: dict[str, CodeType], owner: str | None, name: str) -> bo
 
 def is_inherited(kind: Any, name: str) -> bool:
     """Whether another class gives it to `kind`: `connect` of socket.socket, say."""
-    return isinstance(kind, type) and any(name in vars(base) for base in kind.__mro__[1:-1])
+    bases = type.__dict__["__mro__"].__get__(kind)[1:-1] if is_class(kind) else ()
+    return any(name in variables_of(base) for base in bases)
 
 
 def is_imported(module: ModuleType, source: CodeType | None, name: str, value: Any) -> bool:
@@ -131,8 +144,8 @@ def is_imported(module: ModuleType, source: CodeType | None, name: str, value: A
     if source is None or name not in source.co_names:
         return False
     # Loaded when it is needed: hardly ever.
+    load_from_library("dis")
     import dis
-    from importlib.util import resolve_name
 
     level, start, taken = 0, "", ""
     found = []
@@ -145,8 +158,11 @@ def is_imported(module: ModuleType, source: CodeType | None, name: str, value: A
             taken = str(step.argval)
         elif step.opname == "STORE_NAME":
             if taken and step.argval == name:
-                there = sys.modules.get(resolve_name(start, str(module.__package__ or "")))
-                found += [vars(there)[taken]] if there and taken in vars(there) else []
+                package = str(module.__dict__.get("__package__"))
+                with suppress(ImportError):
+                    there = sys.modules.get(resolve_name(start, package))
+                    names = there.__dict__ if type(there) is ModuleType else {}
+                    found += [names[taken]] if taken in names else []
             taken = ""
     return bool(found) and all(there is not value for there in found)
 
@@ -246,12 +262,15 @@ class Originals:
         """
         tops = {package.partition(".")[0] for package in packages}
         for name, module in [*sys.modules.items()]:
-            is_module = isinstance(module, ModuleType)
+            is_module = issubclass(type(module), ModuleType)
             kind = module if is_module else sys.modules.get(type(module).__module__)
             file = str(getattr(kind, "__dict__", {}).get("__file__", ""))
             if "." in name or name in tops or not is_of(mine, file):
                 continue
-            spec = PathFinder.find_spec(name)
+            spec = None
+            # By hooks that the package may have put there.
+            with suppress(Exception):
+                spec = PathFinder.find_spec(name)
             if not spec or is_of(mine, str(spec.origin)):
                 continue
             own = vars(module).values() if is_module else [type(module)]
@@ -284,7 +303,7 @@ class Originals:
             if not code or not is_of(mine, code.co_filename):
                 continue
             # A class of its own that a decorator of the package's has made anew.
-            if isinstance(value, type) and value.__module__ == name:
+            if is_class(value) and variables_of(value).get("__module__") == name:
                 continue
             source = source or source_code(module)
             # A module that is written in C never had a function in Python.
@@ -302,6 +321,6 @@ def members(module: ModuleType) -> Iterator[tuple[str, str | None, str, Any]]:
     """The variables of a module, and of the classes that it defines: path, class, name, value."""
     for name, value in [*module.__dict__.items()]:
         yield name, None, name, value
-        if isinstance(value, type) and value.__dict__.get("__module__") == module.__name__:
-            for attribute, member in [*type.__dict__["__dict__"].__get__(value).items()]:
+        if is_class(value) and variables_of(value).get("__module__") == module.__name__:
+            for attribute, member in [*variables_of(value).items()]:
                 yield f"{name}.{attribute}", name, attribute, member
