@@ -273,6 +273,7 @@ def test_a_look_at_the_system_is_exact(command: tuple[str, ...], is_harmless: bo
             "import sys\ndef f():\n    if sys.version_info > (3,):\n        return\n    exec(x)\n",
             "Python version",
         ),
+        ("import os\nif os.path.isdir('/var/lib/x'):\n    exec(code)\n", "files"),
         ("import random\nif random.random() < 0.1:\n    exec(code)\n", "chance"),
         (
             "from importlib.util import find_spec\nif find_spec('x'):\n    exec(code)\n",
@@ -300,6 +301,7 @@ def test_an_act_behind_a_condition_is_found(source: str, kind: str) -> None:
         "import os\nif name == 'PATH':\n    exec(code)\n",
         "if x:\n    exec(code)\n",
         "match x:\n    case 1:\n        exec(code)\n",
+        "import os\nif os.path.isdir(path):\n    exec(code)\n",
         "import random\nSEED = random.random()\n",
         "if (" * 3000,
         "\0",

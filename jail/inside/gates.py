@@ -51,6 +51,9 @@ PROJECTS = re.compile(
     r"(?:importlib\.(?:util|metadata)\.|pkgutil\.|imp\.)?"
     r"(?:find_spec|find_loader|find_module|packages_distributions|distributions?)"
 )
+# What lies at a place that is written there: `os.path.isdir("/var/lib/x")`.
+THERE = re.compile(r"(?:.*\.)?(?:exists|lexists|isfile|isdir|is_file|is_dir|access)")
+PLACES = ("/", "~", "C:")
 CHANCE = re.compile(
     r"(?:numpy\.)?random\.\w+|secrets\.(?:choice|token_\w+)"
     r"|(?:.*\.)?(?:randint|randrange|randbelow|getrandbits|randbits)"
@@ -96,7 +99,7 @@ WAITING_WORDS = re.compile(
     rb"|sys\.modules|ps1\b|interactive|isatty|getlogin|getfqdn|getnode|locale"
     rb"|tzname|timezone|cpu_count|getwindowsversion|gmtime|getppid|getpgid|getsid|getpgrp"
     rb"|get[eu]?[ug]id|prefix|executable|sys\.path|getcwd|which|sysconfig|version"
-    rb"|time_ns|asctime|find_|distribution|rand|secrets"
+    rb"|exists|isfile|isdir|is_file|is_dir|access|time_ns|asctime|find_|distribution|rand|secrets"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
@@ -165,6 +168,10 @@ class SourceFile:
                 if "environ" in written or "getenv" in written:
                     return "CI" if CI_NAMES.fullmatch(str(node.value)) else "environment"
                 continue
+            if isinstance(node, ast.Call) and THERE.fullmatch(self.name_of(node.func)):
+                texts = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)]
+                if any(str(text).startswith(PLACES) for text in texts):
+                    return "files"
             if not isinstance(node, ast.Attribute | ast.Name):
                 continue
             name = self.name_of(node)
