@@ -318,6 +318,9 @@ def test_gates_are_told_with_their_lines_in_pth_files_too(tmp_path: Path) -> Non
     site.mkdir()
     (site / "x.pth").write_text("a/folder\nimport os; os.name == 'nt' and exec('x')\n")
     (site / "mod.py").write_text("import sys\n\nif sys.argv[1:]:\n    exec(sys.argv[1])\n")
+    missing = "try:\n    import numpy\n    exec(x)\nexcept ImportError: pass\n"
+    assert [*gates_of(missing, there={"os"})] == [("other projects", 2, "exec(x)")]
+    assert [*gates_of(missing, there={"numpy"})] == [*gates_of(missing)] == []
     tell_gates(str(tell), str(site), ["mod", "not.there"])
     told = [json.loads(line) for line in tell.read_text().splitlines()]
     places = {line["what"]: line["at"].removeprefix(f"{site}/") for line in told}

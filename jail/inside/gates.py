@@ -7,7 +7,8 @@ Runs no code of the package, in a child of the launcher, which has none of its f
 import ast
 import os
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterator, Sequence
 
 from jail.inside.ending import Teller, now_sec
 from jail.inside.versions import version_test
@@ -99,7 +100,7 @@ WAITING_WORDS = re.compile(
     rb"|sys\.modules|ps1\b|interactive|isatty|getlogin|getfqdn|getnode|locale"
     rb"|tzname|timezone|cpu_count|getwindowsversion|gmtime|getppid|getpgid|getsid|getpgrp"
     rb"|get[eu]?[ug]id|prefix|executable|sys\.path|getcwd|which|sysconfig|version"
-    rb"|exists|isfile|isdir|is_file|is_dir|access|time_ns|asctime|find_|distribution|rand|secrets"
+    rb"|try:|exists|isfile|isdir|is_file|is_dir|access|time_ns|asctime|find_|distribution|rand|secrets"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
@@ -124,7 +125,8 @@ def dotted(node: ast.AST) -> str:
 class SourceFile:
     """One file: what in it is behind a condition."""
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, there: Collection[str] | None = None) -> None:
+        self.there = there
         self.nodes = [*ast.walk(tree)]
         self.full: dict[str, str] = {}  # `dt` of `from datetime import datetime as dt`
         self.waiting: dict[str, str] = {}  # variables and functions that say what is waited for
@@ -202,6 +204,8 @@ class SourceFile:
             elif isinstance(node, ast.IfExp):
                 one, other = [node.body], [node.orelse]
                 yield from self.found(node.test, self.waiting_in(node.test, one, other))
+            elif isinstance(node, ast.Try):
+                yield from self.after_missing(node.body)
             elif isinstance(node, ast.Match):
                 for case in node.cases:
                     yield from self.found(node.subject, case.body)
@@ -210,6 +214,20 @@ class SourceFile:
                 for number, value in enumerate(node.values[:-1]):
                     yield from self.found(value, node.values[number + 1 :])
             yield from self.early_ends(getattr(node, "body", None))
+
+    def after_missing(self, body: Sequence[ast.stmt]) -> Iterator[tuple[str, int, str]]:
+        """`try: import numpy`, which is not there, and what would have come after that."""
+        for number, statement in enumerate(body):
+            if self.there is None or not isinstance(statement, ast.Import | ast.ImportFrom):
+                continue
+            names = [alias.name for alias in statement.names]
+            if isinstance(statement, ast.ImportFrom):
+                names = ["os" if statement.level else str(statement.module)]
+            tops = {name.partition(".")[0] for name in names}
+            act = "" if tops <= {*self.there} else self.act_in(body[number + 1 :])
+            if act:
+                yield "other projects", statement.lineno, act
+                return
 
     def waiting_in(
         self, test: ast.expr, body: Sequence[ast.AST], orelse: Sequence[ast.AST]
@@ -256,11 +274,13 @@ def texts_in(nodes: list[ast.AST]) -> Iterator[str]:
                 yield text.value
 
 
-def gates_of(text: str, depth: int = 0) -> Iterator[tuple[str, int, str]]:
-    """The gates in some source."""
+def gates_of(
+    text: str, depth: int = 0, there: Collection[str] | None = None
+) -> Iterator[tuple[str, int, str]]:
+    """The gates in some source; `there`: the top-level modules that can be imported."""
     try:
         tree = ast.parse(text)
-        source = SourceFile(tree)
+        source = SourceFile(tree, there)
         yield from source.gates()
         inner = [*texts_in(source.nodes)] if depth < MAX_TEXT_DEPTH else []
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -309,11 +329,13 @@ def tell_gates(path: str, site: str, words: Sequence[str]) -> None:
     teller = Teller(path)
     deadline_sec = now_sec() + MAX_LOOK_SEC
     told: set[tuple[str, str, int]] = set()
+    there = {name.partition(".")[0] for name in (os.listdir(site) if os.path.isdir(site) else ())}
+    there |= sys.stdlib_module_names
     for file in dict.fromkeys(files_of(site, read_names(words))):
         if now_sec() > deadline_sec:
             teller.tell("ended", "", how="not run", text="the look for conditions, in part")
             return
-        for kind, line, act in gates_of(read_source(file)):
+        for kind, line, act in gates_of(read_source(file), there=there):
             key = (kind, file, line)
             if key in told or len(told) >= MAX_GATES:
                 continue
