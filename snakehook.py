@@ -524,7 +524,7 @@ def read_frames(stream: socket.socket, deadline_sec: float) -> Iterator[tuple[Fr
             data = file.read(size_bytes)
             demand(len(data) == size_bytes, WatchError(ENDED))
             yield frame, data
-        # The end of the stream: now keeper has buried the run, and has room for another.
+        # The end of the stream: now keeper has cleaned up after the run, and has room for another.
         stream.settimeout(CLOSE_SEC)
         file.read(1)
     except TimeoutError:
@@ -862,9 +862,10 @@ class Service:
             raise ServiceError("it belongs to a service that runs") from None
         self.store = Store(settings.state_dir / STORE_NAME)
         self.store.requeue()
-        self.stopping, self.jail_trouble, self.failed_runs = threading.Event(), CHECKING, 0
+        self.stopping, self.making_ready = threading.Event(), threading.Lock()
         self.streams: set[socket.socket] = set()
-        self.all_wait_until = 0.0  # in time.time(): before, Discord wants no message at all
+        # Before `all_wait_until`, in time.time(), Discord wants no message at all.
+        self.jail_trouble, self.failed_runs, self.all_wait_until = CHECKING, 0, 0.0
         self.pool = ThreadPoolExecutor(settings.max_concurrency)
         self.courier = ThreadPoolExecutor(1)
         self.courier_timer = start_timer(0, self.start, self.courier, self.deliver_next)
@@ -878,6 +879,7 @@ class Service:
     def do(self, pool: ThreadPoolExecutor, task: Callable[[], None]) -> None:
         try:
             task()
+        # Whatever it is: what waits must not be forgotten.
         except Exception as error:
             is_fault = not isinstance(error, sqlite3.Error | OSError | ServiceError)
             log.error("%s: %s", task.__name__, error, exc_info=is_fault)
@@ -952,11 +954,13 @@ class Service:
         self.store.write(STATEMENTS["forget"], **bounds)
 
     # Where nothing waits, have a run made ready but for its request, which takes the longest. It
-    # ends by itself when none comes. Whoever starts a run takes it, so there are never too many.
+    # ends by itself when none comes. Whoever starts a run takes it, so there are never too many:
+    # two threads that are idle at once must not make one each.
     def make_ready(self) -> None:
-        if self.settings.ready_run and not (self.keeper.ready or self.closed()):
-            run_id, anything = secrets.token_hex(16), TriageRequest("pip", "0", "detonate")
-            self.keeper.ready["triage"] = self.keeper.order("ready", run_id, anything)
+        with self.making_ready:
+            if self.settings.ready_run and not (self.keeper.ready or self.closed()):
+                run_id, anything = secrets.token_hex(16), TriageRequest("pip", "0", "detonate")
+                self.keeper.ready["triage"] = self.keeper.order("ready", run_id, anything)
 
     # Raises ServiceError for a run that has to wait for another start, OSError.
     def detonate(self, run_id: str, request: TriageRequest, starts: int) -> Result:
@@ -1139,8 +1143,7 @@ class Api:
             raise falcon.HTTPBadRequest(description="The body is not JSON.") from None
         demand_service(self.service.closed())
         run_id = self.service.submit(accepted)
-        if not run_id:
-            demand_service("The queue is full: try again later.")
+        demand_service("" if run_id else "The queue is full: try again later.")
         response.status, response.location = falcon.HTTP_202, f"/v1/triage/{run_id}"
         response.media = {"run_id": run_id, "status": "accepted"}
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prepares the container, then starts the service: cgroups for the jails, the outer wall, the
 # addresses it lets through. What the runtime forbids is named together with the option that allows
-# it. As process 1 it passes the signal to stop on, and buries the orphans that killed jails leave,
+# it. As process 1 it passes the signal to stop on, and reaps the orphans that killed jails leave,
 # so that no --init is needed.
 set -euf
 RUN=/run/snakehook

@@ -128,7 +128,7 @@ def serve(service: socket.socket, house: House) -> None:
             # Runs that have ended come first: they do not count when the next order is looked at.
             for fd in select.select([*runs, service.fileno()], [], [])[0]:
                 if fd in runs:
-                    runs.pop(fd).bury()
+                    runs.pop(fd).clean_up()
                     continue
                 size, flags = orders.MAX_PACKET_BYTES + 1, socket.MSG_CMSG_CLOEXEC
                 packet, fds, _, _ = socket.recv_fds(service, size, MAX_FDS, flags)
@@ -147,7 +147,7 @@ def serve(service: socket.socket, house: House) -> None:
                     os.close(left)
     finally:
         for run in runs.values():
-            run.bury()
+            run.clean_up()
 
 
 # Harmless whoever sends the order: to start runs is what the service may do, no more at once than
@@ -179,12 +179,12 @@ def try_jail(house: House) -> bytes:
     except OSError as error:
         return str(error).encode()
     said = ours.makefile("rb").read(orders.MAX_PACKET_BYTES)
-    run.bury()
+    run.clean_up()
     return said
 
 
 # A run: its cgroups, namespaces, scratch, watch, and the jails that watch asks for. `start` and
-# `bury` are for keeper, what stands between them happens in the process of the run keeper.
+# `clean_up` are for keeper, what stands between them happens in the process of the run keeper.
 class RunKeeper:
     def __init__(self, house: House, order: Order, stream: socket.socket, *files: int) -> None:
         self.settings, self.machine, self.watch = house
@@ -216,7 +216,7 @@ class RunKeeper:
             limits["pids.max"] = self.settings.cgroup_pids_max + OWN_PIDS
         # Our own end of the stream goes, or the service would never hear that the run has ended.
         with contextlib.ExitStack() as undo, self.stream:
-            undo.callback(self.bury)
+            undo.callback(self.clean_up)
             for group in self.groups:
                 group.mkdir()
                 for name, value in limits.items():
@@ -231,7 +231,7 @@ class RunKeeper:
         return self.child
 
     # End the run keeper, if it has not ended, and remove the cgroups.
-    def bury(self) -> None:
+    def clean_up(self) -> None:
         status = self.child.end() if self.child else 0
         if status != 0:
             log(f"run {self.order.run_id} was ended, status {status}")
@@ -360,34 +360,36 @@ class RunKeeper:
     #    on a read-only mount. Watch's end can also write, or it would end with the first writer.
     # 3. Its first process, in PID and mount namespaces of its own; in a user namespace, too, where
     #    strace could not look into processes otherwise.
-    # 4. Watch gets the other ends. None stays open here.
+    # 4. Watch gets the other ends. None stays open here, whatever fails.
     def start_jail(self, request: Start) -> None:
         if self.jail or request.jail <= self.number or not self.network:
             raise OrderError("a second jail at a time, or a number that was used", request.jail)
         self.number = request.jail
-        # 1.
-        network = [*self.network, *([open_index()] if request.has_index else [])]
-        self.network = []
-        # 2.
-        (self.scratch / str(request.jail)).mkdir()
-        user = 0 if self.settings.nsjail_disable_clone_newuser else self.user
-        os.chown(self.scratch / str(request.jail), user, -1)
-        fifo = self.scratch / "initctl"
-        fifo.unlink(missing_ok=True)
-        os.mkfifo(fifo)
-        fifo.chmod(0o222)
-        pipes = [os.pipe() for _ in orders.JAIL_FDS[:-1]]
-        near, far = map(list, zip(*pipes, strict=True))
-        near += [os.open(fifo, os.O_RDWR | os.O_NONBLOCK), *network]
-        # 3.
-        namespaces = CLONE_NEWPID | CLONE_NEWNS | self.user_namespace
-        self.jail = spawn(namespaces, lambda _: self.be_jail(request, *far), far[2])
-        if self.user_namespace:
-            self.map_ids(self.jail.pid)
-        # 4.
-        self.answer(Answer(request.jail, False), near)
-        for fd in near + far:
-            os.close(fd)
+        near, far, self.network = self.network, list[int](), []
+        try:
+            # 1.
+            near += [open_index()] if request.has_index else []
+            # 2.
+            (self.scratch / str(request.jail)).mkdir()
+            user = 0 if self.settings.nsjail_disable_clone_newuser else self.user
+            os.chown(self.scratch / str(request.jail), user, -1)
+            fifo = self.scratch / "initctl"
+            fifo.unlink(missing_ok=True)
+            os.mkfifo(fifo)
+            fifo.chmod(0o222)
+            near.insert(0, os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
+            pipes = [os.pipe() for _ in orders.JAIL_FDS[:-1]]
+            near[:0], far[:] = zip(*pipes, strict=True)
+            # 3.
+            namespaces = CLONE_NEWPID | CLONE_NEWNS | self.user_namespace
+            self.jail = spawn(namespaces, lambda _: self.be_jail(request, *far), far[2])
+            if self.user_namespace:
+                self.map_ids(self.jail.pid)
+            # 4.
+            self.answer(Answer(request.jail, False), near)
+        finally:
+            for fd in near + far:
+                os.close(fd)
 
     # 1. See no processes but our own, be bounded by the run's cgroups, and have a session keyring
     #    of our own: an inherited keyring names the container in /proc/keys.

@@ -58,8 +58,8 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
         fresh = folder / f"{os.getpid()}-python"
         run_tool(python, "-I", "-m", "venv", "--without-pip", "--symlinks", fresh)
         library = next(fresh.glob("lib/python*/site-packages"))
-        for source, into in ((pip, library), (metadata, library)):
-            shutil.copytree(source, into / source.name, ignore=shutil.ignore_patterns("*cache__"))
+        for part in (pip, metadata):
+            shutil.copytree(part, library / part.name, ignore=shutil.ignore_patterns("*cache__"))
         # Compiled here, since the jail can't: else each pip, and each hook, compiles all of itself.
         # Watch makes a copy of the image for each run: a mount of this folder would tell its path.
         run = (fresh / "bin" / "python", "-IB")

@@ -52,11 +52,10 @@ def open_network(decoy: bool) -> list[int]:
 
 # Whether there is such a tool, and it did what it was told.
 def has_done(tool: str, *words: str) -> bool:
-    program = shutil.which(tool, path=PROGRAMS)
-    if not program:
+    path = shutil.which(tool, path=PROGRAMS)
+    if not path:
         return False
-    command = [program, *words]
-    done = subprocess.run(command, env={}, cwd=JAIL_DIR, capture_output=True)  # noqa: S603
+    done = subprocess.run([path, *words], env={}, cwd=JAIL_DIR, capture_output=True)  # noqa: S603
     return done.returncode == 0
 
 

@@ -3,6 +3,7 @@ service and to a taken-over watch, and what is left behind: nothing.
 """
 
 import array
+import errno
 import json
 import os
 import shutil
@@ -23,8 +24,8 @@ from conftest import as_ordinary_user, give, make_state, open_folder
 from standins import wait_for
 from watches import MALFORMED, PATIENCE_SEC
 
-from jail.keeper import House, serve
-from jail.orders import SPARE_BYTES, STARTED, Machine
+from jail.keeper import House, RunKeeper, serve
+from jail.orders import SPARE_BYTES, STARTED, Machine, Order
 
 HERE = Path(__file__).resolve().parent
 # Keeper as a program, with a watch of ours for each run.
@@ -573,6 +574,36 @@ def test_the_service_hears_of_a_run_that_could_not_be_started() -> None:
         assert ours.recv(1) == b""
         service.shutdown(socket.SHUT_RDWR)
         serving.join(PATIENCE_SEC)
+
+
+@pytest.mark.parametrize("fault", ["no folder", "no process"])
+def test_a_jail_that_can_not_be_made_leaves_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Else the last jails of a run would fail because the first ones did."""
+
+    def no_process(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    settings = reports.SETTINGS._replace(nsjail_disable_clone_newuser=False)
+    settings = settings._replace(nsjail_user=os.geteuid())
+    machine = Machine("", None, "", "", "", "")
+    stream, far = socket.socketpair()
+    run = RunKeeper(House(settings, machine, lambda *_: None), Order(**ORDER), stream)
+    run.user, run.scratch = os.geteuid(), tmp_path
+    if fault == "no folder":
+        run.scratch /= "none"
+    monkeypatch.setattr("jail.keeper.spawn", no_process)
+    run.control, watch = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with stream, far, run.control, watch:
+        before = [*Path("/proc/self/fd").iterdir()]
+        for number in range(3):
+            run.network = [*os.pipe()]
+            start = {"jail": number, "launch": [], "variables": {}, "has_index": False}
+            run.take_request(json.dumps(start).encode())
+            answer = json.loads(watch.recv(1000))
+            assert (answer["jail"], answer["ended"], bool(answer["error"])) == (number, True, True)
+        assert len([*Path("/proc/self/fd").iterdir()]) == len(before)
 
 
 def test_a_run_that_has_ended_does_not_count_though_keeper_was_busy(keeper: Keeper) -> None:

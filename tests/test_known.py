@@ -25,7 +25,7 @@ from jail.watch.known import (
     KnownReport,
     acts_for_later,
     compare_findings,
-    hear_known,
+    known_earlier,
     known_report,
 )
 
@@ -270,16 +270,16 @@ def test_lines_come_in_pieces_and_together(streams: tuple[socket.socket, Inlet])
     assert inlet.take()
     assert inlet.line() == b"three"
     ours.sendall(line(told("1.0", [ROW])) + b"\n")
-    assert hear_known(inlet, "1.0")
+    assert known_earlier(inlet, "1.0")
 
 
 def test_nobody_waits_for_a_service_that_says_nothing(streams: tuple[socket.socket, Inlet]) -> None:
     ours, inlet = streams
     assert inlet.take()
-    assert hear_known(inlet, "1.0") is None
+    assert known_earlier(inlet, "1.0") is None
     ours.shutdown(socket.SHUT_WR)
     assert not inlet.take()
-    assert hear_known(inlet, "1.0") is None
+    assert known_earlier(inlet, "1.0") is None
 
 
 def test_a_line_without_an_end_is_not_kept(streams: tuple[socket.socket, Inlet]) -> None:
@@ -290,4 +290,4 @@ def test_a_line_without_an_end_is_not_kept(streams: tuple[socket.socket, Inlet])
     assert len(inlet.unread) <= 3 * MAX_PACKET_BYTES
     with pytest.raises(OrderError):
         inlet.line()
-    assert hear_known(inlet, "1.0") is None
+    assert known_earlier(inlet, "1.0") is None

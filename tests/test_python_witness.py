@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from jail.inside.crowded import crowded_lines
+from jail.inside.library import load_from_library
 from jail.orders import JAIL_DIR
 from jail.watch.attempts import Opened
 from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, Code, Event
@@ -500,6 +501,24 @@ def test_the_hook_is_made_of_the_library_whatever_the_path_says(hooked: Any) -> 
     told = hooked(acts, json=ends, re=ends, ast=ends, dis=ends)
     assert len(told.witness.started) == 1
     assert len(told.codes) == 3
+
+
+def test_other_threads_can_import_while_the_hook_loads_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Looks:
+        def find_spec(self, name: str, *_: object) -> None:
+            seen.append([*sys.path])
+
+    seen: list[list[str]] = []
+    before = ["/a/package", *sys.path]
+    monkeypatch.setattr(sys, "path", [*before])
+    monkeypatch.setattr(sys, "meta_path", [Looks(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    load_from_library("colorsys")
+    assert seen[0][-len(before) :] == before
+    assert seen[0][0] == os.__file__.removesuffix("/os.py")
+    assert sys.path == before
 
 
 def test_the_hook_tells_what_is_opened_in_vain(hooked: Any, tmp_path: Path) -> None:

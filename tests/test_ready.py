@@ -2,10 +2,13 @@
 left when nobody comes."""
 
 import json
+import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from conftest import Serve, Service, Snakehook, groups
 from standins import Index, wait_for
 from test_keeper import ORDER
 
+import snakehook as program
 from jail import orders
 from jail.orders import Order, OrderError
 from jail.watch import ready
@@ -144,6 +148,31 @@ def test_it_goes_when_nobody_comes(
 ) -> None:
     monkeypatch.setattr(ready, "READY_SEC", 0.01)
     assert ready.await_order(Inlet(streams[1])) is None
+
+
+def test_threads_that_are_idle_at_once_make_one_ready() -> None:
+    """As at the start of a service, when all of its pool finds nothing to do."""
+    made: list[str] = []
+
+    def order(task: str, *_others: object) -> socket.socket:
+        made.append(task)
+        for _ in range(1000):
+            os.sched_yield()
+        return near
+
+    near, far = socket.socketpair()
+    keeper = SimpleNamespace(ready={}, order=order)
+    settings = SimpleNamespace(ready_run=True)
+    service: Any = SimpleNamespace(
+        settings=settings, keeper=keeper, closed=str, making_ready=threading.Lock()
+    )
+    idle = [threading.Thread(target=program.Service.make_ready, args=(service,)) for _ in range(8)]
+    with near, far:
+        for thread in idle:
+            thread.start()
+        for thread in idle:
+            thread.join()
+    assert made == ["ready"]
 
 
 def test_a_ready_run_ends_with_its_service(serve: Serve, index: Index, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 from inside import Stand, make_python
 from reports import report_of
 
-from jail.inside import supervise
-from jail.inside.rest import MAX_RESTS, act_in_rest, tell_rest
+from jail.inside import launch, supervise
+from jail.inside.fallen import NOT_LOOKED_AT
+from jail.inside.rest import MAX_RESTS, NO_SOURCE, act_in_rest, tell_rest
 from jail.watch.events import Phase, PhaseName
 from jail.watch.foreign import made_for_others
 from jail.watch.noticed import Notice, Noticed
@@ -202,6 +204,36 @@ def test_modules_that_failed_and_were_not_looked_at_are_a_gap(tmp_path: Path) ->
     last = Noticed(Notice.UNRUN, "", text=told[-1]["text"])
     report = report_of((Phase(PhaseName.IMPORT, "all modules"), last))
     assert report.gaps == ["import all modules: not all modules that failed could be looked at"]
+
+
+def test_a_source_that_nobody_can_read_hides_no_other(tmp_path: Path) -> None:
+    """The package may have put something in the place of what failed."""
+    tell = tmp_path / "tell"
+    tell.write_text("")
+    (tmp_path / "first.py").symlink_to("/proc/self/mem")
+    (tmp_path / "second.py").write_text(f"{ACT}raise OSError\nact()\n")
+    tell_rest(str(tell), str(tmp_path), {"first": (3, False), "second": (4, False)})
+    told = [json.loads(line) for line in tell.read_text().splitlines()]
+    assert [(said["what"], said["text"]) for said in told] == [
+        ("first", NO_SOURCE),
+        ("second", "act()"),
+    ]
+
+
+def test_a_look_that_ends_early_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Odd source may end the child that reads it."""
+    tell = tmp_path / "tell"
+    tell.write_text("")
+
+    def launch_jobs(_room: str, _words: list[str], fallen: dict[str, tuple[int, bool]]) -> int:
+        fallen["first"] = 3, False
+        return 81
+
+    monkeypatch.setattr(supervise, "launch_jobs", launch_jobs)
+    monkeypatch.setattr(launch, "look_at_rest", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    assert launch.launch("imports", [str(tell), "20", "3", str(tmp_path), "ci", "first"]) == 81
+    (said,) = [json.loads(line) for line in tell.read_text().splitlines()]
+    assert (said["event"], said["what"], said["text"]) == ("unrun", "", NOT_LOOKED_AT)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 distribution says that they can be imported.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -20,10 +21,11 @@ def added_places(site: str) -> list[str]:
 def files_in(place: str) -> Iterator[str]:
     """The files of a folder or an archive, relative to it."""
     if not os.path.isdir(place):
-        import zipimport
+        # Loaded where there is an archive: few packages have one.
+        import zipfile
 
-        # By what the import itself goes.
-        yield from zipimport.zipimporter(place)._files  # type: ignore[attr-defined]
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(place) as archive:
+            yield from archive.namelist()
         return
     for folder, _, names in os.walk(place):
         below = folder.removeprefix(place).lstrip("/")

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 
-from jail.inside.ending import Teller, now_sec
+from jail.inside.ending import How, Teller, now_sec
 from jail.inside.versions import version_test
 from jail.inside.words import read_names
 
@@ -202,8 +202,8 @@ class SourceFile:
             if isinstance(node, ast.If | ast.While):
                 yield from self.found(node.test, self.waiting_in(node.test, node.body, node.orelse))
             elif isinstance(node, ast.IfExp):
-                one, other = [node.body], [node.orelse]
-                yield from self.found(node.test, self.waiting_in(node.test, one, other))
+                waiting = self.waiting_in(node.test, [node.body], [node.orelse])
+                yield from self.found(node.test, waiting)
             elif isinstance(node, ast.Try):
                 yield from self.after_missing(node.body)
             elif isinstance(node, ast.Match):
@@ -333,7 +333,7 @@ def tell_gates(path: str, site: str, words: Sequence[str]) -> None:
     there |= sys.stdlib_module_names
     for file in dict.fromkeys(files_of(site, read_names(words))):
         if now_sec() > deadline_sec:
-            teller.tell("ended", "", how="not run", text="the look for conditions, in part")
+            teller.tell("ended", "", how=How.NOT_RUN, text="the look for conditions, in part")
             return
         for kind, line, act in gates_of(read_source(file), there=there):
             key = (kind, file, line)

@@ -26,7 +26,7 @@ READY_LINE = b"\n"
 
 
 def run_one(argv: list[str]) -> int:
-    """Run a program, bury the orphans that we inherit, and return its exit code."""
+    """Run a program, reap the orphans that we inherit, and return its exit code."""
     child = os.fork()
     if child == 0:
         os.execv(argv[0], argv)
@@ -123,7 +123,9 @@ def launch(kind: str, words: list[str]) -> int:
     fallen: dict[str, tuple[int, bool]] = {}
     code = supervise.launch_jobs(kind, words, fallen)
     if kind == "imports" and fallen:
-        in_child(lambda: look_at_rest(words, fallen))
+        has_looked = in_child(lambda: look_at_rest(words, fallen))
+        if not has_looked:
+            tell_not_looked_at(words)
     # What only shows in the code.
     if kind == "imports" and words[4] == "self":
         in_child(lambda: look_for_gates(words))
@@ -155,15 +157,18 @@ def install_each(words: list[str]) -> int:
     return code
 
 
-def in_child(work: Callable[[], None]) -> None:
-    """Read what was installed, where no package runs: odd source may end the child that reads."""
+def in_child(work: Callable[[], None]) -> bool:
+    """Read what was installed, where no package runs: odd source may end the child that reads.
+    Returns whether it came to its end.
+    """
     child = os.fork()
     if child == 0:
         try:
             work()
-        finally:
             os._exit(0)
-    os.waitpid(child, 0)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def compile_all() -> None:
@@ -184,6 +189,13 @@ def look_at_rest(words: list[str], fallen: dict[str, tuple[int, bool]]) -> None:
     from jail.inside.rest import tell_rest
 
     tell_rest(words[0], words[3], fallen)
+
+
+def tell_not_looked_at(words: list[str]) -> None:
+    from jail.inside.ending import Teller
+    from jail.inside.fallen import NOT_LOOKED_AT
+
+    Teller(words[0]).tell("unrun", "", text=NOT_LOOKED_AT)
 
 
 def main() -> int:

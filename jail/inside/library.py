@@ -10,9 +10,14 @@ import sys
 
 def load_from_library(name: str) -> None:
     """Import a module of the library; whoever imports it after that gets this one."""
-    whole_path, folder = sys.path[:], os.__file__.removesuffix("/os.py")
-    sys.path[:] = [folder, f"{folder}/lib-dynload"]
+    if name in sys.modules:
+        return
+    folder = os.__file__.removesuffix("/os.py")
+    places = [folder, f"{folder}/lib-dynload"]
+    # Another thread may import at the same time: all that was on the path stays there.
+    sys.path[:0] = places
     try:
         __import__(name)
     finally:
-        sys.path[:] = whole_path
+        for place in places:
+            sys.path.remove(place)

@@ -13,13 +13,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from jail.inside.ending import Teller
+from jail.inside.fallen import NOT_LOOKED_AT
 from jail.inside.gates import ACT_NAMES, MAX_ACT_CHARS, MAX_LOOKED_BYTES, SECRETS, SourceFile
 from jail.inside.unwritten import POWERS
 
 MAX_REST_SEC = 3.0
 MAX_RESTS = 100
-NOT_LOOKED_AT = "not all modules that failed could be looked at"
-NO_SOURCE = "what its source would tell, which is not there"
+NO_SOURCE = "what its source would tell, which can't be read"
 # What can be any function: looked up by a name that is made at run time, or decoded. Those that
 # only look have no place here: a module that fails is full of them.
 MADE_UP_CALL = re.compile(r"(?:(?:importlib\.)?import_module|compile|open|(?:io|os)\.open)")
@@ -181,8 +181,14 @@ def tell_rest(path: str, site: str, fallen: Mapping[str, tuple[int, bool]]) -> N
                 teller.tell("unrun", name, text=NO_SOURCE, at=f"{place}:{line}")
                 count += 1
             continue
-        with open(file, "rb") as data:
-            text = data.read(MAX_LOOKED_BYTES).decode("utf-8", "replace")
+        try:
+            with open(file, "rb") as data:
+                text = data.read(MAX_LOOKED_BYTES).decode("utf-8", "replace")
+        # The package may have seen to it that nobody reads it.
+        except OSError:
+            teller.tell("unrun", name, text=NO_SOURCE, at=f"{file}:{line}")
+            count += 1
+            continue
         found = act_in_rest(text, line, is_missing)
         if found:
             teller.tell("unrun", name, text=found[0], at=f"{file}:{found[1]}")

@@ -18,6 +18,7 @@ without looking for that word.
 
 from __future__ import annotations
 
+# What signal itself is made of, without its names for numbers: they take long to load.
 import _signal as signal  # type: ignore[import-not-found]
 import os
 import select
@@ -148,7 +149,7 @@ class Worker:
         lines = [line.removeprefix(self.sign) for line in lines if line.startswith(self.sign)]
         return lines, self.ended in ready and not data
 
-    def bury(self, *, kill: bool) -> int:
+    def reap(self, *, kill: bool) -> int:
         """Its exit code as a shell tells it."""
         if kill:
             signal.pidfd_send_signal(self.ended, signal.SIGKILL)
@@ -159,7 +160,7 @@ class Worker:
         return code if code >= 0 else 128 - code
 
 
-def bury_orphans(pid: int) -> None:
+def reap_orphans(pid: int) -> None:
     """As the first process here we inherit them: they count against the limit of processes until
     somebody looks at them. `pid` is nobody's orphan.
     """
@@ -205,7 +206,7 @@ def follow(worker: Worker, progress: JobsDone, limits: Limits, deadline_sec: flo
             allowed_sec = END_SEC if progress.is_lingering else limits.each_sec
         if has_ended:
             return False
-        bury_orphans(worker.pid)
+        reap_orphans(worker.pid)
         now_sec = time.monotonic()
         # An end that was begun is let come to its end.
         is_out_of_time = now_sec > deadline_sec and not progress.is_done
@@ -242,7 +243,7 @@ def supervise(
         worker = Worker(command, words, start, skips)
         progress = JobsDone(start)
         was_stopped = follow(worker, progress, limits, deadline_sec)
-        code = worker.bury(kill=was_stopped)
+        code = worker.reap(kill=was_stopped)
         fallen |= progress.fallen
         if progress.total is None:
             if was_stopped:
@@ -320,7 +321,7 @@ def run_within(argv: Sequence[str], limit_sec: float) -> bool:
     has_ended: list[int] = []
     while not has_ended and time.monotonic() < deadline_sec:
         has_ended, _, _ = select.select([ended], [], [], LISTEN_SEC)
-        bury_orphans(pid)
+        reap_orphans(pid)
     if not has_ended:
         signal.pidfd_send_signal(ended, signal.SIGKILL)
     os.waitpid(pid, 0)

@@ -60,7 +60,7 @@ def news_rows(changes: Item | None) -> list[Row]:
     found = [*finding_rows(changes)]
     if changes["reason"]:
         return [row("", changes["reason"]), *found]
-    return [*found, *telling_rows(changes), *file_rows(changes)]
+    return [*found, *notable_rows(changes), *file_rows(changes)]
 
 
 def finding_rows(changes: Item) -> Iterator[Row]:
@@ -78,7 +78,7 @@ def finding_rows(changes: Item) -> Iterator[Row]:
         yield row(item["severity"], item["title"], *about)
 
 
-def telling_rows(changes: Item) -> Iterator[Row]:
+def notable_rows(changes: Item) -> Iterator[Row]:
     """What few releases bring."""
     earlier, counts = changes["earlier"], changes["counts"]
     about = [f"{counts[kind]} files {kind}" for kind in ("added", "removed", "changed")]
@@ -119,4 +119,4 @@ def news_total(changes: Item | None) -> int:
     if changes["reason"]:
         return len(news_rows(changes)) + left_out
     files: int = sum(changes["counts"].values())
-    return len([*finding_rows(changes), *telling_rows(changes)]) + left_out + files
+    return len([*finding_rows(changes), *notable_rows(changes)]) + left_out + files

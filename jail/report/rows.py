@@ -192,7 +192,7 @@ def code_row(item: Item) -> Row:
     return row(item["severity"], place, item["phase"], size(item["bytes"]), texts=texts)
 
 
-def telling_code(items: list[Item]) -> list[Item]:
+def notable_code(items: list[Item]) -> list[Item]:
     """The pieces of code that are a finding, decoded ones first: generators write the others."""
     told = [item for item in items if item["severity"] in (Severity.HIGH, Severity.MEDIUM)]
     return sorted(told, key=lambda item: [*Severity].index(item["severity"]))
@@ -225,7 +225,7 @@ def sections(report: Report) -> list[Section]:
         listed("Hosts", lists["network"], network_row),
         Section("Processes", tree[:MAX_ROWS], len(tree)),
         listed("Files", lists["files"], file_row),
-        listed("Code made at run time", telling_code(lists["code"]), code_row),
+        listed("Code made at run time", notable_code(lists["code"]), code_row),
         Section("Not covered", missed[:MAX_ROWS], len(report.gaps) + len(notes)),
         Section("Phases", phases, len(report.phases)),
         listed("Downloads", lists["downloads"], download_row),

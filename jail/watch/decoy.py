@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from jail.watch.endpoint import Endpoint
 from jail.watch.events import Net, WorldEvent
@@ -68,6 +68,7 @@ class Decoy:
         self.connections: OrderedDict[int, Endpoint] = OrderedDict()
         self.flows: OrderedDict[tuple[object, str], Flow] = OrderedDict()
         self.near, self.far = socket.socketpair()
+        self.has_ended = False  # with all that there was
         self.thread = threading.Thread(target=self.serve, daemon=True)
 
     def start(self) -> None:
@@ -81,6 +82,8 @@ class Decoy:
         """
         self.far.close()
         self.thread.join()
+        if not self.has_ended:
+            self.traffic.lost["connection, after a fault of the decoy internet"] += 1
         return self.traffic.events
 
     def serve(self) -> None:
@@ -132,12 +135,25 @@ class Decoy:
                 self.traffic.lost["connection, to its end"] += 1
                 self.drop(endpoint)
         for flow in self.flows.values():
-            self.tell_flow(flow)
-        for joined in list(self.traffic.join()):
-            self.traffic.tell(unix_sec(), joined)
+            self.guard("datagrams", self.tell_flow, flow)
+        self.guard("what came in pieces", self.tell_joined)
         for held in (*self.sockets, self.near):
             held.close()
         self.selector.close()
+        self.has_ended = True
+
+    def guard(self, what: str, work: Callable[..., None], *arguments: object) -> None:
+        """Do a part of the work. A fault of ours must not end the others, and is told."""
+        try:
+            work(*arguments)
+        # Whatever it is, as in `attend`.
+        except Exception as error:
+            self.traffic.lost[f"{what}, by {type(error).__name__}"] += 1
+
+    def tell_joined(self) -> None:
+        """Tell what was sent in pieces."""
+        for joined in list(self.traffic.join()):
+            self.traffic.tell(unix_sec(), joined)
 
     def accept(self, listener: socket.socket) -> bool:
         """Take new connections: whether there may be more."""
@@ -207,7 +223,7 @@ class Decoy:
             self.traffic.lost["connection, to its end"] += 1
 
     def finish(self, endpoint: Endpoint) -> None:
-        """Take what still lies in the socket of a endpoint, and close it."""
+        """Take what still lies in the socket of an endpoint, and close it."""
         for _ in range(MAX_LAST_ROUNDS):
             before_bytes = endpoint.received_bytes
             self.attend(endpoint, selectors.EVENT_READ)
@@ -219,7 +235,7 @@ class Decoy:
     def drop(self, endpoint: Endpoint) -> None:
         del self.connections[endpoint.socket.fileno()]
         self.selector.unregister(endpoint.socket)
-        endpoint.close()
+        self.guard("connection", endpoint.close)
 
     def tick(self, now: float) -> None:
         """Greet who waits for a word, and give up who is too slow."""
@@ -252,7 +268,7 @@ class Decoy:
         key = (sender, target_text(host, port))
         if key not in self.flows:
             if len(self.flows) >= MAX_FLOWS:
-                self.tell_flow(self.flows.popitem(last=False)[1])
+                self.guard("datagrams", self.tell_flow, self.flows.popitem(last=False)[1])
             name = self.traffic.world.names.name_of(host)
             self.flows[key] = Flow(Target(host, port, name, self.traffic.number(f"udp {key[1]}")))
         if self.traffic.receive(len(data)):

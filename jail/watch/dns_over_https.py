@@ -7,6 +7,7 @@ input: URLs and bodies.
 import base64
 import ipaddress
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
@@ -20,6 +21,7 @@ MESSAGE_TYPE, JSON_NAMES_TYPE = "application/dns-message", "application/dns-json
 NO_SUCH_NAME = 3
 MAX_FIELDS_OF_QUERY = 20
 KINDS_BY_NAME = {name: kind for kind, name in KIND_NAMES.items()}
+KIND_NUMBER = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def question_in(request: HttpRequest, url: str) -> HttpsQuestion | None:
         return None
     name = fields.get("name", "").rstrip(".").lower()
     kind = fields.get("type", "A").upper()
-    number = int(kind) if kind.isascii() and kind.isdigit() else KINDS_BY_NAME.get(kind, 0)
+    number = int(kind) if KIND_NUMBER.fullmatch(kind) else KINDS_BY_NAME.get(kind, 0)
     is_name = 0 < len(name) <= MAX_NAME_CHARS and name.isascii() and name.isprintable()
     return HttpsQuestion(name, number) if is_name else None
 

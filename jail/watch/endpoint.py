@@ -20,6 +20,7 @@ MAX_UNSENT_BYTES = 256 << 10  # beyond it nothing more is read
 SILENCE_SEC = 1.0  # then we speak first
 MAX_SILENT_SEC = 5.0
 MAX_AGE_SEC = 120.0
+MAX_TUNNELS = 8  # one within the other
 DRAIN_SEC = 1.0  # for the rest of what is refused, so that the refusal arrives
 NO_CERTIFICATE_ALERT = b"\x15\x03\x03\x00\x02\x02\x70"  # alert: fatal, unrecognized_name
 
@@ -67,6 +68,7 @@ class Endpoint:
         self.may_begin_tls = True
         self.unsent = bytearray()
         self.received_bytes = 0
+        self.tunnels = 0
         self.begun = self.used = time.monotonic()
         self.drained: float | None = None  # until when what comes in is thrown away
         self.is_ending = False
@@ -96,6 +98,7 @@ class Endpoint:
             self.traffic.lost["bytes of a connection"] += 1
             self.is_done = True
         elif self.drained is not None:
+            self.overhear(data)
             self.is_done = self.is_done or not data
         elif not data:
             self.end()
@@ -114,6 +117,13 @@ class Endpoint:
         self.may_begin_tls = False
         self.unsent += self.talk.take(data)
         self.follow()
+
+    def overhear(self, data: bytes) -> None:
+        """Take what comes after our last word. Of TLS that was refused nobody can read it."""
+        if self.tls is None:
+            self.talk.overhear(data)
+        elif self.secret:
+            self.talk.overhear(self.secret.take(data))
 
     def begin_tls(self) -> None:
         """Agree on TLS once it is known for which name."""
@@ -177,6 +187,10 @@ class Endpoint:
             self.may_begin_tls = True
         if self.talk.tunnel_to and not self.secret:
             via = self.talk.tunnel_to
+            self.tunnels += 1
+            if self.tunnels > MAX_TUNNELS:
+                self.end()
+                return
             rest = bytes(self.talk.reader.buffer)
             self.talk = Talk(self.traffic, self.target, False, via)
             self.may_begin_tls = True

@@ -64,7 +64,7 @@ def acts_for_later(findings: Sequence[NewFinding]) -> bytes:
     return f'{{"is_whole": {whole}, "findings": [{", ".join(texts)}]}}'.encode()
 
 
-def hear_known(inlet: Inlet, version: str) -> KnownReport | None:
+def known_earlier(inlet: Inlet, version: str) -> KnownReport | None:
     """What the service has told by now of the report of a release. Nobody waits for it."""
     try:
         return known_report(inlet.line(), version)

@@ -30,7 +30,7 @@ from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.home_files import Home
 from jail.watch.inlet import Inlet
-from jail.watch.known import acts_for_later, compare_findings, hear_known
+from jail.watch.known import acts_for_later, compare_findings, known_earlier
 from jail.watch.ours import what_is_ours
 from jail.watch.outlet import Outlet, complain
 from jail.watch.payload import Search
@@ -175,6 +175,7 @@ def watch(
         else:
             triage(settings, order, machine, scratch, control, outlet, *fds)
         outlet.send("end")
+    # Whatever it is: without the end, the service says that this run's report is lost.
     except Exception as fault:
         complain(outlet, fault)
 
@@ -276,7 +277,7 @@ def triage(
     own = OwnWords(*what_is_ours(resources))
     report.lists["indicators"] = find_indicators(report.lists, order.package_name, own)
     if report.changes and run.earlier and run.earlier.earlier:
-        known = hear_known(resources.inlet, run.earlier.earlier.version)
+        known = known_earlier(resources.inlet, run.earlier.earlier.version)
         findings = report.lists["findings"]
         report.changes.update(compare_findings(findings, known, order.version, own.wholes))
     send_report(report, evidence, resources.dropped, machine, outlet)
@@ -310,6 +311,7 @@ def send_report(
     try:
         page, text = render_page(report), render_text(report)
         embed = render_embed(report, machine.index_url, machine.default_index)
+    # Whatever it is: the report itself is sent already.
     except Exception as fault:
         complain(outlet, fault)
         outlet.send("embed", json.dumps(fallback_embed(report.order, report.outcome)).encode())

@@ -112,7 +112,7 @@ class ProcessTree:
             else:
                 yield process, call
                 if isinstance(call, End):
-                    self.bury(process, call)
+                    self.end(process, call)
 
     def wait_for_launcher(self, call: Call) -> None:
         self.outside.add(call.pid)
@@ -164,7 +164,7 @@ class ProcessTree:
         if process is self.launcher:
             self.left_at_work = [other for other in self.alive.values() if not other.own]
 
-    def bury(self, process: Process, end: End) -> None:
+    def end(self, process: Process, end: End) -> None:
         process.exit_code, process.signal = end.exit_code, end.signal
         self.alive.pop(process.pid, None)
         if not process.acted and process not in (self.launcher, self.main):

@@ -19,7 +19,7 @@ from jail.watch.triggers import PATH_IN_JAIL, installation, variables
 
 READY_SEC = float(GRACE_SEC["ready"] - GRACE_SEC["triage"])
 # Of an installation's variables, those that tell what is installed.
-TELLING = ("VIRTUAL_ENV", "PIP_NO_COMPILE")
+NAMING_VARIABLES = ("VIRTUAL_ENV", "PIP_NO_COMPILE")
 
 
 class WaitingJail:
@@ -35,8 +35,8 @@ class WaitingJail:
         trigger = installation(resources.order, resources.settings.run_timeout_sec)
         self.session = Session(resources, 0, trigger)
         environment = variables(resources.order, trigger) | {"PATH": PATH_IN_JAIL}
-        for telling in TELLING:
-            environment.pop(telling, None)
+        for variable in NAMING_VARIABLES:
+            environment.pop(variable, None)
         self.session.ask_for_jail(("later", f"{SCRATCH_FOLDERS['tmp']}/{name}"), environment)
 
     def install(self) -> Session:

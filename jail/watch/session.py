@@ -103,7 +103,7 @@ class Session:
         self.phase.duration_sec = round(time.monotonic() - self.begun_sec, 3)
         # Before we read a file ourselves.
         sprung = resources.decoys.sprung()
-        self.hear_python()
+        self.read_audit()
         if self.audit_fd >= 0:
             os.close(self.audit_fd)
         self.story.finish(dict(self.outside.questions) if self.outside else {})
@@ -153,7 +153,7 @@ class Session:
         while (self.takers or not self.answer) and time.monotonic() < drained_sec:
             for fd, _ in self.poll.poll(POLL_SEC * 1000):
                 self.take(fd)
-            self.hear_python()
+            self.read_audit()
             if self.answer:
                 drained_sec = min(drained_sec, time.monotonic() + MAX_DRAIN_SEC)
             elif not self.stopped:
@@ -230,10 +230,10 @@ class Session:
         calls = self.story.read_trace(data)
         if self.captures:
             self.captures.take(calls)
-        self.hear_python()
+        self.read_audit()
         self.story.take(calls)
 
-    def hear_python(self) -> None:
+    def read_audit(self) -> None:
         """Take what the audit hook has said."""
         if self.audit_fd < 0:
             return

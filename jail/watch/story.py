@@ -64,7 +64,7 @@ class Story:
     came from.
 
     Args:
-        launch_kind: the first word for launch.py; "pip" is the only one that makes a difference.
+        launch_kind: the first word for launch.py; what pip itself does is expected.
         index: whether the jail has the index on its loopback.
         account: what Python says; feed it before the trace of the same time.
         bait: where values of decoys are searched for.

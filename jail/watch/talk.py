@@ -87,6 +87,7 @@ class Talk:
         self.buffer = b""
         self.raw = Sink()
         self.reader = RequestReader()
+        self.untold: HttpRequest | None = None  # the one that is being answered
         self.requests = 0
         self.refusals = 0
         self.dialog: Dialog | None = None
@@ -150,6 +151,8 @@ class Talk:
 
     def finish(self, tls: Tls | None) -> None:
         """The connection is closed: tell what was not told yet."""
+        if self.untold:
+            self.tell_request(self.untold, None)
         if self.reader.request:
             self.tell_request(self.reader.request, None)
         else:
@@ -175,6 +178,11 @@ class Talk:
         )
         self.traffic.tell(self.begun_sec, conversation)
 
+    def overhear(self, data: bytes) -> None:
+        """What comes when we answer nothing any more: another server might have read it."""
+        self.raw.take(self.reader.buffer + data)
+        self.reader.buffer.clear()
+
     def take_http(self, data: bytes) -> bytes:
         self.reader.take(data)
         answers = b""
@@ -195,6 +203,7 @@ class Talk:
         return answers
 
     def respond(self, request: HttpRequest) -> bytes:
+        self.untold = request
         self.requests += 1
         self.traffic.requests += 1
         if request.method == "CONNECT" and AUTHORITY.fullmatch(request.target):
@@ -232,7 +241,7 @@ class Talk:
         """What was asked for, in full. A proxy is asked with the whole URL."""
         if request.target.startswith(("http://", "https://")) and is_url(request.target):
             return request.target
-        if request.method == "CONNECT":
+        if request.method == "CONNECT" and is_url(request.target):
             return request.target
         scheme = "https" if self.is_secret else "http"
         authority = request.value("host")
@@ -245,6 +254,7 @@ class Talk:
         return url if is_url(url) else f"{scheme}://{self.target.text}/"
 
     def tell_request(self, request: HttpRequest, status: int | None) -> None:
+        self.untold = None
         url = self.url(request)
         text = "\n".join([url, *(f"{name}: {value}" for name, value in request.headers)])
         head = text.encode("latin-1", "replace") + bytes(request.chunk_texts)

@@ -51,7 +51,7 @@ REACHES = {
 NO_TLS = "; it speaks no TLS: apt-get install -y openssl"
 # Where the jail has something of its own, whatever the machine has there.
 OWN_PLACES = (
-    *(PYTHON_IN_JAIL, WORK_IN_JAIL, "/etc", "/bin", "/dev", "/proc", "/run"),
+    *(PYTHON_IN_JAIL, WORK_IN_JAIL, "/etc", "/bin", "/boot", "/dev", "/proc", "/run", "/sys"),
     *filter(None, SCRATCH_FOLDERS.values()),
 )
 NO_CGROUPS = "each process is limited instead; run as root with a writable cgroup file system."

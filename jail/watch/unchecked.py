@@ -58,8 +58,10 @@ class Unchecked:
         # A copy of it may act for it.
         parent = process.parent if process.fresh and not is_start else None
         for actor in (process, parent):
-            program, was_gone = self.doubtful.get(actor.number, ("", False)) if actor else ("", 0)
+            if actor is None or actor.number not in self.doubtful:
+                continue
+            program, was_gone = self.doubtful[actor.number]
             has_become = actor is process and is_start
-            if actor and program and (was_gone or has_become):
+            if was_gone or has_become:
                 del self.doubtful[actor.number]
                 self.programs.append(program)

@@ -44,6 +44,8 @@ ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL
 ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
 # "=3D", and a "=" that ends a line: of mail.
 QUOTED = re.compile(rb"=(?:[0-9A-F]{2}|\r?\n)")
+# "&#65;", "&#x41;", "&amp;": of HTML. Python makes no number of thousands of digits.
+CHARACTER_NAME = re.compile(rb"&(?:#[0-9]{1,20}|#[xX][0-9a-fA-F]{1,20}|[A-Za-z0-9]{1,31});?")
 # "QVdTX1NFQ1JFVA==", in lines as mail has it, in either alphabet.
 BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]+)*")
 BASE64_VALUE = re.compile(rb"[A-Za-z0-9+/_-]{2,}={0,2}")
@@ -121,10 +123,12 @@ def unquote_mail(data: bytes) -> Iterator[bytes]:
 
 
 def unescape_html(data: bytes) -> Iterator[bytes]:
-    """`&#65;&#x57;`."""
     if b"&#" in data:
-        text = data[:MAX_ENTITIES_BYTES].decode("latin-1")
-        yield html.unescape(text).encode("utf-8", "replace")
+        yield CHARACTER_NAME.sub(named_character, data[:MAX_ENTITIES_BYTES])
+
+
+def named_character(match: re.Match[bytes]) -> bytes:
+    return html.unescape(match[0].decode()).encode("utf-8", "replace")
 
 
 def runs(pattern: re.Pattern[bytes], data: bytes) -> list[bytes]:
