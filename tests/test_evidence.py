@@ -44,6 +44,7 @@ from jail.watch.noticed import (
     MachineRead,
     Notice,
     Noticed,
+    PlaceTaken,
     ReleaseNoted,
     Remark,
     Slept,
@@ -184,6 +185,15 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
     (
         MachineRead(("uptime",), ("/proc/uptime",), "x.py:1"),
         {"kind": "machine_read", "signs": ["uptime"], "paths": ["/proc/uptime"]},
+    ),
+    (
+        PlaceTaken("bin/activate", "virtual environment", "x"),
+        {
+            "kind": "place_taken",
+            "path": "bin/activate",
+            "used_by": "virtual environment",
+            "project": "x",
+        },
     ),
     (CommandTaken("aws", "x"), {"kind": "command_taken", "name": "aws", "project": "x"}),
     (ReleaseNoted("it was yanked"), {"kind": "release", "text": "it was yanked"}),

@@ -59,6 +59,14 @@ def stand(tmp_path: Path, python: Path) -> Stand:
         "def d(f):\n    def g(*a): print('acted')\n    return g",
         "def d(name):\n    def e(f):\n        def g(*a): print('acted')\n        return g\n"
         "    return e",
+        "def f():\n    yield 1\n    print('acted')\n    yield 2",
+        "async def f():\n    yield 1\n    print('acted')\n    yield 2",
+        "def _f(x): print('acted')\nCOMMANDS = {'send': _f}",
+        "class Odd(Exception):\n    def __init__(self, why): print('acted')",
+        "def f():\n    def g(x): print('acted')\n    return {'go': g}",
+        "class _C:\n    def go(self): print('acted')\ndef f(): return 1, _C()",
+        "class C:\n    def __set_name__(self, owner, name): print('acted')",
+        "class C:\n    def __class_getitem__(cls, kind): print('acted')",
         "class C:\n    def __setitem__(self, key, value): print('acted')",
         "class C:\n"
         + "".join(f"    def m{n}(self): pass\n" for n in range(60))
@@ -77,7 +85,8 @@ def test_what_is_public_is_called(stand: Stand, text: str) -> None:
     [
         "def _f(): print('called')",
         "from shutil import rmtree, move\nfrom subprocess import run",
-        "class Odd(Exception):\n    def __init__(self): print('called')",
+        "class Odd(Exception):\n    def _make(self): print('called')",
+        "def _f(): print('called')\n_COMMANDS = {'send': _f}",
         "from other import f",
         "import functools, other\nf = functools.partial(other.f)",
         "import other\nclient = other.C()\ndef connect(): return other.C()",
@@ -87,6 +96,13 @@ def test_what_is_public_is_called(stand: Stand, text: str) -> None:
 def test_what_is_private_or_anothers_is_not(stand: Stand, text: str) -> None:
     stand.write({"a.py": text, "other.py": OTHER})
     assert "called" not in stand.call("a").stdout
+
+
+def test_what_an_entry_point_names_is_called(stand: Stand) -> None:
+    text = "def _finish(dist): print('acted')\ndef _other(): print('called')\n"
+    stand.write({"s/__init__.py": "", "s/a.py": text})
+    ended = stand.call("s,s.a,s.a:_finish,s.a:_gone")
+    assert (ended.code, ended.stdout) == (0, "acted\n")
 
 
 @pytest.mark.parametrize(

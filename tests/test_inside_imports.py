@@ -108,6 +108,23 @@ def test_background_work_gets_its_time(stand: Stand, starts: str, after: str) ->
     assert ended.code == ALL_RAN
 
 
+# 30 s from now.
+C_TIMER = """
+import ctypes, signal
+made, clock = ctypes.c_void_p(), (ctypes.c_long * 4)(0, 0, 30, 0)
+event = (ctypes.c_int * 16)(0, 0, signal.SIGALRM)
+ctypes.CDLL(None).timer_create(1, event, ctypes.byref(made))
+ctypes.CDLL(None).timer_settime(made, 0, clock, None)
+"""
+
+
+def test_a_timer_that_python_does_not_know_is_told(stand: Stand) -> None:
+    stand.write({"a.py": C_TIMER})
+    ended = stand.imports("a")
+    assert (ended.code, ended.how()) == (SOME_LEFT, {"imports": "left"})
+    assert "a timer" in ended.of("ended")[0]["text"]
+
+
 @pytest.mark.parametrize("daemon", [True, False])
 def test_a_thread_that_never_ends_is_told(stand: Stand, daemon: bool) -> None:
     text = f"{LOOPS}threading.Thread(target=loop, daemon={daemon}).start()"
@@ -213,9 +230,42 @@ def test_a_function_of_another_that_is_replaced_is_told(
     assert patched[0]["at"].startswith(f"{stand.site}/a.py:")
 
 
+# Each replaces something of others, in another way; first what is told.
+OTHER_PATCHES = {
+    "pack.post": "import pack\npack.post = lambda *a: 1",
+    "os.system": "import os\nos.system = lambda c: 0",
+    "socket.socket.connect": "import socket\nsocket.socket.connect = lambda s, a: 0",
+    "http.client.HTTPSConnection.request": "import http.client\n"
+    "http.client.HTTPSConnection.request = lambda *a: 0",
+    "json.loads": "import json\nclass W:\n    def go(self): pass\njson.loads = W().go",
+    "json.dump": "import json, functools\ndef mine(a): pass\n"
+    "json.dump = functools.partial(mine, 1)",
+    "json.load": "import json, functools\n@functools.lru_cache\ndef mine(): pass\njson.load = mine",
+    "json.encoder.JSONEncoder": "import json\nclass E:\n    def f(self): pass\n"
+    "json.encoder.JSONEncoder = E",
+    "other.*": "import sys\ndef get(): pass\nsys.modules['other'] = sys.modules[__name__]",
+    "later.*": "import sys\nclass L:\n    def get(self): pass\nsys.modules['later'] = L()",
+    "gc.callbacks": "import gc\ngc.callbacks.append(lambda *a: None)",
+    "sys.setprofile": "import sys\ndef watch(*a): pass\nsys.setprofile(watch)",
+}
+
+
+def test_whatever_way_it_is_replaced(stand: Stand) -> None:
+    files = {f"a{number}.py": text for number, text in enumerate(OTHER_PATCHES.values())}
+    stand.write({"other.py": "", "later.py": "", **files})
+    stand.write({"pack/__init__.py": "from .api import post", "pack/api.py": "def post(): pass"})
+    told = stand.imports(",".join(f"a{number}" for number in range(len(files)))).of("patched")
+    assert {said["what"] for said in told} == {*OTHER_PATCHES}
+    assert len(told) == len(OTHER_PATCHES)
+
+
 @pytest.mark.parametrize(
     "own",
     [
+        "import other, sys\nother.handler = lambda: 1\n"
+        "sys.modules['old_name'] = sys.modules[__name__]",
+        "import user\nclass Base:\n    def go(self): pass\nuser.Child.more = lambda s: 1",
+        "import other\nclass Proxy:\n    __class__ = type\nother.decorated = Proxy()",
         "import json\njson.extra = lambda: 1",
         "import functools\n@functools.wraps(print)\ndef shout(*a): pass\nprint = shout",
         "import logging\nlogging.Logger.trace = lambda self, *a: None",
@@ -223,7 +273,8 @@ def test_a_function_of_another_that_is_replaced_is_told(
     ],
 )
 def test_what_is_added_or_its_own_is_not_told_as_replaced(stand: Stand, own: str) -> None:
-    stand.write({"a.py": own, "other.py": "def decorated(f):\n    return lambda: f()"})
+    stand.write({"a.py": own, "other.py": "handler = None\ndef decorated(f): return lambda: f()"})
+    stand.write({"user.py": "import functools\nclass Child(dict): pass\n"})
     assert stand.imports("a").of("patched") == []
 
 
@@ -232,16 +283,19 @@ def test_an_import_hook_is_told_with_what_it_answers_to(stand: Stand) -> None:
         "import sys, importlib.machinery as m\nclass F:\n    def find_spec(self, name, *_):\n"
         "        return m.ModuleSpec(name, None) if name in {} else None\nsys.meta_path.{}\n"
     )
+    path_hook = "import a, sys\ndef hook(path): return a.F()\nsys.path_hooks.insert(0, hook)\n"
     stand.write(
         {
             "a.py": finder.format("('requests', 'json')", "insert(0, F())"),
             "b.py": finder.format("('b.moves',)", "append(F())"),
+            "c.py": path_hook,
         }
     )
-    hooks = stand.imports("a,b").of("import hook")
+    hooks = stand.imports("a,b,c").of("import hook")
     assert [(said["what"], said["text"]) for said in hooks] == [
         ("a.F", "json,requests"),
         ("b.F", ""),
+        ("c.hook", "json,requests"),
     ]
 
 

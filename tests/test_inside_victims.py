@@ -41,6 +41,7 @@ GATES = {
         "import datetime\nif datetime.date.today().year > YEAR + 2: {}",
         "from datetime import datetime\nif datetime.now().year > YEAR + 2: {}",
         "from datetime import datetime, UTC\nif datetime.now(UTC).year > YEAR + 2: {}",
+        "import time\nif time.clock_gettime(time.CLOCK_REALTIME) > 86400 * 366 * (YEAR - 1968): {}",
         "import time\nif time.time() > 86400 * 366 * (YEAR + 2 - 1970): {}",
         "import time\nif time.localtime().tm_year > YEAR + 2: {}",
         "import time\nif int(time.strftime('%Y')) > YEAR + 2: {}",

@@ -1,6 +1,7 @@
 """What is found of an installation in real folders, and what is run of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from jail.watch import scratch as scratch_room
 from jail.watch.contents import Contents, EntryPoint
 from jail.watch.events import Omission, PhaseName
 from jail.watch.installed import Installed, read_installed, reader_of
+from jail.watch.requirements import required_elsewhere
 from jail.watch.scratch import Scratch
 from jail.watch.triggers import (
+    MAX_DEPENDENCY_MODULES,
     MAX_TRIGGERS,
     Trigger,
     installation,
@@ -95,14 +98,15 @@ def test_modules_are_the_target_s_with_its_namesake_first(site: Site, folder: st
     for path in ("big_tool/__init__.py", "big_tool/sub/deep.py", "other_top.py", "dependency.py"):
         site.write(path)
     site.write("native.cpython-311-x86_64-linux-gnu.so")
-    site.describe("dependency-2.0.dist-info", "dependency", "dependency.py,,\n")
+    plug = "[pytest11]\nx = dependency:plug\n"
+    site.describe("dependency-2.0.dist-info", "dependency", "dependency.py,,\n", entries=plug)
     installed = site.read()
     assert installed.is_there
     assert installed.site == LIBRARY
     assert installed.contents.first == ["big_tool", "native", "other_top"]
     assert installed.contents.others == ["big_tool.sub.deep"]
     assert f"{LIBRARY}/absent.py" in installed.contents.missing
-    assert installed.dependencies == {"dependency": ["dependency"]}
+    assert installed.dependencies == {"dependency": ["dependency", "dependency:plug"]}
 
 
 def test_scripts_are_the_target_s_with_its_namesake_first(site: Site) -> None:
@@ -224,6 +228,22 @@ def test_install_runs_nothing_more() -> None:
 def names_of(launch: tuple[str, ...]) -> str:
     """The names that the worker makes of its words."""
     return ",".join(read_names(launch[6:]))
+
+
+def test_dependencies_beyond_the_bound_are_a_gap() -> None:
+    many = {"odd": [f"m{number}" for number in range(MAX_DEPENDENCY_MODULES + 1)]}
+    assert plan(replace(INSTALLED, dependencies=many))[1] == [Omission.LEFT_OUT]
+    assert plan(replace(INSTALLED, more_dependencies=1))[1] == [Omission.LEFT_OUT]
+
+
+def test_what_is_required_elsewhere_is_named() -> None:
+    text = (
+        "Name: a\nRequires-Dist: b>=1\nRequires-Dist: win-thing (>=2) ; sys_platform == 'win32'\n"
+        "Requires-Dist: colorama; os_name == 'nt'\nRequires-Dist: c; extra == 'os_name'\n"
+        "Requires-Dist: d; python_version < '3' and extra == 'x'\n\n"
+        "Requires-Dist: text; os_name == 'nt'\n"
+    )
+    assert required_elsewhere(text) == ["win-thing"]
 
 
 def test_detonate_runs_all_there_is() -> None:

@@ -102,6 +102,8 @@ def test_what_a_package_writes_there_can_do_no_harm() -> None:
     ("phase", "event", "severity", "words"),
     [
         (IMPORT, Noticed(Notice.PATCHED, "json.dumps"), Severity.MEDIUM, "json.dumps"),
+        (IMPORT, Noticed(Notice.PATCHED, "gc.callbacks"), Severity.MEDIUM, "for what others do"),
+        (IMPORT, Noticed(Notice.PATCHED, "logging._loggerClass"), Severity.INFO, "logging"),
         (IMPORT, Noticed(Notice.PATCHED, "distutils.x.f"), Severity.INFO, "distutils"),
         (IMPORT, Noticed(Notice.PATCHED, "warnings.formatwarning"), Severity.INFO, "warnings"),
         (IMPORT, Noticed(Notice.PATCHED, "typing._check_generic"), Severity.INFO, "typing"),
@@ -125,6 +127,7 @@ def test_what_a_package_writes_there_can_do_no_harm() -> None:
         (IMPORT, Noticed(Notice.REGISTRY, rf"{LOGON}\Shell"), Severity.HIGH, "Winlogon"),
         (IMPORT, Noticed(Notice.REGISTRY, rf"{DEBUGGED}\Debugger"), Severity.HIGH, "a.exe"),
         (IMPORT, Noticed(Notice.HOOKED, "s.F", text="json"), Severity.MEDIUM, "(json)"),
+        (IMPORT, Noticed(Notice.HOOKED, "s.F"), Severity.INFO, "s.F"),
         (IMPORT, Noticed(Notice.GATED, "CI", text="f()"), Severity.INFO, "(CI): f()"),
         (IMPORT, Noticed(Notice.ENDED, "s", "left", "1 at work"), Severity.MEDIUM, "1 at work"),
         (CALL, Noticed(Notice.ENDED, "s", "left", "1 at work"), Severity.INFO, "1 at work"),
@@ -144,7 +147,7 @@ def test_what_is_told_is_judged(phase: Phase, event: Event, severity: str, words
     "event",
     [
         # six and botocore have one of these for names of their own.
-        Noticed(Notice.HOOKED, "six._Finder"),
+        Noticed(Notice.HOOKED, "six._SixMetaPathImporter"),
         Noticed(Notice.ENDED, "s.optional", "raised", "ImportError"),
         Noticed(Notice.MISSED, "simplejson"),
         Noticed(Notice.SHADOWED, "typing"),
@@ -270,6 +273,13 @@ def test_a_look_at_the_system_is_exact(command: tuple[str, ...], is_harmless: bo
             "import sys\ndef f():\n    if sys.version_info > (3,):\n        return\n    exec(x)\n",
             "Python version",
         ),
+        ("import os\nif os.path.isdir('/var/lib/x'):\n    exec(code)\n", "files"),
+        ("import random\nif random.random() < 0.1:\n    exec(code)\n", "chance"),
+        (
+            "from importlib.util import find_spec\nif find_spec('x'):\n    exec(code)\n",
+            "other projects",
+        ),
+        ("import sys\nmatch sys.platform:\n    case 'win32':\n        exec(x)\n", "system"),
         ("import os; exec(\"if os.name == 'nt': exec(code)\")\n", "system"),
     ],
 )
@@ -290,6 +300,9 @@ def test_an_act_behind_a_condition_is_found(source: str, kind: str) -> None:
         "import sys\nif sys.version_info.major < 3:\n    raise SystemExit\nexec(code)\n",
         "import os\nif name == 'PATH':\n    exec(code)\n",
         "if x:\n    exec(code)\n",
+        "match x:\n    case 1:\n        exec(code)\n",
+        "import os\nif os.path.isdir(path):\n    exec(code)\n",
+        "import random\nSEED = random.random()\n",
         "if (" * 3000,
         "\0",
     ],
@@ -305,6 +318,9 @@ def test_gates_are_told_with_their_lines_in_pth_files_too(tmp_path: Path) -> Non
     site.mkdir()
     (site / "x.pth").write_text("a/folder\nimport os; os.name == 'nt' and exec('x')\n")
     (site / "mod.py").write_text("import sys\n\nif sys.argv[1:]:\n    exec(sys.argv[1])\n")
+    missing = "try:\n    import numpy\n    exec(x)\nexcept ImportError: pass\n"
+    assert [*gates_of(missing, there={"os"})] == [("other projects", 2, "exec(x)")]
+    assert [*gates_of(missing, there={"numpy"})] == [*gates_of(missing)] == []
     tell_gates(str(tell), str(site), ["mod", "not.there"])
     told = [json.loads(line) for line in tell.read_text().splitlines()]
     places = {line["what"]: line["at"].removeprefix(f"{site}/") for line in told}

@@ -8,6 +8,7 @@ from jail.orders import Order
 from jail.report.rules import judge
 from jail.watch.commands import PROGRAMS_OF_OTHERS, RIGHTFUL, commands_taken
 from jail.watch.events import Event, Outcome, Phase, PhaseName, Printed, Rule, Severity
+from jail.watch.installed import Installed
 from jail.watch.noticed import ReleaseNoted
 from jail.watch.offered import (
     NOTHING_FOUND,
@@ -18,6 +19,7 @@ from jail.watch.offered import (
     version_in,
     why_nothing,
 )
+from jail.watch.taken_places import all_taken
 
 ORDER = Order("triage", "0" * 32, "a-package", "1.0", "install")
 PYTHON = (3, 11)
@@ -168,3 +170,43 @@ def test_a_command_by_the_name_of_a_well_known_program_is_told() -> None:
     assert (found.severity, found.rule) == (Severity.MEDIUM, Rule.PERSISTENCE_WRITE)
     assert found.title == "installs a command by the name of a well-known program: docker"
     assert set(RIGHTFUL) <= PROGRAMS_OF_OTHERS
+
+
+USED_BY_OTHERS = {
+    "pyvenv.cfg": "virtual environment",
+    "bin/activate": "virtual environment",
+    "bin/activate.fish": "virtual environment",
+    "bin/python3.11": "virtual environment",
+    "etc/conda/activate.d/x.sh": "conda environment",
+    "etc/ipython/ipython_config.py": "notebook start",
+    "share/jupyter/kernels/python3/kernel.json": "notebook start",
+    "share/fish/vendor_conf.d/x.fish": "shell start",
+    "share/bash-completion/completions/git": "shell start",
+    "share/systemd/user/default.target.wants/x.service": "login session",
+    # Python's own folder, where the prefix is that of a container's only Python.
+    "lib/python3.11/json/__init__.py": "library of a Python",
+    "lib/python3.12/site-packages/a.py": "library of a Python",
+}
+USED_BY_ITSELF = (
+    *("bin/activate-global-python-argcomplete", "bin/python-tool", "bin/a", "share/man/man1/a.1"),
+    *("etc/jupyter/jupyter_server_config.d/a.json", "share/jupyter/labextensions/a/package.json"),
+    *("share/applications/a.desktop", "share/bash-completion/completions/a", "etc/a.conf"),
+    *("lib/python3.11/site-packages/a.py", "lib64/python3.11/site-packages/a.so", "lib/liba.so"),
+)
+
+
+def test_what_others_than_its_own_programs_use_is_told() -> None:
+    site = "lib/python3.11/site-packages"
+    names = (*USED_BY_OTHERS, *USED_BY_ITSELF)
+    installed = Installed({f"site/a-1.0/{name}": "a" for name in names}, site)
+    installed.owners["site/a-1.0/share/jupyter/kernels/python3/logo.png"] = "ipykernel"
+    found = [
+        judge(Phase(PhaseName.INSTALL), taken) for taken in all_taken(installed, "site/a-1.0/")
+    ]
+    assert {(finding.severity, finding.rule) for (finding,) in found} == {
+        (Severity.MEDIUM, Rule.PERSISTENCE_WRITE)
+    }
+    assert {finding.title for (finding,) in found} == {
+        f"installs {path}, which others than its own programs use ({kind})"
+        for path, kind in USED_BY_OTHERS.items()
+    }

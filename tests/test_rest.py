@@ -178,6 +178,8 @@ JAILS = [counted(title) for title in ("all modules", "as windows", "dependencies
         ([unrun("s.a", "all modules")], False),
         ([unrun("s.a", "all modules"), cut_short("as windows")], True),
         ([unrun("dep", "dependencies")], True),
+        # A module that is imported alone has no jobs to be told of: it says so itself.
+        ([counted("s"), unrun("s.a", "all modules"), unrun("s.a", "as windows")], True),
         ([], False),
     ],
 )

@@ -5,6 +5,7 @@ was. Many kinds share a package, so that one run shows them all, and each has a 
 """
 
 import marshal
+import re
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -38,7 +39,8 @@ def act_of(kind: str) -> str:
 
 
 def acting(kind: str, how: str = "act()\n") -> str:
-    return act_of(kind) + how
+    """The same with what is done beside; its name is private, or else it would be called itself."""
+    return re.sub(r"\bact\b(?!-)", "_act", act_of(kind) + how)
 
 
 # What a package has that does not act when its own module is imported on this machine, and where
@@ -277,6 +279,12 @@ KINDS: dict[str, tuple[dict[str, str], str]] = {
     ),
 }
 KINDS |= {
+    "named": ({"plugged/tail.py": acting("named", "def _end(dist):\n    act()\n")}, "call"),
+    "table": ({"table.py": acting("table", "def _go(x):\n    act()\nALL = {'go': _go}\n")}, "call"),
+    "steps": (
+        {"steps.py": acting("steps", "def pages(url):\n    yield 1\n    act()\n    yield 2\n")},
+        "call",
+    ),
     # Nothing imports it, and no import statement can name it.
     "nameless": ({"pack/dash-name.py": acting("nameless")}, "import"),
     "added": (
@@ -285,6 +293,7 @@ KINDS |= {
     ),
 }
 ENTRY_POINTS = "[gui_scripts]\nwindow = window:main\n[pytest11]\nplug = plugged.inner\n"
+ENTRY_POINTS += "[distutils.setup_keywords]\nend = plugged.tail:_end\n"
 
 # The same places in a package that does nothing but what is usual there.
 CALM: dict[str, str | bytes] = {
@@ -299,6 +308,10 @@ CALM: dict[str, str | bytes] = {
     "IN_CI = bool(os.environ.get('CI'))\n"
     "YEAR = datetime.date.today().year\n"
     "lock = threading.Lock()\n",
+    "calm-1.0.data/data/share/bash-completion/completions/calm": "complete calm\n",
+    "calm-1.0.data/data/etc/jupyter/jupyter_server_config.d/calm.json": "{}\n",
+    "calm/tables.py": "def _go(path):\n    return str(path)\nALL = {'go': _go}\n"
+    "def pages(url):\n    yield from (1, 2, 3)\n",
     "calm/__main__.py": "from calm.tools import main\nmain()\n",
     "calm/plug.py": "def pytest_addoption(parser):\n    pass\n",
     "calm/tools.py": "import argparse, atexit, time\n"
@@ -378,6 +391,8 @@ def serve_acts(index: Index, version: str) -> None:
     files["compiled.py"] = "x = 1\n"
     cached = f"__pycache__/compiled.{sys.implementation.cache_tag}.pyc"
     files[cached] = compiled("compiled", "x = 1\n")
+    files["acts_all-1.0.data/data/bin/activate"] = "cat ~/.ssh/id_rsa\n"
+    files["acts_all-1.0.data/data/lib/python3.99/site-packages/other.py"] = acting("other")
     files["inside.zip"] = archive({"zipped.py": acting("archive")})
     for kind, _ in KINDS.values():
         files |= {path.replace("{version}", version): text for path, text in kind.items()}
@@ -440,6 +455,12 @@ def test_what_starts_with_windows_is_persistence(whole_report: Report) -> None:
     assert item["at"].endswith("on_registry.py:18")
 
 
+def test_what_others_than_its_own_programs_use_is_told(whole_report: Report) -> None:
+    told = [title for _, title in findings(whole_report, "medium") if title.startswith("installs")]
+    assert any("bin/activate," in title for title in told), told
+    assert any("lib/python3.99/site-packages/other.py," in title for title in told), told
+
+
 def test_a_condition_is_told_with_its_line(whole_report: Report) -> None:
     gates = [item for item in whole_report["findings"] if item["rule"] == "code.gated"]
     assert {item["severity"] for item in gates} == {"info"}
@@ -495,7 +516,7 @@ BEFORE_ITS_ACT = {
     "exits": ("import sys\nif len(sys.path) > 1:\n    sys.exit(0)\nact()\n", "act()"),
     "dies": ("import os\nif os.getppid() >= 0:\n    os._exit(0)\nact()\n", "act()"),
     "offers": ("if not ():\n    raise OSError\ndef steal(): exec(input())\n", "exec(input())"),
-    "made_up": ("raise ValueError\ngetattr(act, '__ca' + 'll__')()\n", "getattr(act"),
+    "made_up": ("raise ValueError\ngetattr(act, '__ca' + 'll__')()\n", "getattr(_act"),
     "newer": ("exec = do 1\nact()\n", "socket.gethostbyname("),
 }
 

@@ -110,6 +110,7 @@ WATCHED = {
         ("code", COMPILED),
         ("native", NATIVE),
         ("around", LOOKED_UP),
+        ("patched", {"sys.addaudithook": 0}),
     )
     for event, position in events.items()
 }
@@ -292,7 +293,7 @@ def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None
 def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     """Write what a reader wants to know of an audit event, if it was brought about by a package."""
     kind, position = WATCHED[event]
-    what = arguments[position]
+    what = arguments[position] if arguments else event
     if kind == "code":
         tell_code(event, arguments, direct)
         return

@@ -7,6 +7,7 @@ seconds for each call, then names of modules as for imports.py.
 
 import contextlib
 import inspect
+import itertools
 import os
 import signal
 import sys
@@ -27,11 +28,13 @@ from jail.inside.public import (
     is_plain_function,
     methods,
     module_of,
+    plugged_calls,
 )
 from jail.inside.words import read_names
 
 MAX_CALLS = 400
 MAX_RETURNED = 40  # of what one call gives back
+MAX_STEPS = 5  # of a generator
 MAX_RETURNED_DEEP = 3  # `decorator(argument)(function)(argument)`
 
 
@@ -96,15 +99,16 @@ class Caller:
             return Mock(kind.__name__)
 
     def finish(self, result: Any, deep: int = 0) -> None:
-        """Run what was only prepared: a coroutine, the first step of a generator, the block of a
-        `with`; and what the package gives back for others to call, a function or an object.
+        """Run what was only prepared: a coroutine, the first steps of a generator, the block of
+        a `with`; and what the package gives back for others to call, a function or an object.
         """
         if inspect.isgenerator(result):
-            next(result, None)
+            for _, _ in zip(range(MAX_STEPS), result, strict=False):
+                pass
         elif inspect.iscoroutine(result) or inspect.isasyncgen(result):
             import asyncio
 
-            step = result if inspect.iscoroutine(result) else anext(result, None)
+            step = result if inspect.iscoroutine(result) else first_steps(result)
             asyncio.run(awaited(step, self.each_sec))
         elif isinstance(result, contextlib.AbstractContextManager):
             with result:
@@ -117,12 +121,20 @@ class Caller:
             self.go_on(result, deep + 1)
 
     def go_on(self, result: Any, deep: int) -> None:
-        """Call a function that was given back, or the methods of an object, each once."""
+        """Call a function that was given back, or the methods of an object, each once; the same of
+        what a list or a table has.
+        """
         if is_plain_function(result):
             code = getattr(result, "__code__", result)
             if module_of(result) in self.mine and id(code) not in self.seen:
                 self.seen.add(id(code))
                 self.finish(self.with_arguments(result), deep)
+            return
+        if type(result) in (dict, list, tuple):
+            items = result.values() if type(result) is dict else result
+            for item in itertools.islice([*items], MAX_RETURNED if deep < MAX_RETURNED_DEEP else 0):
+                with contextlib.suppress(Exception):
+                    self.go_on(item, deep + 1)
             return
         kind = type(result)
         if module_of(kind) not in self.mine:
@@ -138,6 +150,15 @@ async def awaited(step: Any, limit_sec: float) -> Any:
     import asyncio
 
     return await asyncio.wait_for(step, limit_sec)
+
+
+async def first_steps(generator: Any) -> None:
+    """The first steps of an asynchronous generator."""
+    count = 0
+    async for _ in generator:
+        count += 1
+        if count >= MAX_STEPS:
+            return
 
 
 async def entered(manager: Any) -> None:
@@ -167,7 +188,8 @@ def main() -> NoReturn:
     # A prompt gets an end of file.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     originals = Originals(site)
-    wanted = [name.partition(":")[0] for name in read_names(words)]
+    given = read_names(words)
+    wanted = [name.partition(":")[0] for name in given]
     names = [*dict.fromkeys([*wanted, *added_modules(site)])]
     importer = Importer(site, jobs.teller)
     sys.meta_path.insert(0, importer.failures)
@@ -177,7 +199,11 @@ def main() -> NoReturn:
     caller = Caller(Samples(folder), float(each_sec), {*modules}, seen)
     # What is written to a relative path lands among the samples.
     os.chdir(folder)
-    found = [*patched(originals, names, site), *find_calls(modules, seen)]
+    found = [
+        *patched(originals, names, site),
+        *find_calls(modules, seen),
+        *plugged_calls([name for name in given if ":" in name], {*modules}, seen),
+    ]
     if len(found) > MAX_CALLS:
         text = f"{len(found) - MAX_CALLS} of {len(found)} calls"
         jobs.teller.tell("ended", "", how=How.NOT_RUN, text=text)

@@ -38,6 +38,7 @@ OWN_FRAMES = OWN_FILE if OWN_FILE.startswith("<") else f"{OWN_FILE.rpartition('/
 now_sec = time.monotonic
 allocate_lock, get_ident = _thread.allocate_lock, _thread.get_ident
 open_path, write_fd, close_fd, own_pid = os.open, os.write, os.close, os.getpid
+read_fd, OWN_TIMERS = os.read, "/proc/self/timers"
 get_timer = signal.getitimer
 # Those that count the processor's time are as good to wait with: the interpreter works meanwhile.
 TIMER_KINDS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
@@ -133,7 +134,25 @@ def at_work() -> list[str]:
         if ident != own and not is_idle(frame)
     ]
     left_sec = max(get_timer(kind)[0] for kind in TIMER_KINDS)
-    return [*busy, f"a timer of {left_sec:.0f} s"] if left_sec else busy
+    busy += [f"a timer of {left_sec:.0f} s"] if left_sec else []
+    return [*busy, "a timer of the C library"] if has_posix_timer() else busy
+
+
+def has_posix_timer() -> bool:
+    """Whether there is one that timer_create made, which Python knows nothing of.
+
+    /proc/self/timers, where there are any: `ID: 0`, `signal: 14/0000000000000000`
+    """
+    try:
+        fd = open_path(OWN_TIMERS, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return bool(read_fd(fd, 1))
+    except OSError:
+        return False
+    finally:
+        close_fd(fd)
 
 
 def linger(limit_sec: float = MAX_LINGER_SEC) -> list[str]:

@@ -7,7 +7,8 @@ Runs no code of the package, in a child of the launcher, which has none of its f
 import ast
 import os
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterator, Sequence
 
 from jail.inside.ending import How, Teller, now_sec
 from jail.inside.versions import version_test
@@ -22,7 +23,7 @@ MAX_TEXT_DEPTH = 2  # of code in a text in code
 # What is waited for, by the names that code has for it, from the right: `datetime.now`.
 DATE = re.compile(
     r"(?:.*\.)?(?:datetime\.(?:now|today|utcnow)|date\.today"
-    r"|time\.(?:time|localtime|gmtime|strftime))"
+    r"|time\.(?:time(?:_ns)?|localtime|gmtime|strftime|ctime|asctime|clock_gettime(?:_ns)?))"
     r"|(?:utcnow|localtime|gmtime)"
 )
 SYSTEM = re.compile(
@@ -46,6 +47,18 @@ PYTHON_VERSION = re.compile(
 )
 # Who else is there: a test runner, a notebook, a person at a terminal.
 COMPANY = re.compile(r"(?:sys\.(?:modules|ps1|flags\.interactive)|(?:.*\.)?isatty)")
+# What else is installed, and luck.
+PROJECTS = re.compile(
+    r"(?:importlib\.(?:util|metadata)\.|pkgutil\.|imp\.)?"
+    r"(?:find_spec|find_loader|find_module|packages_distributions|distributions?)"
+)
+# What lies at a place that is written there: `os.path.isdir("/var/lib/x")`.
+THERE = re.compile(r"(?:.*\.)?(?:exists|lexists|isfile|isdir|is_file|is_dir|access)")
+PLACES = ("/", "~", "C:")
+CHANCE = re.compile(
+    r"(?:numpy\.)?random\.\w+|secrets\.(?:choice|token_\w+)"
+    r"|(?:.*\.)?(?:randint|randrange|randbelow|getrandbits|randbits)"
+)
 COMMAND_LINE = re.compile(r"sys\.(?:orig_)?argv")
 CI_NAMES = re.compile(
     r"(?:CI|GITHUB_ACTIONS|GITLAB_CI|TRAVIS|CIRCLECI|JENKINS_\w+|BUILDKITE|TF_BUILD|APPVEYOR"
@@ -65,6 +78,8 @@ GATES = (
     ("parent", PARENT),
     ("environment", SURROUNDINGS),
     ("Python version", PYTHON_VERSION),
+    ("other projects", PROJECTS),
+    ("chance", CHANCE),
 )
 # What an act is, by the name that is called: what starts, sends, decodes, destroys.
 ACT_NAMES = re.compile(
@@ -85,6 +100,7 @@ WAITING_WORDS = re.compile(
     rb"|sys\.modules|ps1\b|interactive|isatty|getlogin|getfqdn|getnode|locale"
     rb"|tzname|timezone|cpu_count|getwindowsversion|gmtime|getppid|getpgid|getsid|getpgrp"
     rb"|get[eu]?[ug]id|prefix|executable|sys\.path|getcwd|which|sysconfig|version"
+    rb"|try:|exists|isfile|isdir|is_file|is_dir|access|time_ns|asctime|find_|distribution|rand|secrets"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
@@ -109,7 +125,8 @@ def dotted(node: ast.AST) -> str:
 class SourceFile:
     """One file: what in it is behind a condition."""
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, there: Collection[str] | None = None) -> None:
+        self.there = there
         self.nodes = [*ast.walk(tree)]
         self.full: dict[str, str] = {}  # `dt` of `from datetime import datetime as dt`
         self.waiting: dict[str, str] = {}  # variables and functions that say what is waited for
@@ -153,6 +170,10 @@ class SourceFile:
                 if "environ" in written or "getenv" in written:
                     return "CI" if CI_NAMES.fullmatch(str(node.value)) else "environment"
                 continue
+            if isinstance(node, ast.Call) and THERE.fullmatch(self.name_of(node.func)):
+                texts = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)]
+                if any(str(text).startswith(PLACES) for text in texts):
+                    return "files"
             if not isinstance(node, ast.Attribute | ast.Name):
                 continue
             name = self.name_of(node)
@@ -183,10 +204,30 @@ class SourceFile:
             elif isinstance(node, ast.IfExp):
                 waiting = self.waiting_in(node.test, [node.body], [node.orelse])
                 yield from self.found(node.test, waiting)
+            elif isinstance(node, ast.Try):
+                yield from self.after_missing(node.body)
+            elif isinstance(node, ast.Match):
+                for case in node.cases:
+                    yield from self.found(node.subject, case.body)
+                    yield from self.found(case.guard, case.body) if case.guard else ()
             elif isinstance(node, ast.BoolOp):
                 for number, value in enumerate(node.values[:-1]):
                     yield from self.found(value, node.values[number + 1 :])
             yield from self.early_ends(getattr(node, "body", None))
+
+    def after_missing(self, body: Sequence[ast.stmt]) -> Iterator[tuple[str, int, str]]:
+        """`try: import numpy`, which is not there, and what would have come after that."""
+        for number, statement in enumerate(body):
+            if self.there is None or not isinstance(statement, ast.Import | ast.ImportFrom):
+                continue
+            names = [alias.name for alias in statement.names]
+            if isinstance(statement, ast.ImportFrom):
+                names = ["os" if statement.level else str(statement.module)]
+            tops = {name.partition(".")[0] for name in names}
+            act = "" if tops <= {*self.there} else self.act_in(body[number + 1 :])
+            if act:
+                yield "other projects", statement.lineno, act
+                return
 
     def waiting_in(
         self, test: ast.expr, body: Sequence[ast.AST], orelse: Sequence[ast.AST]
@@ -233,11 +274,13 @@ def texts_in(nodes: list[ast.AST]) -> Iterator[str]:
                 yield text.value
 
 
-def gates_of(text: str, depth: int = 0) -> Iterator[tuple[str, int, str]]:
-    """The gates in some source."""
+def gates_of(
+    text: str, depth: int = 0, there: Collection[str] | None = None
+) -> Iterator[tuple[str, int, str]]:
+    """The gates in some source; `there`: the top-level modules that can be imported."""
     try:
         tree = ast.parse(text)
-        source = SourceFile(tree)
+        source = SourceFile(tree, there)
         yield from source.gates()
         inner = [*texts_in(source.nodes)] if depth < MAX_TEXT_DEPTH else []
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -286,11 +329,13 @@ def tell_gates(path: str, site: str, words: Sequence[str]) -> None:
     teller = Teller(path)
     deadline_sec = now_sec() + MAX_LOOK_SEC
     told: set[tuple[str, str, int]] = set()
+    there = {name.partition(".")[0] for name in (os.listdir(site) if os.path.isdir(site) else ())}
+    there |= sys.stdlib_module_names
     for file in dict.fromkeys(files_of(site, read_names(words))):
         if now_sec() > deadline_sec:
             teller.tell("ended", "", how=How.NOT_RUN, text="the look for conditions, in part")
             return
-        for kind, line, act in gates_of(read_source(file)):
+        for kind, line, act in gates_of(read_source(file), there=there):
             key = (kind, file, line)
             if key in told or len(told) >= MAX_GATES:
                 continue

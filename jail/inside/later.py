@@ -11,6 +11,7 @@ from typing import Any
 real_time, real_time_ns = time.time, time.time_ns
 real_localtime, real_gmtime, real_strftime = time.localtime, time.gmtime, time.strftime
 real_ctime, real_asctime = time.ctime, time.asctime
+real_clock, real_clock_ns = time.clock_gettime, time.clock_gettime_ns
 
 
 def change_type(kind: type, name: str, value: object) -> None:
@@ -40,11 +41,19 @@ def move_clocks(by_sec: int) -> None:
     def utcnow(cls: type[datetime.datetime]) -> Any:
         return cls.fromtimestamp(moved_time(), datetime.UTC).replace(tzinfo=None)
 
+    def moved_clock(clock: int) -> float:
+        return real_clock(clock) + (by_sec if clock == time.CLOCK_REALTIME else 0)
+
+    def moved_clock_ns(clock: int) -> int:
+        return real_clock_ns(clock) + (by_sec * 10**9 if clock == time.CLOCK_REALTIME else 0)
+
     # `today` of both types asks time.time().
     change_type(datetime.datetime, "now", classmethod(now))
     change_type(datetime.datetime, "utcnow", classmethod(utcnow))
     time.__dict__.update(
         time=moved_time,
+        clock_gettime=moved_clock,
+        clock_gettime_ns=moved_clock_ns,
         time_ns=lambda: real_time_ns() + by_sec * 10**9,
         localtime=moved_localtime,
         gmtime=moved_gmtime,

@@ -7,10 +7,16 @@ that everybody knows.
 from __future__ import annotations
 
 import builtins
+import functools
+import os
 import sys
-from types import CodeType, FunctionType, ModuleType
+from contextlib import suppress
+from importlib.machinery import PathFinder
+from importlib.util import resolve_name
+from types import CodeType, FunctionType, MethodType, ModuleType
 
 from jail.inside.ending import Teller
+from jail.inside.library import load_from_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +25,23 @@ if TYPE_CHECKING:
 
 # Asked of a new import hook: one that answers to these, and not only to names of its own, may
 # change what others import.
-KNOWN_NAMES = ("json", "ssl", "subprocess", "requests", "urllib3", "eth_account", "solana", "boto3")
+KNOWN_NAMES = (
+    *("json", "ssl", "subprocess", "socket", "getpass", "requests", "urllib3", "httpx", "aiohttp"),
+    *("eth_account", "web3", "solana", "solders", "bitcoinlib", "boto3", "botocore", "paramiko"),
+    *("cryptography", "jwt", "keyring", "dotenv", "github", "slack_sdk", "openai", "anthropic"),
+    *("numpy", "pandas", "django", "flask", "fastapi", "sqlalchemy", "psycopg2", "redis", "yaml"),
+)
+LIBRARY_PATH = os.__file__.removesuffix("/os.py")
 MAX_TOLD_PATCHES = 50
+MAX_WRAPPED = 10  # of a function within a function
+# Of what Python itself calls, for whatever is run later: where it is kept, and its name.
+CALLED_ALWAYS = (
+    ("sys.settrace", lambda: [sys.gettrace()]),
+    ("sys.setprofile", lambda: [sys.getprofile()]),
+    ("threading.settrace", lambda: [kept_by("threading", "_trace_hook")]),
+    ("threading.setprofile", lambda: [kept_by("threading", "_profile_hook")]),
+    ("gc.callbacks", lambda: kept_by("gc", "callbacks") or []),
+)
 
 
 def own_files(names: Collection[str], site: str) -> set[str]:
@@ -48,17 +69,54 @@ def is_of(files: set[str], path: str) -> bool:
     return f"{folder}/{name.partition('.')[0]}" in files
 
 
+def kept_by(module: str, name: str) -> Any:
+    """What a module has under that name, None where it is not loaded."""
+    return getattr(sys.modules.get(module), name, None)
+
+
+def is_class(value: Any) -> bool:
+    """Whether it is one; an object may claim it."""
+    return issubclass(type(value), type)
+
+
+def variables_of(kind: type) -> Any:
+    """Those of a class itself, whatever its own class makes of such questions."""
+    return type.__dict__["__dict__"].__get__(kind)
+
+
+def unwrapped(value: Any) -> Any:
+    """The function in what the library makes of one: a method, a property, a partial or a cached
+    function.
+    """
+    for _ in range(MAX_WRAPPED):
+        kind = type(value)
+        if kind in (staticmethod, classmethod, MethodType):
+            value = value.__func__
+        elif kind is property:
+            value = value.fget
+        elif kind is functools.partial or kind is functools.cached_property:
+            value = value.func
+        elif kind is functools._lru_cache_wrapper:
+            value = value.__wrapped__
+        else:
+            break
+    return value
+
+
 def code_of(value: Any) -> CodeType | None:
-    """The code of a function, or of the method that an object's type is called by."""
-    if type(value) in (staticmethod, classmethod):
-        value = value.__func__
+    """The code of a function, of the method that an object's type is called by, or of the first
+    method that a class has.
+    """
+    value = unwrapped(value)
     if type(value) is FunctionType:
         code: CodeType = value.__code__
         return code
-    call = type.__dict__["__dict__"].__get__(type(value)).get("__call__")
-    if type(call) is FunctionType and not isinstance(value, type):
-        return call.__code__
-    return None
+    if is_class(value):
+        own = [*variables_of(value).values()]
+        methods = [member for member in map(unwrapped, own) if type(member) is FunctionType]
+        return methods[0].__code__ if methods else None
+    call = variables_of(type(value)).get("__call__")
+    return call.__code__ if type(call) is FunctionType else None
 
 
 def names_in(code: CodeType) -> dict[str, CodeType]:
@@ -71,6 +129,42 @@ def is_defined(defined: dict[str, CodeType], owner: str | None, name: str) -> bo
     if owner is None:
         return name in defined
     return owner in defined and name in names_in(defined[owner])
+
+
+def is_inherited(kind: Any, name: str) -> bool:
+    """Whether another class gives it to `kind`: `connect` of socket.socket, say."""
+    bases = type.__dict__["__mro__"].__get__(kind)[1:-1] if is_class(kind) else ()
+    return any(name in variables_of(base) for base in bases)
+
+
+def is_imported(module: ModuleType, source: CodeType | None, name: str, value: Any) -> bool:
+    """Whether the module's own code has imported that name from where it is another now: `post` of
+    requests, which requests.api defines.
+    """
+    if source is None or name not in source.co_names:
+        return False
+    # Loaded when it is needed: hardly ever.
+    load_from_library("dis")
+    import dis
+
+    level, start, taken = 0, "", ""
+    found = []
+    for step in dis.get_instructions(source):
+        if step.opname in ("LOAD_CONST", "LOAD_SMALL_INT") and type(step.argval) is int:
+            level = step.argval
+        elif step.opname == "IMPORT_NAME":
+            start = f"{'.' * level}{step.argval}"
+        elif step.opname == "IMPORT_FROM":
+            taken = str(step.argval)
+        elif step.opname == "STORE_NAME":
+            if taken and step.argval == name:
+                package = str(module.__dict__.get("__package__"))
+                with suppress(ImportError):
+                    there = sys.modules.get(resolve_name(start, package))
+                    names = there.__dict__ if type(there) is ModuleType else {}
+                    found += [names[taken]] if taken in names else []
+            taken = ""
+    return bool(found) and all(there is not value for there in found)
 
 
 def source_code(module: ModuleType) -> CodeType | None:
@@ -91,6 +185,12 @@ class Originals:
         self.site = site
         self.hooks = [*sys.meta_path, *sys.path_hooks]
         self.builtins = dict(vars(builtins))
+        # `from posix import *`: no name of it stands in the source of os.
+        self.modules = {
+            name: dict(module.__dict__)
+            for name, module in [*sys.modules.items()]
+            if type(module) is ModuleType and module is not builtins
+        }
 
     def tell_changes(self, names: Collection[str], teller: Teller) -> None:
         """Tell each import hook and each replaced function: what, and where its code stands.
@@ -102,25 +202,42 @@ class Originals:
         packages = own_packages(names)
         for hook in [*sys.meta_path, *sys.path_hooks]:
             if not any(hook is known for known in self.hooks):
-                self.tell_hook(hook, teller)
+                self.tell_hook(hook, packages, teller)
         for what, value in [*self.replaced(mine, packages)][:MAX_TOLD_PATCHES]:
             code = code_of(value)
-            if code:
-                teller.tell("patched", what, at=f"{code.co_filename}:{code.co_firstlineno}")
+            at = f"{code.co_filename}:{code.co_firstlineno}" if code else ""
+            teller.tell("patched", what, at=at)
 
     def replaced(self, mine: set[str], packages: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
         """What is the package's now of the built-in functions, and of other modules'."""
         yield from self.replaced_builtins(mine)
+        yield from self.replaced_modules(mine, packages)
+        for name, find in CALLED_ALWAYS:
+            for value in find():
+                code = code_of(value)
+                if code and is_of(mine, code.co_filename):
+                    yield name, value
         yield from self.replaced_elsewhere(mine, packages)
 
-    def tell_hook(self, hook: Any, teller: Teller) -> None:
-        """Tell of an import hook, with those of KNOWN_NAMES that it answers to."""
-        kind = hook if isinstance(hook, type) else type(hook)
+    def tell_hook(self, hook: Any, packages: Collection[str], teller: Teller) -> None:
+        """Tell of an import hook, with those of KNOWN_NAMES that it answers to, the package's own
+        left out.
+        """
+        kind: Any = hook if isinstance(hook, type | FunctionType) else type(hook)
         find: Any = getattr(hook, "find_spec", None)
+        about: tuple[None, ...] = (None, None)
+        # One of sys.path_hooks: what it makes of the library's folder, if it does not leave that.
+        if not find and callable(hook):
+            about = ()
+            with suppress(BaseException):
+                find = hook(LIBRARY_PATH).find_spec
         answered = []
+        tops = {package.partition(".")[0] for package in packages}
         for name in KNOWN_NAMES if find else ():
+            if name in tops:
+                continue
             try:
-                if find(name, None, None) is not None:
+                if find(name, *about) is not None:
                     answered.append(name)
             except BaseException:  # noqa: S112 - what it is to be asked to do, it has done
                 continue
@@ -136,6 +253,29 @@ class Originals:
             code = code_of(now) if now is not original else None
             if code and is_of(mine, code.co_filename):
                 yield f"builtins.{name}", now
+
+    def replaced_modules(
+        self, mine: set[str], packages: Collection[str]
+    ) -> Iterator[tuple[str, Any]]:
+        """What stands in the place of a whole module that others would find: the functions of a
+        module of the package's own, or the methods of an object.
+        """
+        tops = {package.partition(".")[0] for package in packages}
+        for name, module in [*sys.modules.items()]:
+            is_module = issubclass(type(module), ModuleType)
+            kind = module if is_module else sys.modules.get(type(module).__module__)
+            file = str(getattr(kind, "__dict__", {}).get("__file__", ""))
+            if "." in name or name in tops or not is_of(mine, file):
+                continue
+            spec = None
+            # By hooks that the package may have put there.
+            with suppress(Exception):
+                spec = PathFinder.find_spec(name)
+            if not spec or is_of(mine, str(spec.origin)):
+                continue
+            own = vars(module).values() if is_module else [type(module)]
+            found = [value for value in own if code_of(value)]
+            yield f"{name}.*", found[0] if found else None
 
     def replaced_elsewhere(
         self, mine: set[str], packages: Collection[str]
@@ -156,16 +296,24 @@ class Originals:
         self, name: str, module: ModuleType, mine: set[str]
     ) -> Iterator[tuple[str, Any]]:
         """Those of one module. What it did not define itself was added to it, which many do."""
-        defined: dict[str, CodeType] | None = None
+        source: CodeType | None = None
+        before = self.modules.get(name, {})
         for path, owner, attribute, value in members(module):
             code = code_of(value)
             if not code or not is_of(mine, code.co_filename):
                 continue
-            if defined is None:
-                source = source_code(module)
-                defined = names_in(source) if source else None
+            # A class of its own that a decorator of the package's has made anew.
+            if is_class(value) and variables_of(value).get("__module__") == name:
+                continue
+            source = source or source_code(module)
             # A module that is written in C never had a function in Python.
-            if defined is None or is_defined(defined, owner, attribute):
+            is_other = source is None or is_defined(names_in(source), owner, attribute)
+            if owner is None:
+                is_other |= before.get(attribute, value) is not value
+                is_other |= is_imported(module, source, attribute, value)
+            else:
+                is_other |= is_inherited(module.__dict__.get(owner), attribute)
+            if is_other:
                 yield f"{name}.{path}", value
 
 
@@ -173,6 +321,6 @@ def members(module: ModuleType) -> Iterator[tuple[str, str | None, str, Any]]:
     """The variables of a module, and of the classes that it defines: path, class, name, value."""
     for name, value in [*module.__dict__.items()]:
         yield name, None, name, value
-        if isinstance(value, type) and value.__dict__.get("__module__") == module.__name__:
-            for attribute, member in [*type.__dict__["__dict__"].__get__(value).items()]:
+        if is_class(value) and variables_of(value).get("__module__") == module.__name__:
+            for attribute, member in [*variables_of(value).items()]:
                 yield f"{name}.{attribute}", name, attribute, member

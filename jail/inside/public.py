@@ -5,7 +5,9 @@ be looked at.
 
 import enum
 import functools
-from collections.abc import Callable, Iterator
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from jail.inside.made_up import MADE_UP_WORD
 
 MAX_METHODS = 40  # of one class
+MAX_HELD = 40  # of a table
 MAX_LAZY = 40  # names of one module that are only made when somebody asks
 # What Python itself calls of what a class makes, as a reader of a list, a `with` or a print does.
 SPECIAL_METHODS = frozenset(
@@ -22,6 +25,8 @@ SPECIAL_METHODS = frozenset(
         *("getattr", "contains", "len", "bool", "str", "repr", "format", "eq", "lt", "hash"),
         *("add", "truediv", "or", "get", "set", "reduce", "fspath", "index", "int"),
         *("delitem", "missing", "reversed", "bytes", "float", "exit", "aexit", "await"),
+        *("setattr", "delattr", "delete", "set_name", "class_getitem", "instancecheck", "prepare"),
+        *("copy", "deepcopy", "getstate", "setstate", "dir", "sizeof", "reduce_ex"),
         *("sub", "mul", "matmul", "mod", "floordiv", "and", "xor", "lshift", "rshift", "neg"),
     )
 )
@@ -141,6 +146,8 @@ def find_calls(modules: dict[str, Any], seen: set[int]) -> Iterator[PublicCall]:
             continue
         for name in public_names(module):
             value: Any = module.__dict__.get(name)
+            if type(value) in (dict, list, tuple):
+                last += held_calls(f"{module_name}.{name}", value, mine, seen)
             what = offered(value, mine)
             if not what or id(value) in seen:
                 continue
@@ -170,6 +177,39 @@ def find_calls(modules: dict[str, Any], seen: set[int]) -> Iterator[PublicCall]:
     yield from last
 
 
+def plugged_calls(targets: Sequence[str], mine: set[str], seen: set[int]) -> Iterator[PublicCall]:
+    """What entry points name, `s.plug:_finalize`, private or not: programs of others call that."""
+    for target in targets:
+        name, _, attributes = target.partition(":")
+        value: Any = sys.modules.get(name)
+        try:
+            for attribute in attributes.split(".") if attributes else ():
+                value = getattr(value, attribute)
+        # Whatever an object of the package says when it is asked.
+        except Exception:  # noqa: S112
+            continue
+        kind = offered(value, mine)
+        if attributes and kind and id(value) not in seen:
+            seen.add(id(value))
+            if kind == "function":
+                yield PublicCall(target, value)
+            elif kind == "class":
+                yield from makings(target, value, mine)
+
+
+def held_calls(title: str, value: Any, mine: set[str], seen: set[int]) -> Iterator[PublicCall]:
+    """The functions in a public table, `COMMANDS = {"send": _send}`, whose own names are private.
+
+    Of a table of anything else no more is looked at than of one of functions.
+    """
+    items = value.items() if type(value) is dict else enumerate(value)
+    for key, item in [*itertools.islice(items, MAX_HELD)]:
+        if id(item) not in seen and offered(item, mine) == "function":
+            seen.add(id(item))
+            shown = key if type(key) is str else ""
+            yield PublicCall(f"{title}[{shown}] {getattr(item, '__name__', '')}", item)
+
+
 def with_inner(
     title: str, kind: type, mine: set[str], seen: set[int]
 ) -> Iterator[tuple[str, type]]:
@@ -186,7 +226,7 @@ def makings(title: str, kind: type, mine: set[str]) -> Iterator[PublicCall]:
     """What makes something of a class, or another class with this as its base."""
     if issubclass(kind, type):
         yield PublicCall(title, making(kind))
-    elif not issubclass(kind, NEVER_MADE):
+    elif not issubclass(kind, NEVER_MADE) or is_own_error(kind, mine):
         yield PublicCall(title, kind)
     if module_of(type(kind)) in mine or has_own(kind, "__init_subclass__", mine):
         yield PublicCall(f"{title}, as a base", making(type(kind), kind))
@@ -195,6 +235,11 @@ def makings(title: str, kind: type, mine: set[str]) -> Iterator[PublicCall]:
 def making(metaclass: Any, *bases: type) -> Callable[[], Any]:
     """A call that makes a class."""
     return lambda: metaclass(MADE_UP_WORD.title(), bases, {})
+
+
+def is_own_error(kind: type, mine: set[str]) -> bool:
+    """Whether it is an exception that does something when it is made."""
+    return issubclass(kind, BaseException) and has_own(kind, "__init__", mine)
 
 
 def has_own(kind: type, name: str, mine: set[str]) -> bool:

@@ -18,6 +18,10 @@ USUAL = ("distutils.", "setuptools.", "typing._")
 # What the library lets everybody replace, as its own documentation says.
 REPLACEABLE = {"warnings.showwarning", "warnings.formatwarning", "sys.excepthook"}
 REPLACEABLE |= {"sys.displayhook", "sys.unraisablehook", "threading.excepthook"}
+REPLACEABLE |= {"sys.breakpointhook", "logging._loggerClass", "logging._logRecordFactory"}
+# By these its own code is called for what others do.
+CALLED_FOR_OTHERS = {"sys.addaudithook", "sys.settrace", "sys.setprofile", "gc.callbacks"}
+CALLED_FOR_OTHERS |= {"threading.settrace", "threading.setprofile"}
 # What only makes a name up: joblib's pool gives its semaphores others.
 REPLACEABLE |= {"multiprocessing.synchronize.SemLock._make_name"}
 # Keys of Windows' registry by which programs are started: at a login, at the start, by another.
@@ -60,12 +64,18 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
     match event.kind:
         case Notice.PATCHED:
             title = f"puts its own code in the place of {event.what}"
+            if event.what in CALLED_FOR_OTHERS:
+                title = f"has its own code called for what others do, by {event.what}"
             is_usual = event.what.startswith(USUAL) or event.what in REPLACEABLE
             severity = Severity.INFO if is_usual else Severity.MEDIUM
             return said(severity, Rule.CODE_DYNAMIC, title, event.place)
         case Notice.HOOKED if event.text:
             title = f"changes the import of other modules ({event.text}) by {event.what}"
             return said(Severity.MEDIUM, Rule.CODE_DYNAMIC, title, event.place)
+        # Hundreds bring that of six along.
+        case Notice.HOOKED if not event.what.endswith("._SixMetaPathImporter"):
+            title = f"has its own say in what other modules import: {event.what}"
+            return said(Severity.INFO, Rule.CODE_DYNAMIC, title, event.place)
         case Notice.GATED:
             title = f"does this only on a condition ({event.what}): {event.text}"
             return said(Severity.INFO, Rule.CODE_GATED, title, event.place)

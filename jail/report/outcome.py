@@ -30,6 +30,8 @@ PROMISED = {
 # The modes that are for one trigger, which the request names: it decides over the run.
 ONE_TRIGGER = {"execute", "execute_module"}
 DEPENDENCIES = "dependencies"  # the trigger that imports what dependencies have
+# The triggers that import all modules: `all modules`, `as windows`.
+WHOLE_TURN = re.compile(r"all modules|as [\w, ]+")
 # How a phase ends that a limit of the sandbox ended.
 LIMITS = {Outcome.TIMEOUT, Outcome.MEMORY, Outcome.DISK, Outcome.DOWNLOAD_CAP}
 # What an event is called where it was not kept.
@@ -188,7 +190,9 @@ def never_run(facts: Facts) -> Iterator[str]:
         event = seen.event
         if not isinstance(event, Noticed) or seen.phase.name != PhaseName.IMPORT:
             continue
-        if event.kind is Notice.COUNTED and seen.phase.trigger != DEPENDENCIES:
+        # A package can tell of jobs where there were none: of one module that is imported alone.
+        is_turn = WHOLE_TURN.fullmatch(seen.phase.trigger or "") is not None
+        if event.kind is Notice.COUNTED and is_turn:
             turns.add(seen.phase.title)
         if event.kind is Notice.UNRUN and not event.what:
             cut[seen.phase.title] = event.text

@@ -34,7 +34,8 @@ HOME_PLACES = (
         """
         .bash* .zsh* .zprofile* .zlog* .zprezto* .k*shrc* .c*shrc* .t*shrc* .profile* .login*
         .logout .inputrc .config/fish* .config/zsh/* .oh-my-zsh/* .oh-my-bash/*
-        .config/starship.toml .local/share/bash-completion/completions/*
+        .config/starship.toml .local/share/bash-completion/completions/* .xonshrc .config/xonsh/*
+        .config/nushell/* .elvish/rc.elv .config/elvish/* .local/share/fish/vendor_conf.d/*
         """,
     ),
     Places(
@@ -83,6 +84,8 @@ HOME_PLACES = (
         """
         .vimrc* .vim/* .gvimrc* .exrc .config/nvim* .local/share/nvim/* .emacs* .config/emacs/*
         .vscode/extensions* .vscode-server/extensions* .cursor/extensions* .config/Code*/User/*.json
+        .config/Cursor/User/*.json .config/Windsurf/User/*.json .config/VSCodium/User/*.json
+        .windsurf/extensions* .vscode-oss/extensions*
         .config/zed/* .config/helix/* .config/sublime-text*/Packages/*
         """,
     ),
@@ -101,7 +104,8 @@ HOME_PLACES = (
         "tmux(1), screen(1), gdb(1), lldb(1), direnv(1), lesskey(1), mailcap(5)",
         """
         .tmux* .config/tmux/* .screenrc .gdbinit* .config/gdb/* .lldbinit* .direnvrc
-        .config/direnv/* .lesskey .lessfilter .mailcap .forward
+        .config/direnv/* .lesskey .lessfilter .mailcap .forward .wezterm.lua .config/wezterm/*
+        .config/kitty/* .config/alacritty/* .alacritty* .config/ghostty/* .config/mise/*
         """,
     ),
     Places(

@@ -13,6 +13,7 @@ from jail.watch.noticed import (
     CommandTaken,
     MachineRead,
     Noticed,
+    PlaceTaken,
     Remark,
     Slept,
     Sought,
@@ -45,6 +46,8 @@ def judge_remark(phase: Phase, event: Remark) -> Finding | None:
             return looked_at_machine(phase, event)
         case CommandTaken():
             return took_command(event)
+        case PlaceTaken():
+            return took_place(event)
     return None
 
 
@@ -111,6 +114,14 @@ def took_command(event: CommandTaken) -> Finding:
     title = f"installs a command by the name of a well-known program: {event.name}"
     technique = technique_of("on the command path")
     return remark(Severity.MEDIUM, Rule.PERSISTENCE_WRITE, title, f"bin/{event.name}", technique)
+
+
+# PlaceTaken("bin/activate", "virtual environment", "x"): medium persistence.write
+# "installs bin/activate, which others than its own programs use (virtual environment)"
+def took_place(event: PlaceTaken) -> Finding:
+    title = f"installs {event.path}, which others than its own programs use ({event.used_by})"
+    technique = technique_of(event.used_by)
+    return remark(Severity.MEDIUM, Rule.PERSISTENCE_WRITE, title, event.path, technique)
 
 
 def named_paths(paths: tuple[str, ...]) -> str:

@@ -75,11 +75,15 @@ def sent_in_pieces(event: PiecesJoined) -> Finding:
 
 
 # Request("POST", "https://x/", ...): high network.attempt "POST https://x/, 1,234 bytes"
+# A function that sends what nobody can read may send what it found, whatever it was called with.
 def requested(phase: Phase, event: Request) -> Finding:
     size = f", {event.body.size_bytes:,} bytes" if event.body.size_bytes else ""
     unread = " that can't be read" if event.opaque else ""
     title = f"{event.method} {event.url}{size}{unread}"
-    return found(severity_in(phase), Rule.NETWORK_ATTEMPT, title, event.actor)
+    severity = severity_in(phase)
+    if event.opaque and severity is Severity.INFO:
+        severity = Severity.MEDIUM
+    return found(severity, Rule.NETWORK_ATTEMPT, title, event.actor)
 
 
 def severity_in(phase: Phase) -> Severity:

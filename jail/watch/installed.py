@@ -19,10 +19,12 @@ from jail.watch.contents import (
     read_contents,
 )
 from jail.watch.foreign import made_for_others
+from jail.watch.requirements import required_elsewhere
 from jail.watch.scratch import Scratch
+from jail.watch.well_known import WELL_KNOWN
 
 MAX_RECORD_BYTES = 8 << 20  # plotly's has 2 MB
-MAX_DEPENDENCIES = 40  # whose modules are looked for
+MAX_DEPENDENCIES = 200  # whose modules are looked for
 PROGRAM_START_BYTES = 256
 # What acts at the start of an interpreter, wherever it lies: `six.pth`, `sitecustomize.py`.
 STARTUP_FILE = re.compile(r".*(?:\.pth|/(?:site|user)customize(?:/.*|\.[^/]*))", re.DOTALL)
@@ -33,7 +35,8 @@ class Installed:
     """`owners` are the paths in the scratch that a RECORD names, with the project that does.
 
     `site` is the site-packages of the target, relative to its prefix, and `contents` what the
-    target has; `dependencies` are the shallowest modules of the other projects. `natives` are the
+    target has; `dependencies` are the shallowest modules of the other projects, and what
+    these plug in elsewhere. `natives` are the
     target's programs that no Python runs. `has_startup`: whether there are files, whosever, that
     act at the start of an interpreter.
     """
@@ -41,7 +44,9 @@ class Installed:
     owners: dict[str, str] = field(default_factory=dict)
     site: str = ""
     contents: Contents = field(default_factory=Contents)
+    elsewhere: list[str] = field(default_factory=list)  # what it requires on some
     dependencies: dict[str, list[str]] = field(default_factory=dict)
+    more_dependencies: int = 0  # than are looked at
     natives: set[str] = field(default_factory=set)
     has_startup: bool = False
     foreign: str = ""  # what of the target no Python of ours imports, in one line
@@ -79,9 +84,14 @@ def read_installed(scratch: Scratch, files: Collection[str], order: Order) -> In
                 installed.owners.setdefault(prefix + listed, project)
         if project != order.package_name and len(installed.dependencies) < MAX_DEPENDENCIES:
             installed.dependencies[project] = []
+        elif project != order.package_name and project not in WELL_KNOWN:
+            installed.more_dependencies += 1
     read_target(installed, scratch, order, read)
     for project in installed.dependencies:
-        installed.dependencies[project] = read_contents(below, read, project).first
+        contents = read_contents(below, read, project)
+        # Whose programs load plug-ins loads those of dependencies, too.
+        plugged = [plugin.target for plugin in contents.plugins]
+        installed.dependencies[project] = [*contents.first, *plugged]
     return installed
 
 
@@ -92,6 +102,8 @@ def read_target(
     folders = metadata_folders(installed.files, read, order.package_name)
     installed.site = folders[0][0] if folders else ""
     installed.contents = read_contents(installed.files, read, order.package_name)
+    for _, folder in folders:
+        installed.elsewhere += required_elsewhere(read(f"{folder}/METADATA"))
 
     def start_of(path: str, most_bytes: int) -> bytes:
         return scratch.read(f"{order.site}/{path}", "compiled", most_bytes)

@@ -88,6 +88,17 @@ class CommandTaken(Remark):
 
 
 @dataclass(frozen=True)
+class PlaceTaken(Remark):
+    """A project installs a file, `path` below the prefix, that programs beside its own execute or
+    obey: by which kind of them it is used.
+    """
+
+    path: str
+    used_by: str
+    project: str
+
+
+@dataclass(frozen=True)
 class ReleaseNoted(Remark):
     """What the index says of the release that was installed: that it was yanked, say."""
 

@@ -56,7 +56,11 @@ def beside(
     release: Collection[str], seen: Iterable[Seen], installed: Installed, order: Order
 ) -> list[str]:
     """Notes on all that."""
-    told = other_files(release, seen), absent_files(installed.contents.missing, order.site)
+    told = [other_files(release, seen), absent_files(installed.contents.missing, order.site)]
+    elsewhere = [name for name in installed.elsewhere if name not in installed.owners.values()]
+    if elsewhere:
+        names = first_names(elsewhere)
+        told.append(f"required on other systems or Pythons, not looked at: {names}")
     return [note for note in told if note]
 
 

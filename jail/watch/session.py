@@ -26,7 +26,6 @@ from jail.orders import (
 )
 from jail.watch.captures import Captures
 from jail.watch.changes import Changes
-from jail.watch.commands import commands_taken
 from jail.watch.endings import end_phase
 from jail.watch.events import (
     BaitRead,
@@ -44,6 +43,7 @@ from jail.watch.resources import Journal, Resources
 from jail.watch.sockets import MAX_NETWORK_SOCKETS
 from jail.watch.started import Starts
 from jail.watch.story import Story
+from jail.watch.taken_places import all_taken
 from jail.watch.triggers import SAMPLES, Trigger, variables
 from jail.watch.unpacked import read_landed
 from jail.watch.world import TRUST_VARIABLES
@@ -261,7 +261,7 @@ class Session:
         if is_install:
             is_whole = not self.stopped and self.story.main_exit == (0, None)
             resources.installed = read_landed(resources, after, is_whole)
-            for taken in commands_taken(resources.installed.owners, f"{resources.order.site}/"):
+            for taken in all_taken(resources.installed, f"{resources.order.site}/"):
                 self.journal.tell(taken)
         changes = Changes(
             resources.scratch,

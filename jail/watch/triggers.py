@@ -231,7 +231,7 @@ class Plan:
             found = [self.trigger(PhaseName.IMPORT, first[0], "import", first[0], self.site)]
         else:
             found.append(self.jobs("all modules", "self", IMPORTS_SEC))
-        others = self.dependency_modules()
+        others, more = self.dependency_modules()
         if others:
             found.append(self.jobs("dependencies", "self", VICTIM_SEC, pack_names(others)[0]))
         for victim in OTHER_VICTIMS:
@@ -240,20 +240,25 @@ class Plan:
         left_out = self.left_out + self.contents.left_out
         reasons = [f"{left_out} modules are more than can be named"] if left_out else []
         reasons += filter(None, [self.installed.foreign])
+        reasons += [f"{more} modules of dependencies are more than are imported"] if more else []
         title = "all modules"
         return found, [
             NotRun(PhaseName.IMPORT, title, Omission.LEFT_OUT, reason) for reason in reasons
         ]
 
-    def dependency_modules(self) -> list[str]:
-        """What people import of the dependencies, those left out that everybody has."""
+    def dependency_modules(self) -> tuple[list[str], int]:
+        """What people import of the dependencies, those left out that everybody has; and how many
+        more there are.
+        """
         names = [
             name
             for project, modules in self.installed.dependencies.items()
             if project not in WELL_KNOWN
             for name in modules
         ]
-        return names[:MAX_DEPENDENCY_MODULES]
+        names = [*dict.fromkeys(names)]
+        more = max(len(names) - MAX_DEPENDENCY_MODULES, 0) + self.installed.more_dependencies
+        return names[:MAX_DEPENDENCY_MODULES], more
 
     def calls(self) -> tuple[list[Trigger], list[NotRun]]:
         """Calls of what the modules offer; and its tests, which do as much and as odd things."""
