@@ -982,8 +982,8 @@ class Service:
         # A watch that fails may have ended with its keeper: that shows a moment later.
         is_cut = not result.told and self.stopping.wait(KEEPER_END_SEC)
         is_cut |= not result.told and self.keeper.process.poll() is not None
-        # Where no watch was started, nothing of the package was run.
-        is_cut |= result.reason == NO_WATCH and starts < MAX_STARTS
+        # Our own report is high where a phase was begun: else nothing of the package was run.
+        is_cut |= not (result.told or result.verdict == "high") and starts < MAX_STARTS
         demand(not is_cut, ServiceError(f"run {run_id} waits for another start"))
         return result
 

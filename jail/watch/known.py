@@ -149,11 +149,8 @@ def compare_findings(
     if not known:
         return {"reported": None, "new_findings": [], "new_finding_counts": {}}
     # Of the other run it is not known which addresses were made up.
-    before = {
-        same_act(act, known.version, is_drawn)
-        for act in known.findings
-        for is_drawn in (lambda _: True, lambda _: False)
-    }
+    before = {same_act(act, known.version, lambda _: True) for act in known.findings}
+    before |= {same_act(act, known.version, lambda _: False) for act in known.findings}
     # What is done in several phases is one act.
     fresh: dict[tuple[str, str], NewFinding] = {}
     for finding in findings:

@@ -171,9 +171,8 @@ def no_fitting_file(offered: Offered, order: Order) -> str:
         # `a-1.0-cp312-cp312-win_amd64.whl`
         platforms = dict.fromkeys(said_by(" ".join(file[:-4].split("-")[-3::2])) for file in wheels)
         named = ", ".join([*platforms][:MAX_PLATFORMS])
-        more = (
-            f" and {len(platforms) - MAX_PLATFORMS} more" if len(platforms) > MAX_PLATFORMS else ""
-        )
+        left = len(platforms) - MAX_PLATFORMS
+        more = f" and {left} more" if left > 0 else ""
         return f"{name} {version} has only wheels for other machines or Pythons: {named}{more}"
     return ""
 
