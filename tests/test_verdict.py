@@ -70,7 +70,7 @@ def test_the_worst_finding_decides(events: list[Any], verdict: Verdict) -> None:
 
 
 def test_a_program_that_could_not_be_looked_at_in_time_is_a_gap() -> None:
-    sentences = {1: "1 program is known by the trace", 2: "2 programs are known by the trace"}
+    sentences = {1: "a program had gone on before", 2: "2 programs had gone on before"}
     for count, sentence in sentences.items():
         report = report_of(StartsUnchecked(count, "/bin/sh"))
         assert report.verdict == Verdict.UNSEEN

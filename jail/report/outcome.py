@@ -230,8 +230,8 @@ def unseen(facts: Facts) -> Iterator[str]:
 
 def unchecked(event: StartsUnchecked) -> str:
     """In words, that programs could not be looked at."""
-    programs = "program is" if event.count == 1 else "programs are"
-    return f"{event.count} {programs} known by the trace alone, as {event.program}"
+    count = "a program" if event.count == 1 else f"{event.count} programs"
+    return f"{count} had gone on before we looked, on a busy machine: {event.program}"
 
 
 def left_out(facts: Facts) -> Iterator[str]:
