@@ -219,7 +219,8 @@ select.select([], [], [], 600)  # unlike a sleep, this is not skipped
     index.add_wheel("stubborn", "1.0", {"stubborn.py": source})
     with serve() as service:
         service.accept("stubborn", mode="import")
-        begun = "activate_this.py import"
+        # As its process calls itself once the package is at work.
+        begun = "import stubborn"
         wait_for(lambda: any(begun in words for words in processes_of(state)), 60)
         kill(service)
         wait_for(lambda: not processes_of(state), 10)
