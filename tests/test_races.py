@@ -346,6 +346,9 @@ def reacher(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return compiled(tmp_path_factory.mktemp("reach"), REACHER.replace("TRIES", str(REACHES)))
 
 
+GONE_ON = re.compile(r"(?:a|(\d+)) programs? had gone on before we looked")
+
+
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("what", ["file", "words"])
 def test_each_program_that_the_kernel_started_is_told(
@@ -365,6 +368,9 @@ def test_each_program_that_the_kernel_started_is_told(
     told = {int(match[1]) for match in map(true.fullmatch, titles) if match}
     cut = [re.match(r"(\d+) entries had no room in the list findings", note) for note in notes]
     counted = sum(int(match[1]) for match in cut if match)
+    # On a busy machine some are gone before they can be looked at: that is a gap, and counted.
+    gaps = " ".join(report["coverage"]["gaps"])
+    counted += sum(int(match[1] or 1) for match in GONE_ON.finditer(gaps))
     assert len([number for number in carried_out if number not in told]) <= counted
     assert report["verdict"] == "high"
 
