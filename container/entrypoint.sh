@@ -113,7 +113,8 @@ known_host() {
 
 # ask_dns HOST: as the service, since root gets nothing through the wall
 ask_dns() {
-    setpriv --no-new-privs --reuid "$SERVICE" --regid "$SERVICE" --clear-groups getent -s dns ahosts "$1" |
+    setpriv --no-new-privs --reuid "$SERVICE" --regid "$SERVICE" --clear-groups \
+        getent -s dns ahosts "$1" |
         awk '{ print $1 }'
 }
 

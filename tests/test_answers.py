@@ -60,7 +60,7 @@ def test_python_runs_and_says_so(file: str) -> None:
             commands.append(arguments[1])
 
     sys.addaudithook(hook)
-    exec(source, names)  # noqa: S102 - our own, and harmless
+    exec(source, names)  # noqa: S102 - our own, harmless
     assert names["__version__"] == "0.0.0"
     (command,) = commands[-1:]
     assert isinstance(command, list)

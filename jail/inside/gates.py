@@ -100,7 +100,8 @@ WAITING_WORDS = re.compile(
     rb"|sys\.modules|ps1\b|interactive|isatty|getlogin|getfqdn|getnode|locale"
     rb"|tzname|timezone|cpu_count|getwindowsversion|gmtime|getppid|getpgid|getsid|getpgrp"
     rb"|get[eu]?[ug]id|prefix|executable|sys\.path|getcwd|which|sysconfig|version"
-    rb"|try:|exists|isfile|isdir|is_file|is_dir|access|time_ns|asctime|find_|distribution|rand|secrets"
+    rb"|try:|exists|isfile|isdir|is_file|is_dir|access|time_ns|asctime|find_"
+    rb"|distribution|rand|secrets"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"

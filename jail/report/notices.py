@@ -39,8 +39,8 @@ KNOWN_TYPES = (
     r"|dll|sys|jpeg|png)file|ms-[\w-]+|folder|directory|drive|allfilesystemobjects"
     r"|internetshortcut|appx\w+|launcher\.systemsettings|clsid\\[^\\]+|https?|ftp|mailto|tel"
     r"|chromehtml|firefox(?:html|url)(?:-\w+)?|msedgehtm|python\.\w+|word\.[\w.]+|excel\.[\w.]+"
-    r"|\.(?:exe|com|bat|cmd|pif|scr|ms[ci]|lnk|url|reg|in[fi]|txt|log|md|csv|json|xml|html?|hta|jse?"
-    r"|vb[se]|ws[fh]|ps1|pyw?|jar|pdf|docx?|xlsx?|pptx?|rtf|zip|jpe?g|png|gif|mp[34])"
+    r"|\.(?:exe|com|bat|cmd|pif|scr|ms[ci]|lnk|url|reg|in[fi]|txt|log|md|csv|json|xml|html?|hta"
+    r"|jse?|vb[se]|ws[fh]|ps1|pyw?|jar|pdf|docx?|xlsx?|pptx?|rtf|zip|jpe?g|png|gif|mp[34])"
 )
 OPENED_BY_ALL = re.compile(
     rf"(?i).*\\(?:{KNOWN_TYPES})\\shell\\(?:open|runas)\\command(?:\\.*)?", re.DOTALL

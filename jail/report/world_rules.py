@@ -57,7 +57,8 @@ def found(
     return Finding(severity, rule, shown, place or actor.place, actor.process or None)
 
 
-# Request("POST", "https://x/", bait=("NPM_TOKEN",)): high secret.sent "sends NPM_TOKEN to https://x/"
+# Request("POST", "https://x/", bait=("NPM_TOKEN",)):
+#     high secret.sent "sends NPM_TOKEN to https://x/"
 def secrets_in(event: Request | Conversation, target: str) -> tuple[Finding, ...]:
     names = [*event.bait, *([ENVIRONMENT] if event.environment else [])]
     if not names:

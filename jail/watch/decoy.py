@@ -201,8 +201,8 @@ class Decoy:
             if mask & selectors.EVENT_READ:
                 endpoint.read()
             endpoint.write()
+        # Whatever it is: it must not end the other conversations.
         except Exception as error:
-            # Whatever it is: it must not end the other conversations.
             self.traffic.lost[f"connection, by {type(error).__name__}"] += 1
             endpoint.is_done = True
         self.settle(endpoint)

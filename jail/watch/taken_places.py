@@ -49,8 +49,8 @@ PREFIX_PATTERNS = {
 }
 # Read when somebody completes the words of that command.
 COMPLETIONS = re.compile(
-    r"share/(?:bash-completion/completions|fish/vendor_completions\.d|zsh/site-functions)/_?([\w-]+)"
-    r"(?:\.\w+)?",
+    r"share/(?:bash-completion/completions|fish/vendor_completions\.d|zsh/site-functions)"
+    r"/_?([\w-]+)(?:\.\w+)?",
     re.ASCII,
 )
 
