@@ -173,6 +173,62 @@ def test_what_the_library_hides_is_run_by_its_path(
     assert (ended.code, ended.how()) == (ALL_RAN, {})
 
 
+# What a package puts in the place of its own submodule, which then counts as imported.
+STAND_INS = {
+    "made": "class Own(types.ModuleType): pass\nsys.modules['s.made'] = Own('s.made')\n",
+    "dressed": "m = sys.modules['s.dressed'] = types.ModuleType('s.dressed')\n"
+    "m.__file__ = f'{__path__[0]}/dressed.py'\n"
+    "m.__spec__ = importlib.util.spec_from_file_location('s.dressed', m.__file__)\n",
+    "false": "class F:\n    def __bool__(self): raise OSError\nsys.modules['s.false'] = F()\n",
+    "barred": "sys.modules['s.barred'] = None\n",
+    "asked": "importlib.util.find_spec('s.asked')\nsys.modules['s.asked'] = sys\n",
+    "hooked": "class Hook:\n    def find_spec(self, name, *_):\n"
+    "        if name == 's.hooked':\n"
+    "            return importlib.machinery.ModuleSpec(name, self)\n"
+    "    def create_module(self, spec): pass\n    def exec_module(self, module): pass\n"
+    "sys.meta_path.insert(0, Hook())\n",
+    "sub": "sub = sys.modules['s.sub'] = types.ModuleType('s.sub')\nsub.__path__ = []\n",
+}
+
+
+def test_what_has_another_in_its_place_is_run_by_its_path(stand: Stand) -> None:
+    start = "import importlib.machinery, importlib.util, sys, types\n"
+    files = {f"s/{name}.py": PRINTS for name in STAND_INS if name != "sub"}
+    files["s/__init__.py"] = start + "".join(STAND_INS.values())
+    files |= {"s/sub/__init__.py": f"from . import deep\n{PRINTS}", "s/sub/deep.py": PRINTS}
+    # The stand-in stays for who uses it.
+    keeps = "import sys\nassert type(sys.modules['s.made']).__name__ == 'Own'\n" + PRINTS
+    files["s/zz.py"] = keeps
+    stand.write(files)
+    names = [f"s.{name}" for name in STAND_INS]
+    ended = stand.imports("s", *names, "s.zz")
+    assert sorted(ended.stdout.split()) == sorted([*names, "s.sub.deep", "s.zz"])
+    assert {said["what"] for said in ended.of("shadowed")} == {*names}
+    assert (ended.code, ended.how()) == (ALL_RAN, {})
+
+
+def test_what_has_no_file_or_was_run_is_not_run_again(stand: Stand) -> None:
+    """As six, py and others do it."""
+    stand.write(
+        {
+            "six.py": "import sys, types\nprint(__name__)\n"
+            "sys.modules['six.moves'] = types.ModuleType('six.moves')\n",
+            "p/__init__.py": "import sys, types\nprint(__name__)\n"
+            "class Lazy(types.ModuleType):\n    pass\n"
+            "lazy = Lazy('p')\nlazy.__path__ = __path__\n"
+            "sys.modules['p'], sys.modules['p.path'] = lazy, Lazy('p.path')\n",
+            "p/real.py": "import sys\nprint(__name__)\nsys.modules[__name__] = sys\n",
+            "both.py": PRINTS,
+            "alias.py": "import both, sys\nprint(__name__)\nsys.modules['old'] = both\n",
+            "early.pth": "import early\n",
+            "early.py": f"def f(): pass\n{PRINTS}",
+        }
+    )
+    ended = stand.imports("six", "six.moves", "p", "p.path", "p.real", "both", "alias", "early")
+    assert sorted(ended.stdout.split()) == sorted(["six", "p", "p.real", "both", "alias", "early"])
+    assert (ended.of("shadowed"), ended.how()) == ([], {})
+
+
 def test_what_nothing_hides_is_not_told_as_hidden(stand: Stand) -> None:
     stand.write({"waves.py": PRINTS, "winreg.py": PRINTS, "ns/deep/code.py": PRINTS})
     ended = stand.imports("waves,winreg,ns.deep.code")

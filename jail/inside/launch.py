@@ -110,7 +110,7 @@ def launch(kind: str, words: list[str]) -> int:
         # The only module of a package comes with its site-packages.
         if kind == "import" and len(words) == 4:
             path, _, name, site = words
-            in_child(lambda: look_for_gates([path, "", "", site, "", name]))
+            look_at_source([path, "", "", site, "", name])
         return code
     from jail.inside import supervise
 
@@ -126,9 +126,8 @@ def launch(kind: str, words: list[str]) -> int:
         has_looked = in_child(lambda: look_at_rest(words, fallen))
         if not has_looked:
             tell_not_looked_at(words)
-    # What only shows in the code.
     if kind == "imports" and words[4] == "self":
-        in_child(lambda: look_for_gates(words))
+        look_at_source(words)
     return code
 
 
@@ -175,6 +174,22 @@ def compile_all() -> None:
     from jail.inside.compiling import compile_installed
 
     compile_installed(os.environ["VIRTUAL_ENV"])
+
+
+def look_at_source(words: list[str]) -> None:
+    """What only shows in the code; `words` as for the worker that imports."""
+    in_child(lambda: look_for_gates(words))
+    if not in_child(lambda: look_for_unmet(words)):
+        from jail.inside.ending import Teller
+        from jail.inside.fallen import UNMET_NOT_LOOKED_AT
+
+        Teller(words[0]).tell("unmet", "", text=UNMET_NOT_LOOKED_AT)
+
+
+def look_for_unmet(words: list[str]) -> None:
+    from jail.inside.unmet import tell_unmet
+
+    tell_unmet(words[0], words[3], words[5:])
 
 
 def look_for_gates(words: list[str]) -> None:

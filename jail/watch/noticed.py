@@ -22,6 +22,7 @@ class Notice(StrEnum):
     HOOKED = "import hook"  # `text`: well-known modules that it answers for
     GATED = "gated"  # an act behind a condition: `what` it waits for, `text` is the act
     REGISTRY = "registry"  # a value that is set in the made-up registry of Windows: `text`
+    UNMET = "unmet"  # an act, `text`, behind a project that is not there, `what`
     UNRUN = "unrun"  # a module that failed: what would have come after that, and its place
     COUNTED = "jobs"  # how many jobs ended how
     TRACES = "traces"  # a function of the C library, by its name: `ptrace`

@@ -73,13 +73,18 @@ def missed_modules(seen: Iterable[Seen], installed: Installed) -> list[str]:
     return [*found]
 
 
-def available(missed: Sequence[str], upstream: Upstream, settings: JailSettings) -> list[str]:
-    """Which of the modules the index has a small wheel for, by the same name."""
+def available(
+    missed: Sequence[str], waited: Sequence[str], upstream: Upstream, settings: JailSettings
+) -> list[str]:
+    """Which of the modules the index has a small wheel for, by the same name; acts wait for those
+    in `waited`.
+    """
     found: list[str] = []
     denied = {plain_project(name) for name in settings.package_denylist}
     for module in missed[:MAX_ASKED_NAMES]:
         project = plain_project(module)
-        is_wanted = module not in NOT_NEEDED and project not in denied
+        is_needed = module in waited or module not in NOT_NEEDED
+        is_wanted = is_needed and project not in denied
         if is_wanted and len(found) < MAX_SECOND and has_small_wheel(project, upstream):
             found.append(project)
     return found
@@ -134,16 +139,20 @@ def second_installation(order: Order, settings: JailSettings, projects: Sequence
 
 def tries_again(
     projects: Sequence[str],
-    alone: Sequence[Trigger],
+    first: Sequence[Trigger],
     phases: Sequence[Phase],
     order: Order,
     settings: JailSettings,
+    *,
+    acts_wait: bool,
 ) -> list[Trigger]:
     """pip once more for `projects`, if the index has any: what is imported later finds them. Then
-    what failed of the modules that are imported alone, maybe for want of them.
+    what failed of the modules that are imported alone, maybe for want of them; or all that there
+    was before (`first`), where acts wait for them.
     """
     if not projects:
         return []
     failed = {phase.trigger for phase in phases if phase.outcome is Outcome.FAILED}
+    alone = [trigger for trigger in first if trigger.launch[0] == "import"]
     again = [trigger for trigger in alone if trigger.title in failed]
-    return [second_installation(order, settings, projects), *again]
+    return [second_installation(order, settings, projects), *(first if acts_wait else again)]

@@ -1,0 +1,45 @@
+"""What the package would do if other projects were there: jail/inside/unmet.py finds it. What of it
+was not made good by a second try is a gap.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from jail.watch.events import NotRun, Omission, PhaseName, Seen
+from jail.watch.installed import Installed
+from jail.watch.noticed import Notice, Noticed
+
+# `numpy`, `google.cloud.storage`
+PROJECT_MODULE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{1,60}", re.ASCII)
+
+
+def unmet(seen: Iterable[Seen]) -> Iterator[Noticed]:
+    """What was told of acts that other projects are needed for. Tests need many."""
+    for item in seen:
+        event, is_import = item.event, item.phase.name is PhaseName.IMPORT
+        if is_import and isinstance(event, Noticed) and event.kind is Notice.UNMET:
+            yield event
+
+
+def waited_for(seen: Iterable[Seen]) -> list[str]:
+    """The modules that acts wait for."""
+    names = dict.fromkeys(event.what for event in unmet(seen))
+    return [name for name in names if PROJECT_MODULE.fullmatch(name)]
+
+
+def acts_not_run(seen: Iterable[Seen], installed: Installed) -> list[NotRun]:
+    """The acts whose projects are not there, whatever was tried."""
+    found: dict[str, None] = {}
+    for event in unmet(seen):
+        if not event.what:
+            found[event.text] = None
+        elif not is_installed(event.what, installed):
+            found[f"{event.text} waits for {event.what}, which is not there ({event.place})"] = None
+    title = "all modules"
+    return [NotRun(PhaseName.IMPORT, title, Omission.LEFT_OUT, reason) for reason in found]
+
+
+def is_installed(module: str, installed: Installed) -> bool:
+    """Whether a module is there by now."""
+    path = f"{installed.site}/{module.replace('.', '/')}"
+    return any(file.startswith((f"{path}/", f"{path}.")) for file in installed.files)
