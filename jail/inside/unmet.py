@@ -100,7 +100,7 @@ def act_in_left(source: SourceFile, left: Left) -> tuple[str, int] | None:
 
 def root_of(source: SourceFile, node: ast.AST) -> str:
     """The first part of the name that a call begins with, "" of what is no call."""
-    root = node if isinstance(node, ast.Call) else None
+    root: ast.AST | None = node if isinstance(node, ast.Call) else None
     while isinstance(root, ast.Call | ast.Attribute | ast.Subscript):
         root = root.func if isinstance(root, ast.Call) else root.value
     return source.name_of(root).partition(".")[0] if isinstance(root, ast.Name) else ""

@@ -3,7 +3,7 @@
 # The one of our triggers whose title is a single word; the others have blanks: "all modules".
 DEPENDENCIES_TITLE = "dependencies"
 # What our own titles have, none of which is without one: "all modules", "python -m s", "bin/s".
-SIGNS = frozenset(" /'")
+TITLE_SIGNS = frozenset(" /'")
 
 
 def title_of(name: str) -> str:
@@ -12,5 +12,5 @@ def title_of(name: str) -> str:
     >>> [title_of(name) for name in ("six", "all modules", "dependencies", "'all modules'")]
     ['six', "'all modules'", "'dependencies'", "''all modules''"]
     """
-    is_plain = SIGNS.isdisjoint(name) and name != DEPENDENCIES_TITLE
+    is_plain = TITLE_SIGNS.isdisjoint(name) and name != DEPENDENCIES_TITLE
     return name if is_plain else f"'{name}'"

@@ -33,13 +33,13 @@ def acts_not_run(seen: Iterable[Seen], installed: Installed) -> list[NotRun]:
     for event in unmet(seen):
         if not event.what:
             found[event.text] = None
-        elif not is_installed(event.what, installed):
+        elif not has_landed(event.what, installed):
             found[f"{event.text} waits for {event.what}, which is not there ({event.place})"] = None
     title = "all modules"
     return [NotRun(PhaseName.IMPORT, title, Omission.LEFT_OUT, reason) for reason in found]
 
 
-def is_installed(module: str, installed: Installed) -> bool:
+def has_landed(module: str, installed: Installed) -> bool:
     """Whether a module is there by now."""
     path = f"{installed.site}/{module.replace('.', '/')}"
     return any(file.startswith((f"{path}/", f"{path}.")) for file in installed.files)
