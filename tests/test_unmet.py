@@ -112,7 +112,9 @@ def test_what_is_not_needed_or_run_anyway_is_none(source: str) -> None:
 def test_a_program_s_own_functions_count(tmp_path: Path) -> None:
     act = "def main():\n    import numpy\n    exec(input())\n"
     (tmp_path / "s-1.dist-info").mkdir()
-    (tmp_path / "s-1.dist-info/entry_points.txt").write_text("[console_scripts]\ns = s.go:main\n")
+    (tmp_path / "s-1.dist-info/entry_points.txt").write_text(
+        "[console_scripts]\ns = s.go:main\n[x]\ny=s:main\n"
+    )
     (tmp_path / "s").mkdir()
     (tmp_path / "s/__init__.py").write_text(act)
     (tmp_path / "s/go.py").write_text(act)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from jail.inside.gates import SourceFile
-from jail.inside.rest import IMPORT_CALL, run_in
+from jail.inside.rest import BLOCKS, IMPORT_CALL, run_in
 from jail.inside.versions import version_test
 
 ASKED_WHETHER = re.compile(
@@ -35,12 +35,24 @@ class Left:
         self.is_sure = True
 
 
+class NamesInFile(SourceFile):
+    """A file of which only is looked up what imported names stand for: most have nothing to tell,
+    and to look at every expression takes many times as long.
+    """
+
+    def __init__(self, tree: ast.Module) -> None:
+        super().__init__(ast.Module([], []))
+        self.nodes = [*statements_in(tree)]
+        for node in self.nodes:
+            self.note_names(node)
+
+
 class UnmetInFile:
     """Walks through a file as Python would, where some projects are not there."""
 
     def __init__(self, tree: ast.Module, missing: Callable[[str], str], is_program: bool) -> None:
         self.tree, self.missing, self.is_program = tree, missing, is_program
-        self.source = SourceFile(tree)
+        self.source = NamesInFile(tree)
         self.found: list[Left] = []
         # What variables hold, as far as it is known, and which project made them so.
         self.values: dict[str, bool] = {}
@@ -313,6 +325,16 @@ class UnmetInFile:
                     if project:
                         return project
         return ""
+
+
+def statements_in(tree: ast.Module) -> Iterator[ast.AST]:
+    """All statements, and what they are parts of."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for name in BLOCKS:
+            waiting += getattr(node, name, [])
 
 
 def targets_of(node: ast.AST) -> Iterator[str]:

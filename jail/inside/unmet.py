@@ -24,17 +24,24 @@ MAX_UNMET_SEC = 6.0  # of the processor
 MAX_UNMET = 20
 MORE_UNMET = f"more than {MAX_UNMET} acts are behind what is not there"
 
-# What is imported: `from a.b import c`, `import a, b as c`; backslashes and all.
+# What is imported: `from a.b import c`, `import a, b as c`; backslashes and all. In a text that is
+# executed, the `n` of a line's end may stand before it.
 GAP = rb"[\s\\]+"
 ONE_NAME = rb"[\w.]+(?:" + GAP + rb"as" + GAP + rb"\w+)?"
 IMPORTED = re.compile(
-    rb"\bfrom" + GAP + rb"([\w.]+)" + GAP + rb"import\b"
-    rb"|\bimport" + GAP + rb"(" + ONE_NAME + rb"(?:[\s\\]*,[\s\\]*" + ONE_NAME + rb")*)"
+    rb"from" + GAP + rb"([\w.]+)" + GAP + rb"import\b"
+    rb"|import" + GAP + rb"(" + ONE_NAME + rb"(?:[\s\\]*,[\s\\]*" + ONE_NAME + rb")*)"
 )
-# By which a project is asked for in another way. A file without these, that imports nothing which
-# is not there, is not parsed.
-ASKING_WORDS = re.compile(rb"find_spec|find_loader|find_module|import_module|__import__")
-# `spam:main` of `spam = spam:main`, in entry_points.txt
+# By which a project is asked for in another way.
+ASKING_WORDS = re.compile(
+    rb"find_spec|find_loader|find_module|import_module|__import__|\bsys\s*\.\s*modules|\bsys\s+import"
+)
+CATCHING_WORDS = re.compile(rb"except|suppress")
+# What executes a text; see texts_in.
+TEXT_WORDS = re.compile(r"\b(?:exec|eval)\b")
+# `[console_scripts]` and `spam:main` of `spam = spam:main`, in entry_points.txt.
+GROUPS = re.compile(r"^\s*\[", re.MULTILINE)
+PROGRAM_GROUPS = ("console_scripts]", "gui_scripts]")
 TARGET = re.compile(r"=\s*([\w.]+)\s*:\s*(\w+)")
 
 
@@ -79,10 +86,15 @@ class There:
         return ""
 
 
-def asks_for_others(data: bytes, missing: Callable[[str], str]) -> bool:
-    """Whether a file may ask for what is not there: most do not, and are not parsed."""
+def asks_for_others(data: bytes, missing: Callable[[str], str], *, is_started: bool) -> bool:
+    """Whether a file may ask for what is not there, and go on without: most do not, and are not
+    parsed.
+    """
     if ASKING_WORDS.search(data):
         return True
+    # Of a program, that it fails is no gap.
+    if not is_started and not CATCHING_WORDS.search(data):
+        return False
     asked: set[bytes] = set()
     for match in IMPORTED.finditer(data):
         for part in (match[1] or match[2]).split(b","):
@@ -124,8 +136,10 @@ def unmet_acts(
         tree = ast.parse(text)
         walker = UnmetInFile(tree, missing, is_program)
         walker.walk(entries)
-        found = [(left.project, act_in_left(walker.source, left)) for left in walker.found]
-        inner = [*texts_in(walker.source.nodes)] if depth < MAX_TEXT_DEPTH else []
+        source = SourceFile(tree) if walker.found else walker.source
+        found = [(left.project, act_in_left(source, left)) for left in walker.found]
+        has_texts = depth < MAX_TEXT_DEPTH and TEXT_WORDS.search(text)
+        inner = [*texts_in([*ast.walk(tree)])] if has_texts else []
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for project, act in found:
@@ -137,13 +151,15 @@ def unmet_acts(
 
 
 def called_by_programs(site: str) -> dict[str, set[str]]:
-    """The functions that entry points name, by their module."""
+    """The functions that programs are, by their module."""
     found: dict[str, set[str]] = {}
     for name in os.listdir(site) if os.path.isdir(site) else ():
         path = f"{site}/{name}/entry_points.txt"
         text = code_in(path, start_of(path)) if name.endswith(".dist-info") else ""
-        for module, function in TARGET.findall(text):
-            found.setdefault(module, set()).add(function)
+        for group in GROUPS.split(text):
+            targets = TARGET.findall(group) if group.startswith(PROGRAM_GROUPS) else []
+            for module, function in targets:
+                found.setdefault(module, set()).add(function)
     return found
 
 
@@ -164,12 +180,12 @@ def tell_unmet(path: str, site: str, words: Sequence[str]) -> None:
             teller.tell("unmet", "", text=UNMET_NOT_LOOKED_AT)
             return
         data = start_of(file)
-        if not asks_for_others(data, there.missing):
-            continue
-        text = code_in(file, data)
         module = file.removeprefix(f"{site}/").removesuffix(".py").removesuffix("/__init__")
         called = entries.get(module.replace("/", "."), ())
         is_program = file.endswith("/__main__.py")
+        if not asks_for_others(data, there.missing, is_started=is_program or bool(called)):
+            continue
+        text = code_in(file, data)
         for project, line, act in unmet_acts(text, there.missing, called, is_program=is_program):
             if (project, file, line) in told:
                 continue
