@@ -7,10 +7,10 @@ functions that it calls. What is not known may be either.
 
 import ast
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from jail.inside.gates import SourceFile
-from jail.inside.rest import BLOCKS, IMPORT_CALL, run_in
+from jail.inside.rest import IMPORT_CALL, run_in
+from jail.inside.statements import NamesInFile, caught_by, targets_of
 from jail.inside.versions import version_test
 
 ASKED_WHETHER = re.compile(
@@ -33,18 +33,6 @@ class Left:
         self.project, self.line, self.is_raised = project, line, is_raised
         self.nodes: list[ast.AST] = []
         self.is_sure = True
-
-
-class NamesInFile(SourceFile):
-    """A file of which only is looked up what imported names stand for: most have nothing to tell,
-    and to look at every expression takes many times as long.
-    """
-
-    def __init__(self, tree: ast.Module) -> None:
-        super().__init__(ast.Module([], []))
-        self.nodes = [*statements_in(tree)]
-        for node in self.nodes:
-            self.note_names(node)
 
 
 class UnmetInFile:
@@ -325,33 +313,3 @@ class UnmetInFile:
                     if project:
                         return project
         return ""
-
-
-def statements_in(tree: ast.Module) -> Iterator[ast.AST]:
-    """All statements, and what they are parts of."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for name in BLOCKS:
-            waiting += getattr(node, name, [])
-
-
-def targets_of(node: ast.AST) -> Iterator[str]:
-    """The names that a statement gives a value."""
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        for alias in node.names:
-            yield alias.asname or alias.name.partition(".")[0]
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    for target in targets:
-        if isinstance(target, ast.Name):
-            yield target.id
-
-
-def caught_by(handler: ast.ExceptHandler) -> set[str]:
-    """The names of what a handler catches; all, if it names nothing."""
-    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return {
-        getattr(kind, "id", getattr(kind, "attr", "")) if kind else "BaseException"
-        for kind in kinds
-    }

@@ -309,6 +309,7 @@ def tell_gates(path: str, site: str, words: Sequence[str]) -> None:
     teller = Teller(path)
     deadline_sec = now_sec() + MAX_LOOK_SEC
     told: set[tuple[str, str, int]] = set()
+    untold: set[tuple[str, str, int]] = set()
     there = {name.partition(".")[0] for name in (os.listdir(site) if os.path.isdir(site) else ())}
     there |= sys.stdlib_module_names
     for file in dict.fromkeys(files_of(site, read_names(words))):
@@ -317,7 +318,11 @@ def tell_gates(path: str, site: str, words: Sequence[str]) -> None:
             return
         for kind, line, act in gates_of(read_source(file), there=there):
             key = (kind, file, line)
-            if key in told or len(told) >= MAX_GATES:
-                continue
-            told.add(key)
-            teller.tell("gated", kind, text=act, at=f"{file}:{line}")
+            if len(told) >= MAX_GATES and key not in told:
+                untold.add(key)
+            elif key not in told:
+                told.add(key)
+                teller.tell("gated", kind, text=act, at=f"{file}:{line}")
+    if untold:
+        text = f"{len(untold)} more acts are behind conditions than the {MAX_GATES} that are told"
+        teller.tell("gated", "", text=text)

@@ -40,7 +40,7 @@ CATCHING_WORDS = re.compile(rb"except|suppress")
 # What executes a text; see texts_in.
 TEXT_WORDS = re.compile(r"\b(?:exec|eval)\b")
 # `[console_scripts]` and `spam:main` of `spam = spam:main`, in entry_points.txt.
-GROUPS = re.compile(r"^\s*\[", re.MULTILINE)
+ENTRY_GROUPS = re.compile(r"^\s*\[", re.MULTILINE)
 PROGRAM_GROUPS = ("console_scripts]", "gui_scripts]")
 TARGET = re.compile(r"=\s*([\w.]+)\s*:\s*(\w+)")
 
@@ -156,7 +156,7 @@ def called_by_programs(site: str) -> dict[str, set[str]]:
     for name in os.listdir(site) if os.path.isdir(site) else ():
         path = f"{site}/{name}/entry_points.txt"
         text = code_in(path, start_of(path)) if name.endswith(".dist-info") else ""
-        for group in GROUPS.split(text):
+        for group in ENTRY_GROUPS.split(text):
             targets = TARGET.findall(group) if group.startswith(PROGRAM_GROUPS) else []
             for module, function in targets:
                 found.setdefault(module, set()).add(function)

@@ -16,6 +16,7 @@ from jail.watch.events import Outcome, Phase, PhaseName, Seen
 from jail.watch.installed import Installed
 from jail.watch.noticed import Notice, Noticed
 from jail.watch.triggers import Trigger, pip_words
+from jail.watch.unmet import project_of
 from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, Refused, Upstream
 
 MAX_SECOND = 5  # projects
@@ -82,8 +83,9 @@ def available(
     found: list[str] = []
     denied = {plain_project(name) for name in settings.package_denylist}
     for module in missed[:MAX_ASKED_NAMES]:
-        project = plain_project(module)
-        is_needed = module in waited or module not in NOT_NEEDED
+        is_waited = module in waited
+        project = project_of(module) if is_waited else plain_project(module)
+        is_needed = is_waited or module not in NOT_NEEDED
         is_wanted = is_needed and project not in denied
         if is_wanted and len(found) < MAX_SECOND and has_small_wheel(project, upstream):
             found.append(project)
@@ -93,11 +95,11 @@ def available(
 def notes_of_missed(missed: Sequence[str], installed: Installed) -> list[str]:
     """Notes on what was missed: what is there now, and what is not."""
     there = {plain_project(project) for project in installed.owners.values()}
-    found = [name for name in missed if plain_project(name) in there]
+    found = [name for name in missed if project_of(name) in there]
     left_out = [name for name in missed if name not in found]
     notes = []
     if found:
-        names = ", ".join(map(plain_project, found))
+        names = ", ".join(map(project_of, found))
         notes.append(f"it asks for what it does not require; installed later: {names}")
     if left_out:
         names = ", ".join(left_out[:MAX_TOLD_NAMES])

@@ -5,10 +5,40 @@ was not made good by a second try is a gap.
 import re
 from collections.abc import Iterable, Iterator
 
+from jail.watch.contents import plain_project
 from jail.watch.events import NotRun, Omission, PhaseName, Seen
 from jail.watch.installed import Installed
 from jail.watch.noticed import Notice, Noticed
 
+# What is imported by another name than its project's: the projects that most people have.
+PROJECTS_BY_MODULE = {
+    "Crypto": "pycryptodome",
+    "MySQLdb": "mysqlclient",
+    "OpenSSL": "pyopenssl",
+    "PIL": "pillow",
+    "attr": "attrs",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python-headless",
+    "dateutil": "python-dateutil",
+    "docx": "python-docx",
+    "dotenv": "python-dotenv",
+    "git": "gitpython",
+    "jose": "python-jose",
+    "jwt": "pyjwt",
+    "magic": "python-magic",
+    "nacl": "pynacl",
+    "pkg_resources": "setuptools",
+    "psycopg2": "psycopg2-binary",
+    "serial": "pyserial",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "socks": "pysocks",
+    "telegram": "python-telegram-bot",
+    "usb": "pyusb",
+    "websocket": "websocket-client",
+    "yaml": "pyyaml",
+    "zmq": "pyzmq",
+}
 # `numpy`, `google.cloud.storage`
 PROJECT_MODULE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{1,60}", re.ASCII)
 
@@ -25,6 +55,11 @@ def waited_for(seen: Iterable[Seen]) -> list[str]:
     """The modules that acts wait for."""
     names = dict.fromkeys(event.what for event in unmet(seen))
     return [name for name in names if PROJECT_MODULE.fullmatch(name)]
+
+
+def project_of(module: str) -> str:
+    """The project that brings a module, as far as it is known: most have the module's name."""
+    return PROJECTS_BY_MODULE.get(module) or plain_project(module)
 
 
 def acts_not_run(seen: Iterable[Seen], installed: Installed) -> list[NotRun]:
