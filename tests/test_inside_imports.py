@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from inside import Stand, make_python
 
+from jail.inside.native_threads import goes_on_by_itself
 from jail.watch.packing import pack_names
 
 ALL_RAN, SOME_LEFT, SOME_NOT_RUN = 0, 80, 81
@@ -123,6 +124,48 @@ def test_a_timer_that_python_does_not_know_is_told(stand: Stand) -> None:
     ended = stand.imports("a")
     assert (ended.code, ended.how()) == (SOME_LEFT, {"imports": "left"})
     assert "a timer" in ended.of("ended")[0]["text"]
+
+
+# A thread that Python knows nothing of calls a function of the C library.
+NATIVE = """
+import ctypes
+made, library = ctypes.c_void_p(), ctypes.CDLL(None)
+library.pthread_create(ctypes.byref(made), None, library.{}, ctypes.c_void_p({}))
+"""
+
+
+@pytest.mark.parametrize(("call", "is_told"), [(("sleep", 30), True), (("pause", 0), False)])
+def test_a_native_thread_that_goes_on_by_itself_is_told(
+    stand: Stand, call: tuple[str, int], is_told: bool
+) -> None:
+    """One that waits for others without an end is none that is left, as those of numpy."""
+    stand.write({"a.py": NATIVE.format(*call)})
+    ended = stand.imports("a")
+    assert ended.code == (SOME_LEFT if is_told else ALL_RAN)
+    assert ended.how() == ({"imports": "left"} if is_told else {})
+    told = [said["text"] for said in ended.of("ended")]
+    assert all(text.startswith("1 at work: a native thread (python") for text in told), told
+
+
+@pytest.mark.parametrize(
+    ("said", "machine", "goes_on"),
+    [
+        ("running", "x86_64", True),
+        ("202 0x1 0x189 0x0 0x7ffd10 0x0 0xffffffff 0x1 0x2", "x86_64", True),
+        ("202 0x1 0x189 0x0 0x0 0x0 0xffffffff 0x1 0x2", "x86_64", False),
+        ("230 0x1 0x0 0x7f00 0x0 0x0 0x0 0x1 0x2", "x86_64", True),
+        ("232 0x5 0x7f00 0x10 0x3e8 0x0 0x0 0x1 0x2", "x86_64", True),
+        ("232 0x5 0x7f00 0x10 0xffffffff 0x0 0x0 0x1 0x2", "x86_64", False),
+        ("7 0x7f00 0x1 0xffffffffffffffff 0x0 0x0 0x0 0x1 0x2", "x86_64", False),
+        ("0 0x5 0x7f00 0x8 0x0 0x0 0x0 0x1 0x2", "x86_64", False),
+        ("98 0x1 0x189 0x0 0x7ffd10 0x0 0xffffffff 0x1 0x2", "aarch64", True),
+        ("98 0x1 0x189 0x0 0x0 0x0 0xffffffff 0x1 0x2", "aarch64", False),
+        ("-1 0x7ffd10 0x7f00", "x86_64", False),
+        ("", "x86_64", False),
+    ],
+)
+def test_who_waits_with_an_end_goes_on(said: str, machine: str, goes_on: bool) -> None:
+    assert goes_on_by_itself(said, machine) == goes_on
 
 
 @pytest.mark.parametrize("daemon", [True, False])

@@ -20,7 +20,7 @@ from jail.inside.rest import act_among, run_in
 from jail.inside.sources import code_in, files_of, start_of
 from jail.inside.words import read_names
 
-MAX_UNMET_SEC = 6.0  # of the processor
+MAX_UNMET_SEC = 5.0  # of the processor
 MAX_UNMET = 20
 MORE_UNMET = f"more than {MAX_UNMET} acts are behind what is not there"
 
