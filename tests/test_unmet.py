@@ -1,11 +1,13 @@
 """What is behind another project that is not there is not run, and told as a gap."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from reports import report_of
 
+from jail.inside.fallen import UNMET_NOT_LOOKED_AT
 from jail.inside.unmet import MAX_UNMET, MORE_UNMET, There, tell_unmet, unmet_acts
 from jail.watch.events import Omission, Phase, PhaseName, Seen
 from jail.watch.installed import Installed
@@ -122,10 +124,10 @@ def test_a_program_s_own_functions_count(tmp_path: Path) -> None:
     assert told_of(tmp_path, "s", "s.go") == [("numpy", "exec(input())", "s/go.py:3")]
 
 
-def told_of(site: Path, *names: str) -> list[tuple[str, str, str]]:
+def told_of(site: Path, *names: str, left_sec: float = 60) -> list[tuple[str, str, str]]:
     tell = site / "told"
     tell.write_text("")
-    tell_unmet(str(tell), str(site), names)
+    tell_unmet(str(tell), str(site), names, time.monotonic() + left_sec)
     told = [json.loads(line) for line in tell.read_text().splitlines()]
     places = [said.get("at", "").removeprefix(f"{site}/") for said in told]
     return [(said["what"], said["text"], at) for said, at in zip(told, places, strict=True)]
@@ -150,6 +152,7 @@ def test_that_there_were_more_is_told(tmp_path: Path) -> None:
         (tmp_path / f"{name}.py").write_text(act)
     told = told_of(tmp_path, *names)
     assert len(told) == MAX_UNMET + 1 and told[-1][:2] == ("", MORE_UNMET)
+    assert told_of(tmp_path, *names, left_sec=-1) == [("", UNMET_NOT_LOOKED_AT, "")]
 
 
 def test_of_a_namespace_package_each_part_is_a_project_of_its_own(tmp_path: Path) -> None:

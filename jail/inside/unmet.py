@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from jail.inside.branches import Left, UnmetInFile
-from jail.inside.ending import Teller
+from jail.inside.ending import Teller, now_sec
 from jail.inside.fallen import UNMET_NOT_LOOKED_AT
 from jail.inside.gates import MAX_TEXT_DEPTH, SourceFile, texts_in
 from jail.inside.rest import act_among, run_in
@@ -32,11 +32,11 @@ IMPORTED = re.compile(
     rb"from" + GAP + rb"([\w.]+)" + GAP + rb"import\b"
     rb"|import" + GAP + rb"(" + ONE_NAME + rb"(?:[\s\\]*,[\s\\]*" + ONE_NAME + rb")*)"
 )
-# By which a project is asked for in another way.
-ASKING_WORDS = re.compile(
-    rb"find_spec|find_loader|find_module|import_module|__import__|\bsys\s*\.\s*modules|\bsys\s+import"
-)
-CATCHING_WORDS = re.compile(rb"except|suppress")
+# By which a project is asked for in another way; what goes on where one is not there. Each is looked
+# for by itself: among all at once, it takes many times as long.
+ASKING_WORDS = (b"find_spec", b"find_loader", b"find_module", b"import_module", b"__import__")
+ASKING_WORDS += (b"modules",)  # sys.modules
+CATCHING_WORDS = (b"except", b"suppress")
 # What executes a text; see texts_in.
 TEXT_WORDS = re.compile(r"\b(?:exec|eval)\b")
 # `[console_scripts]` and `spam:main` of `spam = spam:main`, in entry_points.txt.
@@ -50,8 +50,10 @@ class There:
 
     def __init__(self, site: str) -> None:
         own = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-        # The interpreter's own has pip.
-        self.sites = [site, f"{sys.prefix}/{own}"]
+        # The interpreter's own has pip. Its prefix would be that of the Python which it is made of:
+        # the launcher runs without `site`.
+        prefix = sys.executable.rpartition("/bin/")[0]
+        self.sites = [site, f"{prefix}/{own}"]
         self.known: dict[str, str] = {}
         self.folders: dict[str, set[str]] = {}
 
@@ -90,10 +92,10 @@ def asks_for_others(data: bytes, missing: Callable[[str], str], *, is_started: b
     """Whether a file may ask for what is not there, and go on without: most do not, and are not
     parsed.
     """
-    if ASKING_WORDS.search(data):
+    if any(word in data for word in ASKING_WORDS):
         return True
     # Of a program, that it fails is no gap.
-    if not is_started and not CATCHING_WORDS.search(data):
+    if not is_started and not any(word in data for word in CATCHING_WORDS):
         return False
     asked: set[bytes] = set()
     for match in IMPORTED.finditer(data):
@@ -163,20 +165,21 @@ def called_by_programs(site: str) -> dict[str, set[str]]:
     return found
 
 
-def tell_unmet(path: str, site: str, words: Sequence[str]) -> None:
+def tell_unmet(path: str, site: str, words: Sequence[str], end_sec: float) -> None:
     """Tell the acts that were not run for want of other projects.
 
     Args:
         path: the file for what is told.
         site: the site-packages of the installation.
         words: names as for imports.py.
+        end_sec: by the clock of now_sec; what is not looked at by then is told.
     """
     teller, there = Teller(path), There(site)
-    end_sec = time.process_time() + MAX_UNMET_SEC
+    most_sec = time.process_time() + MAX_UNMET_SEC
     entries = called_by_programs(site)
     told: set[tuple[str, str, int]] = set()
     for file in dict.fromkeys(files_of(site, read_names(words))):
-        if time.process_time() > end_sec:
+        if time.process_time() > most_sec or now_sec() > end_sec:
             teller.tell("unmet", "", text=UNMET_NOT_LOOKED_AT)
             return
         data = start_of(file)
