@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-LOOK_SEC = 9.0  # after the time that all jobs have; watch ends the jail MARGIN_SEC after that
+LOOKS_SEC = 9.0  # after the time that all jobs have; watch ends the jail MARGIN_SEC after that
 AFTER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
 # As orders.STARTED: only this folder can be imported from here.
 READY_LINE = b"\n"
@@ -111,7 +111,7 @@ def launch(kind: str, words: list[str]) -> int:
         # The only module of a package comes with its site-packages.
         if kind == "import" and len(words) == 4:
             path, _, name, site = words
-            look_at_source([path, "", "", site, "", name], time.monotonic() + LOOK_SEC)
+            look_at_source([path, "", "", site, "", name], time.monotonic() + LOOKS_SEC)
         return code
     from jail.inside import supervise
 
@@ -129,7 +129,7 @@ def launch(kind: str, words: list[str]) -> int:
         if not has_looked:
             tell_not_looked_at(words)
     if kind == "imports" and words[4] == "self":
-        look_at_source(words, begun_sec + float(words[1]) + LOOK_SEC)
+        look_at_source(words, begun_sec + float(words[1]) + LOOKS_SEC)
     return code
 
 

@@ -13,12 +13,12 @@ import threading
 TASKS = "/proc/self/task"
 FDS = "/proc/self/fd"
 MAX_TASKS = 200  # that are looked at
-LINE_BYTES = 300
+PROC_LINE_BYTES = 300
 RUNNING = "running"
 ALWAYS = -1
 # A wait is for so long where the argument at this place is a time: a pointer to one, or
 # milliseconds, which are negative where there is no end. By machine and number of the call.
-POINTERS = {
+TIME_POINTERS = {
     # nanosleep, clock_nanosleep, restart_syscall; ppoll, select, pselect6, epoll_pwait2, futex,
     # futex_waitv, rt_sigtimedwait, semtimedop, io_getevents, recvmmsg
     "x86_64": {35: ALWAYS, 230: ALWAYS, 219: ALWAYS, 271: 2, 23: 4, 270: 4, 441: 3, 202: 3, 449: 3}
@@ -35,14 +35,14 @@ list_folder, open_file, read_file, close_file = os.listdir, os.open, os.read, os
 read_link, own_task = os.readlink, _thread.get_native_id
 
 
-def line_of(path: str) -> str:
+def proc_line(path: str) -> str:
     """The start of a file of /proc; "" of a thread that has ended."""
     try:
         fd = open_file(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
     try:
-        return read_file(fd, LINE_BYTES).decode("ascii", "replace").strip()
+        return read_file(fd, PROC_LINE_BYTES).decode("ascii", "replace").strip()
     except OSError:
         return ""
     finally:
@@ -60,7 +60,7 @@ def goes_on_by_itself(said: str, machine: str = MACHINE_NAME) -> bool:
     number, *arguments = said.split()[:7] or [""]
     if not number.isdigit() or len(arguments) < 6:
         return number == RUNNING
-    place = POINTERS.get(machine, {}).get(int(number))
+    place = TIME_POINTERS.get(machine, {}).get(int(number))
     if place is not None:
         return place == ALWAYS or int(arguments[place], 16) != 0
     place = MILLISECONDS.get(machine, {}).get(int(number))
@@ -93,7 +93,7 @@ def native_at_work() -> list[str]:
         return []
     known = {str(thread.native_id) for thread in threading.enumerate()} | {str(own_task())}
     others = [task for task in tasks if task not in known][:MAX_TASKS]
-    busy = [task for task in others if goes_on_by_itself(line_of(f"{TASKS}/{task}/syscall"))]
+    busy = [task for task in others if goes_on_by_itself(proc_line(f"{TASKS}/{task}/syscall"))]
     if not busy and others and has_timer_file():
         busy = others[:1]
-    return [f"a native thread ({line_of(f'{TASKS}/{task}/comm')})" for task in busy]
+    return [f"a native thread ({proc_line(f'{TASKS}/{task}/comm')})" for task in busy]

@@ -32,10 +32,12 @@ IMPORTED = re.compile(
     rb"from" + GAP + rb"([\w.]+)" + GAP + rb"import\b"
     rb"|import" + GAP + rb"(" + ONE_NAME + rb"(?:[\s\\]*,[\s\\]*" + ONE_NAME + rb")*)"
 )
-# By which a project is asked for in another way; what goes on where one is not there. Each is looked
-# for by itself: among all at once, it takes many times as long.
-ASKING_WORDS = (b"find_spec", b"find_loader", b"find_module", b"import_module", b"__import__")
-ASKING_WORDS += (b"modules",)  # sys.modules
+# By which a project is asked for in another way; what goes on where one is not there. Each is
+# looked for by itself: among all at once, it takes many times as long.
+ASKING_WORDS = (
+    *(b"find_spec", b"find_loader", b"find_module", b"import_module", b"__import__"),
+    b"modules",  # sys.modules
+)
 CATCHING_WORDS = (b"except", b"suppress")
 # What executes a text; see texts_in.
 TEXT_WORDS = re.compile(r"\b(?:exec|eval)\b")
