@@ -570,12 +570,17 @@ def test_what_goes_on_for_ever_acts_and_is_told(triage: Triage, index: Index) ->
         "loop",
         "import threading, time\n"
         "def loop():\n    while True:\n        threading.Event().wait(1)\n        act()\n"
-        "threading.Thread(target=loop, daemon=True).start()\n",
+        "threading.Thread(target=loop, daemon=True).start()\n"
+        # A thread that Python knows nothing of, and a timer that it may wait for.
+        "import ctypes\nlibrary, made = ctypes.CDLL(None), ctypes.c_void_p()\n"
+        "library.pthread_create(ctypes.byref(made), None, library.pause, None)\n"
+        "library.timerfd_create(1, 0)\n",
     )
     index.add_wheel("loops", "1.0", {"loops.py": source})
     _, report, _ = triage("loops", "--mode", "import")
     assert acts(report)["loop"]
-    assert ("limit.hit") in {rule for rule, _ in findings(report, "medium")}
+    told = [title for rule, title in findings(report, "medium") if rule == "limit.hit"]
+    assert any("2 at work: Thread-1" in title and "a native thread" in title for title in told)
     assert any("left at work" in item for item in report["coverage"]["not_run"])
 
 
