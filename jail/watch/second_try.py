@@ -146,7 +146,7 @@ def tries_again(
     order: Order,
     settings: JailSettings,
     *,
-    acts_wait: bool,
+    acts_wait: bool = False,
 ) -> list[Trigger]:
     """pip once more for `projects`, if the index has any: what is imported later finds them. Then
     what failed of the modules that are imported alone, maybe for want of them; or all that there
@@ -154,7 +154,9 @@ def tries_again(
     """
     if not projects:
         return []
-    failed = {phase.trigger for phase in phases if phase.outcome is Outcome.FAILED}
+    # A program may have the name of a module, and be short of nothing but arguments.
+    imports = [phase for phase in phases if phase.name is PhaseName.IMPORT]
+    failed = {phase.trigger for phase in imports if phase.outcome is Outcome.FAILED}
     alone = [trigger for trigger in first if trigger.launch[0] == "import"]
     again = [trigger for trigger in alone if trigger.title in failed]
     return [second_installation(order, settings, projects), *(first if acts_wait else again)]
