@@ -292,11 +292,16 @@ def test_what_a_module_asks_for_and_misses_is_told(stand: Stand) -> None:
             "a.py": "try:\n    import not_declared\nexcept ImportError: pass",
             "b.py": "import importlib.util; importlib.util.find_spec('made_up_at_run_time')",
             "c.py": "import json",
+            "d.py": "try:\n    import broken_lib\nexcept OSError: pass",
+            "broken_lib.py": "raise OSError",
+            "e.py": "import importlib.util; importlib.util.find_spec('whole_lib')",
+            "whole_lib.py": "",
         }
     )
-    missed = stand.imports("a,b,c").of("missed")
-    assert [(said["what"], said["at"]) for said in missed] == [
-        ("not_declared", f"{stand.site}/a.py:2")
+    missed = stand.imports("a,b,c,d,e").of("missed")
+    assert [(said["what"], said.get("how", said.get("at"))) for said in missed] == [
+        ("not_declared", f"{stand.site}/a.py:2"),
+        ("broken_lib", "raised"),
     ]
 
 

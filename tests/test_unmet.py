@@ -14,6 +14,7 @@ from jail.watch.installed import Installed
 from jail.watch.noticed import Notice, Noticed
 from jail.watch.unmet import acts_not_run, waited_for
 
+CI = "as ci, later"
 SITE = "lib/python3.11/site-packages"
 ACT = "import os, sys, importlib\ndef act():\n    open(os.path.expanduser('~/.ssh/id_rsa'))\n"
 HERE = {"os", "sys", "importlib", "json", "contextlib", "typing", "there", "unittest"}
@@ -194,6 +195,10 @@ def test_what_is_there_by_now_is_made_good() -> None:
     ]
     files = frozenset({f"{SITE}/numpy/__init__.py", f"{SITE}/google/cloud/x.py", f"{SITE}/n.py"})
     assert acts_not_run(seen_of(act, cloud), Installed(site=SITE, files=files)) == []
+    # What is there by now, and fails, helps nobody.
+    broken = Seen(Noticed(Notice.MISSED, "numpy", "raised"), Phase(PhaseName.IMPORT, CI), 0.0, ())
+    (item,) = acts_not_run([*seen_of(act), broken], Installed(site=SITE, files=files))
+    assert item.reason == "act() waits for numpy, which fails (/s/m.py:4)"
     # Tests need much that is not there.
     assert acts_not_run(seen_of(act, cut, phase=PhaseName.CALL), nothing) == []
 

@@ -17,7 +17,7 @@ import sys
 from types import FrameType, ModuleType
 
 from jail.inside.added import added_modules
-from jail.inside.ending import Teller, hide
+from jail.inside.ending import How, Teller, hide
 from jail.inside.executed import Executed
 from jail.inside.fallen import said_of_fallen
 from jail.inside.jobs import Jobs
@@ -205,6 +205,7 @@ class Failures:
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self.errors: dict[str, BaseException] = {}
+        self.imported: set[str] = set()  # top-level modules that were to be loaded
 
     def note(self, error: BaseException) -> None:
         """Count a failure for each module whose own code it has ended."""
@@ -219,6 +220,9 @@ class Failures:
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         """Raise what a module of that name has raised before, if it was often enough."""
+        # importlib.util.find_spec asks, too, and does not load.
+        if "." not in name and sys._getframe(2).f_code.co_name == "_find_and_load_unlocked":
+            self.imported.add(name)
         if self.counts.get(name, 0) >= MAX_MODULE_FAILURES:
             raise self.errors[name].with_traceback(None)
 
@@ -280,4 +284,7 @@ def main() -> NoReturn:
 
     jobs.run(names, load)
     originals.tell_changes(names, jobs.teller)
+    # What is there, and fails: who goes on without it has not done what needs it.
+    for name in sorted(importer.failures.imported - missing.names - {*sys.modules}):
+        jobs.teller.tell("missed", name, how=How.RAISED)
     jobs.end("imports")

@@ -48,7 +48,7 @@ from jail.watch.session import Session
 from jail.watch.tools import lay_out_tools
 from jail.watch.trial import lacks
 from jail.watch.triggers import Trigger, installation, triggers, variables, without_installation
-from jail.watch.unmet import acts_not_run, waited_for
+from jail.watch.unmet import acts_not_run, project_of, waited_for
 from jail.watch.upstream import PackageCache, Refused, Upstream, file_hosts
 from jail.watch.world import make_world
 
@@ -124,7 +124,7 @@ class Run:
         missed = [*waited, *missed_modules(seen, resources.installed)]
         self.missed = [*dict.fromkeys(missed)]
         found = available(self.missed, waited, resources.upstream, settings)
-        is_waited = bool(waited)
+        is_waited = any(project_of(module) in found for module in waited)
         return tries_again(found, self.first, self.phases, order, settings, acts_wait=is_waited)
 
     def news(self) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ class Notice(StrEnum):
     """
 
     ENDED = "ended"  # a module, a call: `how` it ended, where not by itself
-    MISSED = "missed"  # a module that its own code asked for and that is not there
+    MISSED = "missed"  # a module that its own code asked for and that is not there, or fails: `how`
     SHADOWED = "shadowed"  # a top-level module that Python does not find: `text` comes first
     PATCHED = "patched"  # a function of others whose code is the package's own now
     HOOKED = "import hook"  # `text`: well-known modules that it answers for

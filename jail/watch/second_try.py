@@ -61,7 +61,7 @@ def missed_modules(seen: Iterable[Seen], installed: Installed) -> list[str]:
     found: dict[str, None] = {}
     for item in seen:
         event = item.event
-        if not isinstance(event, Noticed) or event.kind is not Notice.MISSED:
+        if not isinstance(event, Noticed) or event.kind is not Notice.MISSED or event.how:
             continue
         if not MODULE_NAME.fullmatch(event.what):
             continue

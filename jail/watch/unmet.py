@@ -3,7 +3,7 @@ was not made good by a second try is a gap.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from jail.watch.contents import plain_project
 from jail.watch.events import NotRun, Omission, PhaseName, Seen
@@ -39,6 +39,8 @@ PROJECTS_BY_MODULE = {
     "yaml": "pyyaml",
     "zmq": "pyzmq",
 }
+# The trigger that imports all modules with what was missed, and as no other system's.
+LAST_ON_THIS_SYSTEM = "as ci, later"
 # `numpy`, `google.cloud.storage`
 PROJECT_MODULE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{1,60}", re.ASCII)
 
@@ -62,16 +64,27 @@ def project_of(module: str) -> str:
     return PROJECTS_BY_MODULE.get(module) or plain_project(module)
 
 
-def acts_not_run(seen: Iterable[Seen], installed: Installed) -> list[NotRun]:
-    """The acts whose projects are not there, whatever was tried."""
+def acts_not_run(seen: Sequence[Seen], installed: Installed) -> list[NotRun]:
+    """The acts whose projects are not there, or can't be imported, whatever was tried."""
+    broken = {*found_broken(seen)}
     found: dict[str, None] = {}
     for event in unmet(seen):
+        is_there = has_landed(event.what, installed)
         if not event.what:
             found[event.text] = None
-        elif not has_landed(event.what, installed):
-            found[f"{event.text} waits for {event.what}, which is not there ({event.place})"] = None
+        elif not is_there or event.what.partition(".")[0] in broken:
+            state = "fails" if is_there else "is not there"
+            found[f"{event.text} waits for {event.what}, which {state} ({event.place})"] = None
     title = "all modules"
     return [NotRun(PhaseName.IMPORT, title, Omission.LEFT_OUT, reason) for reason in found]
+
+
+def found_broken(seen: Iterable[Seen]) -> Iterator[str]:
+    """The modules that failed though they were there, on the system that they are made for."""
+    for item in seen:
+        event, is_last = item.event, item.phase.trigger == LAST_ON_THIS_SYSTEM
+        if is_last and isinstance(event, Noticed) and event.kind is Notice.MISSED and event.how:
+            yield event.what
 
 
 def has_landed(module: str, installed: Installed) -> bool:
