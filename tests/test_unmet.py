@@ -69,6 +69,7 @@ NOT_RUN = [
     "try: import json\nexcept ImportError: pass\ntry: import numpy; act()\nexcept: pass\n",
     "try: os.x\nexcept AttributeError:\n try: import numpy; act()\n except ImportError: pass\n",
     "try:\n from numpy import jit\n X = jit(exec(x))(len)\nexcept ImportError: pass\n",
+    "def f():\n try: import numpy; act()\n except ImportError: pass\ndef g(x=f()): pass\n",
     "exec('try:\\n import numpy\\n exec(x)\\nexcept ImportError: pass')\n",
     "if sys.version_info >= (3, 8):\n try: import numpy; act()\n except ImportError: pass\n",
 ]
@@ -144,6 +145,14 @@ def test_files_of_all_kinds_are_looked_at(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import numpy\ntry: = 1\n")
     told = told_of(tmp_path, "plain", "odd", "coded", "broken", "not_there")
     assert {at for _, _, at in told} == {"plain.py:3", "odd.py:4", "coded.py:4", "hook.pth:1"}
+
+
+def test_what_is_too_deep_to_be_looked_at_is_told(tmp_path: Path) -> None:
+    elifs = "".join(f"elif x == {number}: import numpy\n" for number in range(900))
+    (tmp_path / "deep.py").write_text(
+        f"try:\n    pass\nexcept ImportError: pass\nif x: pass\n{elifs}"
+    )
+    assert told_of(tmp_path, "deep") == [("", UNMET_NOT_LOOKED_AT, "deep.py")]
 
 
 def test_that_there_were_more_is_told(tmp_path: Path) -> None:

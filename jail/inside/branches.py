@@ -93,10 +93,12 @@ class UnmetInFile:
     def statement(self, node: ast.stmt) -> Left | None:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                for decorator in node.decorator_list:
-                    self.expression(decorator)
+                # Its decorators and defaults.
+                self.expression(node)
                 return None
             case ast.ClassDef():
+                for part in (*node.decorator_list, *node.bases):
+                    self.expression(part)
                 return self.block(node.body)
             case ast.If() | ast.While():
                 return self.branch(node)
@@ -112,6 +114,7 @@ class UnmetInFile:
             case ast.Try() | ast.TryStar():
                 return self.attempt(node)
             case ast.Match():
+                self.expression(node.subject)
                 for case in node.cases:
                     self.keep(self.block(case.body))
                 return None

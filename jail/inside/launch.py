@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 LOOKS_SEC = 9.0  # after the time that all jobs have; watch ends the jail MARGIN_SEC after that
+MAX_DEEP = 20_000  # calls within calls, of the look at source
 AFTER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
 # As orders.STARTED: only this folder can be imported from here.
 READY_LINE = b"\n"
@@ -191,6 +192,8 @@ def look_at_source(words: list[str], end_sec: float) -> None:
 def look_for_unmet(words: list[str], end_sec: float) -> None:
     from jail.inside.unmet import tell_unmet
 
+    # Each `elif` is one deeper. This child ends with the look.
+    sys.setrecursionlimit(MAX_DEEP)
     tell_unmet(words[0], words[3], words[5:], end_sec)
 
 

@@ -130,7 +130,8 @@ def unmet_acts(
     is_program: bool = False,
     depth: int = 0,
 ) -> Iterator[tuple[str, int, str]]:
-    """The acts in some source behind projects that are not there: project, line and act.
+    """The acts in some source behind projects that are not there: project, line and act. Raises
+    RecursionError or MemoryError where it is too deep to be looked at.
 
     Args:
         entries: functions that are called from elsewhere.
@@ -144,7 +145,8 @@ def unmet_acts(
         found = [(left.project, act_in_left(source, left)) for left in walker.found]
         has_texts = depth < MAX_TEXT_DEPTH and TEXT_WORDS.search(text)
         inner = [*texts_in([*ast.walk(tree)])] if has_texts else []
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    # Python does not run it either.
+    except (SyntaxError, ValueError):
         return
     for project, act in found:
         if act:
@@ -191,7 +193,12 @@ def tell_unmet(path: str, site: str, words: Sequence[str], end_sec: float) -> No
         if not asks_for_others(data, there.missing, is_started=is_program or bool(called)):
             continue
         text = code_in(file, data)
-        for project, line, act in unmet_acts(text, there.missing, called, is_program=is_program):
+        try:
+            found = [*unmet_acts(text, there.missing, called, is_program=is_program)]
+        except (RecursionError, MemoryError):
+            teller.tell("unmet", "", text=UNMET_NOT_LOOKED_AT, at=file)
+            continue
+        for project, line, act in found:
             if (project, file, line) in told:
                 continue
             if len(told) >= MAX_UNMET:
