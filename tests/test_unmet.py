@@ -143,8 +143,10 @@ def test_files_of_all_kinds_are_looked_at(tmp_path: Path) -> None:
     (tmp_path / "coded.py").write_bytes(b"# coding: utf-7\n" + act.encode("utf-7"))
     (tmp_path / "hook.pth").write_text(f"some/path\nimport os; exec({act!r})\n")
     (tmp_path / "broken.py").write_text("import numpy\ntry: = 1\n")
-    told = told_of(tmp_path, "plain", "odd", "coded", "broken", "not_there")
-    assert {at for _, _, at in told} == {"plain.py:3", "odd.py:4", "coded.py:4", "hook.pth:1"}
+    (tmp_path / "loaded.py").write_text("from sys import modules\n'numpy' in modules and exec(x)\n")
+    told = told_of(tmp_path, "plain", "odd", "coded", "broken", "not_there", "loaded")
+    places = {"plain.py:3", "odd.py:4", "coded.py:4", "hook.pth:1", "loaded.py:2"}
+    assert {at for _, _, at in told} == places
 
 
 def test_what_is_too_deep_to_be_looked_at_is_told(tmp_path: Path) -> None:

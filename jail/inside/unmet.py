@@ -34,10 +34,8 @@ IMPORTED = re.compile(
 )
 # By which a project is asked for in another way; what goes on where one is not there. Each is
 # looked for by itself: among all at once, it takes many times as long.
-ASKING_WORDS = (
-    *(b"find_spec", b"find_loader", b"find_module", b"import_module", b"__import__"),
-    b"modules",  # sys.modules
-)
+ASKING_WORDS = (b"find_spec", b"find_loader", b"find_module", b"import_module", b"__import__")
+LOADED_WORD, LOADED = b"modules", re.compile(rb"\.\s*modules\b|\bsys\s+import\b")  # sys.modules
 CATCHING_WORDS = (b"except", b"suppress")
 # What executes a text; see texts_in.
 TEXT_WORDS = re.compile(r"\b(?:exec|eval)\b")
@@ -95,6 +93,8 @@ def asks_for_others(data: bytes, missing: Callable[[str], str], *, is_started: b
     parsed.
     """
     if any(word in data for word in ASKING_WORDS):
+        return True
+    if LOADED_WORD in data and LOADED.search(data):
         return True
     # Of a program, that it fails is no gap.
     if not is_started and not any(word in data for word in CATCHING_WORDS):
