@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from inside import Stand, make_python
 
+from jail.inside.native_threads import goes_on_by_itself
 from jail.watch.packing import pack_names
 
 ALL_RAN, SOME_LEFT, SOME_NOT_RUN = 0, 80, 81
@@ -125,6 +126,48 @@ def test_a_timer_that_python_does_not_know_is_told(stand: Stand) -> None:
     assert "a timer" in ended.of("ended")[0]["text"]
 
 
+# A thread that Python knows nothing of calls a function of the C library.
+NATIVE = """
+import ctypes
+made, library = ctypes.c_void_p(), ctypes.CDLL(None)
+library.pthread_create(ctypes.byref(made), None, library.{}, ctypes.c_void_p({}))
+"""
+
+
+@pytest.mark.parametrize(("call", "is_told"), [(("sleep", 30), True), (("pause", 0), False)])
+def test_a_native_thread_that_goes_on_by_itself_is_told(
+    stand: Stand, call: tuple[str, int], is_told: bool
+) -> None:
+    """One that waits for others without an end is none that is left, as those of numpy."""
+    stand.write({"a.py": NATIVE.format(*call)})
+    ended = stand.imports("a")
+    assert ended.code == (SOME_LEFT if is_told else ALL_RAN)
+    assert ended.how() == ({"imports": "left"} if is_told else {})
+    told = [said["text"] for said in ended.of("ended")]
+    assert all(text.startswith("1 at work: a native thread (python") for text in told), told
+
+
+@pytest.mark.parametrize(
+    ("said", "machine", "goes_on"),
+    [
+        ("running", "x86_64", True),
+        ("202 0x1 0x189 0x0 0x7ffd10 0x0 0xffffffff 0x1 0x2", "x86_64", True),
+        ("202 0x1 0x189 0x0 0x0 0x0 0xffffffff 0x1 0x2", "x86_64", False),
+        ("230 0x1 0x0 0x7f00 0x0 0x0 0x0 0x1 0x2", "x86_64", True),
+        ("232 0x5 0x7f00 0x10 0x3e8 0x0 0x0 0x1 0x2", "x86_64", True),
+        ("232 0x5 0x7f00 0x10 0xffffffff 0x0 0x0 0x1 0x2", "x86_64", False),
+        ("7 0x7f00 0x1 0xffffffffffffffff 0x0 0x0 0x0 0x1 0x2", "x86_64", False),
+        ("0 0x5 0x7f00 0x8 0x0 0x0 0x0 0x1 0x2", "x86_64", False),
+        ("98 0x1 0x189 0x0 0x7ffd10 0x0 0xffffffff 0x1 0x2", "aarch64", True),
+        ("98 0x1 0x189 0x0 0x0 0x0 0xffffffff 0x1 0x2", "aarch64", False),
+        ("-1 0x7ffd10 0x7f00", "x86_64", False),
+        ("", "x86_64", False),
+    ],
+)
+def test_who_waits_with_an_end_goes_on(said: str, machine: str, goes_on: bool) -> None:
+    assert goes_on_by_itself(said, machine) == goes_on
+
+
 @pytest.mark.parametrize("daemon", [True, False])
 def test_a_thread_that_never_ends_is_told(stand: Stand, daemon: bool) -> None:
     text = f"{LOOPS}threading.Thread(target=loop, daemon={daemon}).start()"
@@ -173,6 +216,62 @@ def test_what_the_library_hides_is_run_by_its_path(
     assert (ended.code, ended.how()) == (ALL_RAN, {})
 
 
+# What a package puts in the place of its own submodule, which then counts as imported.
+STAND_INS = {
+    "made": "class Own(types.ModuleType): pass\nsys.modules['s.made'] = Own('s.made')\n",
+    "dressed": "m = sys.modules['s.dressed'] = types.ModuleType('s.dressed')\n"
+    "m.__file__ = f'{__path__[0]}/dressed.py'\n"
+    "m.__spec__ = importlib.util.spec_from_file_location('s.dressed', m.__file__)\n",
+    "false": "class F:\n    def __bool__(self): raise OSError\nsys.modules['s.false'] = F()\n",
+    "barred": "sys.modules['s.barred'] = None\n",
+    "asked": "importlib.util.find_spec('s.asked')\nsys.modules['s.asked'] = sys\n",
+    "hooked": "class Hook:\n    def find_spec(self, name, *_):\n"
+    "        if name == 's.hooked':\n"
+    "            return importlib.machinery.ModuleSpec(name, self)\n"
+    "    def create_module(self, spec): pass\n    def exec_module(self, module): pass\n"
+    "sys.meta_path.insert(0, Hook())\n",
+    "sub": "sub = sys.modules['s.sub'] = types.ModuleType('s.sub')\nsub.__path__ = []\n",
+}
+
+
+def test_what_has_another_in_its_place_is_run_by_its_path(stand: Stand) -> None:
+    start = "import importlib.machinery, importlib.util, sys, types\n"
+    files = {f"s/{name}.py": PRINTS for name in STAND_INS if name != "sub"}
+    files["s/__init__.py"] = start + "".join(STAND_INS.values())
+    files |= {"s/sub/__init__.py": f"from . import deep\n{PRINTS}", "s/sub/deep.py": PRINTS}
+    # The stand-in stays for who uses it.
+    keeps = "import sys\nassert type(sys.modules['s.made']).__name__ == 'Own'\n" + PRINTS
+    files["s/zz.py"] = keeps
+    stand.write(files)
+    names = [f"s.{name}" for name in STAND_INS]
+    ended = stand.imports("s", *names, "s.zz")
+    assert sorted(ended.stdout.split()) == sorted([*names, "s.sub.deep", "s.zz"])
+    assert {said["what"] for said in ended.of("shadowed")} == {*names}
+    assert (ended.code, ended.how()) == (ALL_RAN, {})
+
+
+def test_what_has_no_file_or_was_run_is_not_run_again(stand: Stand) -> None:
+    """As six, py and others do it."""
+    stand.write(
+        {
+            "six.py": "import sys, types\nprint(__name__)\n"
+            "sys.modules['six.moves'] = types.ModuleType('six.moves')\n",
+            "p/__init__.py": "import sys, types\nprint(__name__)\n"
+            "class Lazy(types.ModuleType):\n    pass\n"
+            "lazy = Lazy('p')\nlazy.__path__ = __path__\n"
+            "sys.modules['p'], sys.modules['p.path'] = lazy, Lazy('p.path')\n",
+            "p/real.py": "import sys\nprint(__name__)\nsys.modules[__name__] = sys\n",
+            "both.py": PRINTS,
+            "alias.py": "import both, sys\nprint(__name__)\nsys.modules['old'] = both\n",
+            "early.pth": "import early\n",
+            "early.py": f"def f(): pass\n{PRINTS}",
+        }
+    )
+    ended = stand.imports("six", "six.moves", "p", "p.path", "p.real", "both", "alias", "early")
+    assert sorted(ended.stdout.split()) == sorted(["six", "p", "p.real", "both", "alias", "early"])
+    assert (ended.of("shadowed"), ended.how()) == ([], {})
+
+
 def test_what_nothing_hides_is_not_told_as_hidden(stand: Stand) -> None:
     stand.write({"waves.py": PRINTS, "winreg.py": PRINTS, "ns/deep/code.py": PRINTS})
     ended = stand.imports("waves,winreg,ns.deep.code")
@@ -193,11 +292,16 @@ def test_what_a_module_asks_for_and_misses_is_told(stand: Stand) -> None:
             "a.py": "try:\n    import not_declared\nexcept ImportError: pass",
             "b.py": "import importlib.util; importlib.util.find_spec('made_up_at_run_time')",
             "c.py": "import json",
+            "d.py": "try:\n    import broken_lib\nexcept OSError: pass",
+            "broken_lib.py": "raise OSError",
+            "e.py": "import importlib.util; importlib.util.find_spec('whole_lib')",
+            "whole_lib.py": "",
         }
     )
-    missed = stand.imports("a,b,c").of("missed")
-    assert [(said["what"], said["at"]) for said in missed] == [
-        ("not_declared", f"{stand.site}/a.py:2")
+    missed = stand.imports("a,b,c,d,e").of("missed")
+    assert [(said["what"], said.get("how", said.get("at"))) for said in missed] == [
+        ("not_declared", f"{stand.site}/a.py:2"),
+        ("broken_lib", "raised"),
     ]
 
 

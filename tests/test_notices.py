@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from reports import report_of
 from test_watch import SETTINGS
 
 from jail.inside import supervise
-from jail.inside.gates import gates_of, tell_gates
+from jail.inside.gates import MAX_GATES, gates_of, tell_gates
 from jail.orders import HOME_IN_JAIL
 from jail.report.harmless import is_harmless_look, is_known_startup, is_own_secret
 from jail.report.rules import judge
@@ -325,6 +326,21 @@ def test_gates_are_told_with_their_lines_in_pth_files_too(tmp_path: Path) -> Non
     told = [json.loads(line) for line in tell.read_text().splitlines()]
     places = {line["what"]: line["at"].removeprefix(f"{site}/") for line in told}
     assert places == {"system": "x.pth:2", "command line": "mod.py:3"}
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_that_there_were_more_gates_than_are_told_makes_no_green(tmp_path: Path, more: int) -> None:
+    tell = tmp_path / "tell"
+    tell.write_text("")
+    gate = "import sys\nif sys.argv[1:]: exec(x)\n"
+    (tmp_path / "mod.py").write_text(gate * (MAX_GATES + more))
+    tell_gates(str(tell), str(tmp_path), ["mod"])
+    told = [json.loads(line) for line in tell.read_text().splitlines()]
+    events = [Noticed(Notice.GATED, said["what"], text=said["text"]) for said in told]
+    report = report_of(*events, mode="import")
+    cut = [gap for gap in report.gaps if "2 more acts are behind conditions" in gap]
+    assert len(cut) == (1 if more else 0)
+    assert {group.finding.severity for group in report.groups} == {Severity.INFO}
 
 
 # --- endings ---

@@ -33,3 +33,13 @@ def test_a_program_that_failed_says_nothing_of_the_module_of_its_name() -> None:
 def test_without_anything_to_install_nothing_is_run_again() -> None:
     failed = Phase(PhaseName.IMPORT, "asks", Outcome.FAILED)
     assert tries_again([], ALONE, [failed], ORDER, SETTINGS) == []
+
+
+def test_where_acts_wait_for_it_all_that_was_run_is_run_again() -> None:
+    several = Trigger(PhaseName.IMPORT, "all modules", ("imports", "told"))
+    program = Trigger(PhaseName.EXECUTE, "asks", ("script", "told"))
+    first = [*ALONE, several, program]
+    fine = [Phase(trigger.phase, trigger.title, Outcome.OK) for trigger in first]
+    triggers = tries_again(["helper"], first, fine, ORDER, SETTINGS, acts_wait=True)
+    assert triggers[1:] == first
+    assert len(tries_again(["helper"], first, fine, ORDER, SETTINGS)) == 1

@@ -521,9 +521,20 @@ BEFORE_ITS_ACT = {
 }
 
 
+# What is not run for want of another project, and fails nobody.
+BEHIND_ANOTHER = {
+    "optional": "try:\n    import not_there_at_all\n    act()\nexcept ImportError:\n    pass\n",
+    "asked": "import importlib.util as u\nif u.find_spec('not_there_at_all'):\n    act()\n",
+}
+
+
 def test_what_fails_before_its_act_everywhere_is_a_gap(triage: Triage, index: Index) -> None:
     files: dict[str, str | bytes] = {"halts/__init__.py": "", "halts/clean.py": "x = 1\n"}
     files["leaves.py"] = "import os\nos._exit(0)\n"
+    for name, how in BEHIND_ANOTHER.items():
+        files[f"halts/{name}.py"] = acting(name, how)
+    # Its title must not be that of the trigger which imports all modules.
+    files["all modules.py"] = "raise OSError\n"
     for name, (how, _) in BEFORE_ITS_ACT.items():
         files[f"halts/{name}.py"] = acting(name, how)
     # An unchecked file for another Python, which would import it in place of its source.
@@ -540,7 +551,11 @@ def test_what_fails_before_its_act_everywhere_is_a_gap(triage: Triage, index: In
     assert any(gap.startswith("halts.compiled fails before") for gap in gaps)
     assert any("halts/__pycache__/clean.cpython-399.pyc" in gap for gap in gaps)
     assert "not run: import leaves: it ends the interpreter that imports it" in gaps
-    assert len(gaps) == len(BEFORE_ITS_ACT) + 3, gaps
+    for name in BEHIND_ANOTHER:
+        told = [gap for gap in gaps if f"/halts/{name}.py:" in gap]
+        assert len(told) == 1 and "waits for not_there_at_all, which is not there" in told[0]
+    assert any("import 'all modules': exit code 1: OSError" in gap for gap in gaps)
+    assert len(gaps) == len(BEFORE_ITS_ACT) + len(BEHIND_ANOTHER) + 4, gaps
 
 
 def test_as_an_ordinary_user_the_same_shows(ordinary: Snakehook, index: Index) -> None:
@@ -555,12 +570,17 @@ def test_what_goes_on_for_ever_acts_and_is_told(triage: Triage, index: Index) ->
         "loop",
         "import threading, time\n"
         "def loop():\n    while True:\n        threading.Event().wait(1)\n        act()\n"
-        "threading.Thread(target=loop, daemon=True).start()\n",
+        "threading.Thread(target=loop, daemon=True).start()\n"
+        # A thread that Python knows nothing of, and a timer that it may wait for.
+        "import ctypes\nlibrary, made = ctypes.CDLL(None), ctypes.c_void_p()\n"
+        "library.pthread_create(ctypes.byref(made), None, library.pause, None)\n"
+        "library.timerfd_create(1, 0)\n",
     )
     index.add_wheel("loops", "1.0", {"loops.py": source})
     _, report, _ = triage("loops", "--mode", "import")
     assert acts(report)["loop"]
-    assert ("limit.hit") in {rule for rule, _ in findings(report, "medium")}
+    told = [title for rule, title in findings(report, "medium") if rule == "limit.hit"]
+    assert any("2 at work: Thread-1" in title and "a native thread" in title for title in told)
     assert any("left at work" in item for item in report["coverage"]["not_run"])
 
 
@@ -619,7 +639,8 @@ def test_what_failed_for_want_of_another_has_a_second_try(triage: Triage, index:
 
 def test_what_is_missed_is_installed_and_asked_again(triage: Triage, index: Index) -> None:
     source = act_of("missed") + (
-        "try:\n    import helper_lib\nexcept ImportError:\n    pass\nelse:\n    act()\n"
+        "from importlib import import_module\n"
+        "try:\n    import_module('helper_lib')\nexcept ImportError:\n    pass\nelse:\n    act()\n"
         "try:\n    import nobody_has_it\nexcept ImportError:\n    pass\n"
     )
     index.add_wheel("asks", "1.0", {"asks.py": source})
@@ -629,6 +650,7 @@ def test_what_is_missed_is_installed_and_asked_again(triage: Triage, index: Inde
     notes = " ".join(report["coverage"]["notes"])
     assert "installed later: helper-lib" in notes
     assert "not there: nobody_has_it" in notes
+    assert report["coverage"]["gaps"] == []
 
 
 def test_what_is_installed_later_is_not_the_package_s_doing(triage: Triage, index: Index) -> None:

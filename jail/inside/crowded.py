@@ -8,7 +8,7 @@ import tokenize
 from collections.abc import Iterator, Sequence
 
 from jail.inside.ending import Teller, now_sec
-from jail.inside.gates import MAX_LOOKED_BYTES, files_of
+from jail.inside.sources import files_of, start_of
 from jail.inside.words import read_names
 
 MAX_CROWDED_SEC = 2.0
@@ -119,12 +119,7 @@ def tell_crowded(path: str, site: str, words: Sequence[str]) -> None:
     for file in dict.fromkeys(files_of(site, read_names(words))):
         if now_sec() > deadline_sec or told >= MAX_CROWDED:
             return
-        try:
-            with open(file, "rb") as source:
-                data = source.read(MAX_LOOKED_BYTES)
-        except OSError:
-            continue
-        for line, blanks, code in crowded_lines(data):
+        for line, blanks, code in crowded_lines(start_of(file)):
             told += 1
             at = f"{file}:{line}"
             teller.tell("crowded", code[:MAX_CROWDED_CHARS], text=str(blanks), at=at)

@@ -18,6 +18,7 @@ import time
 from types import FrameType
 
 from jail.inside.json_line import json_of
+from jail.inside.native_threads import native_at_work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,9 +123,8 @@ def is_idle(frame: FrameType) -> bool:
 
 
 def at_work() -> list[str]:
-    """The other threads that are doing something, and a timer that is set, as a reader names them.
-
-    Of threads that C code made for itself nothing is known here.
+    """The other threads that are doing something, and a timer that is set, as a reader names
+    them.
     """
     own = get_ident()
     names = {thread.ident: thread.name for thread in threading.enumerate()}
@@ -135,7 +135,8 @@ def at_work() -> list[str]:
     ]
     left_sec = max(get_timer(kind)[0] for kind in TIMER_KINDS)
     busy += [f"a timer of {left_sec:.0f} s"] if left_sec else []
-    return [*busy, "a timer of the C library"] if has_posix_timer() else busy
+    busy += ["a timer of the C library"] if has_posix_timer() else []
+    return [*busy, *native_at_work()]
 
 
 def has_posix_timer() -> bool:

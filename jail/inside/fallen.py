@@ -7,6 +7,7 @@ from jail.inside.jobs import short_name
 
 MAX_CAUSES = 20
 NOT_LOOKED_AT = "not all modules that failed could be looked at"
+UNMET_NOT_LOOKED_AT = "not all files could be looked at for acts behind what is not there"
 # `cannot import name '_psutil_aix' from 'psutil' (/.../psutil/__init__.py)`; of a module that is
 # still being imported it says so before the name.
 NOT_OFFERED, FROM_MODULE, AT_FILE = "cannot import name '", "' from '", "' ("

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 
 from jail.inside.ending import How, Teller, now_sec
+from jail.inside.sources import code_in, files_of, start_of
 from jail.inside.versions import version_test
 from jail.inside.words import read_names
 
 MAX_LOOK_SEC = 4.0
-MAX_LOOKED_BYTES = 1 << 20
 MAX_GATES = 30
 MAX_ACT_CHARS = 120
 MAX_TEXT_DEPTH = 2  # of code in a text in code
@@ -291,32 +291,11 @@ def gates_of(
             yield kind, 1, act
 
 
-def files_of(site: str, names: list[str]) -> Iterator[str]:
-    """The source files of the modules, and of what every interpreter executes at its start."""
-    for name in os.listdir(site) if os.path.isdir(site) else ():
-        if name.endswith(".pth"):
-            yield f"{site}/{name}"
-    for name in names:
-        path = f"{site}/{name.partition(':')[0].replace('.', '/')}"
-        for file in (f"{path}/__init__.py", f"{path}/__main__.py", f"{path}.py"):
-            if os.path.isfile(file):
-                yield file
-
-
 def read_source(path: str) -> str:
     """The start of a file, if it can have a gate; of a .pth file what is executed."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_LOOKED_BYTES)
-    except OSError:
-        return ""
-    if not WAITING_WORDS.search(data) or not ACTING_WORDS.search(data):
-        return ""
-    text = data.decode("utf-8", "replace")
-    if path.endswith(".pth"):
-        # Each line by itself, so that the number stays.
-        return "\n".join(line if line.startswith("import") else "" for line in text.split("\n"))
-    return text
+    data = start_of(path)
+    is_gated = WAITING_WORDS.search(data) and ACTING_WORDS.search(data)
+    return code_in(path, data) if is_gated else ""
 
 
 def tell_gates(path: str, site: str, words: Sequence[str]) -> None:
@@ -330,6 +309,7 @@ def tell_gates(path: str, site: str, words: Sequence[str]) -> None:
     teller = Teller(path)
     deadline_sec = now_sec() + MAX_LOOK_SEC
     told: set[tuple[str, str, int]] = set()
+    untold: set[tuple[str, str, int]] = set()
     there = {name.partition(".")[0] for name in (os.listdir(site) if os.path.isdir(site) else ())}
     there |= sys.stdlib_module_names
     for file in dict.fromkeys(files_of(site, read_names(words))):
@@ -338,7 +318,11 @@ def tell_gates(path: str, site: str, words: Sequence[str]) -> None:
             return
         for kind, line, act in gates_of(read_source(file), there=there):
             key = (kind, file, line)
-            if key in told or len(told) >= MAX_GATES:
-                continue
-            told.add(key)
-            teller.tell("gated", kind, text=act, at=f"{file}:{line}")
+            if len(told) >= MAX_GATES and key not in told:
+                untold.add(key)
+            elif key not in told:
+                told.add(key)
+                teller.tell("gated", kind, text=act, at=f"{file}:{line}")
+    if untold:
+        text = f"{len(untold)} more acts are behind conditions than the {MAX_GATES} that are told"
+        teller.tell("gated", "", text=text)

@@ -17,7 +17,8 @@ import sys
 from types import FrameType, ModuleType
 
 from jail.inside.added import added_modules
-from jail.inside.ending import Teller, hide
+from jail.inside.ending import How, Teller, hide
+from jail.inside.executed import Executed
 from jail.inside.fallen import said_of_fallen
 from jail.inside.jobs import Jobs
 from jail.inside.patches import Originals
@@ -71,6 +72,7 @@ class Importer:
         self.hidden: dict[str, str] = {}  # file by top-level name
         self.shelves: dict[str, dict[str, ModuleType]] = {}
         self.failures = Failures()
+        self.executed = Executed(site)
 
     def look(self, names: Sequence[str]) -> list[str]:
         """`names` with the hidden ones last: what they do to the library's harms no other."""
@@ -101,9 +103,32 @@ class Importer:
             loaded: Any = self.load_hidden(module_name)
         else:
             self.keep_failed_packages(module_name)
-            loaded = import_module(module_name)
+            loaded = self.import_own(module_name)
         for attribute in attributes.split(".") if attributes else ():
             loaded = getattr(loaded, attribute)
+
+    def import_own(self, name: str) -> Any:
+        """Import a module. Where the package has put another in its place, or nothing, its file is
+        run by its path.
+        """
+        is_barred = sys.modules.get(name, sys) is None
+        loaded = None if is_barred else import_module(name)
+        path = self.executed.missed_file(name)
+        if path:
+            self.teller.tell("shadowed", name, text="sys.modules", at=path)
+            own = self.run_aside(name, path)
+            return own if is_barred else loaded
+        return import_module(name) if is_barred else loaded
+
+    def run_aside(self, name: str, path: str) -> ModuleType:
+        """Run the file of a module whose place another has, which gets it back."""
+        stand_in = sys.modules.pop(name, sys)
+        try:
+            return self.run_by_path(name, path)
+        finally:
+            sys.modules.pop(name, None)
+            if stand_in is not sys:
+                sys.modules[name] = stand_in
 
     def keep_failed_packages(self, name: str) -> None:
         """A package above `name` whose own code fails would hide what is in it: what it has made
@@ -131,7 +156,7 @@ class Importer:
         except BaseException:  # the import of itself has told of it
             sys.modules[name] = module
 
-    def load_hidden(self, name: str) -> ModuleType:
+    def load_hidden(self, name: str) -> Any:
         """Run the file under its name while the module that hides it is set aside."""
         top = name.partition(".")[0]
         shelf = self.shelves.setdefault(top, {})
@@ -139,7 +164,7 @@ class Importer:
         try:
             if top not in sys.modules:
                 self.run_by_path(top, self.hidden[top])
-            return import_module(name)
+            return self.import_own(name)
         finally:
             shelf.update(self.swap(top, set_aside))
 
@@ -155,7 +180,7 @@ class Importer:
         sys.modules.update(modules)
         return taken
 
-    def run_by_path(self, name: str, path: str) -> None:
+    def run_by_path(self, name: str, path: str) -> ModuleType:
         """Make a module of the file, in sys.modules, and run it."""
         folder, _, file = path.rpartition("/")
         places = [folder] if file.startswith("__init__.") else None
@@ -169,6 +194,7 @@ class Importer:
         except BaseException:
             sys.modules.pop(name, None)
             raise
+        return module
 
 
 class Failures:
@@ -179,6 +205,7 @@ class Failures:
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self.errors: dict[str, BaseException] = {}
+        self.imported: set[str] = set()  # top-level modules that were to be loaded
 
     def note(self, error: BaseException) -> None:
         """Count a failure for each module whose own code it has ended."""
@@ -193,6 +220,9 @@ class Failures:
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         """Raise what a module of that name has raised before, if it was often enough."""
+        # importlib.util.find_spec asks, too, and does not load.
+        if "." not in name and sys._getframe(2).f_code.co_name == "_find_and_load_unlocked":
+            self.imported.add(name)
         if self.counts.get(name, 0) >= MAX_MODULE_FAILURES:
             raise self.errors[name].with_traceback(None)
 
@@ -254,4 +284,7 @@ def main() -> NoReturn:
 
     jobs.run(names, load)
     originals.tell_changes(names, jobs.teller)
+    # What is there, and fails: who goes on without it has not done what needs it.
+    for name in sorted(importer.failures.imported - missing.names - {*sys.modules}):
+        jobs.teller.tell("missed", name, how=How.RAISED)
     jobs.end("imports")

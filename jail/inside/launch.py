@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+LOOKS_SEC = 9.0  # after the time that all jobs have; watch ends the jail MARGIN_SEC after that
+MAX_DEEP = 20_000  # calls within calls, of the look at source
 AFTER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
 # As orders.STARTED: only this folder can be imported from here.
 READY_LINE = b"\n"
@@ -110,7 +112,7 @@ def launch(kind: str, words: list[str]) -> int:
         # The only module of a package comes with its site-packages.
         if kind == "import" and len(words) == 4:
             path, _, name, site = words
-            in_child(lambda: look_for_gates([path, "", "", site, "", name]))
+            look_at_source([path, "", "", site, "", name], time.monotonic() + LOOKS_SEC)
         return code
     from jail.inside import supervise
 
@@ -120,15 +122,15 @@ def launch(kind: str, words: list[str]) -> int:
         path, total_sec, each_sec, *others = words
         commands = [command(other[0], other[1:]) for other in map(json.loads, others)]
         return supervise.run_several(commands, path, float(total_sec), float(each_sec))
+    begun_sec = time.monotonic()
     fallen: dict[str, tuple[int, bool]] = {}
     code = supervise.launch_jobs(kind, words, fallen)
     if kind == "imports" and fallen:
         has_looked = in_child(lambda: look_at_rest(words, fallen))
         if not has_looked:
             tell_not_looked_at(words)
-    # What only shows in the code.
     if kind == "imports" and words[4] == "self":
-        in_child(lambda: look_for_gates(words))
+        look_at_source(words, begun_sec + float(words[1]) + LOOKS_SEC)
     return code
 
 
@@ -175,6 +177,24 @@ def compile_all() -> None:
     from jail.inside.compiling import compile_installed
 
     compile_installed(os.environ["VIRTUAL_ENV"])
+
+
+def look_at_source(words: list[str], end_sec: float) -> None:
+    """What only shows in the code, up to `end_sec`; `words` as for the worker that imports."""
+    in_child(lambda: look_for_gates(words))
+    if not in_child(lambda: look_for_unmet(words, end_sec)):
+        from jail.inside.ending import Teller
+        from jail.inside.fallen import UNMET_NOT_LOOKED_AT
+
+        Teller(words[0]).tell("unmet", "", text=UNMET_NOT_LOOKED_AT)
+
+
+def look_for_unmet(words: list[str], end_sec: float) -> None:
+    from jail.inside.unmet import tell_unmet
+
+    # Each `elif` is one deeper. This child ends with the look.
+    sys.setrecursionlimit(MAX_DEEP)
+    tell_unmet(words[0], words[3], words[5:], end_sec)
 
 
 def look_for_gates(words: list[str]) -> None:

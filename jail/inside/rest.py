@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from jail.inside.ending import Teller
 from jail.inside.fallen import NOT_LOOKED_AT
-from jail.inside.gates import ACT_NAMES, MAX_ACT_CHARS, MAX_LOOKED_BYTES, SECRETS, SourceFile
+from jail.inside.gates import ACT_NAMES, MAX_ACT_CHARS, SECRETS, SourceFile
+from jail.inside.sources import MAX_LOOKED_BYTES
 from jail.inside.unwritten import POWERS
 
 MAX_REST_SEC = 3.0

@@ -76,7 +76,7 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
         case Notice.HOOKED if not event.what.endswith("._SixMetaPathImporter"):
             title = f"has its own say in what other modules import: {event.what}"
             return said(Severity.INFO, Rule.CODE_DYNAMIC, title, event.place)
-        case Notice.GATED:
+        case Notice.GATED if event.what:
             title = f"does this only on a condition ({event.what}): {event.text}"
             return said(Severity.INFO, Rule.CODE_GATED, title, event.place)
         case Notice.REGISTRY:

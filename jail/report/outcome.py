@@ -203,7 +203,7 @@ def never_run(facts: Facts) -> Iterator[str]:
         yield plain(f"{title}: {text}", MAX_SENTENCE_CHARS)
     for module, told in failed.items():
         is_everywhere = turns <= told.keys() | cut.keys()
-        is_dependency = any(title.endswith(DEPENDENCIES) for title in told)
+        is_dependency = any(title.endswith(f" {DEPENDENCIES}") for title in told)
         if is_everywhere or is_dependency:
             first = next(iter(told.values()))
             what = f"{module} fails before this could run: {first.text} ({first.place})"
@@ -224,8 +224,12 @@ def unseen(facts: Facts) -> Iterator[str]:
         yield plain(what, MAX_SENTENCE_CHARS)
 
     for seen in facts.record.seen:
-        if isinstance(seen.event, StartsUnchecked):
-            yield plain(f"{seen.phase.title}: {unchecked(seen.event)}", MAX_SENTENCE_CHARS)
+        event = seen.event
+        if isinstance(event, StartsUnchecked):
+            yield plain(f"{seen.phase.title}: {unchecked(event)}", MAX_SENTENCE_CHARS)
+        # More acts behind conditions than are told.
+        if isinstance(event, Noticed) and event.kind is Notice.GATED and not event.what:
+            yield plain(f"{seen.phase.title}: {event.text}", MAX_SENTENCE_CHARS)
 
 
 def unchecked(event: StartsUnchecked) -> str:

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from jail.watch.session import Session
 from jail.watch.tools import lay_out_tools
 from jail.watch.trial import lacks
 from jail.watch.triggers import Trigger, installation, triggers, variables, without_installation
+from jail.watch.unmet import acts_not_run, project_of, waited_for
 from jail.watch.upstream import PackageCache, Refused, Upstream, file_hosts
 from jail.watch.world import make_world
 
@@ -68,7 +70,7 @@ class Run:
         self.is_interrupted = False
         self.has_tried_again = False
         self.missed: list[str] = []  # what it asked for and was not there
-        self.alone: list[Trigger] = []  # of modules that are imported alone
+        self.first: list[Trigger] = []  # those before what it may miss is there
         self.waiting: WaitingJail | None = None
         self.earlier: EarlierRelease | None = None
 
@@ -88,7 +90,7 @@ class Run:
             self.earlier.begin()
         found, self.not_run = triggers(order, resources.installed, resources.settings)
         waiting = deque(found)
-        self.alone = [trigger for trigger in found if trigger.launch[0] == "import"]
+        self.first = [*takewhile(lambda trigger: not trigger.with_missed, found)]
         while waiting:
             trigger = waiting.popleft()
             if self.is_interrupted:
@@ -117,9 +119,13 @@ class Run:
     def second_try(self) -> list[Trigger]:
         """What to run once more, with what the package asked for and missed."""
         resources = self.resources
-        self.missed = missed_modules(resources.record.seen, resources.installed)
-        found = available(self.missed, resources.upstream, resources.settings)
-        return tries_again(found, self.alone, self.phases, resources.order, resources.settings)
+        seen, order, settings = resources.record.seen, resources.order, resources.settings
+        waited = waited_for(seen)
+        missed = [*waited, *missed_modules(seen, resources.installed)]
+        self.missed = [*dict.fromkeys(missed)]
+        found = available(self.missed, waited, resources.upstream, settings)
+        is_waited = any(project_of(module) in found for module in waited)
+        return tries_again(found, self.first, self.phases, order, settings, acts_wait=is_waited)
 
     def news(self) -> dict[str, Any] | None:
         """What is new in this release; None where that was not asked for."""
@@ -254,6 +260,7 @@ def triage(
     if not trouble:
         run.go()
     has_tls = resources.world is not None and resources.world.authority is not None
+    run.not_run += acts_not_run(resources.record.seen, resources.installed)
     report = assemble(
         order,
         settings,

@@ -16,12 +16,13 @@ class Notice(StrEnum):
     """
 
     ENDED = "ended"  # a module, a call: `how` it ended, where not by itself
-    MISSED = "missed"  # a module that its own code asked for and that is not there
+    MISSED = "missed"  # a module that its own code asked for and that is not there, or fails: `how`
     SHADOWED = "shadowed"  # a top-level module that Python does not find: `text` comes first
     PATCHED = "patched"  # a function of others whose code is the package's own now
     HOOKED = "import hook"  # `text`: well-known modules that it answers for
     GATED = "gated"  # an act behind a condition: `what` it waits for, `text` is the act
     REGISTRY = "registry"  # a value that is set in the made-up registry of Windows: `text`
+    UNMET = "unmet"  # an act, `text`, behind a project that is not there, `what`
     UNRUN = "unrun"  # a module that failed: what would have come after that, and its place
     COUNTED = "jobs"  # how many jobs ended how
     TRACES = "traces"  # a function of the C library, by its name: `ptrace`

@@ -16,6 +16,7 @@ from jail.watch.events import Outcome, Phase, PhaseName, Seen
 from jail.watch.installed import Installed
 from jail.watch.noticed import Notice, Noticed
 from jail.watch.triggers import Trigger, pip_words
+from jail.watch.unmet import project_of
 from jail.watch.upstream import JSON_PAGE, MAX_PAGE_BYTES, Refused, Upstream
 
 MAX_SECOND = 5  # projects
@@ -60,7 +61,7 @@ def missed_modules(seen: Iterable[Seen], installed: Installed) -> list[str]:
     found: dict[str, None] = {}
     for item in seen:
         event = item.event
-        if not isinstance(event, Noticed) or event.kind is not Notice.MISSED:
+        if not isinstance(event, Noticed) or event.kind is not Notice.MISSED or event.how:
             continue
         if not MODULE_NAME.fullmatch(event.what):
             continue
@@ -73,13 +74,19 @@ def missed_modules(seen: Iterable[Seen], installed: Installed) -> list[str]:
     return [*found]
 
 
-def available(missed: Sequence[str], upstream: Upstream, settings: JailSettings) -> list[str]:
-    """Which of the modules the index has a small wheel for, by the same name."""
+def available(
+    missed: Sequence[str], waited: Sequence[str], upstream: Upstream, settings: JailSettings
+) -> list[str]:
+    """Which of the modules the index has a small wheel for, by the same name; acts wait for those
+    in `waited`.
+    """
     found: list[str] = []
     denied = {plain_project(name) for name in settings.package_denylist}
     for module in missed[:MAX_ASKED_NAMES]:
-        project = plain_project(module)
-        is_wanted = module not in NOT_NEEDED and project not in denied
+        is_waited = module in waited
+        project = project_of(module) if is_waited else plain_project(module)
+        is_needed = is_waited or module not in NOT_NEEDED
+        is_wanted = is_needed and project not in denied
         if is_wanted and len(found) < MAX_SECOND and has_small_wheel(project, upstream):
             found.append(project)
     return found
@@ -88,11 +95,11 @@ def available(missed: Sequence[str], upstream: Upstream, settings: JailSettings)
 def notes_of_missed(missed: Sequence[str], installed: Installed) -> list[str]:
     """Notes on what was missed: what is there now, and what is not."""
     there = {plain_project(project) for project in installed.owners.values()}
-    found = [name for name in missed if plain_project(name) in there]
+    found = [name for name in missed if project_of(name) in there]
     left_out = [name for name in missed if name not in found]
     notes = []
     if found:
-        names = ", ".join(map(plain_project, found))
+        names = ", ".join(map(project_of, found))
         notes.append(f"it asks for what it does not require; installed later: {names}")
     if left_out:
         names = ", ".join(left_out[:MAX_TOLD_NAMES])
@@ -134,18 +141,22 @@ def second_installation(order: Order, settings: JailSettings, projects: Sequence
 
 def tries_again(
     projects: Sequence[str],
-    alone: Sequence[Trigger],
+    first: Sequence[Trigger],
     phases: Sequence[Phase],
     order: Order,
     settings: JailSettings,
+    *,
+    acts_wait: bool = False,
 ) -> list[Trigger]:
     """pip once more for `projects`, if the index has any: what is imported later finds them. Then
-    what failed of the modules that are imported alone, maybe for want of them.
+    what failed of the modules that are imported alone, maybe for want of them; or all that there
+    was before (`first`), where acts wait for them.
     """
     if not projects:
         return []
     # A program may have the name of a module, and be short of nothing but arguments.
     imports = [phase for phase in phases if phase.name is PhaseName.IMPORT]
     failed = {phase.trigger for phase in imports if phase.outcome is Outcome.FAILED}
+    alone = [trigger for trigger in first if trigger.launch[0] == "import"]
     again = [trigger for trigger in alone if trigger.title in failed]
-    return [second_installation(order, settings, projects), *again]
+    return [second_installation(order, settings, projects), *(first if acts_wait else again)]

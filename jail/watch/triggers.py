@@ -23,6 +23,7 @@ from jail.watch.contents import EntryPoint
 from jail.watch.events import NotRun, Omission, PhaseName
 from jail.watch.installed import Installed
 from jail.watch.packing import pack_names
+from jail.watch.titles import DEPENDENCIES_TITLE, title_of
 from jail.watch.well_known import WELL_KNOWN
 
 MAX_TRIGGERS = 8  # jails started for one kind of trigger; what is more shares one
@@ -225,15 +226,17 @@ class Plan:
             return [], [NotRun(PhaseName.IMPORT, None, why_none, no_module)]
         first = self.contents.first
         found = [
-            self.trigger(PhaseName.IMPORT, name, "import", name) for name in first[:MAX_TRIGGERS]
+            self.trigger(PhaseName.IMPORT, title_of(name), "import", name)
+            for name in first[:MAX_TRIGGERS]
         ]
         if self.is_alone:
-            found = [self.trigger(PhaseName.IMPORT, first[0], "import", first[0], self.site)]
+            title = title_of(first[0])
+            found = [self.trigger(PhaseName.IMPORT, title, "import", first[0], self.site)]
         else:
             found.append(self.jobs("all modules", "self", IMPORTS_SEC))
         others, more = self.dependency_modules()
         if others:
-            found.append(self.jobs("dependencies", "self", VICTIM_SEC, pack_names(others)[0]))
+            found.append(self.jobs(DEPENDENCIES_TITLE, "self", VICTIM_SEC, pack_names(others)[0]))
         for victim in OTHER_VICTIMS:
             title = f"as {victim.replace(',', ', ')}"
             found.append(replace(self.jobs(title, victim, VICTIM_SEC), with_missed=True))
@@ -312,7 +315,8 @@ class Plan:
 
     def script(self, script: EntryPoint) -> Trigger:
         """A console or GUI script."""
-        return self.trigger(PhaseName.EXECUTE, script.name, "script", script.name, script.target)
+        title = title_of(script.name)
+        return self.trigger(PhaseName.EXECUTE, title, "script", script.name, script.target)
 
     def program(self, path: str) -> Trigger:
         """A file that a wheel brings for bin/."""
