@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import assert_never
 
 from jail.orders import SCRATCH_FOLDERS, WORK_IN_JAIL
+from jail.report.command_targets import writes_for_others
 from jail.report.harmless import is_cache_data, is_harmless_look, is_known_startup, is_own_secret
 from jail.report.local_sockets import service_at
-from jail.report.places import what_waits_at
+from jail.report.own_places import waiting_at
 from jail.report.remarks import judge_remark
 from jail.report.techniques import DECODED, technique_of
 from jail.report.text import plain
@@ -141,7 +142,7 @@ def rule_for(phase: Phase, event: Event) -> Finding | None:
         case StartupCode():
             return startup_code(phase, event)
         case Code():
-            return executed_code(event)
+            return executed_code(phase, event)
         case BaitRead():
             return read_bait(phase, event)
         case BaitLeaked():
@@ -208,7 +209,7 @@ def command_severity(phase: Phase, event: Exec) -> Severity:
         names |= set(argv[1:2])
     if names & GRAVE_NAMES or NO_FILE.match(program):
         return Severity.HIGH
-    if GRAVE_WORDS.search(" ".join((event.program, *argv))):
+    if GRAVE_WORDS.search(" ".join((event.program, *argv))) or writes_for_others(argv):
         return Severity.HIGH
     # A build may run what it has just unpacked or compiled; nothing else has a reason to.
     if phase.name != PhaseName.INSTALL and is_dropped(program, argv):
@@ -302,8 +303,8 @@ def path_severity(phase: Phase, event: FileChanged, path: str) -> tuple[Severity
     """How grave a change is under one of the file's names, and why; None for an everyday one."""
     if phase.name == PhaseName.INSTALL and PIP_STAGING.fullmatch(path):
         return None, ""
-    if kind := what_waits_at(path):
-        return Severity.HIGH, kind
+    if waiting := waiting_at(phase, event, path):
+        return waiting
     if event.change == Change.DELETED:
         return None, ""
     if event.shadows:
@@ -328,16 +329,16 @@ def startup_code(phase: Phase, event: StartupCode) -> Finding | None:
 
 
 # Code(decoded=True, ...): high code.dynamic "executes decoded code, 120 bytes"
-def executed_code(event: Code) -> Finding:
-    title = f"executes decoded code, {event.size_bytes} bytes"
+def executed_code(phase: Phase, event: Code) -> Finding:
+    kind = "decoded" if event.decoded else "generated"
+    title = f"executes {kind} code, {event.size_bytes} bytes" + (event.how and f", {event.how}")
     if event.decoded:
-        title += f", {event.how}" if event.how else ""
         return replace(
             finding(Severity.HIGH, Rule.CODE_DYNAMIC, title, place=event.place), technique=DECODED
         )
     is_busy = BUSY_CODE.search(event.text) and not is_known_startup(event.text)
-    severity = Severity.MEDIUM if is_busy else Severity.INFO
-    title = f"executes generated code, {event.size_bytes} bytes"
+    is_odd = event.how and phase.name != PhaseName.CALL
+    severity = Severity.MEDIUM if is_busy or is_odd else Severity.INFO
     return finding(severity, Rule.CODE_DYNAMIC, title, place=event.place)
 
 
