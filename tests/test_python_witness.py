@@ -783,6 +783,21 @@ def test_code_that_only_gets_another_name_is_not(hooked: Any) -> None:
     assert [code for code in told.codes if code.how or code.decoded] == []
 
 
+def test_a_function_that_is_handed_on_is_what_its_file_says(hooked: Any) -> None:
+    """As PyInstaller gives work to another process."""
+    told = hooked(
+        "import helper, marshal, types\n"
+        "def again(code): return types.FunctionType(marshal.loads(code), {})()\n"
+        "again(marshal.dumps(helper.work.__code__))\n",
+        helper="import os\ndef work():\n    def inner(): return 7\n    return inner()\n",
+    )
+    assert [code for code in told.codes if code.decoded] == []
+    other = "import helper, marshal\nmarshal.loads(marshal.dumps(helper.work.__code__.replace({})))"
+    for change in ("co_consts=(None, 8)", "co_filename='/etc/passwd'"):
+        told = hooked(other.format(change), helper="def work():\n    return 7\n")
+        assert {code.decoded for code in told.codes} == {True}, change
+
+
 WAYS_TO_A_FILE = {
     "bytes": "open(b'/etc/no-such/x', 'w')",
     "a name below a folder": "os.open('x', os.O_WRONLY | os.O_CREAT, dir_fd=os.open('/etc', 0))",

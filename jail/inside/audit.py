@@ -36,11 +36,11 @@ sys.path[:] = [library, f"{library}/lib-dynload"]
 from types import CodeType, FrameType  # noqa: E402
 
 from jail.inside.instructions import (  # noqa: E402
-    MAX_SOURCELESS,
     how_assembled,
     how_compiled,
     listing,
     sourceless_file,
+    stands_in_source,
 )
 from jail.inside.json_line import json_of  # noqa: E402
 from jail.inside.origins import (  # noqa: E402
@@ -139,7 +139,7 @@ thread, loads, fspath, fsencode = _thread.get_ident, marshal.loads, os.fspath, o
 let_go = os.close
 
 busy: set[int] = set()  # threads: what we do ourselves is not told
-codes_told = natives_told = sourceless_told = 0
+codes_told = natives_told = 0
 saved = Written()
 readings = Readings()
 told_reads: set[str] = set()
@@ -246,11 +246,9 @@ def tell_file_run(source: Any, path: Any, direct: FrameType) -> None:
 
 def tell_sourceless(data: Any, direct: FrameType) -> None:
     """A compiled file becomes code."""
-    global sourceless_told
-    path = sourceless_file(direct) if sourceless_told < MAX_SOURCELESS else ""
+    path = sourceless_file(direct)
     code = loads(data) if path else None
     if isinstance(code, CodeType):
-        sourceless_told += 1
         send_code(listing(code), f"{path}:1", *how_compiled(path))
 
 
@@ -269,7 +267,7 @@ def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None
         return
     if event == "marshal.loads":
         code = loads(what) if frame is direct else None
-        if isinstance(code, CodeType):
+        if isinstance(code, CodeType) and not stands_in_source(code):
             send_code(listing(code), place(frame), True)
         return
     source = what.encode("utf-8", "replace") if isinstance(what, str) else what

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from jail.inside.library import load_from_library
 from jail.inside.origins import is_foreign, is_foreign_file
-from jail.inside.unwritten import is_media
+from jail.inside.unwritten import is_media, start_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 COMPILED_ENDS = (".pyc", ".pyo")
 MAX_SOURCELESS = 20  # that one process tells
+MAX_CODES_OF_FILE = 5000
+sourceless: set[str] = set()  # files that were told
 # The import system's own function, in which a compiled file becomes code.
 UNMARSHALLER = "_compile_bytecode"
 
@@ -39,7 +41,11 @@ def sourceless_file(direct: FrameType) -> str:
     if not is_import or told.get("source_path"):
         return ""
     path = told.get("bytecode_path")
-    return path if isinstance(path, str) and is_foreign_file(path) else ""
+    is_told = len(sourceless) >= MAX_SOURCELESS or path in sourceless
+    if is_told or not isinstance(path, str) or not is_foreign_file(path):
+        return ""
+    sourceless.add(path)
+    return path
 
 
 def how_compiled(path: str) -> tuple[bool, str]:
@@ -62,6 +68,27 @@ def how_assembled(direct: FrameType, instructions: Any) -> tuple[bool, str] | No
     if "replace" in code.co_names and "CodeType" not in code.co_names and "co_code" not in words:
         return None
     return instructions in bytes_in(code), "put together from instructions"
+
+
+def stands_in_source(code: CodeType) -> bool:
+    """Whether code is what a file gives that a person can read, the one that it names: of a
+    function that was handed on to another process, say.
+    """
+    text = start_of(code.co_filename)
+    try:
+        whole = compile(text, code.co_filename, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return bool(text) and any(inner == code for inner in codes_in(whole))
+
+
+def codes_in(code: CodeType) -> list[CodeType]:
+    """Code and all that is in it."""
+    found, index = [code], 0
+    while index < len(found) < MAX_CODES_OF_FILE:
+        found += [const for const in found[index].co_consts if type(const) is type(code)]
+        index += 1
+    return found
 
 
 def bytes_in(code: CodeType) -> set[bytes]:

@@ -28,7 +28,7 @@ CUSTOMIZE = re.compile(r".*/(?:site|user)customize(?:/__init__)?\.pyc?", re.DOTA
 IN_SITE_PACKAGES = re.compile(r"site/[^/]+/lib(?:64)?/python3\.\d+/site-packages/[^/]+", re.DOTALL)
 
 # `site/six-1.17.0/lib/python3.11/site-packages/__pycache__/six.cpython-311.pyc`
-COMPILED_FILE = re.compile(r"(site/.*/)__pycache__/([^/.]+)\.cpython-\d+\.pyc", re.DOTALL)
+COMPILED_FILE = re.compile(r"(site/.*/)__pycache__/([^/]+)\.cpython-\d+\.pyc", re.DOTALL)
 
 States = dict[str, FileState]
 
