@@ -153,8 +153,8 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
         [("high", "code.dynamic", "39 bytes, that came from a sound, a picture or a font")],
     ),
     "numbers": (
-        {"numbers_.py": f"exec(''.join(map(chr, {[*PAYLOAD.encode()]})))\n"},
-        [("high", "code.dynamic", "39 bytes, that stands here as numbers")],
+        {"numbers_.py": f"exec(''.join(map(chr, {[*f'{PAYLOAD}_ex'.encode()]})))\n"},
+        [("high", "code.dynamic", "42 bytes, that stands here as numbers")],
     ),
     "letters": (
         {
@@ -310,7 +310,11 @@ def test_why_pip_found_nothing_is_the_reason(
     page = {"meta": {"api-version": "1.4"}, "name": "ill", "files": [], "project-status": status}
     shared_index.answer("/simple/ill/", json_reply(200, page))
     shared_index.add_file("abroad", "abroad-1.0-cp311-cp311-win_amd64.whl", b"PK")
-    reasons = {name: snakehook_here.triage(name)[1]["reason"] for name in ("ill", "abroad")}
+    shared_index.add_wheel("needy", "1.0", {"needy.py": ""}, requires=["absent-thing>=2"])
+    names = ("ill", "abroad", "needy")
+    reasons = {name: snakehook_here.triage(name)[1]["reason"] for name in names}
     quarantined = "install: the index has quarantined ill (malware): it gives out none of its files"
     assert reasons["ill"] == quarantined
+    lacking = "install: needy needs absent-thing>=2, of which the index has nothing that fits here"
+    assert reasons["needy"] == lacking
     assert reasons["abroad"].endswith("wheels for other machines or Pythons: cp311 win_amd64")

@@ -16,7 +16,7 @@ from jail.report.own_places import waiting_at
 from jail.report.remarks import judge_remark
 from jail.report.techniques import DECODED, technique_of
 from jail.report.text import plain
-from jail.report.world_rules import judge_world
+from jail.report.world_rules import judge_world, severity_in
 from jail.watch.events import (
     NOBODY,
     SYSTEM_FOLDERS,
@@ -146,7 +146,7 @@ def rule_for(phase: Phase, event: Event) -> Finding | None:
         case BaitRead():
             return read_bait(phase, event)
         case BaitLeaked():
-            return leaked_bait(event)
+            return leaked_bait(phase, event)
         case WitnessTampered() | TraceContradicted() | TraceCut() | FailedOften():
             return tampered(event)
         case LeftAtWork():
@@ -167,12 +167,9 @@ def is_own(event: Event) -> bool:
 
     A requirement by URL leads pip itself astray: of hosts, nothing but its index is its own to ask.
     """
-    match event:
-        case Exec():
-            return event.actor.own
-        case Connection():
-            return event.actor.own and is_near(event.target)
-    return False
+    if isinstance(event, Connection):
+        return event.actor.own and is_near(event.target)
+    return isinstance(event, Exec) and event.actor.own
 
 
 def finding(
@@ -354,9 +351,11 @@ def read_bait(phase: Phase, event: BaitRead) -> Finding:
 
 # BaitLeaked("NPM_TOKEN", "command curl x"): high secret.read
 # "passes on NPM_TOKEN in command curl x"
-def leaked_bait(event: BaitLeaked) -> Finding:
+# What is printed leaves no machine: a program may be there to do that, and a test may show it.
+def leaked_bait(phase: Phase, event: BaitLeaked) -> Finding:
     title = f"passes on {event.name} in {event.where}"
-    return finding(Severity.HIGH, Rule.SECRET_READ, title, event.actor)
+    severity = severity_in(phase) if event.where.startswith("output ") else Severity.HIGH
+    return finding(severity, Rule.SECRET_READ, title, event.actor)
 
 
 # TraceContradicted("connect to unix:/x: ENETUNREACH", ...): high evidence.tamper. The trace is what
