@@ -16,7 +16,7 @@ from jail.report.own_places import waiting_at
 from jail.report.remarks import judge_remark
 from jail.report.techniques import DECODED, technique_of
 from jail.report.text import plain
-from jail.report.world_rules import judge_world, severity_in
+from jail.report.world_rules import judge_world
 from jail.watch.events import (
     NOBODY,
     SYSTEM_FOLDERS,
@@ -351,10 +351,11 @@ def read_bait(phase: Phase, event: BaitRead) -> Finding:
 
 # BaitLeaked("NPM_TOKEN", "command curl x"): high secret.read
 # "passes on NPM_TOKEN in command curl x"
-# What is printed leaves no machine: a program may be there to do that, and a test may show it.
+# What a function prints that is called with made-up arguments, or a test, leaves no machine: info.
 def leaked_bait(phase: Phase, event: BaitLeaked) -> Finding:
     title = f"passes on {event.name} in {event.where}"
-    severity = severity_in(phase) if event.where.startswith("output ") else Severity.HIGH
+    is_shown = phase.name == PhaseName.CALL and event.where.startswith("output ")
+    severity = Severity.INFO if is_shown else Severity.HIGH
     return finding(severity, Rule.SECRET_READ, title, event.actor)
 
 
