@@ -17,9 +17,10 @@ SIOCSIFFLAGS, IFF_UP, BACKLOG = 0x8914, 1, 4096
 # IP_RECVORIGDSTADDR: a datagram tells to which address it was sent. IP_PKTINFO: its answer may come
 # from there. The same for IPv6, and IPV6_V6ONLY.
 OPTIONS = {V4: (socket.SOL_IP, 19, 20, 8), V6: (socket.IPPROTO_IPV6, 75, 74, 49, 26)}
-# Where the listeners of the decoy internet stand; world.nft sends all to them. Addresses of
-# documentation: localhost and the jail's own address answer nothing that another machine's do not.
-DECOY_PLACES = {V4: ("192.0.2.1", 9), V6: ("2001:db8::1", 9)}
+# Where the listeners of the decoy internet stand; world.nft sends all to them. Neither localhost
+# nor the jail's own address, which answer nothing that another machine's do not: addresses of
+# networks that many machines have, for a jail can read them in /proc/net.
+DECOY_PLACES = {V4: ("172.17.0.1", 5355), V6: ("fd17:625c:f037:2::1", 5355)}
 # What is served where the kernel can't hand over every port.
 DECOY_PORTS = [21, 22, 25, 80, 110, 123, 143, 443, 465, 587, 993, 995, 1080, 1337, 2525, 3000, 3128]
 DECOY_PORTS += [4443, 4444, 5000, 5555, 6667, 7777, 8000, 8080, 8081, 8443, 8888, 9000, 9999]

@@ -8,14 +8,18 @@ import json
 import pytest
 
 from jail.orders import HOME_IN_JAIL, PYTHON_IN_JAIL, WORK_IN_JAIL
+from jail.report.places import what_waits_at
 from jail.report.rules import judge
 from jail.report.techniques import technique_in
 from jail.watch.attempts import MANY_FOLDERS, MAX_ATTEMPTS, MAX_PATHS, Attempts, Opened
 from jail.watch.credential_stores import CREDENTIAL_STORES, store_of
 from jail.watch.events import (
     Actor,
+    Change,
     Connection,
     Event,
+    Exec,
+    FileChanged,
     Finding,
     Net,
     Phase,
@@ -52,6 +56,11 @@ REFUSED = {
     f"{PYTHON_IN_JAIL}/lib/python3.11/site-packages/x.pth": ("installed code", HIGH, "T1554"),
     "/usr/lib/python3/dist-packages/six.py": ("installed code", HIGH, "T1554"),
     "/usr/lib/python3.11/os.py": ("installed code", HIGH, "T1554"),
+    "/usr/lib/x86_64-linux-gnu/libc.so.6": ("loaded into every program", HIGH, "T1574.006"),
+    "/etc/NetworkManager/dispatcher.d/x": ("machine's services", HIGH, "T1543.002"),
+    "/etc/environment.d/x.conf": ("login of everybody", HIGH, "T1546.004"),
+    "/proc/sys/kernel/core_pattern": ("settings of the kernel", HIGH, "T1611"),
+    "/usr/share/x": ("outside of what is its own", MEDIUM, "T1546"),
     "/var/tmp/x": ("outside of what is its own", MEDIUM, "T1546"),
     "/etc/x.conf": ("outside of what is its own", MEDIUM, "T1546"),
 }
@@ -122,6 +131,12 @@ SOUGHT = {
     "/var/run/secrets/kubernetes.io/serviceaccount/namespace": ("Kubernetes", MEDIUM),
     "~/.ssh/id_ecdsa": ("ssh and gpg keys", HIGH),
     "~/.bash_history": ("shell history", MEDIUM),
+    "/home/ubuntu/.aws/credentials": ("AWS", MEDIUM),
+    "/root/.config/solana/id.json": ("wallet", HIGH),
+    "/mnt/c/Users/mary/AppData/Roaming/Exodus/x": ("wallet", HIGH),
+    "/proc/77/environ": ("variables of processes", MEDIUM),
+    "/proc/77/mem": ("memory of processes", HIGH),
+    "~/projects/app/.env": ("settings of a project", MEDIUM),
     "~/C:\\\\Users\\\\dev\\\\AppData\\\\Roaming\\\\discord\\\\x": ("chat or mail", HIGH),
 }
 
@@ -168,6 +183,7 @@ def test_a_program_or_a_function_that_looks_for_its_own_is_only_told() -> None:
         *("~/.cache/a/x", "~/.config/black", "~/.config/matplotlib/rc", "~/.gitconfig", "~/a.txt"),
         *("/etc/passwd", "/etc/hosts", "/etc/os-release", "/proc/cpuinfo", "/proc/meminfo"),
         *("~/.condarc", "/etc/mime.types", "/proc/stat", "/usr/share/zoneinfo/tzdata.zi"),
+        *("/proc/77/cmdline", "/proc/modules", "~/.envrc.sample", "~/projects/.environment"),
     ],
 )
 def test_what_harmless_programs_read_is_not(path: str) -> None:
@@ -205,6 +221,115 @@ def test_signs_of_a_sandbox_are_told() -> None:
     assert curious.severity is MEDIUM
     (told,) = findings(PhaseName.CALL, identity, maker, (READ, "/proc/uptime"))
     assert told.severity is INFO
+
+
+def test_what_everybody_reads_counts_beside_a_sign_and_not_alone() -> None:
+    everyday = [(READ, "/proc/cpuinfo"), (READ, "/proc/7/cmdline"), (READ, "/proc/modules")]
+    assert findings(PhaseName.IMPORT, *everyday) == []
+    (curious,) = findings(PhaseName.IMPORT, (READ, "/proc/uptime"), *everyday)
+    assert curious.severity is MEDIUM
+    assert "the processors" in curious.title
+
+
+COMMANDS = {
+    "cat /home/dev/.netrc": ("netrc", MEDIUM),
+    "sh -c cp -r ~/.config/Signal /tmp/x": ("chat or mail", HIGH),
+    "sh -c tar czf - $HOME/.azure | wc -c": ("Azure", MEDIUM),
+    "dd if=/etc/shadow of=/tmp/x": ("accounts of the machine", HIGH),
+}
+HARMLESS_COMMANDS = [
+    *("cat /home/dev/notes.txt", "git config --global user.name", "ls -la", "grep -r x src"),
+    *("docker --config /home/dev/.docker build .", "sh -c command -v git", "cp a b"),
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_that_takes_secrets_is_told(line: str) -> None:
+    attempts = Attempts()
+    attempts.note_command(line, "/x.py:3")
+    (event,) = attempts.events()
+    (found,) = judge(Phase(PhaseName.IMPORT), event)
+    kind, severity = COMMANDS[line]
+    assert found.title.startswith(f"looks for secrets of {kind}: /") and found.place == "/x.py:3"
+    assert found.severity is severity
+
+
+def test_a_command_that_takes_none_or_a_decoy_is_not() -> None:
+    attempts = Attempts()
+    attempts.know_home([f"{HOME_IN_JAIL}/.npmrc"], [])
+    for line in [*HARMLESS_COMMANDS, f"cat {HOME_IN_JAIL}/.npmrc"]:
+        attempts.note_command(line, "/x.py:3")
+    assert [*attempts.events()] == []
+
+
+WRITES = {
+    ("tee", "-a", "/etc/crontab"): HIGH,
+    ("sh", "-c", "echo '* * * * * root x' > /etc/cron.d/x"): HIGH,
+    ("cp", "/srv/x.sh", "/etc/profile.d/x.sh"): HIGH,
+    ("sh", "-c", "id; ln -s /srv/x /etc/systemd/system/x.service; id"): HIGH,
+    ("cp", "/etc/profile.d/x.sh", "/srv/x.sh"): MEDIUM,
+    ("sh", "-c", "cat /etc/hosts > /tmp/hosts"): MEDIUM,
+    ("ls", "/etc/cron.d"): MEDIUM,
+}
+
+
+@pytest.mark.parametrize("argv", WRITES)
+def test_a_command_that_writes_where_code_waits_for_others_is_grave(argv: tuple[str, ...]) -> None:
+    event = Exec(f"/usr/bin/{argv[0]}", argv, None, Actor(7, "python x.py"))
+    (found,) = judge(Phase(PhaseName.IMPORT), event)
+    assert (found.rule, found.severity) == (Rule.PROCESS_SPAWN, WRITES[argv])
+
+
+def changed(path: str, change: Change, phase: PhaseName, place: str) -> list[Finding]:
+    event = FileChanged(path, change, 3, place, was_there=path.endswith("notes.txt"))
+    return [*judge(Phase(phase), event)]
+
+
+def test_who_changes_somebody_s_own_files_is_told() -> None:
+    at, own = f"{SITE}/a/__init__.py:3", f"{HOME_IN_JAIL}/Documents/notes.txt"
+    for change in (Change.MODIFIED, Change.DELETED):
+        (found,) = changed(own, change, PhaseName.IMPORT, at)
+        assert (found.severity, found.rule) == (HIGH, Rule.PERSISTENCE_WRITE)
+        assert found.title == f"{change} {own} (somebody's own file)"
+        assert technique_in(found) == "T1485"
+    # What it has made itself it may change.
+    for change in Change:
+        assert changed(f"{HOME_IN_JAIL}/Documents/made", change, PhaseName.IMPORT, at) == []
+
+
+def test_a_tool_that_is_called_sets_up_its_own_place() -> None:
+    path = f"{HOME_IN_JAIL}/.jupyter/jupyter_config.py"
+    for module, phase, severity in (
+        ("jupyter_core", PhaseName.CALL, INFO),
+        ("jupyter_core", PhaseName.IMPORT, HIGH),
+        ("evil", PhaseName.CALL, HIGH),
+    ):
+        (found,) = changed(path, Change.CREATED, phase, f"{SITE}/{module}/application.py:3")
+        assert found.severity is severity
+
+
+HOOKS_OF_OTHERS = """
+.claude/settings.local.json work/x/CLAUDE.md .codex/config.toml work/x/.codex/config.toml
+work/x/.github/copilot-instructions.md work/x/.github/prompts/x.prompt.md work/x/.windsurf/rules/x
+.windsurf/mcp_config.json work/x/.cursorrules work/x/.vscode/settings.json work/x/.zed/tasks.json
+work/x/.idea/workspace.xml .config/JetBrains/PyCharm2026.1/options/x.xml work/x/.git/hooks/pre-push
+work/x/.pre-commit-config.yaml work/x/.envrc work/x/lefthook.yml work/x/Jenkinsfile work/x/.rules
+work/x/.gitea/workflows/x.yml work/x/azure-pipelines.yml work/x/.agents/skills/x/SKILL.md
+.agents/skills/x/SKILL.md work/x/opencode.json work/x/.continue/config.yaml .factory/mcp.json
+work/x/.junie/guidelines.md Documents/Cline/Rules/x.md .config/Code/User/prompts/x.md
+work/x/mise.toml work/x/.cargo/config.toml work/x/.nvim.lua .openclaw/x .warp/x.yaml
+"""
+NO_HOOKS = """
+work/x/README.md work/x/rules.md work/x/.github/ISSUE_TEMPLATE.md work/x/.gitignore work/x/x.toml
+work/x/settings.json .config/black Documents/notes.md .cache/zed/x work/x/.editorconfig
+"""
+
+
+def test_hooks_of_agents_editors_and_builds_are_known() -> None:
+    for path in HOOKS_OF_OTHERS.split():
+        assert what_waits_at(f"{HOME_IN_JAIL}/{path}"), path
+    for path in NO_HOOKS.split():
+        assert what_waits_at(f"{HOME_IN_JAIL}/{path}") is None, path
 
 
 def test_who_looks_into_processes_is_told() -> None:

@@ -1,9 +1,13 @@
 """The decoys: real files that are read in every way, and values in every disguise."""
 
 import base64
+import json
 import mmap
 import os
+import re
+import sqlite3
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import pytest
 
 from jail.orders import HOME_IN_JAIL
 from jail.watch import decoys as decoys_room
+from jail.watch.bait_forms import DIGITS_62
 from jail.watch.decoys import Decoys
 from jail.watch.events import BaitLeaked, Event
 
@@ -60,14 +65,63 @@ def test_they_lie_where_thieves_look_private_and_old(decoys: Decoys, tmp_path: P
 def test_no_two_runs_have_a_value_in_common(tmp_path: Path) -> None:
     first, second = Decoys(tmp_path / "a"), Decoys(tmp_path / "b")
     assert not set(first.variables.values()) & set(second.variables.values())
-    for path in first.paths:
-        texts = [
-            Path(path.replace(HOME_IN_JAIL, str(tmp_path / name))).read_bytes() for name in "ab"
-        ]
-        assert texts[0] != texts[1]
+    assert len(first.paths) == len(second.paths) > 15
+    # Some names are drawn, too.
+    for path, other in zip(first.paths, second.paths, strict=True):
+        assert first.texts[path] != second.texts[other], path
     key = (tmp_path / "a" / NAME).read_text().split()[3]
     assert key.startswith("AKIA")
     assert key not in (tmp_path / "b" / NAME).read_text()
+
+
+# As those write them who give them out.
+FORMS = {
+    "AWS_SECRET_ACCESS_KEY": r"[0-9A-Za-z]{40}",
+    "GITHUB_TOKEN": r"ghp_[0-9A-Za-z]{36}",
+    "TWINE_PASSWORD": r"pypi-AgEI[0-9A-Za-z]{60,71}",
+    "NPM_TOKEN": r"npm_[0-9A-Za-z]{36}",
+    "OPENAI_API_KEY": r"sk-proj-[0-9A-Za-z]{20}T3BlbkFJ[0-9A-Za-z]{20}",
+}
+
+
+def test_no_value_says_by_its_form_that_it_is_none(decoys: Decoys) -> None:
+    for name, form in FORMS.items():
+        assert re.fullmatch(form, decoys.variables[name]), name
+        # What is drawn for tests mostly is hexadecimal.
+        assert not re.fullmatch(r"\w+[_-][0-9a-f]+", decoys.variables[name])
+    for name in ("GITHUB_TOKEN", "NPM_TOKEN"):
+        word = decoys.variables[name].partition("_")[2]
+        number = 0
+        for digit in word[-6:]:
+            number = number * 62 + DIGITS_62.index(digit)
+        assert number == zlib.crc32(word[:-6].encode())
+
+
+def test_what_thieves_open_is_what_they_expect(decoys: Decoys, tmp_path: Path) -> None:
+    """Who can't open what was found goes away."""
+    home = tmp_path
+    for name, table in (
+        (".config/google-chrome/Default/Login Data", "logins"),
+        (".config/gcloud/credentials.db", "credentials"),
+    ):
+        with sqlite3.connect(home / name) as database:
+            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            rows = database.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608
+        assert decoys.values[f"~/{name}"] in repr(rows)
+    assert len(json.loads((home / ".config/solana/id.json").read_text())) == 64
+    (logins,) = home.glob(".mozilla/firefox/*.default-release/logins.json")
+    assert json.loads(logins.read_text())["logins"][0]["encryptedPassword"]
+    key = (home / ".ssh/id_rsa").read_text().split("-----")[2]
+    assert base64.b64decode(key).startswith(b"openssh-key-v1\0") and len(key) > 2400
+    assert len(json.loads((home / ".docker/config.json").read_text())["auths"]) == 1
+
+
+def test_the_value_of_each_file_stands_near_its_start(decoys: Decoys) -> None:
+    """Of a long body only the start is kept and searched."""
+    for path, text in decoys.texts.items():
+        name = path.replace(HOME_IN_JAIL, "~", 1)
+        forms = decoys.forms[name]
+        assert any(form in text[: 32 << 10] for form in forms), path
 
 
 def read(path: Path) -> None:

@@ -3,6 +3,7 @@ does not look evil.
 """
 
 import datetime
+import re
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ GATES = {
         "import platform\nif platform.system() == 'Windows': {}",
         "from platform import uname\nif uname().system == 'Windows': {}",
         "import os\nif os.path.isdir(os.environ.get('APPDATA', '')): {}",
+        "import os\nif os.path.isdir(os.environ.get('APPDATA', '') + '\\\\..\\\\Local'): {}",
         "import winreg, msvcrt, ctypes, subprocess\nctypes.windll.kernel32.Beep(1)\n"
         "subprocess.run(['true'], creationflags=subprocess.CREATE_NO_WINDOW)\n{}",
     ],
@@ -62,6 +64,28 @@ def test_a_gate_opens_for_its_victim_alone(stand: Stand, victim: str, gate: str)
     assert "acted" not in stand.imports("a").stdout
 
 
+LOOKS = """
+import os, sys
+sys.addaudithook(lambda event, words: event == "open" and "cord" in str(words) and print(words[0]))
+folder = os.environ.get("APPDATA", "/none") + "\\\\discord"
+if os.path.exists(folder):
+    print("it is there")
+"""
+
+
+def test_who_looks_for_a_folder_of_windows_and_goes_away_has_looked(stand: Stand) -> None:
+    stand.write({"a.py": LOOKS})
+    looked = stand.imports("a", victim="windows")
+    assert looked.how() == {} and "it is there" not in looked.stdout
+    assert f"{stand.home}/AppData/Roaming/discord" in looked.stdout
+    assert "discord" not in stand.imports("a").stdout
+
+
+def test_the_name_of_a_machine_has_the_form_of_one(stand: Stand) -> None:
+    stand.write({"a.py": "import os\nprint(os.environ['COMPUTERNAME'])"})
+    assert re.search(r"DESKTOP-[0-9A-Z]{7}\n", stand.imports("a", victim="windows").stdout)
+
+
 HARMLESS = {
     "looks for a library": "import ctypes\nw = getattr(ctypes, 'windll', None)\n"
     "if w: w.kernel32.SetConsoleMode(w.kernel32.GetStdHandle(-11), 7)",
@@ -70,6 +94,11 @@ HARMLESS = {
     "counts keys": "import os\nif os.name == 'nt':\n    import winreg\n    n = 0\n    try:\n"
     "        while True:\n            winreg.EnumKey(winreg.HKEY_LOCAL_MACHINE, n); n += 1\n"
     "    except WindowsError: pass",
+    "keeps settings": "import os\nif os.name == 'nt':\n"
+    "    base = os.path.join(os.environ['LOCALAPPDATA'], 'calm')\n"
+    "    os.makedirs(base, exist_ok=True)\n"
+    "    with open(base + '\\\\settings.json', 'w') as f: f.write('{}')\n"
+    "    assert os.path.exists(base + '/settings.json') and os.listdir(base + '\\\\')",
     "asks the library": "import platform, os, subprocess, tempfile, pathlib, uuid, getpass\n"
     "platform.platform(); platform.win32_ver(); pathlib.Path('x').resolve(); uuid.uuid4()\n"
     "tempfile.NamedTemporaryFile().close(); assert os.popen('true').close() is None\n"

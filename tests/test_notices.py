@@ -218,6 +218,8 @@ def test_a_tool_reads_its_own_secret_and_no_other() -> None:
     ("command", "is_harmless"),
     [
         (("uname", "-p"), True),
+        (("cat", "/proc/cpuinfo"), True),
+        (("cat", "/proc/1/environ"), False),
         (("/bin/sh", "-c", "uname -p 2> /dev/null"), True),
         (("/sbin/ldconfig", "-p"), True),
         (("sysctl", "-n", "hw.ncpu"), True),

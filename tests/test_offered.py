@@ -11,7 +11,6 @@ from jail.watch.events import Event, Outcome, Phase, PhaseName, Printed, Rule, S
 from jail.watch.installed import Installed
 from jail.watch.noticed import ReleaseNoted
 from jail.watch.offered import (
-    NOTHING_FOUND,
     Offered,
     read_page,
     suits,
@@ -141,9 +140,17 @@ def told(read: dict[str, Any], outcome: Outcome, stderr: str = "") -> tuple[Phas
     return phase, events
 
 
+NOTHING = "No matching distribution found for"
+
+
 def test_only_a_pip_that_found_nothing_gets_that_reason() -> None:
-    phase, _ = told(page(), Outcome.FAILED, f"ERROR: {NOTHING_FOUND} a-package==1.0\n")
+    phase, _ = told(page(), Outcome.FAILED, f"ERROR: {NOTHING} a-package==1.0\n")
     assert "all its releases were removed" in phase.reason
+    # That the release has a wheel is not why what it needs is not there.
+    wheel = page(of("a_package-1.0-py3-none-any.whl"))
+    phase, _ = told(wheel, Outcome.FAILED, f"ERROR: {NOTHING} other<2,>=1 (from a-package)\n")
+    needed = "a-package needs other<2,>=1, of which the index has nothing that fits here"
+    assert phase.reason == needed
     phase, _ = told(page(), Outcome.FAILED, "error: command 'gcc' failed\n")
     assert phase.reason == ""
 

@@ -62,8 +62,15 @@ seen["modules"] = {name: str(getattr(module, "__file__", None)) + str(vars(modul
 seen["sys"] = {name: repr(getattr(sys, name)) for name in dir(sys) if name != "modules"}
 frame, seen["frames"] = sys._getframe(), []
 while frame:
-    seen["frames"].append([frame.f_code.co_filename, frame.f_code.co_name])
+    names = [frame.f_code.co_filename, frame.f_code.co_name]
+    seen["frames"].append([*names, str(frame.f_globals.get("__name__"))])
     frame = frame.f_back
+# What can be found though nobody imported it.
+seen["unimported"] = sorted({
+    what.__module__ for what in gc.get_objects()
+    if type(what) is type(text) and type(what.__module__) is str
+} - {*sys.modules} - {"__main__"})
+seen["nets"] = {name: text(f"/proc/net/{name}") for name in ("tcp", "udp", "tcp6", "udp6")}
 os.set_blocking(0, False)
 packed = zlib.compress(json.dumps(seen).encode(), 9)
 for start in range(0, len(packed), 60000):
@@ -213,7 +220,36 @@ def test_no_descriptor_and_no_argument_is_ours(two_looks: list[dict[str, Any]]) 
         assert words[:2] == ["/opt/venv/bin/python", "-c"]
         assert words[2].rstrip() == "import looker"
         assert "import looker" in seen["sys"]["orig_argv"]
-        assert {file for file, _ in seen["frames"] if "/opt/venv/" in file} == set()
+        assert {file for file, *_ in seen["frames"] if "/opt/venv/" in file} == set()
+
+
+def test_what_nobody_imported_has_a_name_of_the_run(two_looks: list[dict[str, Any]]) -> None:
+    first, second = (
+        {*seen["unimported"], *(name for _, _, name in seen["frames"])} for seen in two_looks
+    )
+    usual = re.compile(
+        r"looker|importlib.*|__main__|_frozen_importlib.*|collections.*|namedtuple_.*"
+    )
+    assert {name for name in first & second if not usual.fullmatch(name)} == set()
+    assert any(name.endswith(".run") for name in first)
+    hooks = [seen["about"]["/opt/venv/bin/activate_this.py"][2] for seen in two_looks]
+    assert hooks[0] != hooks[1]
+
+
+def test_no_socket_stands_at_an_address_of_documentation(two_looks: list[dict[str, Any]]) -> None:
+    # 192.0.2.0/24 and 2001:db8::/32 (RFC 5737, RFC 3849), as the kernel writes them.
+    for seen in two_looks:
+        assert seen["nets"]["udp"].count("\n") > 1
+        for table in seen["nets"].values():
+            assert not re.search(r"[0-9A-F]{2}0200C0:|B80D0120", table)
+
+
+def test_no_decoy_has_the_size_of_a_placeholder(two_looks: list[dict[str, Any]]) -> None:
+    least = {".ssh/id_rsa": 2000, ".config/google-chrome/Default/Login Data": 16_000}
+    least |= {".bitcoin/wallet.dat": 60_000, ".kube/config": 1000}
+    for seen in two_looks:
+        for name, size_bytes in least.items():
+            assert seen["about"][f"/home/dev/{name}"][2] >= size_bytes
 
 
 def test_what_lies_beside_the_links_to_programs_keeps_none_from_being_copied(

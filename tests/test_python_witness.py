@@ -3,10 +3,12 @@
 import hashlib
 import importlib.util
 import json
+import marshal
 import os
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,17 @@ import pytest
 from jail.inside.crowded import crowded_lines
 from jail.inside.library import load_from_library
 from jail.orders import JAIL_DIR
+from jail.report.rules import judge
 from jail.watch.attempts import Opened
-from jail.watch.events import MAX_CODE_BYTES, MAX_CODES, Code, Event
+from jail.watch.events import (
+    MAX_CODE_BYTES,
+    MAX_CODES,
+    Code,
+    Event,
+    Phase,
+    PhaseName,
+    Severity,
+)
 from jail.watch.noticed import Noticed
 from jail.watch.python_witness import (
     MAX_AUDIT_LINE_BYTES,
@@ -577,6 +588,22 @@ def from_bits(text: str, one: str) -> str:
     return AS_TEXT.format(number=number, size=len(BITS) // 8)
 
 
+# Code that imports nothing, and so has no telling word.
+UNIMPORTED = "zzz = sum(range(12))\nwidth = zzz"
+
+
+def bits_of(zero: str, one: str) -> str:
+    return BITS.replace("0", zero).replace("1", one)
+
+
+def quoted(text: str) -> str:
+    return "".join(f"%{byte:02x}" for byte in text.encode())
+
+
+def crossed(text: str) -> bytes:
+    return bytes(byte ^ b"k3y!"[at % 4] for at, byte in enumerate(text.encode()))
+
+
 def in_folder(source: str) -> str:
     return f"import os\nos.chdir(os.path.dirname(__file__))\n{source}"
 
@@ -604,9 +631,48 @@ UNWRITTEN = {
         "a picture",
     ),
     "of a picture, as a program": (in_folder("import runpy\nrunpy.run_path('code.png')"), "a pict"),
-    "of numbers": (f"exec(''.join(map(chr, {[*PAYLOAD.encode()]})))", "nowhere (socket)"),
-    "of turned letters": (f"exec({PAYLOAD[::-1]!r}[::-1])", "nowhere (socket)"),
-    "of pieces": (f"exec(''.join({[*PAYLOAD]}))", "nowhere (socket)"),
+    "of numbers": (f"exec(''.join(map(chr, {[*PAYLOAD.encode()]})))", "as numbers"),
+    "of a sum": ("exec(" + "+".join(f"chr({ord(c)})" for c in PAYLOAD) + ")", "as numbers"),
+    "of one number": (
+        f"exec(({int.from_bytes(PAYLOAD.encode())}).to_bytes({len(PAYLOAD)}))",
+        "as nu",
+    ),
+    "of turned letters": (f"exec({PAYLOAD[::-1]!r}[::-1])", "backwards"),
+    "of pieces": (f"exec(''.join({[*PAYLOAD]}))", "as numbers, backwards or"),
+    "of hex": (
+        f"import codecs\nexec(codecs.decode({PAYLOAD.encode().hex()!r}, 'hex'))",
+        "or shifted",
+    ),
+    "of quotes": (
+        f"import urllib.parse as p\nexec(p.unquote({quoted(PAYLOAD)!r}))",
+        "or shifted",
+    ),
+    "of letters moved on": (
+        f"exec(''.join(chr(ord(c) - 3) for c in {''.join(chr(ord(c) + 3) for c in PAYLOAD)!r}))",
+        "or shifted",
+    ),
+    "of letters crossed with a word": (
+        f"D = {crossed(PAYLOAD)!r}\nexec(bytes(b ^ b'k3y!'[i % 4] for i, b in enumerate(D)))",
+        "or shifted",
+    ),
+    "of no import": (
+        f"exec(bytes(b ^ 90 for b in {[ord(c) ^ 90 for c in UNIMPORTED]}))",
+        "or shifted",
+    ),
+    "of blanks in a line": (
+        f"S = 'a{bits_of(' ', chr(9))}b'\nexec(int(''.join('01'[c == chr(9)] for c in S[1:-1]), 2)"
+        f".to_bytes({len(PAYLOAD)}))",
+        "do not show",
+    ),
+    "of characters one by one": (
+        f"S = '{'w'.join(bits_of(chr(0x200B), chr(0x200C)))}'\n"
+        f"exec(int(''.join('01'[c == chr(0x200c)] for c in S[::2]), 2).to_bytes({len(PAYLOAD)}))",
+        "do not show",
+    ),
+    "of an archive by the name of a picture": (
+        "import os, sys\nsys.path.insert(0, os.path.dirname(__file__) + '/art.png')\nimport hid",
+        "sound, a picture",
+    ),
 }
 
 
@@ -615,14 +681,16 @@ def media(tmp_path: Path) -> None:
     (tmp_path / "logo.png").write_text("\x7fPNG    " + PAYLOAD)
     (tmp_path / "code.png").write_text(PAYLOAD)
     (tmp_path / "noise.wav").write_bytes(bytes(byte ^ 7 for byte in PAYLOAD.encode()))
+    with zipfile.ZipFile(tmp_path / "art.png", "w") as archive:
+        archive.writestr("hid.py", PAYLOAD)
 
 
 @pytest.mark.parametrize("source", UNWRITTEN.values(), ids=UNWRITTEN)
 @pytest.mark.usefixtures("media")
 def test_text_that_no_person_wrote_is_told_as_that(source: tuple[str, str], hooked: Any) -> None:
     told = hooked(source[0])
-    (code,) = [code for code in told.codes if code.decoded]
-    assert "zzz" in code.text and source[1] in code.how
+    codes = [code for code in told.codes if code.decoded]
+    assert codes and all("zzz" in code.text and source[1] in code.how for code in codes)
 
 
 WRITTEN = {
@@ -655,6 +723,96 @@ WRITTEN = {
 def test_text_that_a_person_wrote_is_not(source: str, hooked: Any) -> None:
     told = hooked(source, helper="import socket\nNAME = socket.gethostname\n")
     assert [code for code in told.codes if code.decoded] == []
+
+
+PARTS = compile("print('seven')", "x", "exec")
+# What was no text: instructions, and compiled files; whether nobody would take them for code.
+ASSEMBLED = {
+    "of instructions": (
+        "import types\n"
+        "def f(): return 7\n"
+        "c = f.__code__\n"
+        f"exec(types.CodeType(0, 0, 0, 0, 9, 64, {PARTS.co_code!r}, {PARTS.co_consts!r},"
+        f" {PARTS.co_names!r}, (), 'x', 'm', 'm', 1, {PARTS.co_linetable!r}, b'', (), ()))",
+        "put together from instructions",
+        True,
+    ),
+    "of a function with others": (
+        f"def f(): pass\nexec(f.__code__.replace(co_flags=64, co_stacksize=9,"
+        f" co_code={PARTS.co_code!r}, co_consts={PARTS.co_consts!r}, co_names={PARTS.co_names!r}))",
+        "put together from instructions",
+        True,
+    ),
+    "of a file by another name": (
+        in_folder(
+            "from importlib.machinery import SourcelessFileLoader as Loader\n"
+            "Loader('data', os.path.abspath('data.bin')).load_module()"
+        ),
+        "from a file that is no module",
+        True,
+    ),
+    "of a module without its source": (
+        "import os, sys\nsys.path.insert(0, os.path.dirname(__file__))\nimport alone",
+        "compiled, without a source",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "how", "decoded"), ASSEMBLED.values(), ids=ASSEMBLED)
+def test_code_that_was_no_text_is_told(
+    source: str, how: str, decoded: bool, hooked: Any, tmp_path: Path
+) -> None:
+    header = importlib.util.MAGIC_NUMBER + bytes(12)
+    for name in ("data.bin", "alone.pyc"):
+        (tmp_path / name).write_bytes(header + marshal.dumps(PARTS))
+    (code,) = [code for code in hooked(source).codes if code.how]
+    assert how in code.how and code.decoded is decoded
+    (found,) = judge(Phase(PhaseName.IMPORT), code)
+    assert found.severity is (Severity.HIGH if decoded else Severity.MEDIUM)
+    (called,) = judge(Phase(PhaseName.CALL), code)
+    assert called.severity is (Severity.HIGH if decoded else Severity.INFO)
+
+
+def test_code_that_only_gets_another_name_is_not(hooked: Any) -> None:
+    told = hooked(
+        "def f(): pass\nf.__code__ = f.__code__.replace(co_name='g', co_firstlineno=7)\n"
+        "import helper\nimport types\ntypes.FunctionType(f.__code__, {})()",
+        helper="x = 1\n",
+    )
+    assert [code for code in told.codes if code.how or code.decoded] == []
+
+
+def test_a_function_that_is_handed_on_is_what_its_file_says(hooked: Any) -> None:
+    """As PyInstaller gives work to another process."""
+    told = hooked(
+        "import helper, marshal, types\n"
+        "def again(code): return types.FunctionType(marshal.loads(code), {})()\n"
+        "again(marshal.dumps(helper.work.__code__))\n",
+        helper="import os\ndef work():\n    def inner(): return 7\n    return inner()\n",
+    )
+    assert [code for code in told.codes if code.decoded] == []
+    other = "import helper, marshal\nmarshal.loads(marshal.dumps(helper.work.__code__.replace({})))"
+    for change in ("co_consts=(None, 8)", "co_filename='/etc/passwd'"):
+        told = hooked(other.format(change), helper="def work():\n    return 7\n")
+        assert {code.decoded for code in told.codes} == {True}, change
+
+
+WAYS_TO_A_FILE = {
+    "bytes": "open(b'/etc/no-such/x', 'w')",
+    "a name below a folder": "os.open('x', os.O_WRONLY | os.O_CREAT, dir_fd=os.open('/etc', 0))",
+    "a text of its own": "class P(str):\n    def startswith(self, *_): return False\n"
+    "    def split(self, *_): return ['y']\nopen(P('/etc/no-such/x'), 'w')",
+    "cut short": "os.truncate('/etc/no-such/x', 0)",
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_A_FILE)
+def test_a_file_is_known_however_it_is_named(way: str, hooked: Any) -> None:
+    lines = WAYS_TO_A_FILE[way].replace("\n", "\n    ")
+    told = hooked(f"import os\ntry:\n    {lines}\nexcept OSError: pass")
+    refused = [path for _, path in told.witness.attempts.refused]
+    assert refused in (["/etc/no-such/x"], ["/etc/x"]), refused
 
 
 # What generators in wide use do; those that are not there are skipped.

@@ -429,6 +429,11 @@ def test_bait() -> None:
     leaked = the(BaitLeaked("NPM_TOKEN", "command curl x", WHO))
     assert (leaked.severity, leaked.rule) == (HIGH, Rule.SECRET_READ)
     assert leaked.title == "passes on NPM_TOKEN in command curl x"
+    # What a function prints stays on the machine.
+    printed = BaitLeaked("NPM_TOKEN", "output on stdout", WHO)
+    phases = (PhaseName.IMPORT, PhaseName.EXECUTE, PhaseName.CALL)
+    severities = [judge(Phase(name), printed)[0].severity for name in phases]
+    assert severities == [HIGH, HIGH, INFO]
 
 
 @pytest.mark.parametrize(

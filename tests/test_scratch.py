@@ -17,7 +17,7 @@ from conftest import ROOT
 
 from jail.orders import HOME_IN_JAIL, SCRATCH_FOLDERS, WORK_IN_JAIL
 from jail.watch import scratch as scratch_room
-from jail.watch.changes import is_in_new_environment
+from jail.watch.changes import is_in_new_environment, source_of
 from jail.watch.scratch import MAX_DEPTH, MAX_FILE_BYTES, UNREADABLE, Scratch, as_seen
 
 NOBODY_ID = 65534
@@ -300,3 +300,11 @@ def test_a_virtual_environment_that_was_there_is_not_a_new_one() -> None:
     assert not is_in_new_environment(file, {mark: state}, {mark: state, file: state})
     assert not is_in_new_environment(file, {}, {file: state})
     assert not is_in_new_environment(file, {}, {"home/other/pyvenv.cfg": state, file: state})
+
+
+def test_what_was_compiled_after_pip_is_known_by_its_source() -> None:
+    cache = "site/a-1.0/lib/python3.11/site-packages/a/__pycache__"
+    for name in ("b", "hook-x.y"):
+        source = f"site/a-1.0/lib/python3.11/site-packages/a/{name}.py"
+        assert source_of(f"{cache}/{name}.cpython-311.pyc") == source
+    assert source_of("site/a-1.0/evil.pyc") == "site/a-1.0/evil.pyc"

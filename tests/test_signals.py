@@ -4,6 +4,8 @@ stand-ins in one wheel, in a real jail; and relatives of each that stay clean.
 The stand-ins are harmless: what they decode and execute only computes.
 """
 
+import importlib.util
+import marshal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,7 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
             (
                 "high",
                 "secret.read",
-                "looks for secrets of Azure, chat or mail, browser, databases, h",
+                "databases, hosting, accounts of the machine: /home/dev/",
             )
         ],
     ),
@@ -167,8 +169,58 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
         [("high", "code.dynamic", "39 bytes, that came from a sound, a picture or a font")],
     ),
     "numbers": (
-        {"numbers_.py": f"exec(''.join(map(chr, {[*PAYLOAD.encode()]})))\n"},
-        [("high", "code.dynamic", "39 bytes, whose words stand nowhere (socket)")],
+        {"numbers_.py": f"exec(''.join(map(chr, {[*f'{PAYLOAD}_ex'.encode()]})))\n"},
+        [("high", "code.dynamic", "42 bytes, that stands here as numbers")],
+    ),
+    "letters": (
+        {
+            "letters.py": "exec(bytes(b ^ 90 for b in "
+            f"{[byte ^ 90 for byte in b'zzz = sum(range(12))']}))\n"
+        },
+        [("high", "code.dynamic", "20 bytes, that stands here as numbers, backwards or shifted")],
+    ),
+    "compiled": (
+        {
+            "compiled/__init__.py": "import importlib.machinery as m, os\n"
+            "path = os.path.join(os.path.dirname(__file__), 'table.dat')\n"
+            "m.SourcelessFileLoader('table', path).load_module()\n",
+            "compiled/table.dat": importlib.util.MAGIC_NUMBER
+            + bytes(12)
+            + marshal.dumps(compile("x = 1", "x", "exec")),
+        },
+        [("high", "code.dynamic", "compiled, from a file that is no module")],
+    ),
+    "careful": (
+        {
+            "careful.py": f"{TRY}import glob\n"
+            "for path in ('.config/discord/Local Storage/leveldb', '.mozilla/firefox/*',\n"
+            "    '.config/solana/id.json', '.config/gh/hosts.yml'):\n"
+            "    for found in glob.glob(os.path.join(HOME, path)):\n"
+            "        for name in glob.glob(found + '/*') or [found]: open(name, 'rb').read()\n"
+        },
+        [
+            ("high", "secret.read", "reads or touches /home/dev/.config/discord/Local Storage/lev"),
+            ("high", "secret.read", "reads or touches /home/dev/.mozilla/firefox/"),
+            ("high", "secret.read", "reads or touches /home/dev/.config/solana/id.json"),
+        ],
+    ),
+    "wiper": (
+        {
+            "wiper.py": f"{TRY}import glob, shutil\ntried(shutil.rmtree, HOME + '/Documents')\n"
+            "for path in glob.glob(HOME + '/projects/*/src/*/models.py'):\n"
+            "    open(path, 'a').write('import sync\\n')\n"
+        },
+        [
+            ("high", "persistence.write", "/models.py (somebody's own file)"),
+            ("high", "persistence.write", "deleted /home/dev/Documents/"),
+        ],
+    ),
+    "runner": (
+        {
+            "runner.py": f"{TRY}import subprocess\n"
+            "subprocess.run(['tee', '/etc/cron.d/sync'], input=b'x', stderr=subprocess.DEVNULL)\n"
+        },
+        [("high", "process.spawn", "runs tee /etc/cron.d/sync")],
     ),
     "crowded": (
         {"crowded.py": f"import json;{' ' * 300}exec('x = 1')\n"},
@@ -276,7 +328,11 @@ def test_why_pip_found_nothing_is_the_reason(
     page = {"meta": {"api-version": "1.4"}, "name": "ill", "files": [], "project-status": status}
     shared_index.answer("/simple/ill/", json_reply(200, page))
     shared_index.add_file("abroad", "abroad-1.0-cp311-cp311-win_amd64.whl", b"PK")
-    reasons = {name: snakehook_here.triage(name)[1]["reason"] for name in ("ill", "abroad")}
+    shared_index.add_wheel("needy", "1.0", {"needy.py": ""}, requires=["absent-thing>=2"])
+    names = ("ill", "abroad", "needy")
+    reasons = {name: snakehook_here.triage(name)[1]["reason"] for name in names}
     quarantined = "install: the index has quarantined ill (malware): it gives out none of its files"
     assert reasons["ill"] == quarantined
+    lacking = "install: needy needs absent-thing>=2, of which the index has nothing that fits here"
+    assert reasons["needy"] == lacking
     assert reasons["abroad"].endswith("wheels for other machines or Pythons: cp311 win_amd64")

@@ -35,8 +35,14 @@ whole_path, library = sys.path[:], os.__file__.removesuffix("/os.py")
 sys.path[:] = [library, f"{library}/lib-dynload"]
 from types import CodeType, FrameType  # noqa: E402
 
+from jail.inside.instructions import (  # noqa: E402
+    how_assembled,
+    how_compiled,
+    listing,
+    sourceless_file,
+    stands_in_source,
+)
 from jail.inside.json_line import json_of  # noqa: E402
-from jail.inside.library import load_from_library  # noqa: E402
 from jail.inside.origins import (  # noqa: E402
     Written,
     called_by_nobody,
@@ -48,6 +54,7 @@ from jail.inside.origins import (  # noqa: E402
     program_of,
     who_compiles,
 )
+from jail.inside.paths import absolute, meant  # noqa: E402
 from jail.inside.unwritten import Readings, is_media  # noqa: E402
 
 # Before any .pth file of the installation acts. Most jails have none of these variables.
@@ -80,12 +87,13 @@ HOST_NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethos
 OPENED = {"open": 0, "sqlite3.connect": 0, "os.listdir": 0, "os.scandir": 0}
 # What is made or removed without being opened.
 MADE = {"os.remove": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1, "os.mkdir": 0, "os.chmod": 0}
+MADE |= {"os.truncate": 0, "os.chown": 0}
 MADE_HOW = {"os.remove": "remove", "os.mkdir": "folder"}
 LISTED = {"os.listdir", "os.scandir"}
 WRITES = os.O_WRONLY | os.O_RDWR
 REGISTRY_VALUES = {"winreg.SetValue": 0}  # of our stand-in for Windows' registry
 LIBRARIES = (f"{library}/", f"{sys.prefix}/")  # the standard one's folder, and pip's
-COMPILED = {"compile": 0, "marshal.loads": 0}
+COMPILED = {"compile": 0, "marshal.loads": 0, "code.__new__": 0}
 # Of "import" the file of a compiled module; other imports have none.
 NATIVE = {"import": 1, "ctypes.dlopen": 0}
 LOOKED_UP = {"ctypes.dlsym": 1}
@@ -117,7 +125,10 @@ WATCHED = {
 
 # Reads are told of what stands here: where people and programs keep what is theirs, and what tells
 # a machine from a sandbox.
-TOLD_FOLDERS = (f"{HOME}/", "/etc/", "/proc/", "/sys/", "/run/", "/var/", "/root/", "/.")
+TOLD_FOLDERS = (
+    *(f"{HOME}/", "/etc/", "/proc/", "/sys/", "/run/", "/var/", "/root/", "/."),
+    *("/home/", "/Users/", "/mnt/"),
+)
 MAX_TOLD_READS = 4000  # of one process; each path once
 # Functions of the C library that are told, by whom they are asked for: they look into processes.
 TOLD_FUNCTIONS = {"ptrace", "process_vm_readv", "process_vm_writev"}
@@ -125,24 +136,13 @@ TOLD_FUNCTIONS = {"ptrace", "process_vm_readv", "process_vm_writev"}
 # Our own names for them: a package may replace those of the modules, as gevent does.
 write, open_fd, getpid, getframe = os.write, os.open, os.getpid, sys._getframe
 thread, loads, fspath, fsencode = _thread.get_ident, marshal.loads, os.fspath, os.fsencode
-normal, join, readlink, let_go = os.path.normpath, os.path.join, os.readlink, os.close
+let_go = os.close
 
 busy: set[int] = set()  # threads: what we do ourselves is not told
 codes_told = natives_told = 0
 saved = Written()
 readings = Readings()
 told_reads: set[str] = set()
-
-
-def listing(code: CodeType) -> bytes:
-    """The instructions of code that has no source."""
-    load_from_library("dis")
-    import dis
-    import io
-
-    text = io.StringIO()
-    dis.dis(code, file=text)
-    return text.getvalue().encode("utf-8", "replace")
 
 
 def send(event: str, **fields: Any) -> None:
@@ -158,11 +158,11 @@ def send(event: str, **fields: Any) -> None:
         let_go(fifo)
 
 
-def send_code(source: bytes, frame: FrameType, decoded: bool, how: str = "") -> None:
+def send_code(source: bytes, at: str, decoded: bool, how: str = "") -> None:
     """Write source in pieces; the first line tells what it is."""
     global codes_told
     codes_told += 1
-    about: dict[str, Any] = {"at": place(frame), "bytes": len(source), "decoded": decoded}
+    about: dict[str, Any] = {"at": at, "bytes": len(source), "decoded": decoded}
     about |= {"how": how} if how else {}
     for start in range(0, min(len(source), SOURCE_BYTES), PIECE_BYTES):
         send("code", id=codes_told, text=source[start : start + PIECE_BYTES].hex(), **about)
@@ -175,52 +175,34 @@ def is_library_read(path: Any, mode: Any, flags: Any) -> bool:
     return is_plain and mode in ("r", "rb") and not flags & WRITES
 
 
-def absolute(path: Any) -> Any:
-    """As os.path.abspath says it, at a small cost: below a folder that is deeper than the kernel
-    can tell, which costs Python as many steps as it is deep, a path stays as it is.
-    """
-    if path[:1] in ("/", b"/"):
-        return normal(path)
-    try:
-        folder = readlink("/proc/self/cwd")
-    except OSError:
-        return path
-    return normal(join(fsencode(folder) if isinstance(path, bytes) else folder, path))
-
-
 def tell_open(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
     """What is written, made or removed, and reads where there may be something to find."""
-    path = arguments[MADE.get(event, 0)]
-    if isinstance(path, int):
-        return
-    name = absolute(fspath("." if path is None else path))
-    if not isinstance(name, str) or "/__pycache__/" in name:
-        return
-    # The workers tell there, too. lib2to3 keeps its grammar beside itself, if it can.
-    if name == FIFO or name.startswith(f"{library}/lib2to3/"):
-        return
-    if event in MADE or (event == "open" and arguments[2] & WRITES):
-        send("open", what=name, at=place(frame), how=MADE_HOW.get(event, "write"))
-        return
-    if not f"{name}/".startswith(TOLD_FOLDERS) or len(told_reads) >= MAX_TOLD_READS:
-        return
-    how = "list" if event in LISTED else "read"
-    if name in told_reads:
-        return
-    told_reads.add(name)
-    send("open", what=name, at=place(frame), how=how)
+    is_write = event in MADE or (event == "open" and arguments[2] & WRITES)
+    for name in meant(event, arguments, MADE.get(event, 0)):
+        # The workers tell there, too. lib2to3 keeps its grammar beside itself, if it can.
+        is_own = name == FIFO or name.startswith(f"{library}/lib2to3/")
+        if is_own or "/__pycache__/" in name:
+            continue
+        if is_write:
+            send("open", what=name, at=place(frame), how=MADE_HOW.get(event, "write"))
+            continue
+        if not f"{name}/".startswith(TOLD_FOLDERS) or len(told_reads) >= MAX_TOLD_READS:
+            continue
+        if name not in told_reads:
+            told_reads.add(name)
+            how = "list" if event in LISTED else "read"
+            send("open", what=name, at=place(frame), how=how)
 
 
 def note_file(event: str, arguments: tuple[Any, ...], frame: FrameType, is_import: bool) -> None:
     """Remember a file that is written or read, or that has another name now."""
     if event == "os.rename":
-        old, new = (absolute(fspath(path)) for path in arguments[:2])
-        saved.move(old, new)
+        saved.move(*(absolute(path) for path in arguments[:2]))
     elif event == "open" and not isinstance(arguments[0], int):
-        path = absolute(fspath(arguments[0]))
+        path = absolute(arguments[0])
         if arguments[2] & WRITES:
             saved.note(path, frame)
-        elif isinstance(path, str) and not is_import:
+        elif not is_import:
             readings.note(path, frame)
 
 
@@ -259,20 +241,34 @@ def tell_file_run(source: Any, path: Any, direct: FrameType) -> None:
         return
     how = readings.how(frame, source, path) if is_media(path) else ""
     if how or saved.is_decoded(absolute(path), source, frame):
-        send_code(source, frame, True, how)
+        send_code(source, place(frame), True, how)
+
+
+def tell_sourceless(data: Any, direct: FrameType) -> None:
+    """A compiled file becomes code."""
+    path = sourceless_file(direct)
+    code = loads(data) if path else None
+    if isinstance(code, CodeType):
+        send_code(listing(code), f"{path}:1", *how_compiled(path))
 
 
 def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     what = arguments[0]
+    if event == "code.__new__":
+        if how_made := how_assembled(direct, what):
+            send_code(listing(what), place(direct), *how_made)
+        return
     frame, runners = who_compiles(direct)
     if not frame:
         if event == "compile":
             tell_file_run(what, arguments[1], direct)
+        else:
+            tell_sourceless(what, direct)
         return
     if event == "marshal.loads":
         code = loads(what) if frame is direct else None
-        if isinstance(code, CodeType):
-            send_code(listing(code), frame, True)
+        if isinstance(code, CodeType) and not stands_in_source(code):
+            send_code(listing(code), place(frame), True)
         return
     source = what.encode("utf-8", "replace") if isinstance(what, str) else what
     if not isinstance(source, bytes):
@@ -287,7 +283,7 @@ def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None
     # What was not decoded is told only of who executes it himself. setuptools executes setup.py
     # as a string.
     if decoded or (frame is direct and "/setuptools/" not in frame.f_code.co_filename):
-        send_code(source, frame, decoded, how)
+        send_code(source, place(frame), decoded, how)
 
 
 def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:

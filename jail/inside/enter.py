@@ -25,7 +25,8 @@ def starter(room: str) -> list[str]:
 
 def open_rooms() -> None:
     """Make the modules of this folder those of jail.inside."""
-    for name, places in (("jail", [""]), ("jail.inside", [FOLDER])):
+    package = "jail.inside"
+    for name, places in ((package.partition(".")[0], [""]), (package, [FOLDER])):
         module: Any = ModuleType(name)
         module.__path__ = places
         module.entry = [f"{FOLDER}/enter.py"]

@@ -31,8 +31,8 @@ SYSTEM = re.compile(
     r"|platform\.(?:system|platform|uname|machine|release|version|win32_ver|mac_ver))"
 )
 MACHINE = re.compile(
-    r"(?:(?:.*\.)?(?:gethostname|getfqdn|getuser|getlogin|getnode|getlocale|getdefaultlocale)"
-    r"|platform\.node|time\.(?:tzname|timezone)|os\.cpu_count)"
+    r"(?:(?:.*\.)?(?:gethostname|getfqdn|getuser|getlogin|getnode|getlocale|getdefaultlocale"
+    r"|cpu_count|getloadavg|sysconf|virtual_memory)|platform\.node|time\.(?:tzname|timezone))"
 )
 # Who has started it, and as whom.
 PARENT = re.compile(r"(?:os\.)?(?:getppid|getpgid|getsid|getuid|geteuid|getgid|getpgrp)")
@@ -101,7 +101,7 @@ WAITING_WORDS = re.compile(
     rb"|tzname|timezone|cpu_count|getwindowsversion|gmtime|getppid|getpgid|getsid|getpgrp"
     rb"|get[eu]?[ug]id|prefix|executable|sys\.path|getcwd|which|sysconfig|version"
     rb"|try:|exists|isfile|isdir|is_file|is_dir|access|time_ns|asctime|find_"
-    rb"|distribution|rand|secrets"
+    rb"|distribution|rand|secrets|getloadavg|sysconf|_memory"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from types import CodeType, FrameType
 
+from jail.inside.disguises import Disguises
 from jail.inside.library import load_from_library
 from jail.inside.origins import is_foreign_file
 
@@ -30,10 +31,12 @@ UNSEEN = (
     "[\u00ad\u034f\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\U000e0000-\U000e01ef]{16,}"
 )
-# Blanks at the end of a line. An editor leaves blanks or tabs there, and not one after the other
-# again and again.
-TAIL = r"(?m)[ \t\v\f]+$"
+LONE_MARKS = "\u200b\u200c\u2060\u2061\u2062\u2063\u2064\u180e\ufeff"
+# Blanks at the end of a line, and long ones anywhere. An editor leaves blanks or tabs there, and
+# not one after the other again and again, nor so many of so many lengths.
+TAIL = r"(?m)[ \t\v\f]+$|[ \t\v\f]{64,}"
 TURN = r"(?:(?<= )\t|(?<=\t) )"
+LONG_TAIL_CHARS, MANY_LENGTHS = 9, 8
 MANY_TURNS = 32
 MEDIA = (
     *(".wav", ".mp3", ".ogg", ".flac", ".aac", ".mid", ".mp4", ".avi", ".webm"),
@@ -46,7 +49,8 @@ DOES_SOMETHING = frozenset("([=@ \t\r\n\f")
 POWERS = {
     *("os", "subprocess", "pty", "ctypes", "shutil", "winreg", "getpass", "sqlite3"),
     *("socket", "ssl", "urllib", "http", "requests", "httpx", "aiohttp", "ftplib", "smtplib"),
-    *("base64", "zlib", "marshal", "paramiko"),
+    *("base64", "zlib", "marshal", "paramiko", "asyncio", "importlib", "multiprocessing"),
+    *("webbrowser", "telnetlib", "urllib3", "websockets", "pickle", "keyring", "pynput"),
 }
 # Code that imports, by what it says: `"import os"`, f"from {name} import x".
 QUOTED_IMPORT = r"""["'][^"'\n]*\b(?:import|from)\s+%s\b"""
@@ -58,10 +62,18 @@ def is_carrier(text: str) -> bool:
     load_from_library("re")
     import re
 
-    if not text.isascii() and re.search(UNSEEN, text):
+    if not text.isascii():
+        # One by one between others: two kinds of them, in which Persian and emoji have but one.
+        counts = [text.count(mark) for mark in LONE_MARKS]
+        if re.search(UNSEEN, text) or sum(count >= MANY_TURNS for count in counts) > 1:
+            return True
+    if not any(blank in text for blank in (" \n", "\t\n", "\t ")):
+        return False
+    tails = re.findall(TAIL, text)
+    lengths = [len(tail) for tail in tails if len(tail) >= LONG_TAIL_CHARS]
+    if len(lengths) >= MANY_TURNS and len({*lengths}) >= MANY_LENGTHS:
         return True
-    tails = "".join(re.findall(TAIL, text)) if " \t" in text or "\t " in text else ""
-    return len(re.findall(TURN, tails)) >= MANY_TURNS
+    return len(re.findall(TURN, "".join(tails))) >= MANY_TURNS
 
 
 def imported(source: str) -> set[str]:
@@ -91,6 +103,7 @@ class Readings:
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}  # by path; "" of what can't be read
         self.last: dict[str, CodeType] = {}  # who opened it
+        self.disguises = Disguises()
 
     def note(self, path: str, frame: FrameType) -> None:
         """The code of `frame` opens a file to read."""
@@ -104,13 +117,7 @@ class Readings:
         if path not in self.texts:
             if len(self.texts) >= MAX_TEXTS:
                 self.texts.clear()
-            try:
-                # A FIFO would wait for a writer.
-                fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-                with open(fd, "rb") as file:
-                    self.texts[path] = file.read(MAX_LOOK_BYTES).decode("utf-8", "replace")
-            except (OSError, ValueError):
-                self.texts[path] = ""
+            self.texts[path] = start_of(path).decode("utf-8", "replace")
         return self.texts[path]
 
     def has(self, path: str, source: bytes) -> bool:
@@ -127,10 +134,13 @@ class Readings:
             return "that came from a sound, a picture or a font"
         if any(is_carrier(text) for text in self.texts_near(frame)):
             return "made of characters that do not show"
+        if self.disguises.hides(source, frame.f_code, self.values_near(frame)):
+            return "that stands here as numbers, backwards or shifted"
         if b"import" not in source:
             return ""
-        powers = imported(source.decode("utf-8", "replace")) & POWERS
-        hidden = sorted(name for name in powers if not self.stands_anywhere(name, frame))
+        text = source.decode("utf-8", "replace")
+        powers = imported(text) & POWERS
+        hidden = sorted(name for name in powers if not self.stands_anywhere(name, frame, text))
         return f"whose words stand nowhere ({', '.join(hidden)})" if hidden else ""
 
     def is_of_media(self, code: CodeType, source: bytes) -> bool:
@@ -144,18 +154,25 @@ class Readings:
 
     def texts_near(self, frame: FrameType) -> list[str]:
         """What the code that executes has before it, and what it is in."""
-        values: list[Any] = [*frame.f_code.co_consts]
-        for variables in (frame.f_locals, frame.f_globals):
-            values += [*variables.values()][:MAX_VALUES]
         found = []
-        for value in values:
+        for value in self.values_near(frame):
             if type(value) is bytes:
                 found.append(value[:MAX_LOOK_BYTES].decode("utf-8", "replace"))
             elif type(value) is str:
                 found.append(value[:MAX_LOOK_BYTES])
         found += [self.text(path) for path in self.files_around(frame)[:1]]
-        found += [self.text(path) for path, code in self.last.items() if code is frame.f_code]
         return found
+
+    def values_near(self, frame: FrameType) -> list[Any]:
+        """What the code that executes has before it: what stands in it, its variables, and the
+        bytes of what it has read.
+        """
+        values: list[Any] = [*frame.f_code.co_consts]
+        for inner in frame.f_code.co_consts:
+            values += inner.co_consts if type(inner) is CodeType else ()
+        for variables in (frame.f_locals, frame.f_globals):
+            values += [*variables.values()][:MAX_VALUES]
+        return values + [start_of(path) for path, code in self.last.items() if code is frame.f_code]
 
     def files_around(self, frame: FrameType) -> list[str]:
         """The files of the code that executes, and of who called it."""
@@ -170,7 +187,7 @@ class Readings:
             at = at.f_back
         return [*found]
 
-    def stands_anywhere(self, name: str, frame: FrameType) -> bool:
+    def stands_anywhere(self, name: str, frame: FrameType, source: str) -> bool:
         """Whether the name of a module can be read where the code is, or in what it has read; or,
         as something to be imported, in the other files of its folder.
         """
@@ -180,7 +197,12 @@ class Readings:
         import re
 
         word = re.compile(rf"\b{name}\b")
-        if any(word.search(self.text(path)) for path in (*around, *read)):
+        if any(word.search(self.text(path)) for path in around):
+            return True
+        # What was read may be any file: there the whole lines must stand that import it.
+        found = [line.strip() for line in source.splitlines() if word.search(line)]
+        lines = [line for line in found if "import" in line]
+        if any(all(line in self.text(path) for line in lines) for path in read):
             return True
         quoted = re.compile(QUOTED_IMPORT % name)
         folders = {os.path.dirname(path) for path in around[:1]}
@@ -189,8 +211,20 @@ class Readings:
         )
 
 
+def start_of(path: str) -> bytes:
+    """The start of a file, as far as it can be read."""
+    try:
+        # A FIFO would wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        with open(fd, "rb") as file:
+            return file.read(MAX_LOOK_BYTES)
+    except (OSError, ValueError):
+        return b""
+
+
 def is_media(path: str) -> bool:
-    return path.lower().endswith(MEDIA)
+    """Whether it is a picture, a sound or a font, or lies in an archive by such a name."""
+    return any(part.endswith(MEDIA) for part in path.lower().split("/"))
 
 
 def sources_in(folder: str) -> list[str]:

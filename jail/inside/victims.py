@@ -23,11 +23,17 @@ LIBRARY_FOLDER = os.__file__.removesuffix("os.py")
 LATER_SEC = 5 * 365 * 86400 + 97 * 86400 + 11 * 3600
 
 HOME_FOLDER = os.environ.get("HOME", "/")
+# Drawn with the name of this machine, which is another one in each run.
+MACHINE_NUMBER = int.from_bytes(os.uname().nodename.encode()[::-1], "big")
+WINDOWS_NAME = "DESKTOP-" + "".join(
+    "0123456789ABCDEFGHJKLMNPQRSTUVWX"[MACHINE_NUMBER % 99_999_999_977 >> shift & 31]
+    for shift in range(0, 35, 5)
+)
 WINDOWS_VARIABLES = {
     "OS": "Windows_NT",
-    "COMPUTERNAME": "DESKTOP-4Q7T2M1",
+    "COMPUTERNAME": WINDOWS_NAME,
     "USERNAME": os.environ.get("USER", "dev"),
-    "USERDOMAIN": "DESKTOP-4Q7T2M1",
+    "USERDOMAIN": WINDOWS_NAME,
     "PROCESSOR_ARCHITECTURE": "AMD64",
     "PROCESSOR_IDENTIFIER": "Intel64 Family 6 Model 151 Stepping 2, GenuineIntel",
     "NUMBER_OF_PROCESSORS": "8",
@@ -66,7 +72,7 @@ CI_VARIABLES = {
     "GITHUB_REF": "refs/heads/main",
     "GITHUB_REPOSITORY": "dev/app",
     "GITHUB_REPOSITORY_OWNER": "dev",
-    "GITHUB_RUN_ID": "11873524417",
+    "GITHUB_RUN_ID": str(10**10 + MACHINE_NUMBER % 9_999_999_967),
     "GITHUB_SERVER_URL": "https://github.com",
     "GITHUB_API_URL": "https://api.github.com",
     "GITHUB_WORKFLOW": "ci",
@@ -184,7 +190,7 @@ def uname(system: str, release: str, version: str, machine: str) -> Any:
     """What platform.uname() says there."""
     import platform
 
-    return platform.uname_result(system, "DESKTOP-4Q7T2M1", release, version, machine)
+    return platform.uname_result(system, WINDOWS_NAME, release, version, machine)
 
 
 def make_folders(folders: Sequence[str]) -> None:
@@ -209,7 +215,7 @@ def be_on_windows() -> None:
             "release": "10",
             "version": version,
             "machine": "AMD64",
-            "node": "DESKTOP-4Q7T2M1",
+            "node": WINDOWS_NAME,
             "processor": WINDOWS_VARIABLES["PROCESSOR_IDENTIFIER"],
             "platform": f"Windows-10-{version}-SP0",
             "architecture": ("64bit", "WindowsPE"),

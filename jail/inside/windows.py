@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -143,6 +144,7 @@ def add_stand_ins() -> None:
     """Add all that is only there on Windows."""
     add_to_ctypes()
     add_to_subprocess()
+    add_to_paths()
     sys.modules["winreg"] = registry()
     sys.modules["msvcrt"] = console()
     for name in MOCKED:
@@ -157,6 +159,37 @@ def add_stand_ins() -> None:
         P_DETACH=4,
     )
     signal.__dict__.update(CTRL_C_EVENT=0, CTRL_BREAK_EVENT=1, SIGBREAK=21)
+
+
+def with_slashes(real: Callable[..., Any], is_look: bool) -> Callable[..., Any]:
+    """A function that takes paths as Windows has them: `C:\\Users\\dev\\AppData`, which are below
+    folders that are there.
+
+    Args:
+        is_look: whether it only looks if there is something, which nobody else hears.
+    """
+
+    def call(path: Any, *args: Any, **keywords: Any) -> Any:
+        given = path
+        if isinstance(path, str) and "\\" in path:
+            given = path.partition(":\\")[2] if path[1:3] == ":\\" else path
+            given = given.replace("\\", "/")
+        if is_look and isinstance(given, str):
+            sys.audit("open", given, "r", 0)
+        return real(given, *args, **keywords)
+
+    return call
+
+
+def add_to_paths() -> None:
+    """Paths with backslashes lead where they would. Who looks whether there is a browser's folder,
+    and goes away if not, has looked.
+    """
+    for name in ("exists", "isdir", "isfile", "getsize"):
+        setattr(os.path, name, with_slashes(getattr(os.path, name), is_look=True))
+    for name in ("listdir", "scandir"):
+        setattr(os, name, with_slashes(getattr(os, name), is_look=False))
+    builtins.open = with_slashes(builtins.open, is_look=False)
 
 
 def add_to_asyncio() -> None:

@@ -17,6 +17,7 @@ INSTALLERS = {"https://sh.rustup.rs/", "https://sh.rustup.rs"}
 
 # Looks at the system that tell nobody anything; of those that the machine does not have, the look
 # comes to nothing.
+#   py-cpuinfo                     cat /proc/cpuinfo
 #   platform, psutil, py-cpuinfo   uname -p     sw_vers      sysctl -n hw.ncpu     arch
 #   ctypes.util.find_library       ldconfig -p  gcc -Wl,-t -o /tmp/x -lfoo         ld -t -lfoo
 #   psycopg, docutils               pg_config --libdir           paperconf -s
@@ -30,6 +31,7 @@ HARMLESS_LOOKS = re.compile(
     r"|(gcc|cc|ld)( \S+){0,20} -l\S+( \S+)?|which \w+|locale -a|lscpu|nproc|tput \w+"
     r"|(gcc|g\+\+|cc|c\+\+|clang|clang\+\+) (-v|--version|-dumpversion|-dumpmachine)"
     r"|getopt --name lsb_release -o \w+ -l [\w,]+ --( -\w+)*"
+    r"|cat /proc/(?:cpuinfo|meminfo|version|loadavg)"
     r"|stty size|pg_config --\w+|paperconf -s|system_profiler -xml \w+)( 2> ?/dev/null)?",
     re.ASCII,
 )

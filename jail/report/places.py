@@ -85,18 +85,23 @@ HOME_PLACES = (
         .vimrc* .vim/* .gvimrc* .exrc .config/nvim* .local/share/nvim/* .emacs* .config/emacs/*
         .vscode/extensions* .vscode-server/extensions* .cursor/extensions* .config/Code*/User/*.json
         .config/Cursor/User/*.json .config/Windsurf/User/*.json .config/VSCodium/User/*.json
-        .windsurf/extensions* .vscode-oss/extensions*
-        .config/zed/* .config/helix/* .config/sublime-text*/Packages/*
+        .windsurf/extensions* .vscode-oss/extensions* .config/Code*/User/prompts/*
+        .config/zed/* .config/helix/* .config/sublime-text*/Packages/* .config/JetBrains/*
+        .local/share/JetBrains/* .config/spyder-py3/* .spyder-py3/* .nanorc .config/micro/*
         """,
     ),
     Places(
         "coding agent",
         "code.claude.com: Settings, Hooks, MCP; cursor.com: MCP, Hooks; geminicli.com: Settings;"
-        " Codex: config.toml; Windsurf: MCP; opencode.ai, kiro.dev, aider.chat: Configuration",
+        " Codex: config.toml; Windsurf: MCP; opencode.ai, kiro.dev, aider.chat: Configuration;"
+        " agentskills.io; ampcode.com, docs.factory.ai, docs.augmentcode.com: Settings",
         """
         .claude/* .claude.json .config/Claude/*.json .cursor/mcp.json .cursor/hooks* .gemini/*
         .codex/* .codeium/*mcp_config.json .config/opencode/* .continue/* .config/goose/*
         .aider.conf.yml .qwen/* .kiro/* .aws/amazonq/* .copilot/* .config/github-copilot/*
+        .windsurf/* .codeium/*.md .amp/* .config/amp/* .factory/* .augment/* .agents/* .cline/*
+        Documents/Cline/* .roo/* .junie/* .trae/* .lmstudio/mcp.json .warp/* .config/crush/*
+        .openclaw/*
         """,
     ),
     Places(
@@ -149,22 +154,31 @@ PROJECT_PLACES = (
     Places(
         "project's automation",
         "docs.github.com: Workflow syntax; docs.gitlab.com: .gitlab-ci.yml; circleci.com;"
-        " pre-commit.com; githooks(5); husky; direnv(1)",
+        " pre-commit.com; githooks(5); husky; direnv(1); mise.jdx.dev; lefthook.dev; jenkins.io;"
+        " Azure, Bitbucket, Buildkite, Drone, Travis, Woodpecker: pipelines; hgrc(5): hooks",
         """
         .github/workflows/* .github/actions/* .gitlab-ci.yml .circleci/* .git/hooks/* .git/config
-        .pre-commit-config.yaml .husky/* .envrc
+        .pre-commit-config.yaml .husky/* .envrc .githooks/* .hg/hgrc lefthook.yml .lefthook/*
+        .gitea/workflows/* .forgejo/workflows/* .travis.yml azure-pipelines.yml Jenkinsfile
+        bitbucket-pipelines.yml .drone.yml .woodpecker.yml .woodpecker/* .buildkite/* appveyor.yml
+        .mise.toml mise.toml .mise/* .cargo/config .cargo/config.toml .bazelrc
         """,
     ),
     Places(
         "editor's or agent's rules of a project",
         "code.visualstudio.com: Tasks, Dev Containers; agents.md; code.claude.com: Memory, Hooks,"
-        " MCP; cursor.com: Rules, MCP; geminicli.com: GEMINI.md; docs.github.com: Copilot",
+        " MCP; cursor.com: Rules, MCP; geminicli.com: GEMINI.md; docs.github.com: Copilot;"
+        " agentskills.io; zed.dev: Tasks; neovim: exrc; opencode.ai, docs.continue.dev: Settings",
         """
         .vscode/tasks.json .vscode/settings.json .vscode/launch.json .vscode/mcp.json
         .devcontainer/* .devcontainer.json AGENTS.md CLAUDE.md CLAUDE.local.md .claude/* .mcp.json
         .cursor/* .cursorrules .windsurf/* .windsurfrules .clinerules .clinerules/* GEMINI.md
         .gemini/* .github/copilot-instructions.md .github/instructions/* .idea/workspace.xml
-        .idea/runConfigurations/* .roo/* .kiro/*
+        .idea/runConfigurations/* .roo/* .kiro/* .agents/* .agent/* AGENT.md .codex/* .opencode/*
+        opencode.json opencode.jsonc .continue/* .zed/* .rules .junie/* .trae/* .augment/*
+        .augment-guidelines .amazonq/* .goosehints .aider.conf.yml .kilocode/* .roomodes .qwen/*
+        QWEN.md .factory/* mcp.json .github/prompts/* .github/chatmodes/* .github/agents/*
+        .github/hooks/* .exrc .nvim.lua
         """,
     ),
 )
@@ -179,23 +193,30 @@ MACHINE_PLACES = (
     ),
     Places(
         "loaded into every program",
-        "ld.so(8): /etc/ld.so.preload; ldconfig(8)",
-        "/etc/ld.so.preload /etc/ld.so.conf* /etc/ld.so.cache",
+        "ld.so(8): /etc/ld.so.preload, FILES; ldconfig(8)",
+        """
+        /etc/ld.so.preload /etc/ld.so.conf* /etc/ld.so.cache /lib/lib*.so* /lib/*/lib*.so*
+        /lib64/*.so* /usr/lib/*-linux-gnu/lib*.so* /usr/lib64/lib*.so* /usr/local/lib/lib*.so*
+        """,
     ),
     Places(
         "machine's services",
-        "systemd.unit(5); sysvinit: init(8); udev(7); modules-load.d(5)",
+        "systemd.unit(5); sysvinit: init(8); udev(7); modules-load.d(5); logrotate(8);"
+        " NetworkManager-dispatcher(8); interfaces(5); dbus-daemon(1); kubernetes.io: Static Pods",
         """
         /etc/systemd/* /lib/systemd/* /usr/lib/systemd/* /usr/local/lib/systemd/* /run/systemd/*
         /etc/init.d/* /etc/rc* /etc/udev/* /lib/udev/* /etc/modules* /etc/inittab /etc/init/*
+        /etc/logrotate* /etc/NetworkManager/* /etc/network/* /etc/dbus-1/* /usr/share/dbus-1/*
+        /etc/acpi/* /etc/kubernetes/* /etc/docker/*
         """,
     ),
     Places(
         "login of everybody",
         "bash(1): FILES; zsh(1); pam.conf(5); motd(5); environment(5); XDG Autostart",
         """
-        /etc/profile* /etc/bash.bashrc /etc/bashrc /etc/zsh* /etc/environment /etc/pam.d/*
-        /etc/update-motd.d/* /etc/xdg/autostart/* /etc/skel/* /etc/security/*
+        /etc/profile* /etc/bash.bashrc /etc/bashrc /etc/zsh* /etc/environment* /etc/pam.d/*
+        /etc/update-motd.d/* /etc/xdg/autostart/* /etc/skel/* /etc/security/* /etc/X11/*
+        /etc/fish/* /etc/csh* /etc/inputrc
         """,
     ),
     Places(
@@ -225,13 +246,20 @@ MACHINE_PLACES = (
         "/etc/claude-code/* /etc/gemini-cli/* /etc/codex/* /etc/gitconfig /etc/vim/* /etc/emacs/*",
     ),
     Places(
+        "settings of the kernel",
+        "core(5): piping core dumps to a program; proc(5); cgroups(7): release_agent",
+        "/proc/sys/* /proc/sysrq-trigger /sys/fs/cgroup/* /sys/kernel/*",
+    ),
+    Places(
         "installed code",
         "docs.python.org: site, sysconfig",
         "*/site-packages/* */dist-packages/* */sitecustomize.py */lib/python3*/*.py",
     ),
 )
 # Where a try is worth a look, though nothing is executed from there.
-MACHINE_FOLDERS = ("/etc/", "/var/", "/usr/local/", "/opt/", "/srv/", "/boot/", "/lib/")
+MACHINE_FOLDERS = (
+    *("/etc/", "/var/", "/usr/", "/opt/", "/srv/", "/boot/", "/lib/", "/lib64/", "/sys/"),
+)
 
 # docs.python.org: site. The kind is "Python start". A .pth file acts in a folder for libraries.
 PLACES_ANYWHERE = ("/sitecustomize.py", "/usercustomize.py")

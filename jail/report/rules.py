@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import assert_never
 
 from jail.orders import SCRATCH_FOLDERS, WORK_IN_JAIL
+from jail.report.command_targets import writes_for_others
 from jail.report.harmless import is_cache_data, is_harmless_look, is_known_startup, is_own_secret
 from jail.report.local_sockets import service_at
-from jail.report.places import what_waits_at
+from jail.report.own_places import waiting_at
 from jail.report.remarks import judge_remark
 from jail.report.techniques import DECODED, technique_of
 from jail.report.text import plain
@@ -141,11 +142,11 @@ def rule_for(phase: Phase, event: Event) -> Finding | None:
         case StartupCode():
             return startup_code(phase, event)
         case Code():
-            return executed_code(event)
+            return executed_code(phase, event)
         case BaitRead():
             return read_bait(phase, event)
         case BaitLeaked():
-            return leaked_bait(event)
+            return leaked_bait(phase, event)
         case WitnessTampered() | TraceContradicted() | TraceCut() | FailedOften():
             return tampered(event)
         case LeftAtWork():
@@ -166,12 +167,9 @@ def is_own(event: Event) -> bool:
 
     A requirement by URL leads pip itself astray: of hosts, nothing but its index is its own to ask.
     """
-    match event:
-        case Exec():
-            return event.actor.own
-        case Connection():
-            return event.actor.own and is_near(event.target)
-    return False
+    if isinstance(event, Connection):
+        return event.actor.own and is_near(event.target)
+    return isinstance(event, Exec) and event.actor.own
 
 
 def finding(
@@ -208,7 +206,7 @@ def command_severity(phase: Phase, event: Exec) -> Severity:
         names |= set(argv[1:2])
     if names & GRAVE_NAMES or NO_FILE.match(program):
         return Severity.HIGH
-    if GRAVE_WORDS.search(" ".join((event.program, *argv))):
+    if GRAVE_WORDS.search(" ".join((event.program, *argv))) or writes_for_others(argv):
         return Severity.HIGH
     # A build may run what it has just unpacked or compiled; nothing else has a reason to.
     if phase.name != PhaseName.INSTALL and is_dropped(program, argv):
@@ -303,8 +301,8 @@ def path_severity(phase: Phase, event: FileChanged, path: str) -> tuple[Severity
     """How grave a change is under one of the file's names, and why; None for an everyday one."""
     if phase.name == PhaseName.INSTALL and PIP_STAGING.fullmatch(path):
         return None, ""
-    if kind := what_waits_at(path):
-        return Severity.HIGH, kind
+    if waiting := waiting_at(phase, event, path):
+        return waiting
     if event.change == Change.DELETED:
         return None, ""
     if event.shadows:
@@ -329,16 +327,16 @@ def startup_code(phase: Phase, event: StartupCode) -> Finding | None:
 
 
 # Code(decoded=True, ...): high code.dynamic "executes decoded code, 120 bytes"
-def executed_code(event: Code) -> Finding:
-    title = f"executes decoded code, {event.size_bytes} bytes"
+def executed_code(phase: Phase, event: Code) -> Finding:
+    kind = "decoded" if event.decoded else "generated"
+    title = f"executes {kind} code, {event.size_bytes} bytes" + (event.how and f", {event.how}")
     if event.decoded:
-        title += f", {event.how}" if event.how else ""
         return replace(
             finding(Severity.HIGH, Rule.CODE_DYNAMIC, title, place=event.place), technique=DECODED
         )
     is_busy = BUSY_CODE.search(event.text) and not is_known_startup(event.text)
-    severity = Severity.MEDIUM if is_busy else Severity.INFO
-    title = f"executes generated code, {event.size_bytes} bytes"
+    is_odd = event.how and phase.name != PhaseName.CALL
+    severity = Severity.MEDIUM if is_busy or is_odd else Severity.INFO
     return finding(severity, Rule.CODE_DYNAMIC, title, place=event.place)
 
 
@@ -354,9 +352,12 @@ def read_bait(phase: Phase, event: BaitRead) -> Finding:
 
 # BaitLeaked("NPM_TOKEN", "command curl x"): high secret.read
 # "passes on NPM_TOKEN in command curl x"
-def leaked_bait(event: BaitLeaked) -> Finding:
+# What a function prints that is called with made-up arguments, or a test, leaves no machine: info.
+def leaked_bait(phase: Phase, event: BaitLeaked) -> Finding:
     title = f"passes on {event.name} in {event.where}"
-    return finding(Severity.HIGH, Rule.SECRET_READ, title, event.actor)
+    is_shown = phase.name == PhaseName.CALL and event.where.startswith("output ")
+    severity = Severity.INFO if is_shown else Severity.HIGH
+    return finding(severity, Rule.SECRET_READ, title, event.actor)
 
 
 # TraceContradicted("connect to unix:/x: ENETUNREACH", ...): high evidence.tamper. The trace is what

@@ -34,6 +34,8 @@ PLACE_TECHNIQUES = {
     "names and certificates of the machine": "T1565.001",  # Stored Data Manipulation
     "programs of the machine": "T1554",  # Compromise Host Software Binary
     "installed code": "T1554",  # Compromise Host Software Binary
+    "settings of the kernel": "T1611",  # Escape to Host
+    "somebody's own file": "T1485",  # Data Destruction
     "editor": "T1176.002",  # Software Extensions: IDE Extensions
     "browser's helper program": "T1176.001",  # Software Extensions: Browser Extensions
 }

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from jail.orders import HOME_IN_JAIL, SCRATCH_FOLDERS, WORK_IN_JAIL
+from jail.watch.command_words import secrets_in_command
 from jail.watch.credential_stores import CredentialStore, store_of
 from jail.watch.noticed import MachineRead, Remark, Sought, Walked, WriteRefused
 
@@ -41,6 +42,8 @@ WRITABLE_FOLDERS = (
     "/dev/",
     "/proc/",
 )
+# But not what all processes have in common.
+KERNEL_SETTINGS = ("/proc/sys/", "/proc/sysrq-trigger")
 # What programs keep for themselves, where nobody looks for secrets.
 OWN_FOLDERS_OF_TOOLS = (f"{HOME_IN_JAIL}/.cache/", f"{HOME_IN_JAIL}/.local/lib/")
 # Signs of one machine, or of a sandbox (MITRE ATT&CK T1497.001, T1082).
@@ -54,8 +57,15 @@ SIGNS = {
     r"|syscall)",
     "whether it is in a container": r"/\.dockerenv|/run/\.containerenv|/proc/(?:1|self)/(?:cgroup"
     r"|environ|mountinfo|sched)|/proc/1/.*",
+    "what is loaded into it": r"/proc/(?:self|thread-self|\d+)/(?:maps|smaps|map_files)",
+    "who else is at work": r"/proc/\d+/(?:cmdline|comm|exe)",
+    "the network's hardware": r"/sys/class/net/.*|/proc/net/arp",
+    "the processors": r"/proc/cpuinfo",
+    "the disks and modules": r"/proc/(?:modules|partitions|scsi/.*|bus/.*|ide/.*)|/sys/block/.*",
 }
 SIGN_PATTERNS = [(sign, re.compile(pattern)) for sign, pattern in SIGNS.items()]
+# Everybody looks there, and it only tells something beside others.
+EVERYDAY_SIGNS = {"the processors", "who else is at work", "the disks and modules"}
 
 
 def sign_of(path: str) -> str | None:
@@ -70,11 +80,16 @@ class Attempts:
 
     def __init__(self) -> None:
         self.there: frozenset[str] = frozenset()  # files of the decoys: reading them shows itself
+        self.lived_in: frozenset[str] = frozenset()  # of the home, before the package came
         self.refused: dict[tuple[Opened, str], str] = {}  # places, by what was tried at a path
         self.sought: dict[str, tuple[CredentialStore, str]] = {}  # stores and places, by the path
         self.folders: dict[str, str] = {}
         self.signs: dict[str, tuple[str, str]] = {}
         self.lost = 0
+
+    def know_home(self, decoys: Iterable[str], lived_in: Iterable[str] | None) -> None:
+        """What lies in the home before a package does anything, as the jail sees it."""
+        self.there, self.lived_in = frozenset(decoys), frozenset(lived_in or ())
 
     def note(self, how: Opened, path: str, place: str) -> None:
         """Python opened a path as it is in the jail, normalised.
@@ -88,7 +103,7 @@ class Attempts:
         if how is Opened.FOLDER:
             return
         if how in (Opened.WRITE, Opened.REMOVE):
-            if not path.startswith(WRITABLE_FOLDERS):
+            if path.startswith(KERNEL_SETTINGS) or not path.startswith(WRITABLE_FOLDERS):
                 self.keep(self.refused, (how, path), place)
             return
         store = None
@@ -101,6 +116,13 @@ class Attempts:
         is_in_home = f"{path}/".startswith(f"{HOME_IN_JAIL}/")
         if how is Opened.LIST and is_in_home and not path.startswith(OWN_FOLDERS_OF_TOOLS):
             self.keep(self.folders, path, place)
+
+    def note_command(self, line: str, place: str) -> None:
+        """Python started a command."""
+        for path in secrets_in_command(line):
+            store = store_of(path) or store_of(f"{path}/")
+            if store and path not in self.there:
+                self.keep(self.sought, path, (store, place))
 
     def keep(self, found: dict[Tried, Value], key: Tried, value: Value) -> None:
         if key in found:
@@ -121,8 +143,8 @@ class Attempts:
             yield Sought((*stores,), first_paths(self.sought), is_grave, found[0][1])
         if len(self.folders) >= MANY_FOLDERS:
             yield Walked(first_paths(self.folders), next(iter(self.folders.values())))
-        if self.signs:
-            signs = dict.fromkeys(sign for sign, _ in self.signs.values())
+        signs = dict.fromkeys(sign for sign, _ in self.signs.values())
+        if not EVERYDAY_SIGNS.issuperset(signs):
             place = next(iter(self.signs.values()))[1]
             yield MachineRead((*signs,), first_paths(self.signs), place)
 

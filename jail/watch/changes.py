@@ -29,7 +29,7 @@ IN_SITE_PACKAGES = re.compile(r"site/[^/]+/lib(?:64)?/python3\.\d+/site-packages
 
 # `site/six-1.17.0/lib/python3.11/site-packages/__pycache__/six.cpython-311.pyc`, and what it is
 # called until it is whole: `six.cpython-311.pyc.139637976727232`
-COMPILED_FILE = re.compile(r"(site/.*/)__pycache__/([^/.]+)\.cpython-\d+\.pyc(?:\.\d+)?", re.DOTALL)
+COMPILED_FILE = re.compile(r"(site/.*/)__pycache__/([^/]+)\.cpython-\d+\.pyc(?:\.\d+)?", re.DOTALL)
 
 States = dict[str, FileState]
 

@@ -29,6 +29,12 @@ WELL_KNOWN_PROGRAMS = {
     "editors and agents": "code vim vi nano emacs claude codex gemini cursor",
     "databases": "psql mysql redis-cli sqlite3 mongo",
 }
+# Those that come from here, by the name of their project.
+PROGRAMS_OF_PROJECTS = {
+    *("alembic", "black", "celery", "cookiecutter", "coverage", "flake8", "flask", "gunicorn"),
+    *("hatch", "ipython", "isort", "mypy", "nox", "pdm", "pre-commit", "pyinstaller", "pylint"),
+    *("pytest", "ruff", "streamlit", "tox", "twine", "uvicorn", "virtualenv"),
+}
 PROGRAMS_OF_OTHERS = frozenset(" ".join(WELL_KNOWN_PROGRAMS.values()).split())
 # The projects that bring them rightly.
 RIGHTFUL = {
@@ -63,8 +69,9 @@ def commands_taken(owners: Mapping[str, str], prefix: str) -> Iterator[CommandTa
     count = 0
     for path, project in sorted(owners.items()):
         folder, _, name = path.rpartition("/")
-        is_command = folder == f"{prefix}bin" and name in PROGRAMS_OF_OTHERS
-        if not is_command or project in RIGHTFUL.get(name, ()):
+        is_command = folder == f"{prefix}bin" and name in PROGRAMS_OF_OTHERS | PROGRAMS_OF_PROJECTS
+        rightful = (name,) if name in PROGRAMS_OF_PROJECTS else RIGHTFUL.get(name, ())
+        if not is_command or project in rightful:
             continue
         count += 1
         if count > MAX_TAKEN:

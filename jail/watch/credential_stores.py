@@ -142,12 +142,23 @@ CREDENTIAL_STORES = (
         "/etc/shadow* /etc/gshadow* /etc/sudoers* /etc/krb5.keytab /etc/ssh/ssh_host* /root/.ssh/*",
         is_grave=True,
     ),
+    # What runs GitHub's actions keeps their secrets in memory, and whoever is root can read it.
+    CredentialStore("memory of processes", "proc(5): mem", "/proc/*/mem", is_grave=True),
+    CredentialStore("variables of processes", "proc(5): environ", "/proc/*/environ"),
+    CredentialStore(
+        "settings of a project",
+        "12factor.net: Config; docs.github.com: actions/checkout",
+        "*/.env */.env.local */.env.production",
+    ),
 )
+# Homes of other people, and of other systems that are mounted here.
+#   /root/.aws/credentials   /Users/mary/Library/Keychains   /mnt/c/Users/mary/AppData/x
+OTHER_HOME = re.compile(r"/(?:var/)?root/|/home/[^/]+/|(?:/mnt/\w)?/Users/[^/]+/")
 
 
 def path_pattern(word: str) -> str:
     """The expression for a path in a list."""
-    path = word if word.startswith("/") else f"{HOME_IN_JAIL}/{word}"
+    path = word if word.startswith(("/", "*/")) else f"{HOME_IN_JAIL}/{word}"
     return fnmatch.translate(path)
 
 
@@ -160,7 +171,10 @@ STORE_PATTERNS = [
 
 def store_of(path: str) -> CredentialStore | None:
     """The store that a normalised path belongs to; of a folder with a slash at its end."""
+    if path.startswith("/proc/self/"):
+        return None
+    at_home = OTHER_HOME.sub(f"{HOME_IN_JAIL}/", path, count=1) if OTHER_HOME.match(path) else path
     for store, pattern in STORE_PATTERNS:
-        if pattern.match(path):
+        if pattern.match(path) or pattern.match(at_home):
             return store
     return None

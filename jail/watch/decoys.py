@@ -15,41 +15,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jail.orders import HOME_IN_JAIL
+from jail.watch.bait_forms import (
+    CI_VARIABLES_WITH_BAIT,
+    FILES,
+    HEX_LETTERS,
+    OPEN_FILES,
+    VARIABLES,
+    drawn_word,
+    name_of_profile,
+)
 from jail.watch.events import NOBODY, Actor, BaitLeaked, Event
 
 MAX_SEARCHED_BYTES = 16 << 20  # of each kind of thing in one phase
 DAY_NS = 86_400 * 10**9
-KEY_CHARS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-
-# What thieves of credentials look for; {} is the value.
-VARIABLES = {
-    "AWS_SECRET_ACCESS_KEY": "{}",
-    "GITHUB_TOKEN": "ghp_{}",
-    "TWINE_PASSWORD": "pypi-AgEI{}",
-    "NPM_TOKEN": "npm_{}",
-    "OPENAI_API_KEY": "sk-proj-{}",
-}
-# What only a machine of continuous integration has.
-CI_VARIABLES_WITH_BAIT = {
-    "ACTIONS_RUNTIME_TOKEN": "eyJhbGciOiJSUzI1NiJ9.{}",
-    "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "eyJ0eXAiOiJKV1QifQ.{}",
-    "CI_JOB_TOKEN": "glcbt-64_{}",
-}
-FILES = {
-    ".ssh/id_rsa": "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n",
-    ".aws/credentials": "[default]\naws_access_key_id = AKIA{key}\naws_secret_access_key = {}\n",
-    ".pypirc": "[distutils]\nindex-servers = main\n"
-    "[main]\nusername = __token__\npassword = pypi-AgEI{}\n",
-    ".git-credentials": "https://dev:ghp_{}@github.com\n",
-    ".docker/config.json": '{{"auths": {{"registry.example.com": {{"auth": "{}"}}}}}}\n',
-    ".kube/config": "apiVersion: v1\nkind: Config\nusers:\n- name: dev\n  user:\n    token: {}\n",
-    ".config/google-chrome/Default/Login Data": "SQLite format 3\0{}",
-    ".config/Exodus/exodus.wallet/seed.seco": "SECO{}",
-    ".bitcoin/wallet.dat": "bitcoin{}",
-}
-
-# What programs leave open to everybody.
-OPEN_FILES = {".pypirc", ".config/Exodus/exodus.wallet/seed.seco"}
 
 Times = tuple[int, int, int]  # of access, modification and change, in nanoseconds
 
@@ -63,13 +41,8 @@ class Decoys:
         """Lay the files out under `home`. Raises OSError."""
         self.tell: Callable[[Event], object] = ignore
         self.lose: Callable[[str, int], object] = ignore
-        self.variables = {
-            name: form.format(secrets.token_hex(20)) for name, form in VARIABLES.items()
-        }
-        self.ci_variables = {
-            name: form.format(secrets.token_hex(20))
-            for name, form in CI_VARIABLES_WITH_BAIT.items()
-        }
+        self.variables = {name: make() for name, make in VARIABLES.items()}
+        self.ci_variables = {name: make() for name, make in CI_VARIABLES_WITH_BAIT.items()}
         everywhere = self.variables | self.ci_variables
         self.forms = {name: disguises(value) for name, value in everywhere.items()}
         self.values = dict(everywhere)
@@ -81,15 +54,16 @@ class Decoys:
         self.searched_bytes: Counter[str] = (
             Counter()
         )  # by kind: no flood of one keeps another from being searched
-        for name, form in FILES.items():
-            value = secrets.token_hex(20)
-            key = "".join(secrets.choice(KEY_CHARS) for _ in range(16))
+        drawn = {"profile": name_of_profile(), "key": drawn_word(40, HEX_LETTERS)}
+        for form, make_file in FILES.items():
+            data, value = make_file()
+            name = form.format(**drawn)
+            path = f"{HOME_IN_JAIL}/{name}"
             self.forms[f"~/{name}"] = disguises(value)
             self.values[f"~/{name}"] = value
-            text, path = form.format(value, key=key), f"{HOME_IN_JAIL}/{name}"
             mode = 0o644 if name in OPEN_FILES else 0o600
-            self.files[path] = lay(home / name, text, mode)
-            self.texts[path] = text.encode()
+            self.files[path] = lay(home / name, data, mode)
+            self.texts[path] = data
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -173,10 +147,10 @@ def ignore(*_: object) -> None:
     """Take what nobody waits for: there is no phase yet."""
 
 
-def lay(path: Path, text: str, mode: int) -> int:
+def lay(path: Path, data: bytes, mode: int) -> int:
     """Write a decoy file, as its owner would keep it, and return a descriptor of it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_bytes(data)
     path.chmod(mode)
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 

@@ -7,6 +7,7 @@ jail/inside/pack.py for the image, which is ours; no package has had a hand in i
 
 import marshal
 import os
+import re
 import secrets
 import time
 from pathlib import Path
@@ -19,6 +20,11 @@ from jail.watch.system_folders import lay_system
 
 # As jail/inside/loader.py has them.
 DISGUISE_BYTES, NUMBER_DIGITS = 256, 8
+# What jail/inside/pack.py calls our rooms, and what they are called in a run: as long, since that
+# is written over. A package can find the names of modules that it never imported.
+PACKED_NAME = b"_activate.tools"
+CONSONANTS_OF_NAMES, VOWELS_OF_NAMES = "bcdfgklmnprstvz", "aeiou"
+MAX_MORE_BYTES = 60_000  # behind the compiled hook, where Python looks no more
 # How long ago it seems to have been made.
 MIN_MADE_DAYS, MAX_MADE_DAYS = 3, 60
 
@@ -71,15 +77,24 @@ def lay_environment(image: Path, folder: Path, cpu_sec: int, *, has_pip: bool = 
         os.utime(place, (made_sec, made_sec))
 
 
+def drawn_name(word: re.Match[bytes]) -> bytes:
+    """A name that can be spoken, as long as the word."""
+    letters = (CONSONANTS_OF_NAMES, VOWELS_OF_NAMES)
+    return "".join(secrets.choice(letters[at % 2]) for at in range(len(word[0]))).encode()
+
+
 def hook_of(packed: dict[str, Any], cpu_sec: int) -> bytes:
     """The compiled hook of this run."""
     table = bytearray(range(DISGUISE_BYTES))
     secrets.SystemRandom().shuffle(table)
     back = bytes(bytearray(table.index(number) for number in range(DISGUISE_BYTES)))
-    told = f"{cpu_sec:0{NUMBER_DIGITS}}".encode() + packed["rooms"]
+    name = re.sub(rb"[a-z]+", drawn_name, PACKED_NAME)
+    rooms = packed["rooms"].replace(PACKED_NAME, name)
+    told = f"{cpu_sec:0{NUMBER_DIGITS}}".encode() + rooms
     start, end = packed["room"]
     hook: bytes = packed["hook"]
     filled: bytes = back + told.translate(bytes(table))
     if len(filled) != end - start:
         raise ValueError(f"the hook has room for {end - start} bytes, not for {len(filled)}")
-    return hook[:start] + filled + hook[end:]
+    before, behind = (part.replace(PACKED_NAME, name) for part in (hook[:start], hook[end:]))
+    return before + filled + behind + secrets.token_bytes(secrets.randbelow(MAX_MORE_BYTES))

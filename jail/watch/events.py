@@ -182,6 +182,7 @@ class FileChanged:
 
     `other_paths`: further names under which the same file can be reached, by linked folders.
     `shadows`: the module of another distribution that Python no longer finds for it.
+    `was_there`: whether it lay in the home before the package came.
     """
 
     path: str
@@ -192,6 +193,7 @@ class FileChanged:
     other_paths: tuple[str, ...] = ()
     shadows: str | None = None
     sha256: str | None = None
+    was_there: bool = False
 
 
 @dataclass(frozen=True)

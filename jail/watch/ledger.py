@@ -147,5 +147,6 @@ class Ledger:
         if key in self.told:
             return
         place = event.place or self.account.place(Said.OPEN, [0], [event.path])
-        if self.tell(replace(event, place=place), None):
+        was_there = event.path in self.account.attempts.lived_in
+        if self.tell(replace(event, place=place, was_there=was_there), None):
             self.told.add(key)

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jail.orders import Order
+from jail.watch.contents import plain_project
 from jail.watch.events import Event, Outcome, Phase, printable
 from jail.watch.noticed import ReleaseNoted
 from jail.watch.releases import version_key
 
 MAX_SAID_CHARS = 200  # of a reason that the page gives
 MAX_PLATFORMS = 4  # that are named
-NOTHING_FOUND = "No matching distribution found for"  # pip's last word
+# pip's last word: `No matching distribution found for six>=2`
+NOTHING_FOUND = re.compile(r"No matching distribution found for (([A-Za-z0-9._-]+)[^\s(]*)")
 # `{"python":"3.11"` in pip's User-Agent. pip asks for the target's page before any of its code.
 PYTHON_OF_PIP = re.compile(rb'"python":"(\d{1,2})\.(\d{1,3})')
 SDIST_END = re.compile(r"\.(?:tar\.(?:gz|bz2|xz)|tgz|zip)", re.ASCII)
@@ -137,6 +139,20 @@ def suits(wanted: str, python: tuple[int, int]) -> bool:
     return True
 
 
+def why_not_found(
+    offered: Offered, order: Order, python: tuple[int, int] | None, printed: str
+) -> str:
+    """In one sentence, why pip found nothing of what it names in what it printed."""
+    wanted = NOTHING_FOUND.search(printed)
+    if not wanted:
+        return ""
+    if plain_project(wanted[2]) == order.package_name:
+        return why_nothing(offered, order, python)
+    # What is said of the release is not why.
+    needed = said_by(wanted[1])
+    return f"{order.package_name} needs {needed}, of which the index has nothing that fits here"
+
+
 def why_nothing(offered: Offered, order: Order, python: tuple[int, int] | None) -> str:
     """In one sentence, why pip finds nothing to install; "" where the page does not say."""
     name, version = order.package_name, order.version
@@ -187,9 +203,8 @@ def tell_release(
     """Say of a first installation that failed why there was nothing, and that a release which was
     asked for is yanked.
     """
-    is_found = NOTHING_FOUND not in phase.stderr.text
-    if phase.outcome is Outcome.FAILED and not is_found and not phase.reason:
-        phase.reason = why_nothing(offered, order, python)
+    if phase.outcome is Outcome.FAILED and not phase.reason:
+        phase.reason = why_not_found(offered, order, python, phase.stderr.text)
     if offered.yanked is not None:
         reason = f": {offered.yanked}" if offered.yanked else ", without a reason"
         name = f"{order.package_name} {order.version}"

@@ -267,6 +267,8 @@ class PythonWitness:
     def take_saying(self, event: Saying) -> None:
         if event.kind is Said.OPEN:
             self.attempts.note(event.how, event.subject, event.place)
+        if event.kind is Said.SPAWN:
+            self.attempts.note_command(event.subject, event.place)
         if event.kind is Said.NATIVE and event.pid in self.pids:
             known = self.natives.setdefault(event.pid, [])
             if len(known) < MAX_NATIVES:

@@ -123,6 +123,8 @@ class Scratch:
         self.chain = Chain(self.fd)
         self.lost: Counter[str] = Counter()  # by kind: what was not looked at or not read
         self.links: dict[str, str] = {}  # where each symbolic link leads
+        # The home's files that were there before any package, as the jail sees them.
+        self.lived_in: frozenset[str] | None = None
         self.left_hashed_bytes = MAX_HASHED_BYTES
         self.read_bytes: Counter[str] = (
             Counter()
@@ -173,6 +175,9 @@ class Scratch:
         walk = Walk(self.chain)
         states = dict(walk.files())
         self.links = walk.links
+        if self.lived_in is None:
+            own = [path for path in states if path.startswith("home/")]
+            self.lived_in = frozenset(map(as_seen, own))
         if walk.missed:
             self.lost["FileChanged, not looked at"] = walk.missed
         return states

@@ -62,7 +62,7 @@ class Session:
         self.journal = Journal(resources, self.phase)
         self.has_index = trigger.phase is PhaseName.INSTALL
         self.witness = PythonWitness(self.journal.tell)
-        self.witness.attempts.there = frozenset(resources.decoys.paths)
+        self.witness.attempts.know_home(resources.decoys.paths, resources.scratch.lived_in)
         kind = trigger.launch[0]
         self.story = Story(kind, self.has_index, self.witness, resources.decoys, self.journal.tell)
         if trigger.phase is PhaseName.CALL:
