@@ -68,18 +68,27 @@ class Importer:
     def __init__(self, site: str, teller: Teller) -> None:
         self.site = site
         self.teller = teller
-        self.hidden: dict[str, str] = {}  # file by top-level name
+        # By top-level name the file, and what Python finds in its place.
+        self.hidden: dict[str, tuple[str, str]] = {}
         self.shelves: dict[str, dict[str, ModuleType]] = {}
         self.failures = Failures()
 
     def look(self, names: Sequence[str]) -> list[str]:
-        """`names` with the hidden ones last: what they do to the library's harms no other."""
+        """`names` with the hidden ones last: what they do to the library's harms no other. Those
+        are told.
+        """
+        names = self.sort(names)
+        for top, (path, first) in self.hidden.items():
+            self.teller.tell("shadowed", top, text=first, at=path)
+        return names
+
+    def sort(self, names: Sequence[str]) -> list[str]:
+        """The same, with nothing told."""
         for top in dict.fromkeys(name.partition(":")[0].partition(".")[0] for name in names):
             path = module_file(self.site, top)
             first = found_first(top) if path else None
             if path and first and not first.startswith(f"{self.site}/"):
-                self.hidden[top] = path
-                self.teller.tell("shadowed", top, text=first, at=path)
+                self.hidden[top] = path, first
         return sorted(names, key=self.is_hidden)
 
     def is_hidden(self, name: str) -> bool:
@@ -131,6 +140,11 @@ class Importer:
         except BaseException:  # the import of itself has told of it
             sys.modules[name] = module
 
+    def loaded(self, name: str) -> ModuleType | None:
+        """A module of the package that was imported, also one that Python does not find."""
+        shelf = self.shelves.get(name.partition(".")[0], {})
+        return shelf.get(name) if self.is_hidden(name) else sys.modules.get(name)
+
     def load_hidden(self, name: str) -> ModuleType:
         """Run the file under its name while the module that hides it is set aside."""
         top = name.partition(".")[0]
@@ -138,7 +152,7 @@ class Importer:
         set_aside = self.swap(top, shelf)
         try:
             if top not in sys.modules:
-                self.run_by_path(top, self.hidden[top])
+                self.run_by_path(top, self.hidden[top][0])
             return import_module(name)
         finally:
             shelf.update(self.swap(top, set_aside))
