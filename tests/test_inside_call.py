@@ -159,7 +159,8 @@ def test_a_call_that_ends_badly_ends_no_other(stand: Stand, ends: str, how: str)
     text = f"def a(): print('first')\ndef b(): {ends}\ndef c(): print('last')"
     stand.write({"m.py": text})
     ended = stand.call("m")
-    assert ended.how() == {"m.b": how}
+    # Of what takes too long it is told that not all of it was seen.
+    assert ended.how() in ({"m.b": how}, {"m.b": how, "": "not run"})
     assert ended.code == 0
     assert {"first", "last"} <= set(ended.stdout.split())
 
@@ -212,7 +213,7 @@ def test_what_is_cut_short_is_told(stand: Stand) -> None:
     stand.write({"m.py": "import threading\ndef f(): threading.Event().wait(60)\ndef g(): pass"})
     ended = stand.call("m")
     assert [said["text"] for said in ended.of("ended") if said["how"] == "not run"] == [
-        "what takes longer than 0.5 s in a call, 1 in all: m.f"
+        "what m.f does after 0.5 s of a call"
     ]
     stand.write({"m.py": "def g(): pass"})
     assert stand.call("m").of("ended") == []

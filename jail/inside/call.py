@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from jail.inside.added import added_modules
-from jail.inside.ending import How, hide
+from jail.inside.ending import How, Teller, hide
 from jail.inside.imports import Importer
 from jail.inside.jobs import Jobs
 from jail.inside.made_up import MADE_UP_WORD, Mock, Samples, arguments, takes_any
@@ -51,13 +51,15 @@ class Caller:
     `mine` is what the package has written, `seen` the functions that have a turn.
     """
 
-    def __init__(self, samples: Samples, each_sec: float, mine: Own, seen: set[int]) -> None:
-        self.samples = samples
+    def __init__(
+        self, samples: Samples, each_sec: float, mine: Own, seen: set[int], teller: Teller
+    ) -> None:
+        self.samples, self.teller = samples, teller
         self.each_sec = each_sec
         self.mine, self.seen = mine, seen
         self.calls: dict[str, PublicCall] = {}
         self.made: dict[type, Any] = {}
-        self.overdue: list[str] = []  # which calls took too long
+        self.overdue = 0  # calls that took too long
 
     def call(self, name: str) -> None:
         """Do one of `calls`. Raises whatever it raises, Overdue when it takes too long."""
@@ -71,10 +73,17 @@ class Caller:
             else:
                 self.call_method(call.target, call.method, call.instance)
         except Overdue:
-            self.overdue.append(name)
+            self.tell_overdue(name)
             raise
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def tell_overdue(self, name: str) -> None:
+        """Of the first ones: what such a function does later nobody has seen."""
+        self.overdue += 1
+        if self.overdue <= MAX_OVERDUE_TOLD:
+            text = f"what {name} does after {self.each_sec:g} s of a call"
+            self.teller.tell("ended", "", how=How.NOT_RUN, text=text)
 
     def with_arguments(self, target: Callable[..., Any], *given: Any) -> Any:
         """Call with what is given, and what else it takes; with more where it says that it takes
@@ -247,7 +256,7 @@ def main() -> NoReturn:
     modules = {name: module for name, module in there.items() if module is not None}
     seen: set[int] = set()
     mine = Own(modules)
-    caller = Caller(Samples(folder), float(each_sec), mine, seen)
+    caller = Caller(Samples(folder), float(each_sec), mine, seen, jobs.teller)
     # What is written to a relative path lands among the samples.
     os.chdir(folder)
     found = [
@@ -260,9 +269,4 @@ def main() -> NoReturn:
         jobs.teller.tell("ended", "", how=How.NOT_RUN, text=text)
     caller.calls = {call.name: call for call in found[:MAX_CALLS]}
     jobs.run([*caller.calls], caller.call, prepared=len(names))
-    if caller.overdue:
-        shown = ", ".join(caller.overdue[:MAX_OVERDUE_TOLD])
-        count = len(caller.overdue)
-        text = f"what takes longer than {each_sec} s in a call, {count} in all: {shown}"
-        jobs.teller.tell("ended", "", how=How.NOT_RUN, text=text)
     jobs.end("call")

@@ -8,6 +8,7 @@ import re
 DATE = re.compile(
     r"(?:.*\.)?(?:datetime\.(?:now|today|utcnow)|date\.today"
     r"|time\.(?:time(?:_ns)?|localtime|gmtime|strftime|ctime|asctime|clock_gettime(?:_ns)?))"
+    r"|(?:time\.)?(?:monotonic|perf_counter|process_time)(?:_ns)?"  # whether a sleep was skipped
     r"|(?:utcnow|localtime|gmtime)"
 )
 SYSTEM = re.compile(
@@ -50,7 +51,9 @@ PROJECTS = re.compile(
     r"(?:find_spec|find_loader|find_module|packages_distributions|distributions?)"
 )
 # What lies at a place that is written there: `os.path.isdir("/var/lib/x")`.
-THERE = re.compile(r"(?:.*\.)?(?:exists|lexists|isfile|isdir|is_file|is_dir|access|i?glob|listdir|scandir)")
+THERE = re.compile(
+    r"(?:.*\.)?(?:exists|lexists|isfile|isdir|is_file|is_dir|access|i?glob|listdir|scandir)"
+)
 PLACES = ("/", "~", "C:")
 CHANCE = re.compile(
     r"(?:numpy\.)?random\.\w+|secrets\.(?:choice|token_\w+)"
@@ -76,7 +79,7 @@ GATES = (
 )
 # A file without any of each kind has no gate: most are not parsed.
 WAITING_WORDS = re.compile(
-    rb"now\b|today\b|time\(|platform|\bname\b|uname|environ|getenv|argv|gethostname|getuser"
+    rb"monotonic|perf_counter|process_time|now\b|today\b|time\(|platform|\bname\b|uname|environ|getenv|argv|gethostname|getuser"
     rb"|sys\.modules|ps1\b|interactive|isatty|getlogin|getfqdn|getnode|locale"
     rb"|tzname|timezone|cpu_count|getwindowsversion|gmtime|getppid|getpgid|getsid|getpgrp"
     rb"|get[eu]?[ug]id|prefix|executable|sys\.path|getcwd|which|sysconfig|version"

@@ -95,6 +95,10 @@ class SourceFile:
             act = self.act_in(node.body)
             if act:
                 self.acting[node.name] = act
+            asked = [part.value for part in node.body if isinstance(part, ast.Return)]
+            kind = self.waits_for(asked[0]) if asked and asked[0] else ""
+            if kind:
+                self.waiting[node.name] = kind
 
     def name_of(self, node: ast.AST) -> str:
         """A dotted name with its first part as it was imported."""
@@ -109,7 +113,7 @@ class SourceFile:
         if any(map(VARIABLES.fullmatch, asked)) and any(map(CI_NAMES.fullmatch, texts)):
             return "CI"
         for node in nodes:
-            if isinstance(node, ast.Call) and THERE.fullmatch(self.name_of(node.func)):
+            if isinstance(node, ast.Call) and THERE.fullmatch(self.asked_name(node.func)):
                 if self.has_place(node):
                     return "files"
             name = self.asked_name(node)
@@ -125,9 +129,11 @@ class SourceFile:
     def asked_name(self, node: ast.AST) -> str:
         """The name that is asked for: also `sys.ps1` of `hasattr(sys, "ps1")`."""
         match node:
-            case ast.Attribute() | ast.Name():
+            case ast.Attribute(attr=last):
+                return self.name_of(node) or last
+            case ast.Name():
                 return self.name_of(node)
-            case ast.Call(ast.Name("hasattr" | "getattr"), [owner, ast.Constant(name), *_]):
+            case ast.Call(ast.Name("hasattr" | "getattr"), [owner, ast.Constant(str(name)), *_]):
                 return f"{self.name_of(owner)}.{name}"
         return ""
 
@@ -180,7 +186,7 @@ class SourceFile:
                 yield from self.found(node.test, waiting)
             elif isinstance(node, ast.Try):
                 yield from self.after_missing(node.body)
-                yield from self.after_asking(node.body)
+                yield from self.after_asking([*node.body, *node.orelse])
             elif isinstance(node, ast.With):
                 yield from self.after_asking(node.body)
             elif isinstance(node, ast.Match):

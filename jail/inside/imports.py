@@ -72,6 +72,7 @@ class Importer:
         self.hidden: dict[str, tuple[str, str]] = {}
         self.shelves: dict[str, dict[str, ModuleType]] = {}
         self.failures = Failures()
+        self.deadly: set[str] = set()  # modules that ended an interpreter
 
     def look(self, names: Sequence[str]) -> list[str]:
         """`names` with the hidden ones last: what they do to the library's harms no other. Those
@@ -122,6 +123,9 @@ class Importer:
         for above in (".".join(parts[:depth]) for depth in range(1, len(parts))):
             if above in sys.modules:
                 continue
+            if above in self.deadly:
+                self.stand_in_for(above)
+                continue
             try:
                 import_module(above)
             except BaseException:
@@ -129,6 +133,12 @@ class Importer:
                 if not spec or spec.submodule_search_locations is None:
                     raise
                 self.run_and_keep(above, spec)
+
+    def stand_in_for(self, name: str) -> None:
+        """Let an empty package stand for one whose own code ends the interpreter."""
+        spec = importlib.util.find_spec(name)
+        if spec:
+            sys.modules[name] = importlib.util.module_from_spec(spec)
 
     def run_and_keep(self, name: str, spec: importlib.machinery.ModuleSpec) -> None:
         """Run a module that fails once more, and keep what it has made."""
@@ -249,6 +259,7 @@ def main() -> NoReturn:
     site, victim, *words = jobs.words
     importer = Importer(site, jobs.teller)
     names = importer.look([*dict.fromkeys([*read_names(words), *added_modules(site)])])
+    importer.deadly = {name for number, name in enumerate(names) if number in jobs.skips}
     become(victim)
     hide()
     sys.meta_path.insert(0, importer.failures)

@@ -84,7 +84,7 @@ class Mock:
         self.__dict__["_name"] = name
         self.__dict__["_kind"] = kind or Mock
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         """For isinstance(): who wants one of a class of his own gets one."""
         return self.__dict__["_kind"]

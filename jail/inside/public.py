@@ -289,9 +289,7 @@ def kept_calls(title: str, value: Any, mine: Own, seen: set[int]) -> Iterator[Pu
         yield from held_calls(title, table, mine, seen)
 
 
-def with_inner(
-    title: str, kind: type, mine: Own, seen: set[int]
-) -> Iterator[tuple[str, type]]:
+def with_inner(title: str, kind: type, mine: Own, seen: set[int]) -> Iterator[tuple[str, type]]:
     """A class, and the public ones that are written in it."""
     yield title, kind
     for name, value in [*vars(kind).items()]:

@@ -76,6 +76,10 @@ CI_VARIABLES = {
     "RUNNER_NAME": "GitHub Actions 4",
     "RUNNER_ENVIRONMENT": "github-hosted",
     "RUNNER_TEMP": os.environ.get("TMPDIR", "/tmp"),  # noqa: S108
+    "GITHUB_ENV": f"{os.environ.get('TMPDIR', '/tmp')}/set_env_5f1c",  # noqa: S108
+    "GITHUB_OUTPUT": f"{os.environ.get('TMPDIR', '/tmp')}/set_output_5f1c",  # noqa: S108
+    "GITHUB_EVENT_PATH": f"{HOME_FOLDER}/_temp/_github_workflow/event.json",
+    "RUNNER_TOOL_CACHE": "/opt/hostedtoolcache",
     "GITHUB_SHA": "8f3c1d0b5a7e42963f0d1c2b4e5a69788c7d6e5f",
     # By these other services are known.
     "GITLAB_CI": "true",
@@ -234,7 +238,9 @@ def be_on_windows() -> None:
     from jail.inside.windows import ONLY_FOR_OTHERS, add_stand_ins, add_to_asyncio
 
     make_folders([*WINDOWS_FOLDERS.values()])
-    os.environ.update(WINDOWS_VARIABLES | WINDOWS_FOLDERS)
+    found = WINDOWS_VARIABLES | WINDOWS_FOLDERS
+    # There no name differs from another in its capitals alone.
+    os.environ.update(found | {name.upper(): value for name, value in found.items()})
     version = "10.0.19045"
     set_platform(
         {
@@ -254,7 +260,8 @@ def be_on_windows() -> None:
     add_stand_ins()
     there = [name for name in FUNCTIONS_NOT_ON_WINDOWS if hasattr(os, name)]
     functions = {name: getattr(os, name) for name in there}
-    truths = {"os": {"name": os.name, **functions}, "sys": {"platform": sys.platform}}
+    truths: dict[str, dict[str, object]] = {"sys": {"platform": sys.platform}}
+    truths["os"] = {"name": os.name, **functions}
     late = {"asyncio": add_to_asyncio, "sysconfig": lambda: set_build_platform("win-amd64")}
     keep_for_library(truths, late, ONLY_FOR_OTHERS, NOT_ON_WINDOWS)
     os.name, sys.platform = "nt", "win32"
@@ -280,12 +287,13 @@ def be_on_macos() -> None:
             "uname": uname("Darwin", "23.5.0", version, "arm64"),
         }
     )
-    truths = {"os": {"uname": os.uname}, "sys": {"platform": sys.platform}}
+    truths: dict[str, dict[str, object]] = {"sys": {"platform": sys.platform}}
+    truths["os"] = {"uname": os.uname}
     late = {"sysconfig": lambda: set_build_platform("macosx-14.5-arm64")}
     keep_for_library(truths, late)
     sys.platform = "darwin"
     told = os.uname_result(("Darwin", os.uname().nodename, "23.5.0", version, "arm64"))
-    os.uname = answering(told)
+    setattr(os, "uname", answering(told))  # noqa: B010 - it has another type
 
 
 def be_in_ci() -> None:

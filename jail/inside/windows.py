@@ -142,7 +142,8 @@ def add_to_ctypes() -> None:
     shell.SHGetFolderPathW = shell.SHGetFolderPathA = folder_path
     libraries = Mock("windll")
     libraries.shell32 = shell
-    libraries.kernel32, libraries.user32 = answering_library("kernel32"), answering_library("user32")
+    for name in ("kernel32", "user32"):
+        setattr(libraries, name, answering_library(name))
 
     def load(name: object, *_args: Any, **_keywords: Any) -> Any:
         return shell if "shell32" in str(name).lower() else answering_library(str(name))
