@@ -90,10 +90,16 @@ def stand(tmp_path: Path, python: Path) -> Stand:
         "def d(f):\n    def g(*a, **k): return f(*a, **k)\n    return g\n"
         "@d\ndef f(x, y): print('acted')",
         "def f(**options): options['url'], options['n'], print('acted')",
+        "class C:\n    def _go(self): print('acted')\n    ALL = {'go': _go}",
+        "import types\ndef _f(x): print('acted')\nclass _A: pass\napi = _A()\napi.f = _f",
+        "import functools\nclass C:\n    @functools.singledispatchmethod\n"
+        "    def go(self, x): print('acted')",
+        "import asyncio\nasync def _g():\n    await asyncio.sleep(0.05)\n    print('acted')\n"
+        "async def f(x): asyncio.ensure_future(_g())",
         # What is wanted of another kind.
         "import enum\nclass E(enum.Enum):\n    A = 1\ndef f(x: E): assert isinstance(x, E);"
         " print('acted')",
-        "class A: pass\ndef f(x: A): assert isinstance(x, A); print('acted')",
+        "class A: pass\ndef f(config: A): assert isinstance(config, A); print('acted')",
         "import typing\ndef f(x: typing.Literal['a']): assert x == 'a'; print('acted')",
         "import enum\nclass E(enum.Enum):\n    A = 1\n    @classmethod\n"
         "    def _missing_(cls, value): print('acted')",

@@ -6,6 +6,7 @@ seconds for each call, then names of modules as for imports.py.
 """
 
 import contextlib
+import functools
 import inspect
 import itertools
 import os
@@ -22,7 +23,6 @@ from jail.inside.jobs import Jobs
 from jail.inside.made_up import MADE_UP_WORD, Mock, Samples, arguments, takes_any
 from jail.inside.patches import Originals, own_files
 from jail.inside.public import (
-    METHOD_MAKERS,
     PROPERTIES,
     Own,
     PublicCall,
@@ -118,7 +118,10 @@ class Caller:
             instance = self.made[kind]
         if isinstance(static, PROPERTIES):
             self.use_property(static, instance, deep)
-        elif isinstance(static, METHOD_MAKERS):
+        elif isinstance(static, functools.singledispatchmethod):
+            for function in [*static.dispatcher.registry.values()]:
+                self.finish(self.with_arguments(function, instance), deep)
+        elif isinstance(static, functools.partialmethod):
             method_of = static.__get__
             self.finish(self.with_arguments(method_of(instance, kind)), deep)
         else:
@@ -205,7 +208,12 @@ async def awaited(step: Any, limit_sec: float) -> Any:
     """What `step` gives, within the limit."""
     import asyncio
 
-    return await asyncio.wait_for(step, limit_sec)
+    result = await asyncio.wait_for(step, limit_sec)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    # What it has begun beside gets its time, too: the loop's end would end it.
+    if others:
+        await asyncio.wait(others, timeout=limit_sec)
+    return result
 
 
 async def first_steps(generator: Any) -> list[Any]:

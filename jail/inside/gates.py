@@ -113,9 +113,9 @@ class SourceFile:
         if any(map(VARIABLES.fullmatch, asked)) and any(map(CI_NAMES.fullmatch, texts)):
             return "CI"
         for node in nodes:
-            if isinstance(node, ast.Call) and THERE.fullmatch(self.asked_name(node.func)):
-                if self.has_place(node):
-                    return "files"
+            is_look = isinstance(node, ast.Call) and THERE.fullmatch(self.asked_name(node.func))
+            if is_look and self.has_place(node):
+                return "files"
             name = self.asked_name(node)
             if name in self.waiting:
                 return self.waiting[name]
@@ -137,7 +137,7 @@ class SourceFile:
                 return f"{self.name_of(owner)}.{name}"
         return ""
 
-    def has_place(self, call: ast.Call) -> bool:
+    def has_place(self, call: ast.AST) -> bool:
         """Whether it names a place of the machine, as it is written."""
         for node in ast.walk(call):
             if isinstance(node, ast.Constant) and str(node.value).startswith(PLACES):
@@ -156,7 +156,7 @@ class SourceFile:
             if isinstance(node, ast.Subscript) and VARIABLES.fullmatch(self.name_of(node.value)):
                 return self.waits_for(node) or "environment"
             is_opened = isinstance(node, ast.Call) and self.name_of(node.func) == "open"
-            if is_opened and isinstance(node, ast.Call) and self.has_place(node):
+            if is_opened and self.has_place(node):
                 return "files"
             name = self.asked_name(node)
             for kind, pattern in RAISES_WITHOUT:

@@ -204,10 +204,13 @@ class Samples:
                 if said is None:
                     break
                 return self.value(said)
+        kind = written_class(annotation) if told else None
+        if kind:
+            return Mock(name, kind)
         by_name = self.by_name(name.lower().strip("_"))
         if told and isinstance(by_name, str) != ("str" in words):
-            return MADE_UP_WORD if "str" in words else Mock(name, written_class(annotation))
-        return Mock(name, written_class(annotation)) if by_name is None else by_name
+            return MADE_UP_WORD if "str" in words else Mock(name)
+        return Mock(name) if by_name is None else by_name
 
     def by_name(self, name: str) -> Any:
         """A value by the whole name, or by its last word; None if it says nothing."""

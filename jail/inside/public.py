@@ -29,6 +29,7 @@ SPECIAL_METHODS = frozenset(
         *("delitem", "missing", "reversed", "bytes", "float", "exit", "aexit", "await"),
         *("setattr", "delattr", "delete", "set_name", "class_getitem", "instancecheck", "prepare"),
         *("copy", "deepcopy", "getstate", "setstate", "dir", "sizeof", "reduce_ex"),
+        *("radd", "rsub", "rmul", "rmatmul", "rtruediv", "ror", "iadd", "isub", "imul", "ior"),
         *("sub", "mul", "matmul", "mod", "floordiv", "and", "xor", "lshift", "rshift", "neg"),
     )
 )
@@ -102,7 +103,9 @@ class Own:
         return type(plain) is FunctionType and id(plain.__globals__) in self.spaces
 
     def has_own(self, kind: type) -> bool:
-        """Whether one of its own methods is written there. Thousands of variables are of few kinds."""
+        """Whether one of its own methods is written there. Thousands of variables are of few
+        kinds.
+        """
         if kind not in self.kinds:
             self.kinds[kind] = any(self.has_written(item) for item in [*vars(kind).values()])
         return self.kinds[kind]
@@ -204,11 +207,14 @@ def find_calls(modules: dict[str, Any], mine: Own, seen: set[int]) -> Iterator[P
             title = f"{module_name}.{name}"
             if what == "class":
                 kinds += [(*item, None) for item in with_inner(title, value, mine, seen)]
+                tables = {key: item for key, item in vars(value).items() if type(item) in TABLES}
+                last += held_calls(title, tables, mine, seen)
             elif what == "function":
                 yield PublicCall(title, value)
                 last += kept_calls(title, value, mine, seen)
             else:
                 kinds.append((title, type(value), value))
+                last += kept_calls(title, value, mine, seen)
         for number, call in enumerate(lazy_calls(module_name, module)):
             if number < MAX_LAZY:
                 yield call
