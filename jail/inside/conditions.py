@@ -39,7 +39,7 @@ COMPANY = re.compile(
     r"|get_ipython|inspect\.(?:stack|currentframe)|__debug__)"
 )
 # A variable of the environment, whatever its name.
-VARIABLES = re.compile(r"(?:os\.)?(?:environ(?:b?\.\w+)?|environb|getenvb?)")
+ENVIRONMENT_NAMES = re.compile(r"(?:os\.)?(?:environ(?:b?\.\w+)?|environb|getenvb?)")
 # What raises where it is not so: `sys.ps1`, `get_ipython()`, `metadata.version("x")`.
 RAISES_WITHOUT = (
     ("company", re.compile(r"sys\.ps1|get_ipython")),
@@ -72,7 +72,7 @@ GATES = (
     ("company", COMPANY),
     ("parent", PARENT),
     ("environment", SURROUNDINGS),
-    ("environment", VARIABLES),
+    ("environment", ENVIRONMENT_NAMES),
     ("Python version", PYTHON_VERSION),
     ("other projects", PROJECTS),
     ("chance", CHANCE),

@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 from jail.inside.conditions import (
     CI_NAMES,
+    ENVIRONMENT_NAMES,
     GATES,
     PLACES,
     RAISES_WITHOUT,
     THERE,
-    VARIABLES,
     WAITING_WORDS,
 )
 from jail.inside.ending import How, Teller, now_sec
@@ -39,7 +39,7 @@ ACT_NAMES = re.compile(
 )
 SECRETS = re.compile(
     r"\.ssh\b|id_rsa|\.aws\b|\.pypirc|\.npmrc|\.git-credentials|Login Data|wallet|\.docker/config"
-    r"|\.kube/config|\.netrc|Cookies"
+    r"|\.kube/config|\.netrc|(?:^|[\"'/\\])Cookies(?:$|[\"'])"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
@@ -110,7 +110,7 @@ class SourceFile:
         nodes = [*ast.walk(test)]
         texts = [str(node.value) for node in nodes if isinstance(node, ast.Constant)]
         asked = [self.name_of(node) for node in nodes if isinstance(node, ast.Attribute | ast.Name)]
-        if any(map(VARIABLES.fullmatch, asked)) and any(map(CI_NAMES.fullmatch, texts)):
+        if any(map(ENVIRONMENT_NAMES.fullmatch, asked)) and any(map(CI_NAMES.fullmatch, texts)):
             return "CI"
         for node in nodes:
             is_look = isinstance(node, ast.Call) and THERE.fullmatch(self.asked_name(node.func))
@@ -153,7 +153,9 @@ class SourceFile:
         if not isinstance(statement, ast.Expr | ast.Assign | ast.AnnAssign):
             return ""
         for node in ast.walk(statement):
-            if isinstance(node, ast.Subscript) and VARIABLES.fullmatch(self.name_of(node.value)):
+            if isinstance(node, ast.Subscript) and ENVIRONMENT_NAMES.fullmatch(
+                self.name_of(node.value)
+            ):
                 return self.waits_for(node) or "environment"
             is_opened = isinstance(node, ast.Call) and self.name_of(node.func) == "open"
             if is_opened and self.has_place(node):

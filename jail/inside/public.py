@@ -38,10 +38,10 @@ NEVER_MADE = (BaseException, enum.Enum, ModuleType)
 
 
 PROPERTIES = (property, functools.cached_property)
-NAMED = (FunctionType, MethodType, type)
+WITH_NAMES = (FunctionType, MethodType, type)
 # What makes methods in a class, and is none itself.
 METHOD_MAKERS = (functools.partialmethod, functools.singledispatchmethod)
-TABLES = (
+TABLE_KINDS = (
     *(dict, collections.OrderedDict, collections.defaultdict, MappingProxyType),
     *(list, tuple, set, frozenset, collections.deque),
 )
@@ -196,7 +196,7 @@ def find_calls(modules: dict[str, Any], mine: Own, seen: set[int]) -> Iterator[P
             continue
         for name in public_names(module):
             value: Any = module.__dict__.get(name)
-            if type(value) in TABLES:
+            if type(value) in TABLE_KINDS:
                 last += held_calls(f"{module_name}.{name}", value, mine, seen)
             what = offered(value, mine)
             if not what:
@@ -207,7 +207,9 @@ def find_calls(modules: dict[str, Any], mine: Own, seen: set[int]) -> Iterator[P
             title = f"{module_name}.{name}"
             if what == "class":
                 kinds += [(*item, None) for item in with_inner(title, value, mine, seen)]
-                tables = {key: item for key, item in vars(value).items() if type(item) in TABLES}
+                tables = {
+                    key: item for key, item in vars(value).items() if type(item) in TABLE_KINDS
+                }
                 last += held_calls(title, tables, mine, seen)
             elif what == "function":
                 yield PublicCall(title, value)
@@ -274,8 +276,8 @@ def held_calls(title: str, table: Any, mine: Own, seen: set[int]) -> Iterator[Pu
     items = table.items() if hasattr(table, "items") else enumerate(table)
     for key, item in [*itertools.islice(items, MAX_HELD)]:
         shown = f"{title}[{key if type(key) is str else ''}]"
-        if type(item) not in TABLES:
-            name = getattr(item, "__name__", "") if issubclass(type(item), NAMED) else ""
+        if type(item) not in TABLE_KINDS:
+            name = getattr(item, "__name__", "") if issubclass(type(item), WITH_NAMES) else ""
             yield from calls_of(f"{shown} {name}".rstrip(), item, mine, seen)
         elif title.count("[") < MAX_HELD_DEEP:
             yield from held_calls(shown, item, mine, seen)
