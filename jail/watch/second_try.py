@@ -144,6 +144,8 @@ def tries_again(
     """
     if not projects:
         return []
-    failed = {phase.trigger for phase in phases if phase.outcome is Outcome.FAILED}
+    # A program may have the name of a module, and be short of nothing but arguments.
+    imports = [phase for phase in phases if phase.name is PhaseName.IMPORT]
+    failed = {phase.trigger for phase in imports if phase.outcome is Outcome.FAILED}
     again = [trigger for trigger in alone if trigger.title in failed]
     return [second_installation(order, settings, projects), *again]
