@@ -59,12 +59,13 @@ BURY_SEC, TICK_SEC = 2.0, 0.001
 # strace, nsjail and launch.py count, but are not the package's.
 OWN_PIDS = 4
 # The kernel witness. The reader of its output expects exactly this: calls by name, or by a pattern
-# of names. The first sleeps of each thread end at once. A program that was started is held for some
-# microseconds, in which watch looks at it.
-STRACE_CALLS = "/^execve,/fork$,/^clone3?$,/^send(to|m),/^unlink,connect,bind,socket,exit_group"
-STRACE_FLAGS = ["-fqyT", "-ttt", "--seccomp-bpf", "--decode-pids=pidns", "-xx", "-s4096"]
-STRACE_FLAGS += [f"-etrace={STRACE_CALLS},/nanosleep", "-einject=/nanosleep:retval=0:when=1..40"]
-STRACE_FLAGS += ["-esignal=!CHLD", "-einject=/^execve:delay_exit=5000"]
+# of names. Nobody looks into another process (ptrace, process_vm_readv, process_vm_writev): that is
+# refused here, since nsjail.cfg leaves it to strace. The first sleeps of each thread end at once. A
+# program that was started is held for some microseconds, in which watch looks at it.
+TRACED = "/^execve,/fork$,/^clone3?$,/^send(to|m),/^unlink,connect,bind,socket,exit_group"
+STRACE_FLAGS = ["-fqyTttt", "--seccomp-bpf", "--decode-pids=pidns", "-xxs4096", "-esignal=!CHLD"]
+STRACE_FLAGS += [f"-etrace={TRACED},/nanosleep|ptrace|_vm_", "-einject=/ptrace|_vm_:error=ENOSYS"]
+STRACE_FLAGS += ["-einject=/nanosleep:retval=0:when=1..40", "-einject=/^execve:delay_exit=5000"]
 
 
 # What is the same for all runs. `watch` reads a run's hostile bytes: it is given settings, order,

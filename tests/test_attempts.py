@@ -23,7 +23,7 @@ from jail.watch.events import (
     Rule,
     Severity,
 )
-from jail.watch.noticed import Notice, Noticed
+from jail.watch.noticed import LookedInto, Notice, Noticed
 from jail.watch.python_witness import PythonWitness
 
 HIGH, MEDIUM, INFO = Severity.HIGH, Severity.MEDIUM, Severity.INFO
@@ -211,6 +211,24 @@ def test_who_looks_into_processes_is_told() -> None:
     (found,) = judge(Phase(PhaseName.IMPORT), Noticed(Notice.TRACES, "ptrace", place="/x.py:3"))
     assert (found.severity, found.rule) == (MEDIUM, Rule.EVIDENCE_TAMPER)
     assert technique_in(found) == "T1622"
+
+
+@pytest.mark.parametrize(
+    ("call", "technique"),
+    [
+        ("ptrace(PTRACE_TRACEME)", "T1622"),
+        ("ptrace(PTRACE_ATTACH)", "T1055.008"),
+        ("process_vm_readv", "T1003"),
+        ("process_vm_writev", "T1055"),
+    ],
+)
+def test_what_compiled_code_asks_the_kernel_is_told_as_what_python_asks_for(
+    call: str, technique: str
+) -> None:
+    (found,) = judge(Phase(PhaseName.IMPORT), LookedInto(call, "tool --go"))
+    assert (found.severity, found.rule) == (MEDIUM, Rule.EVIDENCE_TAMPER)
+    assert found.title == f"calls {call}, by which processes look into each other"
+    assert (found.process, technique_in(found)) == ("tool --go", technique)
 
 
 SOCKETS = {

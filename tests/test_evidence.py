@@ -41,6 +41,7 @@ from jail.watch.events import (
 from jail.watch.evidence import Evidence
 from jail.watch.noticed import (
     CommandTaken,
+    LookedInto,
     MachineRead,
     Notice,
     Noticed,
@@ -197,6 +198,10 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
     ),
     (CommandTaken("aws", "x"), {"kind": "command_taken", "name": "aws", "project": "x"}),
     (ReleaseNoted("it was yanked"), {"kind": "release", "text": "it was yanked"}),
+    (
+        LookedInto("ptrace(PTRACE_ATTACH)", "./x"),
+        {"kind": "looked_into", "call": "ptrace(PTRACE_ATTACH)", "process": "./x"},
+    ),
     (Slept(3600, "python x.py"), {"kind": "slept", "seconds": 3600, "process": "python x.py"}),
     (
         ProcessEnded(7, 1, ("x",), 0, None, False, True),

@@ -4,16 +4,19 @@ Each has a relative here that is one, and stays told.
 """
 
 import hashlib
+import io
 import re
 import shutil
 import subprocess
 import sysconfig
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from conftest import Snakehook, Triage, phase_of
-from standins import Index, wheel
+from standins import BACKEND, BACKEND_PYPROJECT, Content, Index, sdist, wheel
 
 from jail.report.acts import act_of
 from jail.report.harmless import STARTUP_TEXTS, is_known_startup
@@ -66,6 +69,10 @@ def test_what_an_interrupted_pip_had_unpacked_is_the_wheel_s(tmp_path: Path) -> 
         f"{SITE}/big/big.py": FileState(6, 4, 1),
         "home/.bashrc": FileState(6, 5, 1),
     }
+
+    def nothing(path: str) -> BinaryIO:
+        return io.BytesIO(b"")
+
     given = [
         Downloaded("big-1.0-py3-none-any.whl", len(data), digest, False),
         Downloaded("other-1.0-py3-none-any.whl", 6, "0" * 64, False),
@@ -73,14 +80,132 @@ def test_what_an_interrupted_pip_had_unpacked_is_the_wheel_s(tmp_path: Path) -> 
         Downloaded("big-1.0.tar.gz", 6, "1" * 64, False),
     ]
     seen = [Seen(event, Phase(PhaseName.INSTALL), 0.0, ()) for event in given]
-    found = unpacked_owners(files, seen, PackageCache(tmp_path))
+    found = unpacked_owners(files, seen, PackageCache(tmp_path), nothing)
     assert found == {f"{SITE}/big.py": "big", f"{SITE}/big-more.pth": "big"}
-    assert (
-        unpacked_owners(
-            files | {f"{SITE}/big.py": FileState(7, 1, 1)}, seen[1:], PackageCache(tmp_path)
-        )
-        == {}
-    )
+    longer = files | {f"{SITE}/big.py": FileState(7, 1, 1)}
+    assert unpacked_owners(longer, seen[1:], PackageCache(tmp_path), nothing) == {}
+
+
+WHEEL: dict[str, Content] = {
+    "big.py": "x = 1\n" * 9,
+    "big-hook.pth": "import os\n",
+    "big-1.0.data/data/etc/big.conf": "x",
+    "big-1.0.data/scripts/big-old": "#!python\nimport big\n",
+    "big-1.0.data/purelib/more.py": "y = 1\n",
+    "big-1.0.data/headers/big.h": "int x;\n",
+}
+INFO = "big-1.0.dist-info"
+# What lies in the prefix of an installation that was broken off, and what is in it.
+THE_PACKAGE_S = {
+    f"{SITE}/big.py": WHEEL["big.py"][:17],  # half written
+    f"{SITE}/big-hook.pth": "",
+    f"{SITE}/more.py": "y = 1\n",
+    f"{SITE}/{INFO}/INSTALLER": "pip\n",
+    f"{SITE}/{INFO}/RECORDa1b2c3_9.tmp": "big.py,",
+    "site/big-1.0/etc/big.conf": "x",
+    "site/big-1.0/bin/big-old": "#!/opt/venv/bin/python\nimport big\n",
+    "site/big-1.0/bin/big": "#!/opt/venv/bin/python\n",
+    "site/big-1.0/include/site/python3.11/big/big.h": "int x;\n",
+}
+NOBODY_S = {
+    f"{SITE}/big-1.0.data/purelib/more.py": "y = 1\n",  # pip does not put it there
+    f"{SITE}/{INFO}/INSTALLER.pth": "pip\n",
+    f"{SITE}/other-1.0.dist-info/INSTALLER": "pip\n",
+    "site/big-1.0/bin/big-new": "#!/bin/sh\n",
+    "site/big-1.0/bin/big.py": "x = 1\n",
+    "home/.bashrc": "x = 1\n",
+}
+
+
+@pytest.mark.parametrize("is_built", [False, True])
+def test_what_an_interrupted_pip_was_about_to_write_is_the_wheel_s(
+    tmp_path: Path, is_built: bool
+) -> None:
+    name, data = wheel("big", "1.0", WHEEL, console_scripts={"big": "big:main"})
+    contents = {path: str(text).encode() for path, text in (THE_PACKAGE_S | NOBODY_S).items()}
+    source = Downloaded("big-1.0.tar.gz", 6, "1" * 64, False)
+    digest = hashlib.sha256(data).hexdigest()
+    given = source if is_built else Downloaded(name, len(data), digest, False)
+    cache_folder = tmp_path / "cache"
+    cache_folder.mkdir()
+    if is_built:
+        contents[f"tmp/pip-ephem-wheel-cache-x1/wheels/ab/{name}"] = data
+        # Of a name that no source has: whoever built it only says so.
+        contents["tmp/pip-wheel-x1/boto3-1.0-py3-none-any.whl"] = data
+    else:
+        (cache_folder / digest).write_bytes(data)
+
+    def owners(contents: Mapping[str, bytes]) -> dict[str, str]:
+        files = {path: FileState(len(text), 1, 1) for path, text in contents.items()}
+        seen = [Seen(given, Phase(PhaseName.INSTALL), 0.0, ())]
+        cache = PackageCache(cache_folder)
+        return unpacked_owners(files, seen, cache, lambda path: io.BytesIO(contents[path]))
+
+    found = owners(contents)
+    assert found == dict.fromkeys(THE_PACKAGE_S, "big")
+    # As long as a half of the wheel's, and not the start of it.
+    assert f"{SITE}/big.py" not in owners(contents | {f"{SITE}/big.py": b"import evil.again"})
+
+
+KILLER = """
+import glob, os, select, signal, sys
+while not glob.glob("/srv/site/*/lib/python3*/site-packages/zeros.bin"):
+    select.select([], [], [], 0.001)
+os.kill(int(sys.argv[1]), signal.SIGKILL)
+"""
+INTERRUPTED_BUILD = f"""
+import glob, os, subprocess, sys
+if not os.path.exists("/tmp/once"):
+    open("/tmp/once", "w").close()
+    open(os.path.expanduser("~/.bashrc"), "a").write("# more\\n")
+    library = os.path.join(os.environ["VIRTUAL_ENV"], "lib/python3.11/site-packages")
+    os.makedirs(library, exist_ok=True)
+    open(os.path.join(library, "planted.pth"), "w").write("import os\\n")
+    if "killed" in os.getcwd():
+        words = [sys.executable, "-c", {KILLER!r}, str(os.getppid())]
+        subprocess.Popen(words, start_new_session=True, stdout=-3, stderr=-3)
+"""
+
+
+def big_wheel(name: str) -> bytes:
+    """A wheel with a large member, and RECORD at its end, as tools make them."""
+    _, data = wheel(name, "1.0", {f"{name}.py": "x = 1\n", f"{name}-hook.pth": "\n"})
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as first, zipfile.ZipFile(out, "w") as last:
+        names = sorted(first.namelist(), key=lambda member: member.endswith("RECORD"))
+        for member in names[:-1]:
+            last.writestr(member, first.read(member))
+        last.writestr("zeros.bin", bytes(80_000_000), zipfile.ZIP_DEFLATED, 1)
+        last.writestr(names[-1], first.read(names[-1]))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("how", "outcome"), [("killed", "failed"), ("filled", "disk")])
+def test_what_an_interrupted_installation_leaves_is_not_the_package_s(
+    triage: Triage, index: Index, how: str, outcome: str
+) -> None:
+    filename, _ = wheel(how, "1.0", {})
+    build = INTERRUPTED_BUILD + BACKEND.format(filename=filename)
+    files: dict[str, Content] = {
+        "pyproject.toml": BACKEND_PYPROJECT,
+        "backend.py": build,
+        filename: big_wheel(how),
+    }
+    index.add_file(how, *sdist(how, "1.0", files))
+    limits = {"MAX_DISK_BYTES": 30_000_000} if how == "filled" else {}
+    _, report, _ = triage(how, **limits)
+    assert report["outcome"] == outcome, (report["reason"], report["phases"])
+    # It was broken off before pip could tell what it has installed.
+    assert not [item for item in report["files"] if item["path"].endswith("/RECORD")]
+    # What its build did before that is its own doing, and told.
+    written = sorted(of(report, "persistence.write", "high"))
+    assert [title.partition(" (")[0].rpartition("/")[2] for title in written] == [
+        "planted.pth",
+        ".bashrc",
+    ]
+    assert of(report, "persistence.write", "medium") == []
+    started = of(report, "pth.code")
+    assert started and all("planted.pth" in title for title in started)
 
 
 # --- the limit of CPU time ------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from jail.watch.events import (
     NameAsked,
     NotRun,
     Omission,
+    Outcome,
     PhaseName,
     Printed,
     StartupCode,
@@ -131,6 +132,12 @@ def test_nothing_makes_no_empty_fields() -> None:
     assert [field["name"] for field in embed_of(report_of())["fields"]] == ["Phases (1)"]
 
 
+NO_MODULE = Printed("Traceback\nModuleNotFoundError: No module named 'x`y'\n", 9)
+TOOL = a_phase(PhaseName.EXECUTE, "tool", Outcome.FAILED, 1, stderr=NO_MODULE)
+ENDED_BADLY: dict[str, Any] = {"mode": "execute", "phases": [a_phase(), TOOL]}
+WHY = r"failed: execute tool: exit code 1: ModuleNotFoundError: No module named 'x\x60y'"
+
+
 @pytest.mark.parametrize(
     ("events", "more", "start", "colour"),
     [
@@ -139,6 +146,9 @@ def test_nothing_makes_no_empty_fields() -> None:
         ([INFO], {"kernel_witness": False}, "🟡 **nothing found in install, but not", 0xF9A825),
         ([], {"phases": []}, "🟡 **could not be installed**: `error: nothing was run`", 0xF9A825),
         ([INFO], {}, "🟢 **nothing found in install**\n", 0x2E7D32),
+        # A green run that did not end well says why.
+        ([], ENDED_BADLY, f"🟢 **nothing found in install, execute**: `{WHY}`\n", 0x2E7D32),
+        ([MEDIUM], ENDED_BADLY, "🟠 **1 medium finding**: `/x.pth runs code", 0xEF6C00),
     ],
 )
 def test_the_verdict_comes_first(
@@ -147,7 +157,13 @@ def test_the_verdict_comes_first(
     embed = embed_of(report_of(*events, **more))
     assert embed["description"].startswith(start)
     assert embed["color"] == colour
-    assert embed["description"].splitlines()[-1].startswith("mode install, outcome ")
+    *_, summary = embed["description"].splitlines()
+    assert summary.startswith(f"mode {more.get('mode', 'install')}, outcome ")
+
+
+def test_an_orange_run_that_did_not_end_well_says_why_below_what_is_worse() -> None:
+    embed = embed_of(report_of(MEDIUM, **ENDED_BADLY))
+    assert embed["description"].splitlines()[1] == f"⚠️ `{WHY}`"
 
 
 def test_a_grave_report_says_what_was_not_seen() -> None:

@@ -171,6 +171,12 @@ def test_a_connection_is_judged_by_where_it_leads(
     assert title in (None, finding.title)
 
 
+def test_who_speaks_to_himself_is_only_told() -> None:
+    finding = the(Connection(Net.TCP, "127.0.0.1:40000", False, None, WHO, is_inside=True))
+    assert (finding.severity, finding.rule) == (INFO, Rule.NETWORK_ATTEMPT)
+    assert finding.title == "connects (tcp) to 127.0.0.1:40000, where it listens itself"
+
+
 @pytest.mark.parametrize("name", ["evil.example", "unix:/x", "127.0.0.1:80", "localhost"])
 def test_a_name_is_never_taken_for_an_address(name: str) -> None:
     assert the(NameAsked(name, WHO)).severity == HIGH

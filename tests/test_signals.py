@@ -84,6 +84,22 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
             ("medium", "code.gated", "looks at the machine's identity, the machine's maker (DMI)"),
         ],
     ),
+    "tracer": (
+        {
+            "tracer.py": "import ctypes, os\ncall = ctypes.CDLL(None, use_errno=True).syscall\n"
+            "got = [call(101, 0, 0, 0, 0), ctypes.get_errno()]\n"
+            "got += [call(310, os.getppid(), 0, 0, 0, 0, 0), ctypes.get_errno()]\n"
+            "got += [call(311, os.getppid(), 0, 0, 0, 0, 0), ctypes.get_errno()]\n"
+            "assert got == [-1, 38] * 3, got\n"  # the kernel serves none of them
+            "os.system('perl -e \"syscall(101, 16, getppid(), 0, 0)\"')\n"
+        },
+        [
+            ("medium", "evidence.tamper", "calls ptrace(PTRACE_TRACEME)"),
+            ("medium", "evidence.tamper", "calls process_vm_readv, by which"),
+            ("medium", "evidence.tamper", "calls process_vm_writev, by which"),
+            ("medium", "evidence.tamper", "calls ptrace(PTRACE_ATTACH)"),
+        ],
+    ),
     "planter": (
         {
             "planter.py": f"{TRY}for path in ('.claude/settings.json', '.cursor/mcp.json',\n"
@@ -186,6 +202,8 @@ CALM: dict[str, Content] = {
     "exec('def f({0}): return ({0})'.format(', '.join(names)))\n"
     "exec(open(__file__.replace('generates', 'data')).read())\n"
     "ctypes.CDLL(None).getpid()\n"
+    # Whether an address is good: it looks into nobody but itself.
+    "ctypes.CDLL(None).syscall(310, ctypes.CDLL(None).getpid(), 0, 0, 0, 0, 0)\n"
     "a, b = socket.socketpair(socket.AF_UNIX)\n",
     "calm/data.py": "import socket\nhost = socket.gethostname\n",
     "calm/shows.py": "import os\n"

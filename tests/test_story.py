@@ -29,6 +29,7 @@ from jail.watch.events import (
 )
 from jail.watch.ledger import MANY_FAILURES, MAX_FAILURES
 from jail.watch.names import Questions
+from jail.watch.noticed import LookedInto
 from jail.watch.processes import MAX_QUIET, MAX_WAITING_BYTES
 from jail.watch.programs import JAIL_PYTHON, NAMELESS, is_pool_helper, keeps_hook
 from jail.watch.python_witness import PythonWitness
@@ -430,6 +431,21 @@ def test_long_commands_are_bounded_and_searched(tape: Tape) -> None:
     assert len(data) == 64 << 10
 
 
+def test_a_look_into_another_process_is_told_once_and_into_its_own_memory_is_not(
+    tape: Tape,
+) -> None:
+    own, other = MAIN - 99, CHILD - 99
+    for line in (
+        "ptrace(PTRACE_TRACEME)",
+        "ptrace(PTRACE_TRACEME)",
+        f"process_vm_readv({own}, NULL, 0, NULL, 0, 0)",
+        f"process_vm_writev({other} /* {CHILD} in strace's PID NS */, NULL, 0, NULL, 0, 0)",
+    ):
+        tape.line(MAIN, f"{line} = -1 ENOSYS (Function not implemented) (INJECTED)")
+    told = [event.call for event in tape.of(LookedInto)]
+    assert told == ["ptrace(PTRACE_TRACEME)", "process_vm_writev"]
+
+
 def test_how_often_the_trace_was_lied_to_is_told_when_the_process_ends(tape: Tape) -> None:
     for _ in range(3):
         tape.run("/usr/bin/x86_64-linux-gnu-gcc-none", "gcc")
@@ -766,6 +782,38 @@ def test_a_listener(tape: Tape) -> None:
     tape.line(MAIN, f"bind(4, {inet('0.0.0.0', 80)}, 16) = 0")  # noqa: S104
     (event,) = tape.of(Connection)
     assert (event.net, event.listens, event.actor.place) == (Net.OTHER, True, "x.py:3")
+
+
+@pytest.mark.parametrize(
+    ("bound", "port", "result", "is_inside"),
+    [
+        (0, 40000, "0", True),
+        (0, 40000, UNDER_WAY, True),
+        (40000, 40000, "0", True),
+        # Nobody answers: he looks for another's server.
+        (0, 40000, REFUSED, False),
+        # A port that nobody is given by chance may be the victim's.
+        (0, 9222, "0", False),
+        (9222, 9222, "0", False),
+        (40001, 40000, "0", False),
+        (None, 40000, "0", False),
+    ],
+)
+def test_who_connects_to_a_port_that_he_was_given_speaks_to_himself(
+    tape: Tape, bound: int | None, port: int, result: str, is_inside: bool
+) -> None:
+    if bound is not None:
+        tape.line(MAIN, f"bind(4, {inet('127.0.0.1', bound)}, 16) = 0")
+    tape.connect(MAIN, inet("127.0.0.1", port), result)
+    (event,) = [event for event in tape.of(Connection) if not event.listens]
+    assert event.is_inside is is_inside
+
+
+def test_what_could_not_be_bound_is_no_server(tape: Tape) -> None:
+    in_use = "-1 EADDRINUSE (Address already in use)"
+    tape.line(MAIN, f"bind(4, {inet('127.0.0.1', 40000)}, 16) = {in_use}")
+    tape.connect(MAIN, inet("127.0.0.1", 40000), "0")
+    assert not any(event.is_inside for event in tape.of(Connection))
 
 
 def test_the_jail_s_plumbing_is_passed_over(tape: Tape) -> None:

@@ -19,6 +19,7 @@ from jail.watch.calls import (
     Family,
     FirstCallUnseen,
     Fork,
+    LookInto,
     Reach,
     Socket,
 )
@@ -114,6 +115,28 @@ CALLS: dict[str, tuple[str, list[Call]]] = {
         " stack_size=0x7fff80, tls=0x7f539d0976c0} => {parent_tid=[51 /* 11570 in strace's PID NS"
         " */]}, 88) = 51 /* 11570 in strace's PID NS */",
         [Fork(11520, 11570, 51, True)],
+    ),
+    "a look at itself": (
+        "11520 ptrace(PTRACE_TRACEME) = -1 ENOSYS (Function not implemented) (INJECTED) <0.000104>",
+        [LookInto(11520, "ptrace(PTRACE_TRACEME)", 0)],
+    ),
+    "a look into another process": (
+        "11520 ptrace(PTRACE_SEIZE, 7 /* 11562 in strace's PID NS */, NULL, PTRACE_O_EXITKILL)"
+        " = -1 ENOSYS (Function not implemented) (INJECTED)",
+        [LookInto(11520, "ptrace(PTRACE_SEIZE)", 7)],
+    ),
+    "a look that nobody knows": (
+        "1 ptrace(0x1234 /* PTRACE_??? */, 7, NULL, NULL) = -1 ENOSYS (Function not implemented)",
+        [LookInto(1, "ptrace(another request)", 7)],
+    ),
+    "another process's memory": (
+        "1 process_vm_readv(7 /* 11562 in strace's PID NS */, [{iov_base=0x7f15, iov_len=8}], 1,"
+        " [{iov_base=0x7f16, iov_len=8}], 1, 0) = -1 ENOSYS (Function not implemented) (INJECTED)",
+        [LookInto(1, "process_vm_readv", 7)],
+    ),
+    "a write into another process's memory": (
+        "1 process_vm_writev(7, NULL, 0, NULL, 0, 0) = -1 ENOSYS (Function not implemented)",
+        [LookInto(1, "process_vm_writev", 7)],
     ),
     "no process": ("7 clone(flags=SIGCHLD) = -1 EAGAIN (Resource temporarily unavailable)", []),
     "an interrupted one": ("7 clone(flags=SIGCHLD) = ? ERESTARTNOINTR (To be restarted)", []),

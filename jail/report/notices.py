@@ -5,10 +5,10 @@ share an interpreter with, which accuses nobody but itself.
 import re
 from dataclasses import replace
 
-from jail.report.techniques import DEBUGGER_EVASION, TIME_BASED_EVASION
+from jail.report.techniques import TIME_BASED_EVASION, technique_of_look
 from jail.report.text import plain
 from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
-from jail.watch.noticed import Notice, Noticed, ReleaseNoted, Slept
+from jail.watch.noticed import LookedInto, Notice, Noticed, ReleaseNoted, Slept
 
 MAX_NOTICE_CHARS = 300
 LINGER_SEC = 3  # what is left at work gets: jail/inside/ending.py
@@ -91,7 +91,7 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
         case Notice.TRACES:
             title = f"asks the C library for {event.what}, by which processes look into each other"
             found = said(Severity.MEDIUM, Rule.EVIDENCE_TAMPER, title, event.place)
-            return replace(found, technique=DEBUGGER_EVASION)
+            return replace(found, technique=technique_of_look(event.what))
         case Notice.CROWDED:
             title = f"hides code behind {event.text} blanks in a line: {event.what}"
             return said(Severity.HIGH, Rule.CODE_DYNAMIC, title, event.place)
@@ -119,6 +119,17 @@ def slept(event: Slept) -> Finding:
     title = f"asked to sleep {event.asked_sec} s: skipped"
     found = said(Severity.INFO, Rule.LIMIT_HIT, title, None, event.process)
     return replace(found, technique=TIME_BASED_EVASION)
+
+
+# LookedInto("ptrace(PTRACE_TRACEME)", "tool --go"): medium evidence.tamper
+# "calls ptrace(PTRACE_TRACEME), by which processes look into each other"
+def looked_into(event: LookedInto) -> Finding:
+    """What is said where only the C library is asked for the call, and nobody need have asked it:
+    compiled code and a bare system call are told like this.
+    """
+    title = f"calls {event.call}, by which processes look into each other"
+    found = said(Severity.MEDIUM, Rule.EVIDENCE_TAMPER, title, None, event.process)
+    return replace(found, technique=technique_of_look(event.call))
 
 
 def said(

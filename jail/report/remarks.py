@@ -4,13 +4,14 @@ that are not there, signs of a sandbox. Above each rule is an example of it.
 Python says it, and may be lied to by the package that it runs: it can only speak against itself.
 """
 
-from jail.report.notices import noticed, slept
+from jail.report.notices import looked_into, noticed, slept
 from jail.report.places import what_is_refused_at
 from jail.report.techniques import FILE_DISCOVERY, SYSTEM_CHECKS, technique_of
 from jail.report.text import plain
 from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
 from jail.watch.noticed import (
     CommandTaken,
+    LookedInto,
     MachineRead,
     Noticed,
     PlaceTaken,
@@ -36,6 +37,8 @@ def judge_remark(phase: Phase, event: Remark) -> Finding | None:
             return noticed(phase, event)
         case Slept():
             return slept(event)
+        case LookedInto():
+            return looked_into(event)
         case WriteRefused():
             return refused(phase, event)
         case Sought():

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
+from jail.report.groups import Group
 from jail.report.lists import Item
 from jail.report.news import news_rows, news_total
 from jail.report.techniques import technique_in
 from jail.report.text import Row, plain, row, short
-from jail.report.verdict import Group, Report, Verdict
+from jail.report.verdict import Report, Verdict
 from jail.watch.events import Outcome, Phase, PhaseName, Rule, Severity
 
 MAX_ROWS = 100  # of each list for people; the JSON report has more
@@ -54,13 +55,13 @@ def headline(report: Report) -> Headline:
             plural = "" if len(groups) == 1 else "s"
             head = f"{len(groups)} {report.verdict} finding{plural}"
             worst = f"{named(groups[0])} ({', '.join(circumstances(groups[0]))})"
-            missed = f"not all was seen: {missed}" if missed else ""
+            missed = f"not all was seen: {missed}" if missed else why_not_ok(report)
         case Verdict.UNSEEN:
             head, worst, missed = "could not be installed", missed, ""
             if is_installed(report):
                 head = f"nothing found in {ran}, but not all was seen"
         case Verdict.CLEAN:
-            head = f"nothing found in {ran}"
+            head, worst = f"nothing found in {ran}", why_not_ok(report)
     duration_sec = sum(phase.duration_sec for phase in report.phases)
     return Headline(
         package=short(f"{order.package_name} {order.version}"),
@@ -69,6 +70,15 @@ def headline(report: Report) -> Headline:
         missed=short(missed),
         summary=f"mode {order.mode}, outcome {report.outcome}, {duration_sec:.1f} s",
     )
+
+
+def why_not_ok(report: Report) -> str:
+    """Why the sandbox did not do all that was asked for, though nothing is missing; "" if it did:
+    "failed: execute tool: exit code 2".
+    """
+    if report.outcome == Outcome.OK:
+        return ""
+    return f"{report.outcome}: {report.reason}" if report.reason else str(report.outcome)
 
 
 def is_installed(report: Report) -> bool:

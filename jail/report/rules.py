@@ -254,6 +254,8 @@ def reached(phase: Phase, event: Connection) -> Finding:
     near, verb, target = is_near(event.target), VERBS.get(event.net, "uses"), event.target
     if event.listens:
         verb, severity = "listens on", Severity.INFO if near else Severity.MEDIUM
+    elif event.is_inside:
+        severity, target = Severity.INFO, f"{target}, where it listens itself"
     elif event.net != Net.OTHER:
         severity = Severity.MEDIUM if near else Severity.HIGH
     else:
@@ -268,8 +270,7 @@ def reached(phase: Phase, event: Connection) -> Finding:
 def asked_name(phase: Phase, event: NameAsked) -> Finding:
     severity = Severity.MEDIUM if phase.name == PhaseName.EXECUTE else Severity.HIGH
     severity = softened(phase, Rule.NETWORK_ATTEMPT, severity)
-    title = f"asks for the name {event.name}"
-    return finding(severity, Rule.NETWORK_ATTEMPT, title, event.actor)
+    return finding(severity, Rule.NETWORK_ATTEMPT, f"asks for the name {event.name}", event.actor)
 
 
 def softened(phase: Phase, rule: Rule, severity: Severity) -> Severity:

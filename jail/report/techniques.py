@@ -37,7 +37,16 @@ PLACE_TECHNIQUES = {
     "editor": "T1176.002",  # Software Extensions: IDE Extensions
     "browser's helper program": "T1176.001",  # Software Extensions: Browser Extensions
 }
-DEBUGGER_EVASION = "T1622"
+# Of calls by which one process looks into another, by how they begin; the first that fits. Of
+# ptrace alone it is not known what is asked for, and who asks for himself wants to know whether he
+# is being looked at.
+LOOK_TECHNIQUES = {
+    "process_vm_readv": "T1003",  # OS Credential Dumping
+    "process_vm_writev": "T1055",  # Process Injection
+    "ptrace(PTRACE_TRACEME)": "T1622",  # Debugger Evasion
+    "ptrace(": "T1055.008",  # Process Injection: Ptrace System Calls
+    "": "T1622",  # Debugger Evasion
+}
 SYSTEM_CHECKS = "T1497.001"  # Virtualization/Sandbox Evasion: System Checks
 TIME_BASED_EVASION = "T1497.003"  # Virtualization/Sandbox Evasion: Time Based Checks
 DECODED = "T1140"  # Deobfuscate/Decode Files or Information
@@ -47,6 +56,11 @@ FILE_DISCOVERY = "T1083"  # File and Directory Discovery
 def technique_of(kind: str) -> str:
     """The technique of a kind of place, "" where it is the rule's."""
     return PLACE_TECHNIQUES.get(kind, "")
+
+
+def technique_of_look(call: str) -> str:
+    """The technique of `ptrace(PTRACE_ATTACH)`, say."""
+    return next(found for start, found in LOOK_TECHNIQUES.items() if call.startswith(start))
 
 
 def technique_in(finding: Finding) -> str:

@@ -6,13 +6,14 @@ finding nor a gap.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from jail.orders import JailSettings, Order
-from jail.report.acts import act_of, without_repeats
+from jail.report.acts import without_repeats
+from jail.report.groups import Found, Group, groups_of, wholes_of
 from jail.report.lists import (
     LIST_BYTES,
     MAX_LIST_ITEMS,
@@ -52,25 +53,7 @@ from jail.watch.noticed import Noticed, ReleaseNoted
 from jail.watch.record import Record
 
 MAX_CROWD = MAX_LIST_ITEMS // 10  # findings of one rule and severity in a phase; more are a crowd
-MAX_GROUP_TITLES = 50
 MAX_NOTE_CHARS = 500
-# The order of findings of the same severity: what tells most about a package comes first.
-RULE_ORDER = (
-    Rule.SECRET_SENT,
-    Rule.SECRET_READ,
-    Rule.CODE_REMOTE,
-    Rule.PERSISTENCE_WRITE,
-    Rule.EVIDENCE_TAMPER,
-    Rule.WITNESS_HIDDEN,
-    Rule.CODE_DYNAMIC,
-    Rule.NETWORK_ATTEMPT,
-    Rule.PROCESS_SPAWN,
-    Rule.PTH_CODE,
-    Rule.CODE_GATED,
-    Rule.LIMIT_HIT,
-)
-
-Found = tuple[Phase, tuple[Finding, ...]]  # the findings of one event
 
 
 class Verdict(StrEnum):
@@ -78,19 +61,6 @@ class Verdict(StrEnum):
     MEDIUM = "medium"
     UNSEEN = "unseen"
     CLEAN = "clean"
-
-
-@dataclass
-class Group:
-    """The findings of one act: of one event, or of one line of code again and again.
-
-    `finding` is the gravest of the first event, `titles` are all different ones, up to a bound.
-    """
-
-    finding: Finding
-    phases: list[PhaseName] = field(default_factory=list)
-    titles: list[str] = field(default_factory=list)
-    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -160,7 +130,7 @@ def assemble(
         reason,
         verdict_of(found, gaps),
         gaps,
-        groups_of(found),
+        groups_of(found, wholes_of(record.seen, found)),
         [*phases],
         lists,
         coverage,
@@ -200,42 +170,6 @@ def verdict_of(found: Sequence[Found], gaps: Sequence[str]) -> Verdict:
     if Severity.MEDIUM in severities:
         return Verdict.MEDIUM
     return Verdict.UNSEEN if gaps else Verdict.CLEAN
-
-
-def gravity(finding: Finding) -> tuple[int, int]:
-    """What to sort by: the least comes first."""
-    return list(Severity).index(finding.severity), RULE_ORDER.index(finding.rule)
-
-
-def groups_of(found: Sequence[Found]) -> list[Group]:
-    """The findings as a reader wants them, the gravest first.
-
-    Those of one event are one act, and so are those that act_of calls by the same words.
-    Of the same severity each rule's first group comes before any rule's second, so that no flood of
-    one rule hides another.
-    """
-    groups: dict[tuple[Severity, Rule, str], Group] = {}
-    for phase, findings in found:
-        if findings:
-            worst = min(findings, key=gravity)
-            key = worst.severity, worst.rule, act_of(worst)
-            add_to_group(groups.setdefault(key, Group(worst)), phase, worst)
-    turns: Counter[tuple[Severity, Rule]] = Counter()
-    ranked = []
-    for number, group in enumerate(groups.values()):
-        severity, rule = gravity(group.finding)
-        turns[group.finding.severity, group.finding.rule] += 1
-        turn = turns[group.finding.severity, group.finding.rule]
-        ranked.append(((severity, turn, rule, number), group))
-    return [group for _, group in sorted(ranked, key=lambda pair: pair[0])]
-
-
-def add_to_group(group: Group, phase: Phase, finding: Finding) -> None:
-    group.count += 1
-    if phase.name not in group.phases:
-        group.phases.append(phase.name)
-    if finding.title not in group.titles and len(group.titles) < MAX_GROUP_TITLES:
-        group.titles.append(finding.title)
 
 
 def all_lists(facts: Facts, found: Sequence[Found]) -> tuple[dict[str, list[Item]], Counter[str]]:

@@ -152,7 +152,18 @@ class Sleep:
     asked_sec: int
 
 
-Call = Fork | Execute | FirstCallUnseen | Socket | Reach | Delete | ExitAll | Sleep | End
+@dataclass(slots=True)
+class LookInto:
+    """A process asked to look into another one, or to be looked into. `call` says by what;
+    `jail_pid` is the number of the other in the jail, 0 where it names none.
+    """
+
+    pid: int
+    call: str
+    jail_pid: int
+
+
+Call = Fork | Execute | FirstCallUnseen | Socket | Reach | Delete | ExitAll | Sleep | LookInto | End
 
 # How the error of a call is written that had not returned when its process ended.
 UNFINISHED = "unfinished"

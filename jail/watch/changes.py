@@ -27,8 +27,9 @@ CUSTOMIZE = re.compile(r".*/(?:site|user)customize(?:/__init__)?\.pyc?", re.DOTA
 # `site/six-1.17.0/lib/python3.11/site-packages/six.pth`: where .pth files act.
 IN_SITE_PACKAGES = re.compile(r"site/[^/]+/lib(?:64)?/python3\.\d+/site-packages/[^/]+", re.DOTALL)
 
-# `site/six-1.17.0/lib/python3.11/site-packages/__pycache__/six.cpython-311.pyc`
-COMPILED_FILE = re.compile(r"(site/.*/)__pycache__/([^/.]+)\.cpython-\d+\.pyc", re.DOTALL)
+# `site/six-1.17.0/lib/python3.11/site-packages/__pycache__/six.cpython-311.pyc`, and what it is
+# called until it is whole: `six.cpython-311.pyc.139637976727232`
+COMPILED_FILE = re.compile(r"(site/.*/)__pycache__/([^/.]+)\.cpython-\d+\.pyc(?:\.\d+)?", re.DOTALL)
 
 States = dict[str, FileState]
 
@@ -92,7 +93,10 @@ class Changes:
         self.drops: list[Drop] = []
 
     def compare(self, before: States, after: States, was_stopped: bool) -> None:
-        """Tell what changed beyond the files that the installed distributions list as theirs."""
+        """Tell what changed beyond the files that the installed distributions list as theirs.
+
+        `was_stopped`: whether the phase's own process was killed, by whomever.
+        """
         deadline_sec = time.monotonic() + MAX_COMPARE_SEC
         shadows = Shadows(self.installed.owners, after)
         files = sorted(after)

@@ -154,7 +154,7 @@ class Exec:
 @dataclass(frozen=True)
 class Connection:
     """A socket was connected, sent from or, if it `listens`, bound. `target` is host:port,
-    [host]:port or unix:path.
+    [host]:port or unix:path. `is_inside`: the jail's own processes listen there.
     """
 
     net: Net
@@ -162,6 +162,7 @@ class Connection:
     listens: bool
     error: str | None
     actor: Actor
+    is_inside: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from jail.watch.calls import UNFINISHED
+from jail.watch.calls import UNFINISHED, LookInto, Sleep
 from jail.watch.events import (
     Actor,
     Event,
@@ -13,6 +13,7 @@ from jail.watch.events import (
     TraceContradicted,
     TraceCut,
 )
+from jail.watch.noticed import LookedInto, Slept
 from jail.watch.processes import Process
 from jail.watch.programs import is_jail_python
 from jail.watch.python_witness import PythonWitness, Said
@@ -129,6 +130,16 @@ class Ledger:
                 failed = FailedOften(what, error, count, self.actor(process))
                 self.tell_once((FailedOften, process.number, what, error), process, failed)
         process.failures.clear()
+
+    def tell_remark(self, process: Process, call: Sleep | LookInto) -> None:
+        """Tell what a process only asked for: a long sleep, a look into another process."""
+        if isinstance(call, Sleep):
+            slept = Slept(call.asked_sec, process.title)
+            self.tell_once((Slept, process.number), process, slept)
+        # Who reads its own memory in this way wants to know whether an address is good.
+        elif call.call.startswith("ptrace") or call.jail_pid != process.jail_pid:
+            looked = LookedInto(call.call, process.title)
+            self.tell_once((LookedInto, process.number, call.call), process, looked)
 
     def tell_file(self, event: FileChanged) -> None:
         """Tell a change of a file, with the place where Python says it opened it."""

@@ -111,3 +111,13 @@ class Slept(Remark):
 
     asked_sec: int
     process: str
+
+
+@dataclass(frozen=True)
+class LookedInto(Remark):
+    """A process asked the kernel to look into another, or to be looked into: by which `call`,
+    `ptrace(PTRACE_TRACEME)` say. The kernel witness tells it, and nothing came of it.
+    """
+
+    call: str
+    process: str

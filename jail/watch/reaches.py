@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from jail.orders import DNS_PORT, INDEX_PORT
-from jail.watch.calls import Act, Address, Family, Reach, Socket
+from jail.watch.calls import UNFINISHED, Act, Address, Family, Reach, Socket
 from jail.watch.events import Connection, NameAsked, Net, is_near
 from jail.watch.ledger import Bait, Ledger
 from jail.watch.names import Questions
@@ -34,6 +34,9 @@ UNREACHABLE = {"ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN"}
 NEVER_NEAR = UNREACHABLE | {"EAFNOSUPPORT"}
 NEVER_UNIX = NEVER_NEAR | {"EINPROGRESS", "ETIMEDOUT", "EADDRNOTAVAIL"}
 UNKNOWN_PEER = "who it was connected to"
+# Those that the kernel gives out, to who asks for any (ip(7): ip_local_port_range). What a thief
+# looks for on a machine, a wallet or a debugger say, has a number of its own, and these are none.
+GIVEN_PORTS, ANY_PORT = range(32768, 61000), 0
 
 
 class Reaches:
@@ -53,6 +56,7 @@ class Reaches:
         self.last_asker = STRANGER  # who turned to the resolver last
         self.resolvers: dict[Process, dict[str, None]] = {}  # whom each process turned to
         self.name_of: Callable[[str], str | None] = lambda _: None
+        self.bound: set[int] = set()  # ports of this jail
 
     def make(self, call: Socket) -> None:
         """Remember a socket."""
@@ -83,6 +87,8 @@ class Reaches:
             self.last_asker = process
         if address.port == str(DNS_PORT):
             self.note_resolver(process, target)
+        if listens and address.port and not call.error and len(self.bound) < MAX_SOCKETS:
+            self.bound.add(int(address.port))
         self.ledger.count_failure(process, target, call.error)
         if self.is_passed_over(call, target):
             return
@@ -103,8 +109,17 @@ class Reaches:
         # A requirement by URL leads pip itself astray: nothing but its index is its own to ask.
         actor = replace(actor, own=actor.own and not is_far)
         shown = plain_target(target) if is_far else target
-        event = Connection(net, shown, listens, call.error, actor)
+        is_inside = not is_far and not listens and self.is_bound(call, address)
+        event = Connection(net, shown, listens, call.error, actor, is_inside)
         self.ledger.tell_once(key, process, event)
+
+    def is_bound(self, call: Reach, address: Address) -> bool:
+        """Whether a port of this machine is one that the jail's own processes listen at: one that
+        the kernel has given them, and where somebody answers.
+        """
+        port = int(address.port or ANY_PORT)
+        is_answered = call.error in (None, "EINPROGRESS", UNFINISHED)
+        return is_answered and port in GIVEN_PORTS and not self.bound.isdisjoint((port, ANY_PORT))
 
     def note_resolver(self, process: Process, target: str) -> None:
         """Remember whom a process turned to."""

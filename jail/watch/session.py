@@ -27,13 +27,7 @@ from jail.orders import (
 from jail.watch.captures import Captures
 from jail.watch.changes import Changes
 from jail.watch.endings import end_phase
-from jail.watch.events import (
-    BaitRead,
-    Outcome,
-    Phase,
-    PhaseName,
-    printable,
-)
+from jail.watch.events import BaitRead, Outcome, Phase, PhaseName, printable
 from jail.watch.installed import reader_of
 from jail.watch.limits import count_oom_kills, full_disk, reached_limit, want_of_memory
 from jail.watch.output import Output
@@ -275,7 +269,8 @@ class Session:
             SAMPLES if self.trigger.phase is PhaseName.CALL else None,
             is_install and self.trigger.title is not None,
         )
-        changes.compare(before, after, self.stopped is not None)
+        _, signal = self.story.main_exit or (None, None)
+        changes.compare(before, after, self.stopped is not None or signal is not None)
         gone = self.captures.gone(after.values()) if self.captures else []
         resources.dropped.take(self.phase, [*gone, *changes.drops])
         resources.states = after

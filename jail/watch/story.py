@@ -17,6 +17,7 @@ from jail.watch.calls import (
     End,
     Execute,
     FirstCallUnseen,
+    LookInto,
     Observed,
     Reach,
     Sleep,
@@ -34,7 +35,6 @@ from jail.watch.events import (
 )
 from jail.watch.ledger import Bait, Ledger, Tell
 from jail.watch.names import Questions
-from jail.watch.noticed import Slept
 from jail.watch.peers import Named
 from jail.watch.processes import Process, ProcessTree
 from jail.watch.programs import (
@@ -166,9 +166,8 @@ class Story:
                 self.reaches.make(call)
             case Delete():
                 self.delete(process, call)
-            case Sleep() if not process.own:
-                event = Slept(call.asked_sec, process.title)
-                self.ledger.tell_once((Slept, process.number), process, event)
+            case Sleep() | LookInto() if not process.own:
+                self.ledger.tell_remark(process, call)
             case End():
                 self.give_up(process)
                 self.ledger.tell_failures(process)

@@ -2,7 +2,7 @@
 nothing.
 """
 
-# strace runs as `strace -fqyT -ttt --seccomp-bpf --decode-pids=pidns -xx -s4096`, and holds each
+# strace runs as `strace -fqyTttt --seccomp-bpf --decode-pids=pidns -xxs4096`, and holds each
 # program that was started (`-einject=/^execve:delay_exit=5000`): a line for each call, with every
 # string in hexadecimal, so that nothing of the jail can look like a part of a line. What is hostile
 # is the amount: long lines, many lines, calls that never come to an end. All are bounded, and what
@@ -26,12 +26,15 @@ from jail.watch.calls import (
     Family,
     FirstCallUnseen,
     Fork,
+    LookInto,
     Reach,
     Sleep,
     Socket,
 )
 from jail.watch.events import printable
+from jail.watch.looks import look_asked
 from jail.watch.sleeps import skipped_sec
+from jail.watch.unread import reach_is_unread
 
 MAX_TRACE_LINE_BYTES = 1 << 20
 # Kept of a longer line: its start and, since there stand address and result, its end.
@@ -102,23 +105,6 @@ DESCRIPTOR = re.compile(rb"[^<,]*<([\\x0-9a-f]*)>")
 # sendto(4<...>, "\x61\x62\x01", 30, 0, ...)
 # sendmsg(4<...>, {..., msg_iov=[{iov_base="\x61\x62\x63", iov_len=3}], ...
 BEFORE_PAYLOAD, BEFORE_ADDRESS = (b", ", b"iov_base="), b"AF_INET6, "
-# What strace can't read:
-# connect(4<...>, 0x1000, 16)
-# sendto(4<...>, "\x78", 1, 0, 0x1000, 16)
-# sendmsg(4<...>, 0x1000, 0)
-# sendmsg(4<...>, {msg_name=0x1000, msg_namelen=16, msg_iov=[{iov_base=0x1000, iov_len=1}], ...
-# but not what is of no length: sendto(4<...>, 0x1000, 0, 0, NULL, 0)
-UNREAD = re.compile(
-    rb"^[^,]*, 0x[0-9a-f]+, (?!0,)"
-    rb"|, 0x[0-9a-f]+, [1-9]\d*\)"
-    rb"|msg_name=0x"
-    rb"|iov_base=0x[0-9a-f]+, iov_len=[1-9]"
-)
-# What the kernel may answer without having read it, either.
-UNREAD_ERRORS = {
-    *("EFAULT", "EBADF", "ENOTSOCK", "EINVAL", "EOPNOTSUPP", "EISCONN", "ENOTCONN", "EPIPE"),
-    UNFINISHED,
-}
 MAX_MESSAGES = 1024  # the kernel's own bound of one sendmmsg
 
 
@@ -322,12 +308,14 @@ def parse_sleep(call: Returned) -> list[Call]:
     return [Sleep(call.pid, asked_sec)] if asked_sec else []
 
 
+def parse_look(call: Returned) -> list[Call]:
+    return [LookInto(call.pid, *look_asked(call.begun.name, call.text))]
+
+
 def parse_reach(call: Returned) -> list[Call]:
     act, text = ACTS[call.begun.name], call.text
     descriptor = DESCRIPTOR.match(text)
     addresses = [parse_address(match, act) for match in ADDRESS.finditer(text)]
-    # The first look is a quick one.
-    is_unread = b"0x" in text and call.error not in UNREAD_ERRORS and bool(UNREAD.search(text))
     is_many = call.begun.name == b"sendmmsg"
     reach = Reach(
         call.pid,
@@ -337,7 +325,7 @@ def parse_reach(call: Returned) -> list[Call]:
         parse_payloads(text) if act is Act.SEND else (),
         call.error,
         is_many and messages_left(call) > 0,
-        is_unread,
+        reach_is_unread(text, call.error),
         call.begun.is_cut,
         is_many and call.error == UNFINISHED,
     )
@@ -398,4 +386,5 @@ PARSERS: dict[bytes, Callable[[Returned], list[Call]]] = {
     b"socket": parse_socket,
     b"exit_group": parse_exit,
     **dict.fromkeys((b"nanosleep", b"clock_nanosleep"), parse_sleep),
+    **dict.fromkeys((b"ptrace", b"process_vm_readv", b"process_vm_writev"), parse_look),
 }

@@ -9,7 +9,7 @@ they are said to be.
 
 import re
 
-from jail.watch.calls import Call, Delete, Execute, Observed, Reach
+from jail.watch.calls import Call, Delete, Execute, LookInto, Observed, Reach
 from jail.watch.events import StartsUnchecked
 from jail.watch.processes import Process
 
@@ -49,7 +49,7 @@ class Unchecked:
         which are looked at themselves; what was found to be as it should must not have become that
         only then.
         """
-        if not self.doubtful or not isinstance(call, Execute | Reach | Delete):
+        if not self.doubtful or not isinstance(call, Execute | Reach | Delete | LookInto):
             return
         # What a compiler has made for itself: /tmp/ccXXXXXX.o
         if isinstance(call, Delete) and call.name.startswith(b"/tmp/cc"):
