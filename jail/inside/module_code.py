@@ -4,6 +4,7 @@ is another's, or was added.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from importlib.util import resolve_name
@@ -15,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+OWN_LIBRARY = os.__file__.removesuffix("os.py")
 # What stands before a name that gets its value only later, from others: `handler = None`.
 PLACEHOLDERS = {"LOAD_CONST", "LOAD_SMALL_INT", "COPY", "STORE_NAME", "IMPORT_NAME", "IMPORT_FROM"}
 
@@ -92,11 +94,13 @@ def is_given(module: ModuleType, source: CodeType | None, name: str) -> bool:
     """Whether the module gives that name a value itself, `getpass = unix_getpass`, or says that it
     offers it: then what stands there now is in its place.
     """
-    listed = module.__dict__.get("__all__")
-    if isinstance(listed, list | tuple) and name in listed:
-        return True
-    if source is None or name not in source.co_names:
+    if source is None:
         return False
+    if name not in source.co_names:
+        # The library makes some of its own by a loop: hashlib.sha256.
+        listed = module.__dict__.get("__all__")
+        is_listed = isinstance(listed, list | tuple) and name in listed
+        return is_listed and str(module.__dict__.get("__file__")).startswith(OWN_LIBRARY)
     load_from_library("dis")
     import dis
 

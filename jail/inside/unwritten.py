@@ -182,6 +182,11 @@ class Readings:
         word = re.compile(rf"\b{name}\b")
         if any(word.search(self.text(path)) for path in (*around, *read)):
             return True
+        # Of a program on the command line (`python -c`) there is no file: what it executes stands
+        # in it.
+        texts = [const for const in frame.f_code.co_consts if type(const) is str]
+        if not around and any(word.search(text[:MAX_LOOK_BYTES]) for text in texts):
+            return True
         quoted = re.compile(QUOTED_IMPORT % name)
         folders = {os.path.dirname(path) for path in around[:1]}
         return any(
