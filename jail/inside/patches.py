@@ -260,7 +260,10 @@ class Originals:
             if owner is None:
                 is_other |= before.get(attribute, value) is not value
                 is_other |= is_imported(module, source, attribute, value)
-                is_other |= is_given(module, source, attribute)
+                # What its own package gives a module, its tests too, is nobody else's.
+                own_folder = f"{self.site}/{name.partition('.')[0]}/"
+                is_given_by_itself = is_given(module, source, attribute)
+                is_other |= is_given_by_itself and not code.co_filename.startswith(own_folder)
             else:
                 is_other |= is_inherited(module.__dict__.get(owner), attribute)
             if is_other:
