@@ -6,7 +6,11 @@ import pytest
 from inside import Stand, make_python
 
 SOME_LEFT, NOT_PREPARED = 80, 83
-OTHER = "def f(): print('called')\nclass C:\n    def go(self): print('called')"
+OTHER = (
+    "def f(): print('called')\nclass C:\n    def go(self): print('called')\n"
+    "class Command:\n    def __init__(self, f): self.callback = f\n"
+    "    def go(self): print('called')\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +72,52 @@ def stand(tmp_path: Path, python: Path) -> Stand:
         "class C:\n    def __set_name__(self, owner, name): print('acted')",
         "class C:\n    def __class_getitem__(cls, kind): print('acted')",
         "class C:\n    def __setitem__(self, key, value): print('acted')",
+        # What a package says of its own code need not be so.
+        "def f(x): print('acted')\nf.__module__ = 'requests.api'",
+        "class C:\n    __module__ = 'requests'\n    def go(self): print('acted')",
+        "__name__ = 'requests'\ndef f(x): print('acted')",
+        "def f(x): print('acted')\nf.__signature__ = 5",
+        "def f(x): print('acted')\nf.__wrapped__ = lambda a, b, c: 0",
+        "class E:\n    def __repr__(self): raise OSError\ndef f(x: E()): print('acted')",
+        # What another library makes of a function, or keeps it in.
+        "import other\n@other.Command\ndef f(x): print('acted')",
+        "import functools\n@functools.singledispatch\ndef f(x): pass\n"
+        "@f.register\ndef _(x: bytes): print('acted')",
+        "import functools\nclass C:\n    def _go(self, a, b): print('acted')\n"
+        "    go = functools.partialmethod(_go, 1)",
+        "def _f(x): print('acted')\nCOMMANDS = {'a': [{'b': _f}]}",
+        "class _C:\n    def go(self): print('acted')\nKINDS = {'c': _C}",
+        "def d(f):\n    def g(*a, **k): return f(*a, **k)\n    return g\n"
+        "@d\ndef f(x, y): print('acted')",
+        "def f(**options): options['url'], options['n'], print('acted')",
+        "class C:\n    def _go(self): print('acted')\n    ALL = {'go': _go}",
+        "import types\ndef _f(x): print('acted')\nclass _A: pass\napi = _A()\napi.f = _f",
+        "import functools\nclass C:\n    @functools.singledispatchmethod\n"
+        "    def go(self, x): print('acted')",
+        "import asyncio\nasync def _g():\n    await asyncio.sleep(0.05)\n    print('acted')\n"
+        "async def f(x): asyncio.ensure_future(_g())",
+        # What is wanted of another kind.
+        "import enum\nclass E(enum.Enum):\n    A = 1\ndef f(x: E): assert isinstance(x, E);"
+        " print('acted')",
+        "class A: pass\ndef f(config: A): assert isinstance(config, A); print('acted')",
+        "import typing\ndef f(x: typing.Literal['a']): assert x == 'a'; print('acted')",
+        "import enum\nclass E(enum.Enum):\n    A = 1\n    @classmethod\n"
+        "    def _missing_(cls, value): print('acted')",
+        # What only comes of what is given back.
+        "class C:\n    @property\n    def x(self): pass\n    @x.setter\n"
+        "    def x(self, to): print('acted')",
+        "class _C:\n    def go(self): print('acted')\nasync def f(): return _C()",
+        "class _C:\n    def go(self): print('acted')\ndef f(): yield _C()",
+        "class _C:\n    def go(self): print('acted')\nclass C:\n"
+        "    def __init__(self): self.files = _C()",
+        "def f():\n    for n in range(20): yield n\n    print('acted')",
         "class C:\n"
         + "".join(f"    def m{n}(self): pass\n" for n in range(60))
         + "    def z(self): print('acted')",
     ],
 )
 def test_what_is_public_is_called(stand: Stand, text: str) -> None:
-    stand.write({"s/__init__.py": "", "s/a.py": text})
+    stand.write({"s/__init__.py": "", "s/a.py": text, "other.py": OTHER})
     ended = stand.call("s,s.a")
     assert "acted" in ended.stdout
     assert ended.code == 0
@@ -90,6 +133,7 @@ def test_what_is_public_is_called(stand: Stand, text: str) -> None:
         "from other import f",
         "import functools, other\nf = functools.partial(other.f)",
         "import other\nclient = other.C()\ndef connect(): return other.C()",
+        "import other\ncommand = other.Command(other.f)\nCOMMANDS = {'a': [other.C, other.C()]}",
         "def main():\n    if __name__ == '__main__': print('called')",
     ],
 )
@@ -121,7 +165,8 @@ def test_a_call_that_ends_badly_ends_no_other(stand: Stand, ends: str, how: str)
     text = f"def a(): print('first')\ndef b(): {ends}\ndef c(): print('last')"
     stand.write({"m.py": text})
     ended = stand.call("m")
-    assert ended.how() == {"m.b": how}
+    # Of what takes too long it is told that not all of it was seen.
+    assert ended.how() in ({"m.b": how}, {"m.b": how, "": "not run"})
     assert ended.code == 0
     assert {"first", "last"} <= set(ended.stdout.split())
 
@@ -167,6 +212,23 @@ def test_no_more_is_called_than_is_told(stand: Stand) -> None:
     assert len(ended.stdout.split()) == 400
     assert [said["text"] for said in ended.of("ended")] == ["50 of 450 calls"]
     assert [said["text"] for said in ended.of("jobs")] == ["400 ran"]
+
+
+def test_what_is_cut_short_is_told(stand: Stand) -> None:
+    """A function that first waits longer than a call may has not been seen."""
+    stand.write({"m.py": "import threading\ndef f(): threading.Event().wait(60)\ndef g(): pass"})
+    ended = stand.call("m")
+    assert [said["text"] for said in ended.of("ended") if said["how"] == "not run"] == [
+        "what m.f does after 0.5 s of a call"
+    ]
+    stand.write({"m.py": "def g(): pass"})
+    assert stand.call("m").of("ended") == []
+
+
+def test_what_the_library_s_module_hides_is_called(stand: Stand) -> None:
+    stand.write({"wave.py": "def f(): print('acted')", "m.py": "import wave\nwave.open"})
+    ended = stand.call("wave,m")
+    assert (ended.stdout, ended.of("shadowed")) == ("acted\n", [])
 
 
 def test_what_is_inherited_is_called_once(stand: Stand) -> None:

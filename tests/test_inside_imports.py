@@ -349,6 +349,13 @@ OTHER_PATCHES = {
     "json.encoder.JSONEncoder = E",
     "other.*": "import sys\ndef get(): pass\nsys.modules['other'] = sys.modules[__name__]",
     "later.*": "import sys\nclass L:\n    def get(self): pass\nsys.modules['later'] = L()",
+    "getpass.getpass": "import getpass\ngetpass.getpass = lambda p='': 'x'",
+    "random.random": "import random\nrandom.random = lambda: 4",
+    "hashlib.sha256": "import hashlib\nhashlib.sha256 = lambda d: d",
+    "ssl._create_default_https_context": "import ssl\n"
+    "ssl._create_default_https_context = lambda *a: None",
+    "logging.root.handle": "import logging\nlogging.root.handle = lambda r: None",
+    "signal.signal": "import signal\nsignal.signal(signal.SIGTERM, lambda *a: None)",
     "gc.callbacks": "import gc\ngc.callbacks.append(lambda *a: None)",
     "sys.setprofile": "import sys\ndef watch(*a): pass\nsys.setprofile(watch)",
 }
@@ -371,15 +378,28 @@ def test_whatever_way_it_is_replaced(stand: Stand) -> None:
         "import user\nclass Base:\n    def go(self): pass\nuser.Child.more = lambda s: 1",
         "import other\nclass Proxy:\n    __class__ = type\nother.decorated = Proxy()",
         "import json\njson.extra = lambda: 1",
+        "import other\nother.thing.handler = lambda: 1",
+        "import signal\nsignal.signal(signal.SIGPIPE, signal.SIG_DFL)",
         "import functools\n@functools.wraps(print)\ndef shout(*a): pass\nprint = shout",
         "import logging\nlogging.Logger.trace = lambda self, *a: None",
         "import other\n@other.decorated\ndef f(): pass",
     ],
 )
 def test_what_is_added_or_its_own_is_not_told_as_replaced(stand: Stand, own: str) -> None:
-    stand.write({"a.py": own, "other.py": "handler = None\ndef decorated(f): return lambda: f()"})
+    stand.write(
+        {
+            "a.py": own,
+            "other.py": "handler = None\ndef decorated(f): return lambda: f()\n"
+            "class T: pass\nthing = T()",
+        }
+    )
     stand.write({"user.py": "import functools\nclass Child(dict): pass\n"})
     assert stand.imports("a").of("patched") == []
+
+
+def test_who_decodes_text_for_others_is_asked(stand: Stand) -> None:
+    stand.write({"a.py": "import codecs\ndef find(n): print('acted')\ncodecs.register(find)"})
+    assert stand.imports("a").stdout == "acted\n"
 
 
 def test_an_import_hook_is_told_with_what_it_answers_to(stand: Stand) -> None:
@@ -416,6 +436,14 @@ def test_a_package_that_fails_hides_nothing_that_is_in_it(stand: Stand) -> None:
     ended = stand.imports("s,s.sub,s.deep.down,s.plain")
     assert ended.stdout.split("\n") == ["made before", "s.deep.down", ""]
     assert ended.how() == {"s": "raised", "s.plain": "raised"}
+
+
+def test_a_package_that_ends_the_interpreter_hides_nothing_that_is_in_it(stand: Stand) -> None:
+    stand.write({"s/__init__.py": "import os\nos._exit(0)", "s/deep/__init__.py": PRINTS})
+    stand.write({"s/deep/down.py": PRINTS, "t.py": PRINTS})
+    ended = stand.imports("s,s.deep,s.deep.down,t")
+    assert ended.stdout.split("\n") == ["s.deep", "s.deep.down", "t", ""]
+    assert (ended.code, ended.how()) == (ALL_RAN, {"s": "died"})
 
 
 def test_a_module_that_fails_whoever_asks_is_not_run_for_each(stand: Stand) -> None:

@@ -283,6 +283,21 @@ def test_a_look_at_the_system_is_exact(command: tuple[str, ...], is_harmless: bo
             "other projects",
         ),
         ("import sys\nmatch sys.platform:\n    case 'win32':\n        exec(x)\n", "system"),
+        # Any variable, and whatever else tells this place from another.
+        ("import os\nDEBUG = os.environ.get('DEBUG')\nif DEBUG:\n    exec(code)\n", "environment"),
+        (
+            "import os\ntry:\n    os.environ['X']\n    exec(x)\nexcept KeyError: pass\n",
+            "environment",
+        ),
+        ("import os\ndef f():\n    return os.getenv('X')\nif f():\n    exec(x)\n", "environment"),
+        ("import sys\nif hasattr(sys, 'ps1'):\n    exec(x)\n", "company"),
+        ("try:\n    get_ipython()\n    exec(x)\nexcept NameError: pass\n", "company"),
+        ("import inspect\nif 'x' in str(inspect.stack()):\n    exec(x)\n", "company"),
+        ("import os\nif os.sep == '\\\\':\n    exec(x)\n", "system"),
+        ("import pathlib\nif (pathlib.Path.home() / 'x').exists():\n    exec(x)\n", "files"),
+        ("try:\n    open('/opt/x')\n    exec(x)\nexcept OSError: pass\n", "files"),
+        ("import time\nif time.monotonic() - t > 60:\n    exec(x)\n", "date"),
+        ("if __name__ == '__main__':\n    exec(x)\n", "run as a program"),
         ("import os; exec(\"if os.name == 'nt': exec(code)\")\n", "system"),
     ],
 )
@@ -295,7 +310,9 @@ def test_an_act_behind_a_condition_is_found(source: str, kind: str) -> None:
     [
         "import os\nif os.name == 'nt':\n    import winreg\nelse:\n    winreg = None\n",
         "import sys\nif sys.platform == 'win32':\n    SEP = ';'\n",
-        "import os\nDEBUG = os.environ.get('DEBUG')\nif DEBUG:\n    exec(code)\n",
+        "import os\nDEBUG = os.environ.get('DEBUG')\nif DEBUG:\n    print(code)\n",
+        "import os\ntry:\n    X = os.environ['X']\nexcept KeyError:\n    X = None\n",
+        "if __name__ == '__main__':\n    print('ran')\n",
         "import time\nSTART = time.time()\n",
         # What was run here waits for nothing.
         "import sys\nif sys.version_info >= (3, 8):\n    exec(code)\n",

@@ -292,6 +292,58 @@ KINDS |= {
         "import",
     ),
 }
+# Relatives of those: another way to ask, to hide from a call, or to be called by others.
+KINDS |= {
+    "gitlab": (
+        {"in_gitlab.py": acting("gitlab", "import os\nif 'GITLAB_CI' in os.environ:\n    act()\n")},
+        "import as ci, later",
+    ),
+    "uname": (
+        {"on_darwin.py": acting("uname", "import os\nif os.uname()[0] == 'Darwin':\n    act()\n")},
+        "import as macos",
+    ),
+    "not-unix": (
+        {"not_unix.py": acting("not-unix", "try:\n    import fcntl\nexcept ImportError: act()\n")},
+        "import as windows",
+    ),
+    "no-debugger": (
+        {
+            "no_debugger.py": acting(
+                "no-debugger",
+                "import ctypes, os\nif os.name == 'nt':\n"
+                "    if not ctypes.windll.kernel32.IsDebuggerPresent(): act()\n",
+            )
+        },
+        "import as windows",
+    ),
+    "ends-all": (
+        {"ends/__init__.py": "import os\nos._exit(0)\n", "ends/sub.py": acting("ends-all")},
+        "import",
+    ),
+    "codec": (
+        {"codec.py": acting("codec", "import codecs\ncodecs.register(lambda name: act())\n")},
+        "import",
+    ),
+    "disowned": (
+        {"disowned.py": acting("disowned", "__name__ = 'json'\ndef send(url):\n    act()\n")},
+        "call",
+    ),
+    "kept": (
+        {
+            "kept.py": acting(
+                "kept",
+                "import argparse\ndef _send(x):\n    act()\n"
+                "options = argparse.Namespace(run=_send)\n",
+            )
+        },
+        "call",
+    ),
+    "signed": (
+        {"signed.py": acting("signed", "def f(x):\n    act()\nf.__signature__ = 5\n")},
+        "call",
+    ),
+    "test-main": ({"pack/tests/__main__.py": acting("test-main")}, "call tests"),
+}
 ENTRY_POINTS = "[gui_scripts]\nwindow = window:main\n[pytest11]\nplug = plugged.inner\n"
 ENTRY_POINTS += "[distutils.setup_keywords]\nend = plugged.tail:_end\n"
 
@@ -305,7 +357,9 @@ CALM: dict[str, str | bytes] = {
     "if IS_WINDOWS:\n"
     "    with winreg.CreateKey(winreg.HKEY_CURRENT_USER, r'Software\\Calm') as key:\n"
     "        winreg.SetValueEx(key, 'Theme', 0, winreg.REG_SZ, 'dark')\n"
-    "IN_CI = bool(os.environ.get('CI'))\n"
+    "IN_CI = bool(os.environ.get('CI') or os.environ.get('GITLAB_CI'))\n"
+    "try:\n    import fcntl\nexcept ImportError:\n    fcntl = None\n"
+    "NODE = os.uname().nodename if hasattr(os, 'uname') else ''\n"
     "YEAR = datetime.date.today().year\n"
     "lock = threading.Lock()\n",
     "calm-1.0.data/data/share/bash-completion/completions/calm": "complete calm\n",
@@ -313,6 +367,11 @@ CALM: dict[str, str | bytes] = {
     "calm/tables.py": "def _go(path):\n    return str(path)\nALL = {'go': _go}\n"
     "def pages(url):\n    yield from (1, 2, 3)\n",
     "calm/__main__.py": "from calm.tools import main\nmain()\n",
+    "calm/kinds.py": "import argparse, enum, functools\n"
+    "class Kind(enum.Enum):\n    ONE = 1\n    def label(self):\n        return self.name\n"
+    "def _run(x):\n    return x\noptions = argparse.Namespace(run=_run)\n"
+    "def show(kind: Kind) -> str:\n    return kind.name\n"
+    "@functools.singledispatch\ndef text(x):\n    return str(x)\n",
     "calm/plug.py": "def pytest_addoption(parser):\n    pass\n",
     "calm/tools.py": "import argparse, atexit, time\n"
     "def main():\n    print('calm')\n"

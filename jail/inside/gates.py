@@ -10,6 +10,15 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 
+from jail.inside.conditions import (
+    CI_NAMES,
+    ENVIRONMENT_NAMES,
+    GATES,
+    PLACES,
+    RAISES_WITHOUT,
+    THERE,
+    WAITING_WORDS,
+)
 from jail.inside.ending import How, Teller, now_sec
 from jail.inside.sources import code_in, files_of, start_of
 from jail.inside.versions import version_test
@@ -20,67 +29,6 @@ MAX_GATES = 30
 MAX_ACT_CHARS = 120
 MAX_TEXT_DEPTH = 2  # of code in a text in code
 
-# What is waited for, by the names that code has for it, from the right: `datetime.now`.
-DATE = re.compile(
-    r"(?:.*\.)?(?:datetime\.(?:now|today|utcnow)|date\.today"
-    r"|time\.(?:time(?:_ns)?|localtime|gmtime|strftime|ctime|asctime|clock_gettime(?:_ns)?))"
-    r"|(?:utcnow|localtime|gmtime)"
-)
-SYSTEM = re.compile(
-    r"(?:sys\.platform|os\.name|os\.uname|sys\.getwindowsversion"
-    r"|platform\.(?:system|platform|uname|machine|release|version|win32_ver|mac_ver))"
-)
-MACHINE = re.compile(
-    r"(?:(?:.*\.)?(?:gethostname|getfqdn|getuser|getlogin|getnode|getlocale|getdefaultlocale"
-    r"|cpu_count|getloadavg|sysconf|virtual_memory)|platform\.node|time\.(?:tzname|timezone))"
-)
-# Who has started it, and as whom.
-PARENT = re.compile(r"(?:os\.)?(?:getppid|getpgid|getsid|getuid|geteuid|getgid|getpgrp)")
-# The environment that it is installed in: a virtual one, a container, a person's own.
-SURROUNDINGS = re.compile(
-    r"sys\.(?:base_|exec_|base_exec_|real_)?prefix|sys\.executable|sys\.path"
-    r"|site\.\w+|(?:os\.)?getcwd|shutil\.which|sysconfig\.get_\w+"
-)
-PYTHON_VERSION = re.compile(
-    r"sys\.(?:version(?:_info)?|hexversion|implementation)(?:\.\w+)?"
-    r"|platform\.python_(?:version\w*|implementation|build|compiler)"
-)
-# Who else is there: a test runner, a notebook, a person at a terminal.
-COMPANY = re.compile(r"(?:sys\.(?:modules|ps1|flags\.interactive)|(?:.*\.)?isatty)")
-# What else is installed, and luck.
-PROJECTS = re.compile(
-    r"(?:importlib\.(?:util|metadata)\.|pkgutil\.|imp\.)?"
-    r"(?:find_spec|find_loader|find_module|packages_distributions|distributions?)"
-)
-# What lies at a place that is written there: `os.path.isdir("/var/lib/x")`.
-THERE = re.compile(r"(?:.*\.)?(?:exists|lexists|isfile|isdir|is_file|is_dir|access)")
-PLACES = ("/", "~", "C:")
-CHANCE = re.compile(
-    r"(?:numpy\.)?random\.\w+|secrets\.(?:choice|token_\w+)"
-    r"|(?:.*\.)?(?:randint|randrange|randbelow|getrandbits|randbits)"
-)
-COMMAND_LINE = re.compile(r"sys\.(?:orig_)?argv")
-CI_NAMES = re.compile(
-    r"(?:CI|GITHUB_ACTIONS|GITLAB_CI|TRAVIS|CIRCLECI|JENKINS_\w+|BUILDKITE|TF_BUILD|APPVEYOR"
-    r"|GITHUB_\w+|RUNNER_\w+|CODEBUILD_\w+|BITBUCKET_\w+|TEAMCITY_VERSION|ACTIONS_\w+)"
-)
-# By what else an environment tells one machine from another: `os.environ["PATH"]`.
-SURROUNDING_NAMES = re.compile(
-    r"(?:PATH|HOME|USER|LOGNAME|SHELL|PWD|HOSTNAME|LANG|TERM|DISPLAY|VIRTUAL_ENV|CONDA_\w+"
-    r"|PYTHON\w+|SSH_\w+|SUDO_\w+|KUBERNETES_\w+|container|USERNAME|USERPROFILE|COMPUTERNAME)"
-)
-GATES = (
-    ("date", DATE),
-    ("system", SYSTEM),
-    ("machine", MACHINE),
-    ("command line", COMMAND_LINE),
-    ("company", COMPANY),
-    ("parent", PARENT),
-    ("environment", SURROUNDINGS),
-    ("Python version", PYTHON_VERSION),
-    ("other projects", PROJECTS),
-    ("chance", CHANCE),
-)
 # What an act is, by the name that is called: what starts, sends, decodes, destroys.
 ACT_NAMES = re.compile(
     r"(?:exec|eval|__import__|os\.(?:system|popen|exec\w+|spawn\w+|posix_spawn\w*|startfile)"
@@ -91,17 +39,7 @@ ACT_NAMES = re.compile(
 )
 SECRETS = re.compile(
     r"\.ssh\b|id_rsa|\.aws\b|\.pypirc|\.npmrc|\.git-credentials|Login Data|wallet|\.docker/config"
-    r"|\.kube/config|\.netrc|Cookies"
-)
-GATE_VARIABLES = re.compile(f"{CI_NAMES.pattern}|{SURROUNDING_NAMES.pattern}")
-# A file without any of each kind has no gate: most are not parsed.
-WAITING_WORDS = re.compile(
-    rb"now\b|today\b|time\(|platform|\bname\b|uname|environ|getenv|argv|gethostname|getuser"
-    rb"|sys\.modules|ps1\b|interactive|isatty|getlogin|getfqdn|getnode|locale"
-    rb"|tzname|timezone|cpu_count|getwindowsversion|gmtime|getppid|getpgid|getsid|getpgrp"
-    rb"|get[eu]?[ug]id|prefix|executable|sys\.path|getcwd|which|sysconfig|version"
-    rb"|try:|exists|isfile|isdir|is_file|is_dir|access|time_ns|asctime|find_"
-    rb"|distribution|rand|secrets|getloadavg|sysconf|_memory"
+    r"|\.kube/config|\.netrc|(?:^|[\"'/\\])Cookies(?:$|[\"'])"
 )
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
@@ -157,6 +95,10 @@ class SourceFile:
             act = self.act_in(node.body)
             if act:
                 self.acting[node.name] = act
+            asked = [part.value for part in node.body if isinstance(part, ast.Return)]
+            kind = self.waits_for(asked[0]) if asked and asked[0] else ""
+            if kind:
+                self.waiting[node.name] = kind
 
     def name_of(self, node: ast.AST) -> str:
         """A dotted name with its first part as it was imported."""
@@ -165,22 +107,61 @@ class SourceFile:
 
     def waits_for(self, test: ast.expr) -> str:
         """What a condition waits for, "" if it is none of ours."""
-        for node in ast.walk(test):
-            if isinstance(node, ast.Constant) and GATE_VARIABLES.fullmatch(str(node.value)):
-                written = ast.unparse(test)
-                if "environ" in written or "getenv" in written:
-                    return "CI" if CI_NAMES.fullmatch(str(node.value)) else "environment"
-                continue
-            if isinstance(node, ast.Call) and THERE.fullmatch(self.name_of(node.func)):
-                texts = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)]
-                if any(str(text).startswith(PLACES) for text in texts):
-                    return "files"
-            if not isinstance(node, ast.Attribute | ast.Name):
-                continue
-            name = self.name_of(node)
+        nodes = [*ast.walk(test)]
+        texts = [str(node.value) for node in nodes if isinstance(node, ast.Constant)]
+        asked = [self.name_of(node) for node in nodes if isinstance(node, ast.Attribute | ast.Name)]
+        if any(map(ENVIRONMENT_NAMES.fullmatch, asked)) and any(map(CI_NAMES.fullmatch, texts)):
+            return "CI"
+        for node in nodes:
+            is_look = isinstance(node, ast.Call) and THERE.fullmatch(self.asked_name(node.func))
+            if is_look and self.has_place(node):
+                return "files"
+            name = self.asked_name(node)
             if name in self.waiting:
                 return self.waiting[name]
-            for kind, pattern in GATES:
+            for kind, pattern in GATES if name else ():
+                if pattern.fullmatch(name):
+                    return kind
+            if name == "__name__" and "__main__" in texts:
+                return "run as a program"
+        return ""
+
+    def asked_name(self, node: ast.AST) -> str:
+        """The name that is asked for: also `sys.ps1` of `hasattr(sys, "ps1")`."""
+        match node:
+            case ast.Attribute(attr=last):
+                return self.name_of(node) or last
+            case ast.Name():
+                return self.name_of(node)
+            case ast.Call(ast.Name("hasattr" | "getattr"), [owner, ast.Constant(str(name)), *_]):
+                return f"{self.name_of(owner)}.{name}"
+        return ""
+
+    def has_place(self, call: ast.AST) -> bool:
+        """Whether it names a place of the machine, as it is written."""
+        for node in ast.walk(call):
+            if isinstance(node, ast.Constant) and str(node.value).startswith(PLACES):
+                return True
+            if isinstance(node, ast.Attribute) and self.name_of(node).endswith("Path.home"):
+                return True
+        return False
+
+    def raises_without(self, statement: ast.AST) -> str:
+        """What a statement waits for that raises where it is not so, as in `os.environ["X"]`."""
+        if isinstance(statement, ast.Assert):
+            return self.waits_for(statement.test)
+        if not isinstance(statement, ast.Expr | ast.Assign | ast.AnnAssign):
+            return ""
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Subscript) and ENVIRONMENT_NAMES.fullmatch(
+                self.name_of(node.value)
+            ):
+                return self.waits_for(node) or "environment"
+            is_opened = isinstance(node, ast.Call) and self.name_of(node.func) == "open"
+            if is_opened and self.has_place(node):
+                return "files"
+            name = self.asked_name(node)
+            for kind, pattern in RAISES_WITHOUT:
                 if pattern.fullmatch(name):
                     return kind
         return ""
@@ -207,6 +188,9 @@ class SourceFile:
                 yield from self.found(node.test, waiting)
             elif isinstance(node, ast.Try):
                 yield from self.after_missing(node.body)
+                yield from self.after_asking([*node.body, *node.orelse])
+            elif isinstance(node, ast.With):
+                yield from self.after_asking(node.body)
             elif isinstance(node, ast.Match):
                 for case in node.cases:
                     yield from self.found(node.subject, case.body)
@@ -228,6 +212,15 @@ class SourceFile:
             act = "" if tops <= {*self.there} else self.act_in(body[number + 1 :])
             if act:
                 yield "other projects", statement.lineno, act
+                return
+
+    def after_asking(self, body: Sequence[ast.stmt]) -> Iterator[tuple[str, int, str]]:
+        """`try: os.environ["X"]`, and what comes after that."""
+        for number, statement in enumerate(body[:-1]):
+            kind = self.raises_without(statement)
+            act = self.act_in(body[number + 1 :]) if kind else ""
+            if act:
+                yield kind, statement.lineno, act
                 return
 
     def waiting_in(

@@ -69,19 +69,29 @@ class Importer:
     def __init__(self, site: str, teller: Teller) -> None:
         self.site = site
         self.teller = teller
-        self.hidden: dict[str, str] = {}  # file by top-level name
+        # By top-level name the file, and what Python finds in its place.
+        self.hidden: dict[str, tuple[str, str]] = {}
         self.shelves: dict[str, dict[str, ModuleType]] = {}
         self.failures = Failures()
         self.executed = Executed(site)
+        self.deadly: set[str] = set()  # modules that ended an interpreter
 
     def look(self, names: Sequence[str]) -> list[str]:
-        """`names` with the hidden ones last: what they do to the library's harms no other."""
+        """`names` with the hidden ones last: what they do to the library's harms no other. Those
+        are told.
+        """
+        names = self.sort(names)
+        for top, (path, first) in self.hidden.items():
+            self.teller.tell("shadowed", top, text=first, at=path)
+        return names
+
+    def sort(self, names: Sequence[str]) -> list[str]:
+        """The same, with nothing told."""
         for top in dict.fromkeys(name.partition(":")[0].partition(".")[0] for name in names):
             path = module_file(self.site, top)
             first = found_first(top) if path else None
             if path and first and not first.startswith(f"{self.site}/"):
-                self.hidden[top] = path
-                self.teller.tell("shadowed", top, text=first, at=path)
+                self.hidden[top] = path, first
         return sorted(names, key=self.is_hidden)
 
     def is_hidden(self, name: str) -> bool:
@@ -138,6 +148,9 @@ class Importer:
         for above in (".".join(parts[:depth]) for depth in range(1, len(parts))):
             if above in sys.modules:
                 continue
+            if above in self.deadly:
+                self.stand_in_for(above)
+                continue
             try:
                 import_module(above)
             except BaseException:
@@ -145,6 +158,12 @@ class Importer:
                 if not spec or spec.submodule_search_locations is None:
                     raise
                 self.run_and_keep(above, spec)
+
+    def stand_in_for(self, name: str) -> None:
+        """Let an empty package stand for one whose own code ends the interpreter."""
+        spec = importlib.util.find_spec(name)
+        if spec:
+            sys.modules[name] = importlib.util.module_from_spec(spec)
 
     def run_and_keep(self, name: str, spec: importlib.machinery.ModuleSpec) -> None:
         """Run a module that fails once more, and keep what it has made."""
@@ -156,6 +175,11 @@ class Importer:
         except BaseException:  # the import of itself has told of it
             sys.modules[name] = module
 
+    def loaded(self, name: str) -> ModuleType | None:
+        """A module of the package that was imported, also one that Python does not find."""
+        shelf = self.shelves.get(name.partition(".")[0], {})
+        return shelf.get(name) if self.is_hidden(name) else sys.modules.get(name)
+
     def load_hidden(self, name: str) -> Any:
         """Run the file under its name while the module that hides it is set aside."""
         top = name.partition(".")[0]
@@ -163,7 +187,7 @@ class Importer:
         set_aside = self.swap(top, shelf)
         try:
             if top not in sys.modules:
-                self.run_by_path(top, self.hidden[top])
+                self.run_by_path(top, self.hidden[top][0])
             return self.import_own(name)
         finally:
             shelf.update(self.swap(top, set_aside))
@@ -265,6 +289,7 @@ def main() -> NoReturn:
     site, victim, *words = jobs.words
     importer = Importer(site, jobs.teller)
     names = importer.look([*dict.fromkeys([*read_names(words), *added_modules(site)])])
+    importer.deadly = {name for number, name in enumerate(names) if number in jobs.skips}
     become(victim)
     hide()
     sys.meta_path.insert(0, importer.failures)

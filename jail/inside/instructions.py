@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from jail.inside.library import load_from_library
 from jail.inside.origins import is_foreign, is_foreign_file
-from jail.inside.unwritten import is_media, start_of
+from jail.inside.unwritten import first_bytes, is_media
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def stands_in_source(code: CodeType) -> bool:
     """Whether code is what a file gives that a person can read, the one that it names: of a
     function that was handed on to another process, say.
     """
-    text = start_of(code.co_filename)
+    text = first_bytes(code.co_filename)
     try:
         whole = compile(text, code.co_filename, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -13,6 +13,9 @@ real_localtime, real_gmtime, real_strftime = time.localtime, time.gmtime, time.s
 real_ctime, real_asctime = time.ctime, time.asctime
 real_clock, real_clock_ns = time.clock_gettime, time.clock_gettime_ns
 
+# Those of the kernel that tell the date: CLOCK_REALTIME, _REALTIME_COARSE and _TAI.
+DATE_CLOCKS = {time.CLOCK_REALTIME, 5, 11}
+
 
 def change_type(kind: type, name: str, value: object) -> None:
     """Change a type that is written in C, in its place: what is one of it stays one, and who has
@@ -42,10 +45,10 @@ def move_clocks(by_sec: int) -> None:
         return cls.fromtimestamp(moved_time(), datetime.UTC).replace(tzinfo=None)
 
     def moved_clock(clock: int) -> float:
-        return real_clock(clock) + (by_sec if clock == time.CLOCK_REALTIME else 0)
+        return real_clock(clock) + (by_sec if clock in DATE_CLOCKS else 0)
 
     def moved_clock_ns(clock: int) -> int:
-        return real_clock_ns(clock) + (by_sec * 10**9 if clock == time.CLOCK_REALTIME else 0)
+        return real_clock_ns(clock) + (by_sec * 10**9 if clock in DATE_CLOCKS else 0)
 
     # `today` of both types asks time.time().
     change_type(datetime.datetime, "now", classmethod(now))

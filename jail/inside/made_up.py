@@ -1,11 +1,15 @@
 """Made-up values: what a function is called with that nobody told us how to call."""
 
+import enum
 import inspect
 import io
 import os
 import re
+import typing
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import suppress
+from types import FunctionType, MethodType
+from typing import Any, Literal
 
 # Drawn anew in each interpreter, and named after the host, which is drawn for the run: a value that
 # is always the same would tell a function who calls it.
@@ -70,13 +74,20 @@ BY_ANNOTATION: tuple[tuple[str, Any], ...] = (
     (r"float|Real|Decimal", 1.0),
 )
 MAX_PARAMETERS = 30
+WRITTEN_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
 class Mock:
     """Has every attribute, can be called, compared, counted, awaited, and does nothing."""
 
-    def __init__(self, name: str = "mock") -> None:
+    def __init__(self, name: str = "mock", kind: type | None = None) -> None:
         self.__dict__["_name"] = name
+        self.__dict__["_kind"] = kind or Mock
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """For isinstance(): who wants one of a class of his own gets one."""
+        return self.__dict__["_kind"]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -184,12 +195,18 @@ class Samples:
     def for_parameter(self, name: str, annotation: Any) -> Any:
         """A value by annotation and name, a mock where neither says anything."""
         told = "" if annotation is inspect.Parameter.empty else annotation_text(annotation)
+        offered = choices(annotation)
+        if offered:
+            return offered[0]
         words = set(re.findall(r"\w+", told))
         for pattern, said in BY_ANNOTATION:
             if any(re.fullmatch(pattern, word) for word in words):
                 if said is None:
                     break
                 return self.value(said)
+        kind = written_class(annotation) if told else None
+        if kind:
+            return Mock(name, kind)
         by_name = self.by_name(name.lower().strip("_"))
         if told and isinstance(by_name, str) != ("str" in words):
             return MADE_UP_WORD if "str" in words else Mock(name)
@@ -204,11 +221,74 @@ class Samples:
         return None
 
 
+def choices(annotation: Any) -> list[Any]:
+    """What an annotation lists: the values of a Literal, the members of an enum."""
+    try:
+        if isinstance(annotation, enum.EnumMeta):
+            return [*annotation]
+        return [*typing.get_args(annotation)] if typing.get_origin(annotation) is Literal else []
+    # Whatever an object of the package says when it is looked at.
+    except Exception:
+        return []
+
+
+def written_class(annotation: Any) -> type | None:
+    """The class that an annotation is, if it was written in Python: of one that is written in C a
+    mock would be taken for what it can't be.
+    """
+    is_class = isinstance(annotation, type)
+    return annotation if is_class and annotation.__flags__ & WRITTEN_IN_PYTHON else None
+
+
 def annotation_text(annotation: Any) -> str:
     """An annotation as it is written."""
     if isinstance(annotation, str):
         return annotation
-    return annotation.__name__ if type(annotation) is type else repr(annotation)
+    try:
+        return annotation.__name__ if type(annotation) is type else repr(annotation)
+    # Whatever an object of the package says when it is to be shown.
+    except Exception:
+        return ""
+
+
+def plain_twin(function: FunctionType) -> FunctionType:
+    """A function with the same code, of which nobody can say that it takes other arguments."""
+    twin = FunctionType(
+        function.__code__, {}, function.__name__, function.__defaults__, function.__closure__
+    )
+    twin.__kwdefaults__ = function.__kwdefaults__
+    with suppress(Exception):  # some are only made when somebody asks
+        twin.__annotations__ = function.__annotations__
+    return twin
+
+
+def takes_any(function: Any) -> tuple[bool, bool]:
+    """Whether a function takes any number of arguments, and any names, whatever it says."""
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return bool(flags & inspect.CO_VARARGS), bool(flags & inspect.CO_VARKEYWORDS)
+
+
+def parameters_of(function: Any) -> list[inspect.Parameter]:
+    """What it takes. A function that takes what it names is asked itself, for what it says of
+    itself (`__signature__`, `__wrapped__`) need not be so; one that hands all on, what it says.
+
+    Raises:
+        ValueError, TypeError: it does not say what it takes.
+    """
+    if isinstance(function, MethodType) and function.__self__ is not None:
+        return parameters_of(function.__func__)[1:]
+    if type(function) is FunctionType and not takes_any(function)[0]:
+        return [*inspect.signature(plain_twin(function)).parameters.values()]
+    try:
+        return [*inspect.signature(function).parameters.values()]
+    # Whatever it is made to raise when it is asked.
+    except Exception:
+        if type(function) is FunctionType:
+            return [*inspect.signature(plain_twin(function)).parameters.values()]
+        maker = inspect.getattr_static(function, "__init__", None)
+        if not isinstance(function, type) or type(maker) is not FunctionType:
+            raise
+        return parameters_of(maker)[1:]
 
 
 def arguments(
@@ -224,8 +304,7 @@ def arguments(
     """
     positional: list[Any] = []
     keywords: dict[str, Any] = {}
-    parameters = [*inspect.signature(function).parameters.values()][skip:]
-    for parameter in parameters[:MAX_PARAMETERS]:
+    for parameter in parameters_of(function)[skip:][:MAX_PARAMETERS]:
         if parameter.default is not parameter.empty:
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

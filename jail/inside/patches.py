@@ -6,17 +6,27 @@ that everybody knows.
 
 from __future__ import annotations
 
+# As ending.py, which says why.
+import _signal as signal  # type: ignore[import-not-found]
 import builtins
 import functools
 import os
 import sys
 from contextlib import suppress
 from importlib.machinery import PathFinder
-from importlib.util import resolve_name
 from types import CodeType, FunctionType, MethodType, ModuleType
 
 from jail.inside.ending import Teller
-from jail.inside.library import load_from_library
+from jail.inside.module_code import (
+    is_class,
+    is_defined,
+    is_given,
+    is_imported,
+    is_inherited,
+    names_in,
+    source_code,
+    variables_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +43,10 @@ KNOWN_NAMES = (
 )
 LIBRARY_PATH = os.__file__.removesuffix("/os.py")
 MAX_TOLD_PATCHES = 50
+UNKNOWN_ENCODING = "x-utf-8-mac"
+MAX_KEPT = 100  # variables of an object
 MAX_WRAPPED = 10  # of a function within a function
+HANDLED_SIGNALS = tuple(signal.valid_signals())
 # Of what Python itself calls, for whatever is run later: where it is kept, and its name.
 CALLED_ALWAYS = (
     ("sys.settrace", lambda: [sys.gettrace()]),
@@ -41,6 +54,7 @@ CALLED_ALWAYS = (
     ("threading.settrace", lambda: [kept_by("threading", "_trace_hook")]),
     ("threading.setprofile", lambda: [kept_by("threading", "_profile_hook")]),
     ("gc.callbacks", lambda: kept_by("gc", "callbacks") or []),
+    ("signal.signal", lambda: [*map(signal.getsignal, HANDLED_SIGNALS)]),
 )
 
 
@@ -72,16 +86,6 @@ def is_of(files: set[str], path: str) -> bool:
 def kept_by(module: str, name: str) -> Any:
     """What a module has under that name, None where it is not loaded."""
     return getattr(sys.modules.get(module), name, None)
-
-
-def is_class(value: Any) -> bool:
-    """Whether it is one; an object may claim it."""
-    return issubclass(type(value), type)
-
-
-def variables_of(kind: type) -> Any:
-    """Those of a class itself, whatever its own class makes of such questions."""
-    return type.__dict__["__dict__"].__get__(kind)
 
 
 def unwrapped(value: Any) -> Any:
@@ -119,65 +123,6 @@ def code_of(value: Any) -> CodeType | None:
     return call.__code__ if type(call) is FunctionType else None
 
 
-def names_in(code: CodeType) -> dict[str, CodeType]:
-    """The functions and classes that the code of a module or class defines."""
-    return {const.co_name: const for const in code.co_consts if isinstance(const, CodeType)}
-
-
-def is_defined(defined: dict[str, CodeType], owner: str | None, name: str) -> bool:
-    """Whether a module's own code defines `name`, in the class `owner` if there is one."""
-    if owner is None:
-        return name in defined
-    return owner in defined and name in names_in(defined[owner])
-
-
-def is_inherited(kind: Any, name: str) -> bool:
-    """Whether another class gives it to `kind`: `connect` of socket.socket, say."""
-    bases = type.__dict__["__mro__"].__get__(kind)[1:-1] if is_class(kind) else ()
-    return any(name in variables_of(base) for base in bases)
-
-
-def is_imported(module: ModuleType, source: CodeType | None, name: str, value: Any) -> bool:
-    """Whether the module's own code has imported that name from where it is another now: `post` of
-    requests, which requests.api defines.
-    """
-    if source is None or name not in source.co_names:
-        return False
-    # Loaded when it is needed: hardly ever.
-    load_from_library("dis")
-    import dis
-
-    level, start, taken = 0, "", ""
-    found = []
-    for step in dis.get_instructions(source):
-        if step.opname in ("LOAD_CONST", "LOAD_SMALL_INT") and type(step.argval) is int:
-            level = step.argval
-        elif step.opname == "IMPORT_NAME":
-            start = f"{'.' * level}{step.argval}"
-        elif step.opname == "IMPORT_FROM":
-            taken = str(step.argval)
-        elif step.opname == "STORE_NAME":
-            if taken and step.argval == name:
-                package = str(module.__dict__.get("__package__"))
-                with suppress(ImportError):
-                    there = sys.modules.get(resolve_name(start, package))
-                    names = there.__dict__ if type(there) is ModuleType else {}
-                    found += [names[taken]] if taken in names else []
-            taken = ""
-    return bool(found) and all(there is not value for there in found)
-
-
-def source_code(module: ModuleType) -> CodeType | None:
-    """The code of a module as its file has it, None where there is none."""
-    spec = module.__dict__.get("__spec__")
-    get_code = getattr(getattr(spec, "loader", None), "get_code", None)
-    try:
-        code = get_code(spec.name) if get_code and spec else None
-    except Exception:  # whatever a loader of the package's own may raise
-        return None
-    return code if isinstance(code, CodeType) else None
-
-
 class Originals:
     """What was there before the package: `tell_changes` says what is another now."""
 
@@ -207,6 +152,9 @@ class Originals:
             code = code_of(value)
             at = f"{code.co_filename}:{code.co_firstlineno}" if code else ""
             teller.tell("patched", what, at=at)
+        # Who has a say in how text is read is asked for a way that nobody knows.
+        with suppress(Exception):
+            b"a".decode(UNKNOWN_ENCODING)
 
     def replaced(self, mine: set[str], packages: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
         """What is the package's now of the built-in functions, and of other modules'."""
@@ -291,6 +239,7 @@ class Originals:
             if is_of(mine, file) or (is_below and is_made):
                 continue
             yield from self.replaced_in(name, module, mine)
+            yield from replaced_in_objects(name, module, mine)
 
     def replaced_in(
         self, name: str, module: ModuleType, mine: set[str]
@@ -311,10 +260,36 @@ class Originals:
             if owner is None:
                 is_other |= before.get(attribute, value) is not value
                 is_other |= is_imported(module, source, attribute, value)
+                # What its own package gives a module, its tests too, is nobody else's.
+                own_folder = f"{self.site}/{name.partition('.')[0]}/"
+                is_given_by_itself = is_given(module, source, attribute)
+                is_other |= is_given_by_itself and not code.co_filename.startswith(own_folder)
             else:
                 is_other |= is_inherited(module.__dict__.get(owner), attribute)
             if is_other:
                 yield f"{name}.{path}", value
+
+
+def replaced_in_objects(name: str, module: ModuleType, mine: set[str]) -> Iterator[tuple[str, Any]]:
+    """Methods of the one object that a module has, put into it alone: `logging.root.handle`."""
+    for variable, value in [*module.__dict__.items()]:
+        kind = type(value)
+        if kind.__module__ == "builtins" or issubclass(kind, (type, ModuleType)):
+            continue
+        for attribute, member in kept_in(value):
+            code = code_of(member)
+            # What is not the package's hides no method of its own.
+            is_method = any(attribute in variables_of(base) for base in kind.__mro__)
+            if code and is_of(mine, code.co_filename) and is_method:
+                yield f"{name}.{variable}.{attribute}", member
+
+
+def kept_in(value: Any) -> list[tuple[str, Any]]:
+    """The variables of an object, none where it has no room for them."""
+    try:
+        return [*object.__getattribute__(value, "__dict__").items()][:MAX_KEPT]
+    except AttributeError:
+        return []
 
 
 def members(module: ModuleType) -> Iterator[tuple[str, str | None, str, Any]]:

@@ -3,19 +3,21 @@ worker can call. Looks at modules that are imported; what runs then of the packa
 be looked at.
 """
 
+import collections
 import enum
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 
 from jail.inside.made_up import MADE_UP_WORD
 
 MAX_METHODS = 40  # of one class
 MAX_HELD = 40  # of a table
+MAX_HELD_DEEP = 3  # tables in tables
 MAX_LAZY = 40  # names of one module that are only made when somebody asks
 # What Python itself calls of what a class makes, as a reader of a list, a `with` or a print does.
 SPECIAL_METHODS = frozenset(
@@ -27,6 +29,7 @@ SPECIAL_METHODS = frozenset(
         *("delitem", "missing", "reversed", "bytes", "float", "exit", "aexit", "await"),
         *("setattr", "delattr", "delete", "set_name", "class_getitem", "instancecheck", "prepare"),
         *("copy", "deepcopy", "getstate", "setstate", "dir", "sizeof", "reduce_ex"),
+        *("radd", "rsub", "rmul", "rmatmul", "rtruediv", "ror", "iadd", "isub", "imul", "ior"),
         *("sub", "mul", "matmul", "mod", "floordiv", "and", "xor", "lshift", "rshift", "neg"),
     )
 )
@@ -35,6 +38,13 @@ NEVER_MADE = (BaseException, enum.Enum, ModuleType)
 
 
 PROPERTIES = (property, functools.cached_property)
+WITH_NAMES = (FunctionType, MethodType, type)
+# What makes methods in a class, and is none itself.
+METHOD_MAKERS = (functools.partialmethod, functools.singledispatchmethod)
+TABLE_KINDS = (
+    *(dict, collections.OrderedDict, collections.defaultdict, MappingProxyType),
+    *(list, tuple, set, frozenset, collections.deque),
+)
 
 
 @dataclass(frozen=True)
@@ -71,14 +81,53 @@ def module_of(value: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-def offered(value: Any, mine: set[str]) -> str:
+class Own:
+    """What is the package's own: by the names of its modules; and by the variables that a function
+    has, since a name is no more than what the package says of itself.
+    """
+
+    def __init__(self, modules: Mapping[str, Any]) -> None:
+        self.names = {*modules}
+        there = (module for module in modules.values() if isinstance(module, ModuleType))
+        self.spaces = {id(module.__dict__) for module in there}
+        self.kinds: dict[type, bool] = {}  # whether a class has functions of the package's own
+
+    def __contains__(self, value: Any) -> bool:
+        if module_of(value) in self.names or self.has_written(value):
+            return True
+        return self.has_own(value if isinstance(value, type) else type(value))
+
+    def has_written(self, value: Any) -> bool:
+        """Whether it is a function that stands in one of the package's modules."""
+        plain = inner_function(value)
+        return type(plain) is FunctionType and id(plain.__globals__) in self.spaces
+
+    def has_own(self, kind: type) -> bool:
+        """Whether one of its own methods is written there. Thousands of variables are of few
+        kinds.
+        """
+        if kind not in self.kinds:
+            self.kinds[kind] = any(self.has_written(item) for item in [*vars(kind).values()])
+        return self.kinds[kind]
+
+
+def inner_function(value: Any) -> Any:
+    """The function in what the library makes of one: a method, a property, a partial function."""
+    if isinstance(value, staticmethod | classmethod | MethodType):
+        return value.__func__
+    if isinstance(value, property):
+        return value.fget
+    return value.func if isinstance(value, functools.partial) else value
+
+
+def offered(value: Any, mine: Own) -> str:
     """What a variable is for who uses the package: "class", "function", "object", or "" for what is
     not the package's own.
 
     To look at it can run its code, and that may raise anything.
     """
     try:
-        if module_of(value) not in mine:
+        if value not in mine:
             return ""
         if isinstance(value, type):
             return "class"
@@ -102,14 +151,15 @@ def public_names(module: ModuleType) -> list[str]:
     return [*dict.fromkeys([*names, *(name for name in vars(module) if name[:1] != "_")])]
 
 
-def methods(kind: type, mine: set[str], seen: set[int]) -> list[str]:
+def methods(kind: type, mine: Own, seen: set[int]) -> list[str]:
     """The public methods and properties that the package's own classes give to what it makes,
     without those that were `seen` in another class.
     """
     found: dict[str, None] = {}
     for base in own_bases(kind, mine):
         for name, value in [*vars(base).items()]:
-            if is_method(name, value) and id(value) not in seen:
+            is_foreign = module_of(base) not in mine.names and not mine.has_written(value)
+            if is_method(name, value) and id(value) not in seen and not is_foreign:
                 seen.add(id(value))
                 found[name] = None
     # What has a name of its own comes first.
@@ -120,23 +170,23 @@ def is_method(name: str, value: Any) -> bool:
     """Whether a variable of a class is a public method or property."""
     try:
         plain = getattr(value, "__func__", value)
-        is_called = is_plain_function(plain) or isinstance(value, PROPERTIES)
+        is_made = isinstance(value, PROPERTIES + METHOD_MAKERS)
+        is_called = is_made or is_plain_function(plain)
         is_special = name in SPECIAL_METHODS and is_written(plain)
     except Exception:  # what it runs to be looked at
         return False
     return is_called and (name[:1] != "_" or is_special)
 
 
-def own_bases(kind: type, mine: set[str]) -> list[type]:
+def own_bases(kind: type, mine: Own) -> list[type]:
     """The package's own classes among those that a class is made of."""
-    return [base for base in kind.__mro__ if module_of(base) in mine]
+    return [base for base in kind.__mro__ if base in mine]
 
 
-def find_calls(modules: dict[str, Any], seen: set[int]) -> Iterator[PublicCall]:
+def find_calls(modules: dict[str, Any], mine: Own, seen: set[int]) -> Iterator[PublicCall]:
     """All that can be called of these modules, each once, functions and classes first. A class with
     very many methods comes last with most of them: it must not take the turns of others.
     """
-    mine = {*modules}
     kinds: list[tuple[str, type, Any]] = []
     last: list[PublicCall] = []
     for module_name, module in modules.items():
@@ -146,19 +196,27 @@ def find_calls(modules: dict[str, Any], seen: set[int]) -> Iterator[PublicCall]:
             continue
         for name in public_names(module):
             value: Any = module.__dict__.get(name)
-            if type(value) in (dict, list, tuple):
+            if type(value) in TABLE_KINDS:
                 last += held_calls(f"{module_name}.{name}", value, mine, seen)
             what = offered(value, mine)
+            if not what:
+                last += kept_calls(f"{module_name}.{name}", value, mine, seen)
             if not what or id(value) in seen:
                 continue
             seen.add(id(value))
             title = f"{module_name}.{name}"
             if what == "class":
                 kinds += [(*item, None) for item in with_inner(title, value, mine, seen)]
+                tables = {
+                    key: item for key, item in vars(value).items() if type(item) in TABLE_KINDS
+                }
+                last += held_calls(title, tables, mine, seen)
             elif what == "function":
                 yield PublicCall(title, value)
+                last += kept_calls(title, value, mine, seen)
             else:
                 kinds.append((title, type(value), value))
+                last += kept_calls(title, value, mine, seen)
         for number, call in enumerate(lazy_calls(module_name, module)):
             if number < MAX_LAZY:
                 yield call
@@ -177,7 +235,7 @@ def find_calls(modules: dict[str, Any], seen: set[int]) -> Iterator[PublicCall]:
     yield from last
 
 
-def plugged_calls(targets: Sequence[str], mine: set[str], seen: set[int]) -> Iterator[PublicCall]:
+def plugged_calls(targets: Sequence[str], mine: Own, seen: set[int]) -> Iterator[PublicCall]:
     """What entry points name, `s.plug:_finalize`, private or not: programs of others call that."""
     for target in targets:
         name, _, attributes = target.partition(":")
@@ -188,31 +246,58 @@ def plugged_calls(targets: Sequence[str], mine: set[str], seen: set[int]) -> Ite
         # Whatever an object of the package says when it is asked.
         except Exception:  # noqa: S112
             continue
-        kind = offered(value, mine)
-        if attributes and kind and id(value) not in seen:
-            seen.add(id(value))
-            if kind == "function":
-                yield PublicCall(target, value)
-            elif kind == "class":
-                yield from makings(target, value, mine)
+        if attributes:
+            yield from calls_of(target, value, mine, seen)
 
 
-def held_calls(title: str, value: Any, mine: set[str], seen: set[int]) -> Iterator[PublicCall]:
-    """The functions in a public table, `COMMANDS = {"send": _send}`, whose own names are private.
-
-    Of a table of anything else no more is looked at than of one of functions.
+def calls_of(title: str, value: Any, mine: Own, seen: set[int]) -> Iterator[PublicCall]:
+    """What can be called of one thing, whatever it is: others get hold of it, though its own name
+    is private.
     """
-    items = value.items() if type(value) is dict else enumerate(value)
+    what = offered(value, mine)
+    if not what or id(value) in seen:
+        return
+    seen.add(id(value))
+    if what == "function":
+        yield PublicCall(title, value)
+        return
+    if what == "class":
+        yield from makings(title, value, mine)
+    kind, instance = (value, None) if what == "class" else (type(value), value)
+    for name in methods(kind, mine, seen)[:MAX_METHODS]:
+        yield PublicCall(f"{title}.{name}", kind, name, instance)
+
+
+def held_calls(title: str, table: Any, mine: Own, seen: set[int]) -> Iterator[PublicCall]:
+    """What a public table has, `COMMANDS = {"send": _send}`, and tables in it.
+
+    Of one with anything else no more is looked at than of one of functions.
+    """
+    items = table.items() if hasattr(table, "items") else enumerate(table)
     for key, item in [*itertools.islice(items, MAX_HELD)]:
-        if id(item) not in seen and offered(item, mine) == "function":
-            seen.add(id(item))
-            shown = key if type(key) is str else ""
-            yield PublicCall(f"{title}[{shown}] {getattr(item, '__name__', '')}", item)
+        shown = f"{title}[{key if type(key) is str else ''}]"
+        if type(item) not in TABLE_KINDS:
+            name = getattr(item, "__name__", "") if issubclass(type(item), WITH_NAMES) else ""
+            yield from calls_of(f"{shown} {name}".rstrip(), item, mine, seen)
+        elif title.count("[") < MAX_HELD_DEEP:
+            yield from held_calls(shown, item, mine, seen)
 
 
-def with_inner(
-    title: str, kind: type, mine: set[str], seen: set[int]
-) -> Iterator[tuple[str, type]]:
+def kept_calls(title: str, value: Any, mine: Own, seen: set[int]) -> Iterator[PublicCall]:
+    """What an object of another library has of the package: that of a command, by click, has the
+    function that it was made of as its `callback`. Of a function, what it was given as attributes.
+    """
+    try:
+        kept = [*object.__getattribute__(value, "__dict__").items()]
+    except AttributeError:
+        return
+    # What `__wrapped__` names is called by what wraps it.
+    table = {name: item for name, item in kept if name != "__wrapped__"}
+    if not issubclass(type(value), (type, ModuleType)):
+        yield from held_calls(title, table, mine, seen)
+
+
+def with_inner(title: str, kind: type, mine: Own, seen: set[int]) -> Iterator[tuple[str, type]]:
     """A class, and the public ones that are written in it."""
     yield title, kind
     for name, value in [*vars(kind).items()]:
@@ -222,13 +307,15 @@ def with_inner(
             yield from with_inner(f"{title}.{name}", value, mine, seen)
 
 
-def makings(title: str, kind: type, mine: set[str]) -> Iterator[PublicCall]:
+def makings(title: str, kind: type, mine: Own) -> Iterator[PublicCall]:
     """What makes something of a class, or another class with this as its base."""
     if issubclass(kind, type):
         yield PublicCall(title, making(kind))
     elif not issubclass(kind, NEVER_MADE) or is_own_error(kind, mine):
         yield PublicCall(title, kind)
-    if module_of(type(kind)) in mine or has_own(kind, "__init_subclass__", mine):
+    elif issubclass(kind, enum.Enum) and has_own(kind, "_missing_", mine):
+        yield PublicCall(title, asking_for(kind))
+    if type(kind) in mine or has_own(kind, "__init_subclass__", mine):
         yield PublicCall(f"{title}, as a base", making(type(kind), kind))
 
 
@@ -237,12 +324,17 @@ def making(metaclass: Any, *bases: type) -> Callable[[], Any]:
     return lambda: metaclass(MADE_UP_WORD.title(), bases, {})
 
 
-def is_own_error(kind: type, mine: set[str]) -> bool:
+def asking_for(kind: Callable[[Any], Any]) -> Callable[[], Any]:
+    """A call that asks an enum for a value that it has not."""
+    return lambda: kind(MADE_UP_WORD)
+
+
+def is_own_error(kind: type, mine: Own) -> bool:
     """Whether it is an exception that does something when it is made."""
     return issubclass(kind, BaseException) and has_own(kind, "__init__", mine)
 
 
-def has_own(kind: type, name: str, mine: set[str]) -> bool:
+def has_own(kind: type, name: str, mine: Own) -> bool:
     """Whether a class of the package's own gives it that."""
     return any(name in vars(base) for base in own_bases(kind, mine))
 

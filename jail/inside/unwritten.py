@@ -117,7 +117,7 @@ class Readings:
         if path not in self.texts:
             if len(self.texts) >= MAX_TEXTS:
                 self.texts.clear()
-            self.texts[path] = start_of(path).decode("utf-8", "replace")
+            self.texts[path] = first_bytes(path).decode("utf-8", "replace")
         return self.texts[path]
 
     def has(self, path: str, source: bytes) -> bool:
@@ -172,7 +172,9 @@ class Readings:
             values += inner.co_consts if type(inner) is CodeType else ()
         for variables in (frame.f_locals, frame.f_globals):
             values += [*variables.values()][:MAX_VALUES]
-        return values + [start_of(path) for path, code in self.last.items() if code is frame.f_code]
+        return values + [
+            first_bytes(path) for path, code in self.last.items() if code is frame.f_code
+        ]
 
     def files_around(self, frame: FrameType) -> list[str]:
         """The files of the code that executes, and of who called it."""
@@ -204,6 +206,11 @@ class Readings:
         lines = [line for line in found if "import" in line]
         if any(all(line in self.text(path) for line in lines) for path in read):
             return True
+        # Of a program on the command line (`python -c`) there is no file: what it executes stands
+        # in it.
+        texts = [const for const in frame.f_code.co_consts if type(const) is str]
+        if not around and any(word.search(text[:MAX_LOOK_BYTES]) for text in texts):
+            return True
         quoted = re.compile(QUOTED_IMPORT % name)
         folders = {os.path.dirname(path) for path in around[:1]}
         return any(
@@ -211,7 +218,7 @@ class Readings:
         )
 
 
-def start_of(path: str) -> bytes:
+def first_bytes(path: str) -> bytes:
     """The start of a file, as far as it can be read."""
     try:
         # A FIFO would wait for a writer.

@@ -82,7 +82,37 @@ CI_VARIABLES = {
     "RUNNER_NAME": "GitHub Actions 4",
     "RUNNER_ENVIRONMENT": "github-hosted",
     "RUNNER_TEMP": os.environ.get("TMPDIR", "/tmp"),  # noqa: S108
+    "GITHUB_ENV": f"{os.environ.get('TMPDIR', '/tmp')}/set_env_5f1c",  # noqa: S108
+    "GITHUB_OUTPUT": f"{os.environ.get('TMPDIR', '/tmp')}/set_output_5f1c",  # noqa: S108
+    "GITHUB_EVENT_PATH": f"{HOME_FOLDER}/_temp/_github_workflow/event.json",
+    "RUNNER_TOOL_CACHE": "/opt/hostedtoolcache",
+    "GITHUB_SHA": "8f3c1d0b5a7e42963f0d1c2b4e5a69788c7d6e5f",
+    # By these other services are known.
+    "GITLAB_CI": "true",
+    "CI_SERVER": "yes",
+    "CIRCLECI": "true",
+    "TRAVIS": "true",
+    "BUILDKITE": "true",
+    "DRONE": "true",
+    "APPVEYOR": "True",
+    "TF_BUILD": "True",
+    "JENKINS_URL": "https://jenkins.example.com/",
+    "BUILD_NUMBER": "412",
+    "TEAMCITY_VERSION": "2024.03",
+    "BITBUCKET_BUILD_NUMBER": "412",
+    "CODEBUILD_BUILD_ID": "app:8e1f4a52-0c7d-4b19-a9f3-6d2e5c7b8a90",
 }
+
+
+# What only other systems than Windows have.
+NOT_ON_WINDOWS = {
+    *("fcntl", "grp", "posix", "pwd", "pty", "resource", "spwd", "syslog", "termios", "tty"),
+}
+FUNCTIONS_NOT_ON_WINDOWS = (
+    *("chown", "chroot", "fork", "forkpty", "getegid", "geteuid", "getgid", "getgroups"),
+    *("getloadavg", "getpgid", "getpgrp", "getsid", "getuid", "lchown", "mkfifo", "nice"),
+    *("setegid", "seteuid", "setgid", "setpgid", "setsid", "setuid", "sync", "uname", "wait3"),
+)
 
 
 class View(ModuleType):
@@ -129,12 +159,14 @@ def keep_for_library(
     truths: Mapping[str, Mapping[str, object]],
     late: dict[str, Callable[[], None]],
     not_there: Collection[str] = (),
+    gone: Collection[str] = (),
 ) -> None:
     """Let modules of the library see the truth: those that are loaded, and those to come.
 
     Args:
         late: what to do when somebody else imports a module, once.
         not_there: modules that the library does not find.
+        gone: modules that nobody else finds.
     """
     views = {name: view_of(name, said) for name, said in truths.items()}
     if "os" in views:
@@ -162,7 +194,7 @@ def keep_for_library(
         for_library = bool(globals) and is_library(globals or {}) and not is_text
         if name in views and level == 0 and for_library and not (fromlist and "." in name):
             return views[name]
-        if name in not_there and for_library:
+        if name in (not_there if for_library else gone) and level == 0:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         imported = real_import(name, globals, locals, fromlist or (), level)
         if name in late and not for_library and not is_being_loaded(name):
@@ -179,6 +211,11 @@ def set_platform(answers: Mapping[str, object]) -> None:
     platform.uname()
     for name, answer in answers.items():
         setattr(platform, name, answering(answer))
+
+
+def set_build_platform(name: str) -> None:
+    """Let everybody see for what the interpreter was built."""
+    sys.modules["sysconfig"].__dict__["get_platform"] = answering(name)
 
 
 def answering(answer: object) -> Callable[..., object]:
@@ -207,7 +244,9 @@ def be_on_windows() -> None:
     from jail.inside.windows import ONLY_FOR_OTHERS, add_stand_ins, add_to_asyncio
 
     make_folders([*WINDOWS_FOLDERS.values()])
-    os.environ.update(WINDOWS_VARIABLES | WINDOWS_FOLDERS)
+    found = WINDOWS_VARIABLES | WINDOWS_FOLDERS
+    # There no name differs from another in its capitals alone.
+    os.environ.update(found | {name.upper(): value for name, value in found.items()})
     version = "10.0.19045"
     set_platform(
         {
@@ -225,9 +264,15 @@ def be_on_windows() -> None:
         }
     )
     add_stand_ins()
-    truths = {"os": {"name": os.name}, "sys": {"platform": sys.platform}}
-    keep_for_library(truths, {"asyncio": add_to_asyncio}, ONLY_FOR_OTHERS)
+    there = [name for name in FUNCTIONS_NOT_ON_WINDOWS if hasattr(os, name)]
+    functions = {name: getattr(os, name) for name in there}
+    truths: dict[str, dict[str, object]] = {"sys": {"platform": sys.platform}}
+    truths["os"] = {"name": os.name, **functions}
+    late = {"asyncio": add_to_asyncio, "sysconfig": lambda: set_build_platform("win-amd64")}
+    keep_for_library(truths, late, ONLY_FOR_OTHERS, NOT_ON_WINDOWS)
     os.name, sys.platform = "nt", "win32"
+    for name in there:
+        delattr(os, name)
 
 
 def be_on_macos() -> None:
@@ -248,8 +293,13 @@ def be_on_macos() -> None:
             "uname": uname("Darwin", "23.5.0", version, "arm64"),
         }
     )
-    keep_for_library({"sys": {"platform": sys.platform}}, {})
+    truths: dict[str, dict[str, object]] = {"sys": {"platform": sys.platform}}
+    truths["os"] = {"uname": os.uname}
+    late = {"sysconfig": lambda: set_build_platform("macosx-14.5-arm64")}
+    keep_for_library(truths, late)
     sys.platform = "darwin"
+    told = os.uname_result(("Darwin", os.uname().nodename, "23.5.0", version, "arm64"))
+    setattr(os, "uname", answering(told))  # noqa: B010 - it has another type
 
 
 def be_in_ci() -> None:

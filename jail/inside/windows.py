@@ -46,6 +46,20 @@ ONLY_FOR_OTHERS = {*MOCKED, "winreg", "msvcrt"}
 POPEN_WORDS = ("creationflags", "startupinfo")
 
 
+# What a person's machine says, on which nobody looks at what runs. Others give a mock.
+ANSWERS = {
+    "IsDebuggerPresent": 0,
+    "CheckRemoteDebuggerPresent": 0,
+    "GetSystemMetrics": 1920,
+    "GetTickCount": 86_400_000,
+    "GetTickCount64": 86_400_000,
+    "GetLastError": 0,
+    "GetUserDefaultUILanguage": 0x409,
+    "GetSystemDefaultUILanguage": 0x409,
+    "GetKeyboardLayout": 0x409,
+}
+
+
 class WindowsVersion(NamedTuple):
     """As sys.getwindowsversion() tells it."""
 
@@ -103,6 +117,25 @@ def folder_path(_window: object, _kind: object, _token: object, _flags: object, 
     return 0
 
 
+def answering_library(name: str) -> Mock:
+    """One whose functions of ANSWERS have these answers."""
+    library = Mock(name)
+    for function, answer in ANSWERS.items():
+        setattr(library, function, Answering(function, answer))
+    return library
+
+
+class Answering(Mock):
+    """A function that always says the same."""
+
+    def __init__(self, name: str, answer: int) -> None:
+        super().__init__(name)
+        self.__dict__["_answer"] = answer
+
+    def __call__(self, *_args: Any, **_keywords: Any) -> Any:
+        return self.__dict__["_answer"]
+
+
 def add_to_ctypes() -> None:
     """Libraries of Windows: each is there, and nearly every function of it gives nothing."""
     shell = Mock("shell32")
@@ -110,9 +143,11 @@ def add_to_ctypes() -> None:
     shell.SHGetFolderPathW = shell.SHGetFolderPathA = folder_path
     libraries = Mock("windll")
     libraries.shell32 = shell
+    for name in ("kernel32", "user32"):
+        setattr(libraries, name, answering_library(name))
 
     def load(name: object, *_args: Any, **_keywords: Any) -> Any:
-        return shell if "shell32" in str(name).lower() else Mock(str(name))
+        return shell if "shell32" in str(name).lower() else answering_library(str(name))
 
     libraries.LoadLibrary = load
     ctypes.__dict__.update(windll=libraries, oledll=libraries, WinDLL=load, OleDLL=load)

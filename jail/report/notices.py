@@ -21,7 +21,9 @@ REPLACEABLE |= {"sys.displayhook", "sys.unraisablehook", "threading.excepthook"}
 REPLACEABLE |= {"sys.breakpointhook", "logging._loggerClass", "logging._logRecordFactory"}
 # By these its own code is called for what others do.
 CALLED_FOR_OTHERS = {"sys.addaudithook", "sys.settrace", "sys.setprofile", "gc.callbacks"}
-CALLED_FOR_OTHERS |= {"threading.settrace", "threading.setprofile"}
+CALLED_FOR_OTHERS |= {"threading.settrace", "threading.setprofile", "signal.signal"}
+# Many programs end in order; calls have their turn with those.
+REPLACEABLE |= {"signal.signal"}
 # What only makes a name up: joblib's pool gives its semaphores others.
 REPLACEABLE |= {"multiprocessing.synchronize.SemLock._make_name"}
 # Keys of Windows' registry by which programs are started: at a login, at the start, by another.

@@ -247,7 +247,8 @@ def sort_modules(contents: Contents, modules: set[str], project: str) -> None:
     first = set(shallowest(ranked))
     contents.first = [module for module in ranked if module in first]
     below = [module for module in ranked if module not in first]
-    contents.tests = [module for module in below if is_test(module)]
+    # Also those that are a program: who runs that is shown what an import runs.
+    contents.tests = [module for module in (*below, *sorted(is_main)) if is_test(module)]
     contents.others = [module for module in below if not is_test(module)]
     # Tests that run themselves run for long, and do a lot.
     packages = {
