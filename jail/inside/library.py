@@ -1,5 +1,6 @@
-"""Modules of the library that are loaded late, whatever a package has put before it on the path: a
-`re.py` of its own must not stand for what the audit hook needs. A part of that hook.
+"""The library as it is, whatever was done to it: modules that are loaded late, though a package may
+have put a `re.py` of its own before them on the path, and what the system really says. A part of
+the audit hook.
 """
 
 from __future__ import annotations
@@ -21,3 +22,11 @@ def load_from_library(name: str) -> None:
     finally:
         for place in places:
             sys.path.remove(place)
+
+
+def kernel_name() -> os.uname_result:
+    """The kernel's name for itself and this machine: where another victim is played, `os` may have
+    no such function, or tell another.
+    """
+    told: os.uname_result = sys.modules["posix"].uname()
+    return told

@@ -11,9 +11,11 @@ from contextlib import suppress
 from types import FunctionType, MethodType
 from typing import Any, Literal
 
+from jail.inside.library import kernel_name
+
 # Drawn anew in each interpreter, and named after the host, which is drawn for the run: a value that
 # is always the same would tell a function who calls it.
-DOMAIN = f"{os.uname().nodename.lower()}.com"
+DOMAIN = f"{kernel_name().nodename.lower()}.com"
 URL = f"https://api.{DOMAIN}/v1/items"
 HEX_KEY = f"0x{os.urandom(32).hex()}"
 TOKEN = f"tk_live_{os.urandom(10).hex()}"

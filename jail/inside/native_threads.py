@@ -10,6 +10,8 @@ import os
 import sys
 import threading
 
+from jail.inside.library import kernel_name
+
 TASKS = "/proc/self/task"
 FDS = "/proc/self/fd"
 MAX_TASKS = 200  # that are looked at
@@ -28,7 +30,7 @@ TIME_POINTERS = {
 }
 # poll, epoll_wait, epoll_pwait
 MILLISECONDS = {"x86_64": {7: 2, 232: 3, 281: 3}, "aarch64": {22: 3}}
-MACHINE_NAME = os.uname().machine
+MACHINE_NAME = kernel_name().machine
 
 # Our own names for them: a package may replace those of the modules.
 list_folder, open_file, read_file, close_file = os.listdir, os.open, os.read, os.close

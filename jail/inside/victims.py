@@ -13,6 +13,8 @@ import os
 import sys
 from types import ModuleType
 
+from jail.inside.library import kernel_name
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,7 +26,7 @@ LATER_SEC = 5 * 365 * 86400 + 97 * 86400 + 11 * 3600
 
 HOME_FOLDER = os.environ.get("HOME", "/")
 # Drawn with the name of this machine, which is another one in each run.
-MACHINE_NUMBER = int.from_bytes(os.uname().nodename.encode()[::-1], "big")
+MACHINE_NUMBER = int.from_bytes(kernel_name().nodename.encode()[::-1], "big")
 WINDOWS_NAME = "DESKTOP-" + "".join(
     "0123456789ABCDEFGHJKLMNPQRSTUVWX"[MACHINE_NUMBER % 99_999_999_977 >> shift & 31]
     for shift in range(0, 35, 5)
