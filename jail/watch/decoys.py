@@ -24,6 +24,7 @@ from jail.watch.bait_forms import (
     drawn_word,
     name_of_profile,
 )
+from jail.watch.contents import plain_project
 from jail.watch.events import NOBODY, Actor, BaitLeaked, Event
 
 MAX_SEARCHED_BYTES = 16 << 20  # of each kind of thing in one phase
@@ -162,12 +163,14 @@ def times_of(fd: int) -> Times:
 
 def disguises(value: str) -> set[bytes]:
     """`value` as plain text, reversed, hex, base32, and what its base64 is at each of its three
-    offsets.
+    offsets. As names of hosts and projects, too, which have small letters only.
     """
     plain = value.encode()
     in_32 = base64.b32encode(plain).rstrip(b"=")[:-1]
     forms = {
         plain,
+        plain.lower(),
+        plain_project(value).encode(),
         plain[::-1],
         plain.hex().encode(),
         plain.hex().upper().encode(),

@@ -156,6 +156,9 @@ class Gateway:
 
     def body(self, head: bytes) -> tuple[BinaryIO, str]:
         """What a request asks for, with its type. Raises Refused."""
+        line = printable(head.partition(b"\r\n")[0])
+        if self.search("index request", line, head):
+            raise Refused(403, "it carries a decoy's value")
         match = REQUEST.fullmatch(head)
         if not match or len(head) > MAX_REQUEST_BYTES:
             raise Refused(400, "not a plain GET of a project page or one of its files")
@@ -176,8 +179,6 @@ class Gateway:
         """
         if project in self.denylist:
             self.tell(DependencyDenied(project))
-        if self.search("index request for", project, project.encode()):
-            raise Refused(403, "it carries a decoy's value")
         if len(self.known) > MAX_KNOWN:
             raise Refused(403, "the pages of this run name too many files")
         given = self.given if project == self.order.package_name else None
