@@ -150,7 +150,7 @@ def test_a_look_for_a_secret_that_is_not_there_is_told(path: str) -> None:
     assert technique_in(found) == "T1552.001"
 
 
-CLOUDS = [(READ, "~/.netrc"), (READ, "~/.config/gcloud/x"), (READ, "~/.azure/x")]
+CLOUDS = [(READ, "~/.netrc"), (READ, "~/.config/gcloud/access_tokens.db"), (READ, "~/.azure/x")]
 THIEF = [*CLOUDS, (READ, "~/.npmrc"), (READ, "~/.netrc"), (READ, "~/.pgpass"), (READ, "~/.s3cfg")]
 
 
@@ -158,7 +158,7 @@ def test_a_thief_s_list_is_one_act() -> None:
     (found,) = findings(PhaseName.IMPORT, *THIEF)
     assert found.severity is HIGH
     home = HOME_IN_JAIL
-    names = f"{home}/.netrc, {home}/.config/gcloud/x, {home}/.azure/x, {home}/.npmrc"
+    names = f"{home}/.netrc, {home}/.config/gcloud/access_tokens.db, {home}/.azure/x, {home}/.npmrc"
     stores = "netrc, Google Cloud, Azure, npm, databases, hosting"
     assert found.title.startswith(f"looks for secrets of {stores}: {names}")
     assert [found.severity for found in findings(PhaseName.EXECUTE, *THIEF)] == [HIGH]
@@ -171,9 +171,14 @@ def test_a_library_that_serves_many_clouds_is_no_thief() -> None:
     assert [found.severity for found in findings(PhaseName.IMPORT, *CLOUDS, wallet)] == [HIGH]
 
 
+def test_a_cloud_s_settings_are_no_secret() -> None:
+    for name in (".config/gcloud/configurations/config_default", "AppData/Roaming/gcloud/x.json"):
+        assert findings(PhaseName.IMPORT, (READ, f"~/{name}")) == []
+
+
 def test_a_program_or_a_function_that_looks_for_its_own_is_only_told() -> None:
     for phase in (PhaseName.CALL, PhaseName.EXECUTE):
-        (found,) = findings(phase, (READ, "~/.config/gcloud/x"), (LIST, "~/.config/gcloud"))
+        (found,) = findings(phase, (READ, "~/.config/gcloud/access_tokens.db"), (LIST, "~/.config/gcloud"))
         assert found.severity is INFO
 
 

@@ -32,7 +32,9 @@ CREDENTIAL_STORES = (
     CredentialStore(
         "Google Cloud",
         "cloud.google.com: gcloud CLI configurations, Application Default Credentials",
-        ".config/gcloud/* .boto AppData/Roaming/gcloud/*",
+        # Its other files there are settings.
+        ".config/gcloud/ .config/gcloud/*credentials* .config/gcloud/*tokens* .boto"
+        " AppData/Roaming/gcloud/*credentials* AppData/Roaming/gcloud/*tokens*",
     ),
     CredentialStore("Azure", "learn.microsoft.com: Azure CLI configuration", ".azure/*"),
     CredentialStore(
