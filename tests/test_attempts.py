@@ -178,7 +178,9 @@ def test_a_cloud_s_settings_are_no_secret() -> None:
 
 def test_a_program_or_a_function_that_looks_for_its_own_is_only_told() -> None:
     for phase in (PhaseName.CALL, PhaseName.EXECUTE):
-        (found,) = findings(phase, (READ, "~/.config/gcloud/access_tokens.db"), (LIST, "~/.config/gcloud"))
+        (found,) = findings(
+            phase, (READ, "~/.config/gcloud/access_tokens.db"), (LIST, "~/.config/gcloud")
+        )
         assert found.severity is INFO
 
 
