@@ -28,7 +28,8 @@ def is_class(value: Any) -> bool:
 
 def variables_of(kind: type) -> Any:
     """Those of a class itself, whatever its own class makes of such questions."""
-    return type.__dict__["__dict__"].__get__(kind)
+    # A class that C code has not made ready has none: that of capsules, in some Pythons.
+    return type.__dict__["__dict__"].__get__(kind) or {}
 
 
 def names_in(code: CodeType) -> dict[str, CodeType]:
