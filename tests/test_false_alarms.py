@@ -262,6 +262,9 @@ question = b"ab\1\0\0\1\0\0\0\0\0\0\3own\7example\3net\0\0\1\0\1"
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(question, ("127.0.0.1", 53))
 connect = "import socket; socket.socket().connect_ex(('203.0.113.7', 80))"
 subprocess.run(["/usr/bin/python3", "-c", connect])
+# The interpreter that the environment is made of, as tests of psutil call it.
+child = "import subprocess; subprocess.run(['/bin/true', 'below the base'])"
+subprocess.run([os.path.realpath(sys.executable), "-c", child])
 fetch = ["download", "--timeout", "2", "--retries", "0", "-i", "https://mirror.example.net/", "x"]
 subprocess.run([sys.executable, "-m", "pip", *fetch], stdout=subprocess.DEVNULL)
 # The worker of a pool, by the call that has no audit event.

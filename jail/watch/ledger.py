@@ -55,7 +55,7 @@ class Ledger:
         process is a Python with the hook, or the hook spoke in it before. Unless it has loaded
         compiled code that may have done it, and does not go around the hook itself.
         """
-        speaks = is_jail_python(process.program)
+        speaks = is_jail_python(process.program, self.account.base)
         speaks |= not self.account.started.isdisjoint(process.family)
         is_silent = expected and speaks and place is None and not process.own
         native = self.native_code(process) if is_silent else ""

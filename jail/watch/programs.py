@@ -88,13 +88,14 @@ def is_missing(program: str) -> bool:
     return program.startswith(SYSTEM_FOLDERS) and not os.path.lexists(program)
 
 
-def is_jail_python(program: str) -> bool:
-    """Whether it is the Python that has the hook; the machine's other ones have none to be silent.
+def is_jail_python(program: str, base: str) -> bool:
+    """Whether it is the Python that has the hook; the machine's other ones have none to be silent,
+    nor has the one in `base` that the jail's is made of, unless it is started as the jail's.
 
     A program of that name that lies elsewhere may be the same file.
     """
-    is_systems = program.startswith(SYSTEM_FOLDERS)
-    return program.rpartition("/")[2].startswith("python") and not is_systems
+    is_others = program.startswith((*SYSTEM_FOLDERS, f"{base}/"))
+    return program.rpartition("/")[2].startswith("python") and not is_others
 
 
 def is_pip_again(program: str, argv: tuple[str, ...]) -> bool:

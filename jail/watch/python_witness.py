@@ -215,11 +215,14 @@ class PythonWitness:
     """The account that all Pythons of one jail give, by the pid that each process knows itself by.
 
     `tell` takes each piece of generated source (Code) as soon as it is whole; its second argument
-    is the time, in seconds since 1970, or None for now. It returns whether there was room.
+    is the time, in seconds since 1970, or None for now. It returns whether there was room. `base`
+    is the folder of the interpreter that the jail's Python is made of.
     """
 
-    def __init__(self, tell: Callable[[Event, float | None], bool]) -> None:
-        self.tell = tell
+    def __init__(
+        self, tell: Callable[[Event, float | None], bool], base: str = "/usr/local"
+    ) -> None:
+        self.tell, self.base = tell, base
         self.lost: Counter[str] = Counter()  # by kind: what there was no room for
         self.malformed = 0  # lines
         self.came_to_end = False  # what was to be run says so

@@ -61,7 +61,7 @@ class Session:
         self.phase = Phase(trigger.phase, trigger.title)
         self.journal = Journal(resources, self.phase)
         self.has_index = trigger.phase is PhaseName.INSTALL
-        self.witness = PythonWitness(self.journal.tell)
+        self.witness = PythonWitness(self.journal.tell, resources.machine.base)
         self.witness.attempts.know_home(resources.decoys.paths, resources.scratch.lived_in)
         kind = trigger.launch[0]
         self.story = Story(kind, self.has_index, self.witness, resources.decoys, self.journal.tell)
