@@ -800,7 +800,7 @@ def test_a_function_that_is_handed_on_is_what_its_file_says(hooked: Any) -> None
 
 WAYS_TO_A_FILE = {
     "bytes": "open(b'/etc/no-such/x', 'w')",
-    "a name below a folder": "os.open('x', os.O_WRONLY | os.O_CREAT, dir_fd=os.open('/etc', 0))",
+    "a name below a folder": "os.open('x', os.O_WRONLY | os.O_CREAT, dir_fd=os.open('/sys', 0))",
     "a text of its own": "class P(str):\n    def startswith(self, *_): return False\n"
     "    def split(self, *_): return ['y']\nopen(P('/etc/no-such/x'), 'w')",
     "cut short": "os.truncate('/etc/no-such/x', 0)",
@@ -811,8 +811,9 @@ WAYS_TO_A_FILE = {
 def test_a_file_is_known_however_it_is_named(way: str, hooked: Any) -> None:
     lines = WAYS_TO_A_FILE[way].replace("\n", "\n    ")
     told = hooked(f"import os\ntry:\n    {lines}\nexcept OSError: pass")
-    refused = [path for _, path in told.witness.attempts.refused]
-    assert refused in (["/etc/no-such/x"], ["/etc/x"]), refused
+    refused = {path for _, path in told.witness.attempts.refused}
+    # Of a folder that is open it is not known whether it is the one that is meant.
+    assert refused - {f"{Path.cwd()}/x"} in ({"/etc/no-such/x"}, {"/sys/x"}), refused
 
 
 # What generators in wide use do; those that are not there are skipped.
