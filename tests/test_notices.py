@@ -103,6 +103,8 @@ def test_what_a_package_writes_there_can_do_no_harm() -> None:
     ("phase", "event", "severity", "words"),
     [
         (IMPORT, Noticed(Notice.PATCHED, "json.dumps"), Severity.MEDIUM, "json.dumps"),
+        (CALL, Noticed(Notice.PATCHED, "json.dumps"), Severity.INFO, "json.dumps"),
+        (CALL, Noticed(Notice.HOOKED, "s.Finder", text="json"), Severity.INFO, "by s.Finder"),
         (IMPORT, Noticed(Notice.PATCHED, "gc.callbacks"), Severity.MEDIUM, "for what others do"),
         (IMPORT, Noticed(Notice.PATCHED, "logging._loggerClass"), Severity.INFO, "logging"),
         (IMPORT, Noticed(Notice.PATCHED, "distutils.x.f"), Severity.INFO, "distutils"),

@@ -69,11 +69,11 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
             if event.what in CALLED_FOR_OTHERS:
                 title = f"has its own code called for what others do, by {event.what}"
             is_usual = event.what.startswith(USUAL) or event.what in REPLACEABLE
-            severity = Severity.INFO if is_usual else Severity.MEDIUM
+            severity = Severity.INFO if is_usual else unasked(phase)
             return said(severity, Rule.CODE_DYNAMIC, title, event.place)
         case Notice.HOOKED if event.text:
             title = f"changes the import of other modules ({event.text}) by {event.what}"
-            return said(Severity.MEDIUM, Rule.CODE_DYNAMIC, title, event.place)
+            return said(unasked(phase), Rule.CODE_DYNAMIC, title, event.place)
         # Hundreds bring that of six along.
         case Notice.HOOKED if not event.what.endswith("._SixMetaPathImporter"):
             title = f"has its own say in what other modules import: {event.what}"
@@ -98,6 +98,13 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
         case Notice.ENDED:
             return ended(phase, event)
     return None
+
+
+def unasked(phase: Phase) -> Severity:
+    """How grave it is to change what others run: many functions exist for that, and are called by
+    us alone.
+    """
+    return Severity.INFO if phase.name is PhaseName.CALL else Severity.MEDIUM
 
 
 def ended(phase: Phase, event: Noticed) -> Finding | None:
