@@ -267,7 +267,8 @@ def test_an_archive_unpacks_and_has_what_pip_builds(file: str, tmp_path: Path) -
     shutil.unpack_archive(tmp_path / file, tmp_path / "unpacked")
     (project, *_) = sorted(tmp_path.rglob("pyproject.toml"))
     backend: dict[str, Any] = {}
-    exec((project.parent / "backend.py").read_bytes(), backend)  # noqa: S102 - our own, and harmless
+    source = (project.parent / "backend.py").read_bytes()
+    exec(source, backend)  # noqa: S102 - our own, and harmless
     built = tmp_path / backend["build_wheel"](str(tmp_path))
     with zipfile.ZipFile(built) as wheel:
         assert wheel.testzip() is None
