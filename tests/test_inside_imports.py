@@ -2,15 +2,18 @@
 other, and what is odd is told.
 """
 
+import dis
 from pathlib import Path
+from types import CodeType
 
 import pytest
 from inside import Stand, make_python
 
+from jail.inside.attested import attest
 from jail.inside.native_threads import goes_on_by_itself
 from jail.watch.packing import pack_names
 
-ALL_RAN, SOME_LEFT, SOME_NOT_RUN = 0, 80, 81
+ALL_RAN, SOME_LEFT, SOME_NOT_RUN, NOT_SURE = 0, 80, 81, 84
 # Threads act after a while, as those of thieves do.
 LATE = "import threading, time, os\ndef act():\n    time.sleep(0.4)\n    os.write(1, b'acted\\n')\n"
 LOOPS = "import threading, time\ndef loop():\n    while True:\n        time.sleep(0.2)\n"
@@ -462,3 +465,120 @@ def test_a_module_that_fails_only_when_it_comes_first_is_run_again(stand: Stand)
     stand.write({"late.py": late, "ready.py": "", "m.py": "import ready, late"})
     ended = stand.imports("late,m")
     assert (ended.how(), ended.stdout) == ({"late": "raised"}, "ran\n")
+
+
+# What a module can try so that the next one, `b`, never runs, and all looks well.
+FIND_WORKER = """
+import os, sys
+def found():
+    frame = sys._getframe()
+    while frame:
+        yield from (*frame.f_locals.values(), *frame.f_globals.values())
+        frame = frame.f_back
+"""
+FORGERIES = {
+    "says it by the frames": """
+for value in found():
+    pipe = getattr(value, "pipe", value)
+    if hasattr(pipe, "say"):
+        for line in ("begin 1 b", "done", "left 0"): pipe.say(line)
+        os._exit(0)
+    if getattr(value, "__name__", "") == "say":
+        for line in ("begin 1 b", "done", "left 0"): value(line)
+        os._exit(0)
+""",
+    "takes the names away": """
+for value in found():
+    if type(value) is list and "b" in value: value.remove("b")
+""",
+    "says that it is done": "sys.audit('cpython.run_stdin', b'done'); os._exit(0)",
+}
+# Here `b` runs by its path, or is told as one that did not run.
+PRETENCES = {
+    "changes what imports": """
+for value in found():
+    if hasattr(value, "load_once"): value.load_once = lambda name: None
+""",
+    "changes the import": """
+for value in found():
+    if getattr(value, "__name__", "") == "main": value.__globals__["import_module"] = print
+""",
+    "changes the loader": """
+from importlib.machinery import SourceFileLoader
+SourceFileLoader.exec_module = lambda self, module: None
+""",
+    "gives out other code": """
+from importlib.machinery import SourceFileLoader
+SourceFileLoader.get_code = lambda self, name: compile("", self.path, "exec")
+""",
+    "runs other code by its name": """
+file = __file__.replace("a.py", "b.py")
+exec(compile("", file, "exec"))
+sys.modules["b"] = sys
+""",
+    "removes it": "os.unlink(__file__.replace('a.py', 'b.py'))",
+    "removes all finders": "sys.meta_path.clear()",
+    "says that all is loaded": """
+class Loaded(dict):
+    __contains__ = lambda self, name: True
+    __getitem__ = lambda self, name: sys
+sys.modules = Loaded(sys.modules)
+""",
+}
+
+
+@pytest.mark.parametrize("how", FORGERIES)
+def test_no_module_can_say_for_another_that_it_ran(stand: Stand, how: str) -> None:
+    stand.write({"a.py": FIND_WORKER + FORGERIES[how], "b.py": "print('acted')\n"})
+    ended = stand.imports("a,b")
+    assert ended.stdout.split() == ["acted"], ended
+
+
+@pytest.mark.parametrize("how", PRETENCES)
+def test_what_only_seems_to_run_is_looked_at(stand: Stand, how: str) -> None:
+    stand.write(
+        {"a.py": FIND_WORKER + PRETENCES[how], "b.py": "import os\nos.system('echo acted')"}
+    )
+    ended = stand.imports("a,b")
+    has_run = "acted" in ended.stdout.split()
+    assert has_run or [said["what"] for said in ended.of("unrun")] == ["b"], ended
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        "import gc; gc.get_objects()",
+        "import sys; sys._current_frames()",
+        "open('/proc/self/mem')",
+        "import os; os.chdir('/proc/self'); os.open(b'mem', os.O_RDONLY)",
+    ],
+)
+def test_who_looks_where_our_word_is_makes_it_worth_nothing(stand: Stand, look: str) -> None:
+    stand.write({"a.py": look, "b.py": ""})
+    assert stand.imports("a,b").code == NOT_SURE
+
+
+def test_what_many_do_is_no_such_look_and_no_pretence(stand: Stand) -> None:
+    odd = "import sys, types\nsys.modules[__name__] = types.SimpleNamespace()\nexec('import os')\n"
+    stand.write(
+        {
+            "a.py": "import collections, gc, sys\ngc.collect()\nsys._getframe(1).f_locals\n",
+            "b.py": f"{odd}collections = __import__('collections').namedtuple('K', 'a b')\n",
+            "c/__init__.py": "from . import d\nimport sys\nsys.modules['c.e'] = d\n",
+            "c/d.py": "import os\nos.system('true')\n",
+            "c/e.py": "",
+        }
+    )
+    ended = stand.imports("a,b,c,c.d,c.e")
+    assert (ended.code, ended.of("unrun"), ended.how()) == (ALL_RAN, [], {})
+
+
+def test_the_hook_that_says_it_looks_up_no_name_that_a_module_can_replace() -> None:
+    waiting, looked_up = [attest.__code__], []
+    while waiting:
+        code = waiting.pop()
+        inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+        waiting += inner
+        if code is not attest.__code__:
+            looked_up += [step for step in dis.get_instructions(code) if "GLOBAL" in step.opname]
+    assert looked_up == []

@@ -370,6 +370,7 @@ def test_that_there_were_more_gates_than_are_told_makes_no_green(tmp_path: Path,
 def test_watch_knows_the_launcher_s_codes() -> None:
     codes = (endings.ALL_JOBS_RAN, endings.SOME_JOBS_LEFT, endings.SOME_JOBS_NOT_RUN)
     assert codes == (supervise.ALL_RAN, supervise.SOME_LEFT, supervise.SOME_NOT_RUN)
+    assert endings.JOBS_NOT_SURE == supervise.NOT_SURE
 
 
 @pytest.mark.parametrize(

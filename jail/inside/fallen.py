@@ -62,6 +62,13 @@ def is_want_of_another(error: BaseException, own: str, site: str, asked: set[str
     return False
 
 
+def is_removed(module: str, error: BaseException) -> bool:
+    """Whether a module that was there when we were told of it is not found: another has removed it,
+    or what is above it.
+    """
+    return isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+
+
 def said_of_fallen(name: str, error: BaseException, site: str, asked: set[str]) -> str:
     """`failed 12 s.proxy`: the line of the module at which it failed, 0 where nothing of it was
     run. `missed 12 s.proxy`: for want of another. "" of an entry point whose module was imported.
@@ -70,6 +77,8 @@ def said_of_fallen(name: str, error: BaseException, site: str, asked: set[str]) 
     if colon and module in sys.modules:
         return ""
     try:
+        if not colon and is_removed(module, error):
+            return f"failed 0 {short_name(module)}"
         return f"{how_it_fell(module, error, site, asked)} {short_name(module)}"
     except BaseException:  # its own words for itself fail, on purpose maybe
         return f"failed 0 {short_name(module)}"

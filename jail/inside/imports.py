@@ -17,6 +17,7 @@ import sys
 from types import FrameType, ModuleType
 
 from jail.inside.added import added_modules
+from jail.inside.attested import expect, say
 from jail.inside.ending import How, Teller, hide
 from jail.inside.executed import Executed
 from jail.inside.fallen import said_of_fallen
@@ -304,9 +305,10 @@ def main() -> NoReturn:
         except BaseException as error:
             said = said_of_fallen(name, error, site, missing.names)
             if said:
-                jobs.pipe.say(said)
+                say(said)
             raise
 
+    expect(site, names, importer.executed.files)
     jobs.run(names, load)
     originals.tell_changes(names, jobs.teller)
     # What is there, and fails: who goes on without it has not done what needs it.

@@ -1,6 +1,6 @@
 """The side of a worker: does job after job and says to the launcher how far it is.
 
-See supervise.py for what is said on the pipe. Everything here shares an interpreter with the
+See progress.py for what is said on the pipe. Everything here shares an interpreter with the
 package.
 """
 
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from types import FunctionType
 
+from jail.inside.attested import attest, codes_of, expect, say
 from jail.inside.ending import (
     MAX_LINGER_SEC,
     How,
@@ -21,6 +23,7 @@ from jail.inside.ending import (
     said_of,
     tell_left,
 )
+from jail.inside.native_threads import native_at_work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,9 +32,6 @@ if TYPE_CHECKING:
 
 MAX_BETWEEN_SEC = 6.0  # waited for threads between the jobs
 MAX_JOB_BYTES = 300
-QUIT_CODE = 82
-
-write_pipe, fstat, quit_now = os.write, os.fstat, os._exit
 
 
 def read_words(fd: int) -> list[str]:
@@ -46,27 +46,6 @@ def short_name(name: str) -> str:
     return name.encode(errors="replace")[:MAX_JOB_BYTES].decode(errors="ignore")
 
 
-class Pipe:
-    """The pipe to the launcher. A package that closes all descriptors closes this, too: what has
-    its number then is not ours to write to. `sign` is the word that lines begin with.
-    """
-
-    def __init__(self, fd: int, sign: str) -> None:
-        self.fd, self.sign = fd, sign
-        os.set_inheritable(fd, False)
-        self.inode = fstat(fd).st_ino
-
-    def say(self, line: str) -> None:
-        """Say a line; without the pipe this interpreter ends, and the next one goes on."""
-        try:
-            if fstat(self.fd).st_ino == self.inode:
-                write_pipe(self.fd, f"{self.sign} {line}\n".encode(errors="replace"))
-                return
-        except OSError:
-            pass
-        quit_now(QUIT_CODE)
-
-
 class Jobs:
     """What a worker was asked for, by its arguments, which are cut out of sys.argv. The first of
     its words are that of its lines and the file for what is told; `words` are the others.
@@ -77,7 +56,11 @@ class Jobs:
         del sys.argv[1:5]
         sign, path, *self.words = read_words(int(given))
         self.teller = Teller(path)
-        self.pipe = Pipe(int(pipe), sign)
+        os.set_inheritable(int(pipe), False)
+        main = sys._getframe(1)
+        functions = [*vars(Jobs).values(), at_work, linger, native_at_work, say, expect]
+        own = [function.__code__ for function in functions if isinstance(function, FunctionType)]
+        attest(int(pipe), sign, main, codes_of([main.f_code, *own]))
         self.start = int(start)
         self.skips = {int(number) for number in skipped.split(",") if number}
         self.counts: dict[str, int] = {}
@@ -86,10 +69,10 @@ class Jobs:
 
     def prepare(self, names: Sequence[str], do: Callable[[str], None]) -> None:
         """Do what every worker must do first; whatever it raises is passed over."""
-        self.pipe.say(f"total {len(names)}")
+        say(f"total {len(names)}")
         for number, name in enumerate(names):
             if number not in self.skips:
-                self.pipe.say(f"begin {number} {short_name(name)}")
+                say(f"begin {number} {short_name(name)}")
                 self.outcome(name, do)
 
     def run(self, names: Sequence[str], do: Callable[[str], None], prepared: int = 0) -> None:
@@ -98,11 +81,11 @@ class Jobs:
         Args:
             prepared: how many jobs of `prepare` there were, which come first in the numbers.
         """
-        self.pipe.say(f"total {prepared + len(names)}")
+        say(f"total {prepared + len(names)}")
         for number, name in enumerate(names, prepared):
             if number < self.start or number in self.skips:
                 continue
-            self.pipe.say(f"begin {number} {short_name(name)}")
+            say(f"begin {number} {short_name(name)}")
             how, text = self.outcome(name, do)
             self.counts[how] = self.counts.get(how, 0) + 1
             if how is not How.RAN:
@@ -124,16 +107,16 @@ class Jobs:
         busy = set(at_work())
         if busy <= self.known or self.between_sec >= MAX_BETWEEN_SEC:
             return
-        self.pipe.say("linger")
+        say("linger")
         begun_sec = now_sec()
         self.known = set(linger(min(MAX_LINGER_SEC, MAX_BETWEEN_SEC - self.between_sec)))
         self.between_sec += now_sec() - begun_sec
 
     def end(self, what: str) -> NoReturn:
         """Say that all is done, give the threads their time, and end as Python does."""
-        self.pipe.say("done")
+        say("done")
         left = linger(0.0 if self.known and set(at_work()) <= self.known else MAX_LINGER_SEC)
-        self.pipe.say(f"left {len(left)}")
+        say(f"left {len(left)}")
         tell_left(self.teller, what, left)
         counts = ", ".join(f"{count} {how}" for how, count in sorted(self.counts.items()))
         self.teller.write({"event": "jobs", "pid": os.getpid(), "what": what, "text": counts})

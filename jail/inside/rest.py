@@ -176,8 +176,8 @@ def tell_rest(path: str, site: str, fallen: Mapping[str, tuple[int, bool]]) -> N
         file = source_file(site, name)
         if file is None:
             compiled = glob.glob(f"{site}/{glob.escape(name.replace('.', '/'))}.*")
-            # In an archive on the path, say.
-            if (compiled or line) and not is_missing:
+            # In an archive on the path, say, or another module has removed it.
+            if not is_missing and ":" not in name:
                 place = compiled[0] if compiled else site
                 teller.tell("unrun", name, text=NO_SOURCE, at=f"{place}:{line}")
                 count += 1

@@ -2,18 +2,8 @@
 
 The launcher calls `supervise`: it is the first process of the jail and runs no foreign code, so
 that nothing in the jail can end it, and its exit code is the proof that no job was left out. A
-worker is a Python like any other, with all .pth files. It tells on a pipe where it is:
-
-    total 120      it has found so many jobs, or that many more: calls are found by importing, which
-                   are jobs, too
-    begin 7 s.api  it is about to do number 7, which is called so; all before were done
-    failed 9 s.api its module failed at line 9 (missed: for want of another project); see rest.py
-    linger         that one is done, but what it left at work gets its time
-    done           it has done the last one, and lingers
-    left 2         and this many threads were still at work then
-
-Each line begins with a word that is drawn for each worker. So what it runs can't forge a line
-without looking for that word.
+worker is a Python like any other, with all .pth files; it tells on a pipe where it is, see
+progress.py.
 """
 
 from __future__ import annotations
@@ -26,6 +16,7 @@ import time
 
 from jail.inside.ending import MAX_LINGER_SEC, How, Teller
 from jail.inside.enter import starter
+from jail.inside.progress import Fallen, JobsDone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,21 +25,11 @@ if TYPE_CHECKING:
 STARTUP_SEC = 15.0  # until the first word of a worker: the .pth files act before
 END_SEC = MAX_LINGER_SEC + 5.0  # for threads, atexit and finalizers
 MAX_WORKERS = 60
-MAX_JOBS = 20_000
 REDONE_IMPORTS, MAX_REDONE_SEC = 3, 2.0
 LISTEN_SEC = 0.25
 WORDS_BYTES, SIGN_BYTES = 1 << 14, 16
 # Exit codes of the launcher. None of what a package can make its own interpreter end with counts.
-ALL_RAN, SOME_LEFT, SOME_NOT_RUN, NOT_PREPARED = 0, 80, 81, 83
-
-# Where a module failed, and whether that was for want of another project.
-Fallen = tuple[int, bool]
-
-# What a worker says first, which of these words say that a module failed, and which that it comes
-# to its end.
-WORKER_WORDS, END_WORDS = (b"total", b"begin"), (b"linger", b"done", b"left")
-FALL_WORDS = (b"failed", b"missed")
-MAX_NUMBER_DIGITS, MAX_NAME_BYTES = 6, 300
+ALL_RAN, SOME_LEFT, SOME_NOT_RUN, NOT_PREPARED, NOT_SURE = 0, 80, 81, 83, 84
 
 
 # No dataclass, and no named tuple: what those import takes longer than all the rest of the
@@ -62,44 +43,6 @@ class Limits:
     def __init__(self, total_sec: float, each_sec: float, redone: int, totals: int) -> None:
         self.total_sec, self.each_sec = total_sec, each_sec
         self.redone, self.totals = redone, totals
-
-
-class JobsDone:
-    """How far a worker is. `at` is the job that it is at, or the next."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.name = ""
-        self.total: int | None = None
-        self.totals = 0
-        self.is_lingering = False
-        self.is_done = False
-        self.left = 0
-        self.fallen: dict[str, Fallen] = {}
-
-    def take(self, line: bytes) -> None:
-        """Read a line of a worker, `begin 7 s.api`; what it cannot mean is passed over."""
-        word, _, rest = line.partition(b" ")
-        digits, _, name = rest.partition(b" ")
-        is_number = digits.isdigit() and len(digits) <= MAX_NUMBER_DIGITS
-        is_whole = is_number and len(name) <= MAX_NAME_BYTES
-        if word not in WORKER_WORDS + FALL_WORDS + END_WORDS or not (is_whole or not rest):
-            return
-        number = int(digits or 0)
-        job = name.decode("utf-8", "replace")
-        self.is_lingering = word in END_WORDS
-        if word == b"total":
-            self.total = min(number, MAX_JOBS)
-            self.totals += 1
-        elif word == b"begin" and self.total is not None and number < self.total:
-            self.at = number
-            self.name = job
-        elif word in FALL_WORDS and len(self.fallen) < MAX_JOBS:
-            self.fallen[job] = number, word == b"missed"
-        elif word == b"done":
-            self.is_done = True
-        elif word == b"left":
-            self.left = number
 
 
 class Worker:
@@ -231,20 +174,23 @@ def supervise(
         fallen: takes the modules that failed, by name.
 
     Returns:
-        ALL_RAN, SOME_LEFT or SOME_NOT_RUN; NOT_PREPARED where a worker ended by itself before all
+        ALL_RAN, SOME_LEFT or SOME_NOT_RUN; NOT_SURE where a module could say it all itself;
+        NOT_PREPARED where a worker ended by itself before all
         jobs were found; or what the first worker ended with where it ended before any job.
     """
     deadline_sec = time.monotonic() + limits.total_sec
     start, furthest, total = 0, 0, 0
     skips: list[int] = []
     is_any_left = is_any_lost = is_found = was_stopped = False
+    looked = ""
     for _ in range(MAX_WORKERS):
         begun_sec = time.monotonic()
         worker = Worker(command, words, start, skips)
-        progress = JobsDone(start)
+        progress = JobsDone(start, skips)
         was_stopped = follow(worker, progress, limits, deadline_sec)
         code = worker.reap(kill=was_stopped)
         fallen |= progress.fallen
+        looked = looked or progress.looked
         if progress.total is None:
             if was_stopped:
                 teller.tell("ended", "", how=How.NOT_RUN, text="any job, for want of time")
@@ -279,6 +225,9 @@ def supervise(
         left_out = f"{total - furthest} of {total} jobs" if is_found else "any call"
         teller.tell("ended", "", how=How.NOT_RUN, text=left_out)
         return SOME_NOT_RUN
+    if looked:
+        teller.tell("ended", "", how=How.NOT_RUN, text=f"maybe some jobs, by {looked}")
+        return NOT_SURE
     return SOME_LEFT if is_any_left else ALL_RAN
 
 
