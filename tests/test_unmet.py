@@ -17,7 +17,17 @@ from jail.watch.unmet import acts_not_run, waited_for
 CI = "as ci, later"
 SITE = "lib/python3.11/site-packages"
 ACT = "import os, sys, importlib\ndef act():\n    open(os.path.expanduser('~/.ssh/id_rsa'))\n"
-HERE = {"os", "sys", "importlib", "json", "contextlib", "typing", "there", "unittest"}
+HERE = {
+    "os",
+    "sys",
+    "pkg_resources",
+    "importlib",
+    "json",
+    "contextlib",
+    "typing",
+    "there",
+    "unittest",
+}
 
 
 def missing(name: str) -> str:
@@ -72,6 +82,24 @@ NOT_RUN = [
     "def f():\n try: import numpy; act()\n except ImportError: pass\ndef g(x=f()): pass\n",
     "exec('try:\\n import numpy\\n exec(x)\\nexcept ImportError: pass')\n",
     "if sys.version_info >= (3, 8):\n try: import numpy; act()\n except ImportError: pass\n",
+    "try:\n importlib.metadata.version('numpy')\n act()\nexcept Exception: pass\n",
+    "from importlib.metadata import version\ntry: V = version('numpy')\nexcept: 0\nelse: act()\n",
+    "from importlib import metadata as m\ntry: m.version('numpy'); act()\n"
+    "except m.PackageNotFoundError: pass\n",
+    "def has(n):\n try: importlib.metadata.distribution(n); return True\n except: return False\n"
+    "if has('numpy'): act()\n",
+    "def has(n): return importlib.util.find_spec(n) is not None\nif has('numpy'): act()\n",
+    "def need(n): return importlib.import_module(n)\ntry:\n need('numpy'); act()\nexcept: pass\n",
+    "import pkg_resources as p\ntry: p.get_distribution('numpy>=1'); act()\n"
+    "except p.DistributionNotFound: pass\n",
+    "if 'numpy' in importlib.metadata.packages_distributions(): act()\n",
+    "if importlib.metadata.packages_distributions().get('numpy'): act()\n",
+    "D = {d.name for d in importlib.metadata.distributions()}\nif 'numpy' in D: act()\n",
+    "if any(d.name == 'numpy' for d in importlib.metadata.distributions()): act()\n",
+    "N = 'numpy'\nif importlib.util.find_spec(N): act()\n",
+    "N = ['json', 'numpy']\nfor n in N:\n try: __import__(n); act()\n except: pass\n",
+    "for n in ('numpy', 'os'):\n if importlib.util.find_spec(n): act()\n",
+    "if sys.modules.get('numpy'): act()\n",
 ]
 
 # Nothing of these acts for want of a project.
@@ -100,6 +128,12 @@ HARMLESS = [
     "DEBUG = False\nif DEBUG: act()\n",
     "try:\n import numpy as np\n X = np.jit(cache=True)(len)\nexcept ImportError: pass\n",
     "try:\n from numpy import jit\n X = jit()(len)\nexcept ImportError: pass\n",
+    "try: V = importlib.metadata.version('numpy')\nexcept Exception: V = '0'\nact()\n",
+    "try:\n V = importlib.metadata.version('there')\n act()\nexcept Exception: pass\n",
+    "def has(n): return importlib.util.find_spec(n)\nif has('json'): act()\nX = has('numpy')\n",
+    "for n in ('json', 'os'):\n if importlib.util.find_spec(n): act()\n",
+    "HAS = {n: importlib.util.find_spec(n) for n in ('numpy', 'json')}\n",
+    "for d in importlib.metadata.distributions():\n if d.name == 'there': act()\n",
 ]
 
 
@@ -183,6 +217,14 @@ def test_of_a_namespace_package_each_part_is_a_project_of_its_own(tmp_path: Path
         "numpy.linalg": "numpy",
     }
     assert {name: there.missing(name) for name in is_missing} == is_missing
+
+
+def test_a_project_is_known_by_its_own_name(tmp_path: Path) -> None:
+    for name in ("Google_Auth-2.0.dist-info", "zope.interface-7.0.egg-info"):
+        (tmp_path / name).mkdir()
+    there = There(str(tmp_path))
+    is_absent = {"google-auth": "", "zope.interface": "", "Not-There": "not_there", "a.b": "a_b"}
+    assert {name: there.absent(name) for name in is_absent} == is_absent
 
 
 def seen_of(*events: Noticed, phase: PhaseName = PhaseName.IMPORT) -> list[Seen]:

@@ -9,16 +9,15 @@ import ast
 import re
 from collections.abc import Callable, Collection, Sequence
 
-from jail.inside.rest import IMPORT_CALL, run_in
+from jail.inside.asked import AskedProjects
+from jail.inside.rest import run_in
 from jail.inside.statements import NamesInFile, caught_by, targets_of
 from jail.inside.versions import version_test
 
-ASKED_WHETHER = re.compile(
-    r"(?:importlib\.(?:util\.)?|pkgutil\.|imp\.)?(?:find_spec|find_loader|find_module)"
-)
 SUPPRESS = re.compile(r"(?:contextlib\.)?suppress")
-CATCHING_NAMES = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
-IMPORT_ERRORS = {"ImportError", "ModuleNotFoundError"}
+IMPORT_ERRORS = {"ImportError", "ModuleNotFoundError", "PackageNotFoundError"}
+IMPORT_ERRORS |= {"DistributionNotFound", "ResolutionError"}
+CATCHING_NAMES = {*IMPORT_ERRORS, "Exception", "BaseException"}
 # Of a class that is called.
 AT_ONCE = {"__new__", "__init__", "__post_init__", "__init_subclass__", "__del__", "__call__"}
 
@@ -38,9 +37,16 @@ class Left:
 class UnmetInFile:
     """Walks through a file as Python would, where some projects are not there."""
 
-    def __init__(self, tree: ast.Module, missing: Callable[[str], str], is_program: bool) -> None:
+    def __init__(
+        self,
+        tree: ast.Module,
+        missing: Callable[[str], str],
+        absent: Callable[[str], str],
+        is_program: bool,
+    ) -> None:
         self.tree, self.missing, self.is_program = tree, missing, is_program
         self.source = NamesInFile(tree)
+        self.asked = AskedProjects(self.source.name_of, missing, absent)
         self.found: list[Left] = []
         # What variables hold, as far as it is known, and which project made them so.
         self.values: dict[str, bool] = {}
@@ -55,6 +61,7 @@ class UnmetInFile:
         """What is run when something of this name is called."""
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             self.functions.setdefault(node.name, []).append(node.body)
+            self.asked.note_function(node)
         elif isinstance(node, ast.ClassDef):
             for inner in node.body:
                 if isinstance(inner, ast.FunctionDef) and inner.name in AT_ONCE:
@@ -104,6 +111,7 @@ class UnmetInFile:
                 return self.branch(node)
             case ast.For() | ast.AsyncFor():
                 self.expression(node.iter)
+                self.asked.note(node.target, node.iter)
                 left = self.block(node.body)
                 if left and left.is_raised:
                     return left
@@ -128,10 +136,12 @@ class UnmetInFile:
     def simple(self, node: ast.stmt) -> Left | None:
         """A statement without others in it."""
         self.expression(node)
-        project = self.unmet_call(node)
+        project = self.asked.raising(node)
         if project:
             return self.left_at(node, project)
         value = getattr(node, "value", None)
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            self.asked.note(node.targets[0], value)
         for target in targets_of(node):
             is_true, project = self.truth(value) if value else (None, "")
             if is_true is None:
@@ -263,9 +273,8 @@ class UnmetInFile:
                 return self.compared(left, sign, right)
             case ast.BoolOp(op, values):
                 return self.joined(isinstance(op, ast.Or), values)
-            case ast.Call(func, [ast.Constant(str(name)), *_]):
-                is_asked = ASKED_WHETHER.fullmatch(self.source.name_of(func)) is not None
-                project = self.missing(name) if is_asked else ""
+            case ast.Call():
+                project = self.asked.whether(test) or self.asked.listed(test)
                 return (False, project) if project else (None, "")
         return None, ""
 
@@ -289,7 +298,7 @@ class UnmetInFile:
         if isinstance(sign, ast.In | ast.NotIn):
             is_of_loaded = self.source.name_of(right) == "sys.modules"
             name = str(left.value) if isinstance(left, ast.Constant) else ""
-            project = self.missing(name) if is_of_loaded else ""
+            project = self.missing(name) if is_of_loaded else self.asked.among(left, right)
             return (not is_same, project) if project else (None, "")
         is_true, project = self.truth(left)
         if is_true is None or not isinstance(right, ast.Constant):
@@ -305,14 +314,3 @@ class UnmetInFile:
             # Of a namespace package each part is a project's own.
             names = [f"{node.module}.{name}" if name != "*" else f"{node.module}" for name in names]
         return next(filter(None, map(self.missing, names)), "")
-
-    def unmet_call(self, node: ast.AST) -> str:
-        """The same of `importlib.import_module("numpy")`."""
-        for call in run_in([node]):
-            match call:
-                case ast.Call(func, [ast.Constant(str(name)), *_]):
-                    is_import = IMPORT_CALL.fullmatch(self.source.name_of(func)) is not None
-                    project = self.missing(name) if is_import else ""
-                    if project:
-                        return project
-        return ""

@@ -34,7 +34,11 @@ IMPORTED = re.compile(
 )
 # By which a project is asked for in another way; what goes on where one is not there. Each is
 # looked for by itself: among all at once, it takes many times as long.
-ASKING_WORDS = (b"find_spec", b"find_loader", b"find_module", b"import_module", b"__import__")
+ASKING_WORDS = (
+    *(b"find_spec", b"find_loader", b"find_module", b"import_module", b"__import__"),
+    *(b"pkg_resources", b"pkgutil", b"importlib_metadata", b"importlib.metadata"),
+)
+METADATA_WORD, ASKED_METADATA = b"metadata", re.compile(rb"importlib\s+import\b[^\n]*\bmetadata\b")
 LOADED_WORD, LOADED = b"modules", re.compile(rb"\.\s*modules\b|\bsys\s+import\b")  # sys.modules
 CATCHING_WORDS = (b"except", b"suppress")
 # What executes a text; see texts_in.
@@ -43,6 +47,11 @@ TEXT_WORDS = re.compile(r"\b(?:exec|eval)\b")
 ENTRY_GROUPS = re.compile(r"^\s*\[", re.MULTILINE)
 PROGRAM_GROUPS = ("console_scripts]", "gui_scripts]")
 TARGET = re.compile(r"=\s*([\w.]+)\s*:\s*(\w+)")
+
+
+def named_like(project: str) -> str:
+    """A project's name as most modules have it: `google_auth` of "Google-Auth"."""
+    return re.sub(r"[-_.]+", "_", project).lower()
 
 
 class There:
@@ -56,12 +65,12 @@ class There:
         self.sites = [site, f"{prefix}/{own}"]
         self.known: dict[str, str] = {}
         self.folders: dict[str, set[str]] = {}
+        self.projects: set[str] = set()
 
     def parts_of(self, folder: str) -> set[str]:
         """The modules in a folder."""
         if folder not in self.folders:
-            names = os.listdir(folder) if os.path.isdir(folder) else []
-            self.folders[folder] = {name.partition(".")[0] for name in names}
+            self.folders[folder] = {name.partition(".")[0] for name in self.names_in(folder)}
         return self.folders[folder]
 
     def missing(self, name: str) -> str:
@@ -74,6 +83,20 @@ class There:
                 missing = missing and self.missing_in(site, parts) and missing
             self.known[name] = missing
         return self.known[name]
+
+    def absent(self, project: str) -> str:
+        """The module that a project is named like, if no project of that name is there."""
+        if not self.projects:
+            folders = [name for site in self.sites for name in self.names_in(site)]
+            metadata = [name for name in folders if name.endswith((".dist-info", ".egg-info"))]
+            self.projects = {
+                named_like(name.rpartition(".")[0].partition("-")[0]) for name in metadata
+            }
+        name = named_like(project)
+        return "" if name in self.projects else name
+
+    def names_in(self, folder: str) -> list[str]:
+        return os.listdir(folder) if os.path.isdir(folder) else []
 
     def missing_in(self, folder: str, parts: Sequence[str]) -> str:
         """`google.cloud.storage` where only google.cloud is there; below a package with code of its
@@ -95,6 +118,8 @@ def asks_for_others(data: bytes, missing: Callable[[str], str], *, is_started: b
     if any(word in data for word in ASKING_WORDS):
         return True
     if LOADED_WORD in data and LOADED.search(data):
+        return True
+    if METADATA_WORD in data and ASKED_METADATA.search(data):
         return True
     # Of a program, that it fails is no gap.
     if not is_started and not any(word in data for word in CATCHING_WORDS):
@@ -127,6 +152,7 @@ def unmet_acts(
     missing: Callable[[str], str],
     entries: Collection[str] = (),
     *,
+    absent: Callable[[str], str] | None = None,
     is_program: bool = False,
     depth: int = 0,
 ) -> Iterator[tuple[str, int, str]]:
@@ -135,11 +161,12 @@ def unmet_acts(
 
     Args:
         entries: functions that are called from elsewhere.
+        absent: as `missing`, of a project by its own name.
         is_program: it is run as `__main__`.
     """
     try:
         tree = ast.parse(text)
-        walker = UnmetInFile(tree, missing, is_program)
+        walker = UnmetInFile(tree, missing, absent or missing, is_program)
         walker.walk(entries)
         source = SourceFile(tree) if walker.found else walker.source
         found = [(left.project, act_in_left(source, left)) for left in walker.found]
@@ -152,7 +179,9 @@ def unmet_acts(
         if act:
             yield project, act[1], act[0]
     for text_inside in inner:
-        for project, _, act_inside in unmet_acts(text_inside, missing, depth=depth + 1):
+        for project, _, act_inside in unmet_acts(
+            text_inside, missing, absent=absent, depth=depth + 1
+        ):
             yield project, 1, act_inside
 
 
@@ -194,7 +223,10 @@ def tell_unmet(path: str, site: str, words: Sequence[str], end_sec: float) -> No
             continue
         text = code_in(file, data)
         try:
-            found = [*unmet_acts(text, there.missing, called, is_program=is_program)]
+            walk = unmet_acts(
+                text, there.missing, called, absent=there.absent, is_program=is_program
+            )
+            found = [*walk]
         except (RecursionError, MemoryError):
             teller.tell("unmet", "", text=UNMET_NOT_LOOKED_AT, at=file)
             continue

@@ -90,4 +90,6 @@ def found_broken(seen: Iterable[Seen]) -> Iterator[str]:
 def has_landed(module: str, installed: Installed) -> bool:
     """Whether a module is there by now."""
     path = f"{installed.site}/{module.replace('.', '/')}"
-    return any(file.startswith((f"{path}/", f"{path}.")) for file in installed.files)
+    is_file = any(file.startswith((f"{path}/", f"{path}.")) for file in installed.files)
+    # Its version may have been asked for, by the project's name.
+    return is_file or plain_project(module) in map(plain_project, installed.owners.values())
