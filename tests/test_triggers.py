@@ -702,10 +702,17 @@ def test_what_is_missed_is_installed_and_asked_again(triage: Triage, index: Inde
         "try:\n    import_module('helper_lib')\nexcept ImportError:\n    pass\nelse:\n    act()\n"
         "try:\n    import nobody_has_it\nexcept ImportError:\n    pass\n"
     )
-    index.add_wheel("asks", "1.0", {"asks.py": source})
+    version = acting(
+        "version",
+        "import importlib.metadata\n"
+        "try:\n    importlib.metadata.version('Helper.Lib')\n"
+        "except importlib.metadata.PackageNotFoundError:\n    pass\nelse:\n    _act()\n",
+    )
+    index.add_wheel("asks", "1.0", {"asks.py": source, "asks_version.py": version})
     index.add_wheel("helper-lib", "2.0", {"helper_lib.py": "x = 1\n"})
     _, report, _ = triage("asks", "--mode", "import")
-    assert {phase for phase, _ in acts(report)["missed"]} == {"import"}
+    for kind in ("missed", "version"):
+        assert {phase for phase, _ in acts(report)[kind]} == {"import"}
     notes = " ".join(report["coverage"]["notes"])
     assert "installed later: helper-lib" in notes
     assert "not there: nobody_has_it" in notes
