@@ -1,5 +1,5 @@
 """Looks in the source for what is not run because another project is not there: `try: import numpy`
-and an act after that. Who has numpy runs it.
+and an act after that. Who has numpy runs it. And for what an import runs on a condition only.
 
 Runs no code of the package, in a child of the launcher, as gates.py. Only what would be run is
 looked at: the modules themselves, and the functions that they call.
@@ -16,13 +16,15 @@ from jail.inside.branches import Left, UnmetInFile
 from jail.inside.ending import Teller, now_sec
 from jail.inside.fallen import UNMET_NOT_LOOKED_AT
 from jail.inside.gates import MAX_TEXT_DEPTH, SourceFile, texts_in
+from jail.inside.held_back import held_acts, may_hold
 from jail.inside.rest import act_among, run_in
 from jail.inside.sources import code_in, files_of, start_of
 from jail.inside.words import read_names
 
-MAX_UNMET_SEC = 5.0  # of the processor
+MAX_UNMET_SEC = 7.0  # of the processor
 MAX_UNMET = 20
 MORE_UNMET = f"more than {MAX_UNMET} acts are behind what is not there"
+HELD_TEXT = "{} is behind a condition that may not be met here ({})"
 
 # What is imported: `from a.b import c`, `import a, b as c`; backslashes and all. In a text that is
 # executed, the `n` of a line's end may stand before it.
@@ -219,17 +221,24 @@ def tell_unmet(path: str, site: str, words: Sequence[str], end_sec: float) -> No
         module = file.removeprefix(f"{site}/").removesuffix(".py").removesuffix("/__init__")
         called = entries.get(module.replace("/", "."), ())
         is_program = file.endswith("/__main__.py")
-        if not asks_for_others(data, there.missing, is_started=is_program or bool(called)):
+        is_asking = asks_for_others(data, there.missing, is_started=is_program or bool(called))
+        is_holding = may_hold(data)
+        if not is_asking and not is_holding:
             continue
         text = code_in(file, data)
         try:
             walk = unmet_acts(
                 text, there.missing, called, absent=there.absent, is_program=is_program
             )
-            found = [*walk]
+            found = [*walk] if is_asking else []
+            held = held_acts(text) if is_holding else []
         except (RecursionError, MemoryError):
             teller.tell("unmet", "", text=UNMET_NOT_LOOKED_AT, at=file)
             continue
+        lines = {line for _, line, _ in found}
+        found += [
+            ("", line, HELD_TEXT.format(act, kind)) for kind, line, act in held if line not in lines
+        ]
         for project, line, act in found:
             if (project, file, line) in told:
                 continue

@@ -71,7 +71,7 @@ def acts_not_run(seen: Sequence[Seen], installed: Installed) -> list[NotRun]:
     for event in unmet(seen):
         is_there = has_landed(event.what, installed)
         if not event.what:
-            found[event.text] = None
+            found[f"{event.text} ({event.place})" if event.place else event.text] = None
         elif not is_there or event.what.partition(".")[0] in broken:
             state = "fails" if is_there else "is not there"
             found[f"{event.text} waits for {event.what}, which {state} ({event.place})"] = None
