@@ -1,4 +1,4 @@
-"""An act that an import runs on a condition which nobody here meets is a gap, however it is said."""
+"""An act that an import runs on a condition which nobody here meets is a gap, in all its words."""
 
 from pathlib import Path
 
@@ -37,6 +37,12 @@ HELD = [
     "if not os.environ.get('X'): pass\nelse: act()\n",
 ]
 
+HELD += [
+    "if os.path.exists('/x'): (lambda run: run('id'))(print)\n",
+    "if os.path.exists('/x'): X = [getattr(os, '\\x73ystem')]\n",
+    "{'prod': act}.get(os.environ.get('X'), print)()\n",
+]
+
 # These are run here, by another trigger, or by nobody.
 NOT_HELD = [
     "act()\n",
@@ -57,6 +63,8 @@ NOT_HELD = [
     "if os.path.exists('/opt/x'): print('there')\n",
     "if not os.environ.get('X'): act()\n",
     "try: os.x\nexcept AttributeError: Y = 1\n",
+    "if os.path.exists('/x'): Y = getattr(os, 'O_BINARY', 0)\n",
+    "{'prod': str}.get(os.environ.get('X'), print)()\n",
 ]
 
 

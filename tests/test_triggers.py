@@ -614,7 +614,9 @@ def test_what_fails_before_its_act_everywhere_is_a_gap(triage: Triage, index: In
         told = [gap for gap in gaps if f"/halts/{name}.py:" in gap]
         assert len(told) == 1 and "waits for not_there_at_all, which is not there" in told[0]
     assert any("import 'all modules': exit code 1: OSError" in gap for gap in gaps)
-    assert len(gaps) == len(BEFORE_ITS_ACT) + len(BEHIND_ANOTHER) + 4, gaps
+    # What ends it there on a condition holds the act back, too.
+    others = [gap for gap in gaps if "is behind a condition" not in gap]
+    assert len(others) == len(BEFORE_ITS_ACT) + len(BEHIND_ANOTHER) + 4, gaps
 
 
 def test_as_an_ordinary_user_the_same_shows(ordinary: Snakehook, index: Index) -> None:

@@ -97,6 +97,7 @@ def attest(pipe: int, sign: str, main: FrameType, codes: set[int]) -> None:
     open_path, read, close, loads = os.open, os.read, os.close, marshal.loads
     compiled_by, read_only, most_bytes = builtins.compile, os.O_RDONLY | os.O_CLOEXEC, 1 << 26
     say_event, expect_event, looks = SAY, EXPECT, SEARCHES
+    heard = SEARCHES | {SAY, EXPECT, "exec", "open"}
     memory_ends, header, quit_code = MEMORY_ENDS, COMPILED_HEADER_BYTES, QUIT_CODE
     inode, begin = fstat(pipe).st_ino, f"{sign} ".encode()
     expected: dict[bytes, tuple[bytes, str, str]] = {}
@@ -162,6 +163,9 @@ def attest(pipe: int, sign: str, main: FrameType, codes: set[int]) -> None:
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal has_begun
+        # Most events are none of these.
+        if event not in heard:
+            return
         if event == "exec":
             code = arguments[0]
             if kind_of(code) is not code_kind or code.co_name != "<module>":

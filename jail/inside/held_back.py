@@ -120,12 +120,24 @@ class HeldBack:
             match node:
                 case ast.Call(ast.Name(name)) if name in self.functions and depth < MAX_CALLED:
                     yield from self.block(self.functions[name].body, depth + 1)
+                case ast.Call(ast.Call() as chosen):
+                    yield from self.picked(chosen)
                 case ast.BoolOp(ast.And(), [test, *then]):
                     yield from self.held(test, then, depth)
                 case ast.IfExp(test, then, other):
                     yield from self.held(test, [then, other], depth)
                 case ast.ListComp(then, [ast.comprehension(ifs=[test, *_])]):
                     yield from self.held(test, [then], depth)
+
+    def picked(self, chosen: ast.Call) -> Iterator[tuple[str, int, str]]:
+        """A function that acts and is one to choose from:
+        `{"prod": act}.get(os.environ.get("X"), print)()`
+        """
+        kind = self.source.waits_for(chosen)
+        names = {node.id for node in ast.walk(chosen) if isinstance(node, ast.Name)}
+        own = self.functions if self.is_first else self.source.acting
+        if kind and kind not in MET_ELSEWHERE and not names.isdisjoint(own):
+            yield kind, chosen.lineno, ast.unparse(chosen)[:MAX_ACT_CHARS]
 
     def held(
         self, test: ast.expr, body: Sequence[ast.AST], depth: int
@@ -193,10 +205,13 @@ class HeldBack:
         is_setting = name == "eval" and any(isinstance(part, ast.Name) for part in call.args[:1])
         if is_known and not is_import and not is_setting:
             return True
-        # getattr(os, "sys" + "tem")("id")
-        match call.func:
-            case ast.Call(ast.Name("getattr"), [_, _, *_]):
+        match call:
+            # getattr(os, "sys" + "tem")("id"), (lambda run: run("id"))(getattr(os, "system"))
+            case ast.Call(ast.Call(ast.Name("getattr"), [_, _, *_]) | ast.Lambda()):
                 return True
+            case ast.Call(ast.Name("getattr"), [owner, named, *_]):
+                owned = f"{self.name_of(owner)}.{getattr(named, 'value', '')}"
+                return ACT_NAMES.fullmatch(owned) is not None
         texts = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant)]
         return any(SECRETS.search(text) for text in texts if isinstance(text, str))
 
