@@ -41,6 +41,10 @@ HELD += [
     "if os.path.exists('/x'): (lambda run: run('id'))(print)\n",
     "if os.path.exists('/x'): X = [getattr(os, '\\x73ystem')]\n",
     "{'prod': act}.get(os.environ.get('X'), print)()\n",
+    "class K:\n def __init__(self):\n  if os.getenv('X'): act()\nK()\n",
+    "def f():\n if os.getenv('X'): act()\nimport threading\nthreading.Thread(target=f).start()\n",
+    "def f(g):\n if os.getenv('X'): act()\n@f\ndef g(): pass\n",
+    "class K:\n def __init__(self):\n  if os.getenv('X'): self.go()\n def go(self): act()\nK()\n",
 ]
 
 # These are run here, by another trigger, or by nobody.
@@ -65,6 +69,8 @@ NOT_HELD = [
     "try: os.x\nexcept AttributeError: Y = 1\n",
     "if os.path.exists('/x'): Y = getattr(os, 'O_BINARY', 0)\n",
     "{'prod': str}.get(os.environ.get('X'), print)()\n",
+    "class K:\n def __init__(self):\n  if os.getenv('X'): act()\n",
+    "def f():\n if os.getenv('X'): act()\nX = [f]\nX.append(f)\n",
 ]
 
 
@@ -102,3 +108,14 @@ def test_what_waits_for_a_project_is_told_as_that(tmp_path: Path) -> None:
     assert [(what, text) for what, text, _ in told_of(tmp_path, "m")] == [
         ("numpyy", "os.system('id')")
     ]
+
+
+def test_what_another_module_calls_at_its_import_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/__init__.py").write_text("from m import core\ncore._start()\n")
+    start = (
+        "import os\ndef {}():\n    if os.getenv('X') != '1':\n        return\n    os.system('id')\n"
+    )
+    (tmp_path / "m/core.py").write_text(start.format("_start"))
+    (tmp_path / "m/tool.py").write_text(start.format("main"))
+    assert [at for _, _, at in told_of(tmp_path, "m", "m.core", "m.tool")] == ["m/core.py:5"]

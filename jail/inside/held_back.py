@@ -6,11 +6,14 @@ Runs no code of the package, as unmet.py.
 """
 
 import ast
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from jail.inside.branches import AT_ONCE
 from jail.inside.conditions import CI_NAMES, ENVIRONMENT_NAMES
 from jail.inside.gates import ACT_NAMES, MAX_ACT_CHARS, SECRETS, SourceFile, is_end
 from jail.inside.rest import IMPORT_CALL, run_in
+from jail.inside.sources import start_of
 from jail.inside.statements import NamesInFile, caught_by
 from jail.inside.versions import version_test
 
@@ -34,6 +37,13 @@ HELD_WORDS = (
     *(b".netrc", b"Cookies", b"getattr(os", b"getattr(sub", b"getattr(soc", b"getattr(bui"),
     *(b"getattr(__",),
 )
+# `start()`, `core.start()`, `x = core.start()`, at the start of a line.
+CALLED_AT_ONCE = re.compile(rb"^(?:\w+ = )?(?:\w+\.)*(\w+)\(", re.MULTILINE)
+# These call what they are given: `Thread(target=act).start()`, `atexit.register(act)`.
+STARTERS = re.compile(
+    r"(?:.*\.)?(?:Thread|Timer|Process|submit|start_new_thread|run_in_executor|call_soon|call_later)"
+    r"|atexit\.register|weakref\.finalize|map|filter"
+)
 MAX_CALLED = 3  # functions that call functions
 
 
@@ -46,11 +56,13 @@ class HeldBack:
         self.source: SourceFile = NamesInFile(tree) if is_first else SourceFile(tree)
         self.is_first = is_first
         self.name_of = self.source.name_of
-        self.functions = {
-            node.name: node
-            for node in self.source.nodes
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        }
+        # What is run when something of this name is called.
+        self.functions: dict[str, list[ast.stmt]] = {}
+        for node in self.source.nodes:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                self.functions[node.name] = node.body
+            elif isinstance(node, ast.ClassDef):
+                self.functions[node.name] = [*at_once(node)]
         # What variables hold that are given one value: `_IN_DEVELOPMENT = False`.
         self.values: dict[str, bool] = {}
         for node in tree.body:
@@ -61,9 +73,13 @@ class HeldBack:
                     self.values[name] = bool(value)
         self.tree = tree
 
-    def acts(self) -> Iterator[tuple[str, int, str]]:
-        """What each waits for, the line of the act, and the act."""
+    def acts(self, entries: Collection[str] = ()) -> Iterator[tuple[str, int, str]]:
+        """What each waits for, the line of the act, and the act; `entries` are the functions that
+        other files call.
+        """
         yield from self.block(self.tree.body, 0)
+        for name in entries:
+            yield from self.block(self.functions.get(name, []), 1)
 
     def block(self, body: Sequence[ast.stmt], depth: int) -> Iterator[tuple[str, int, str]]:
         """Statements that are run."""
@@ -86,7 +102,8 @@ class HeldBack:
                 case ast.With() | ast.AsyncWith() | ast.ClassDef() | ast.For() | ast.AsyncFor():
                     yield from self.block(statement.body, depth)
                 case ast.FunctionDef() | ast.AsyncFunctionDef():
-                    continue
+                    for part in statement.decorator_list:
+                        yield from self.named(part, depth)
                 case _:
                     yield from self.called(statement, depth)
 
@@ -117,17 +134,26 @@ class HeldBack:
     def called(self, statement: ast.stmt, depth: int) -> Iterator[tuple[str, int, str]]:
         """What functions of the file do that are called at once."""
         for node in run_in([statement]):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Call):
+                yield from self.picked(node.func)
             match node:
-                case ast.Call(ast.Name(name)) if name in self.functions and depth < MAX_CALLED:
-                    yield from self.block(self.functions[name].body, depth + 1)
-                case ast.Call(ast.Call() as chosen):
-                    yield from self.picked(chosen)
+                case ast.Call(function, given):
+                    is_start = STARTERS.fullmatch(self.name_of(function)) is not None
+                    others = [*given, *(word.value for word in node.keywords)] if is_start else []
+                    for part in (function, *others):
+                        yield from self.named(part, depth)
                 case ast.BoolOp(ast.And(), [test, *then]):
                     yield from self.held(test, then, depth)
                 case ast.IfExp(test, then, other):
                     yield from self.held(test, [then, other], depth)
                 case ast.ListComp(then, [ast.comprehension(ifs=[test, *_])]):
                     yield from self.held(test, [then], depth)
+
+    def named(self, node: ast.AST, depth: int) -> Iterator[tuple[str, int, str]]:
+        """What a function of the file does, or an object of one of its classes when it is made."""
+        name = node.id if isinstance(node, ast.Name) else ""
+        if depth < MAX_CALLED:
+            yield from self.block(self.functions.get(name, []), depth + 1)
 
     def picked(self, chosen: ast.Call) -> Iterator[tuple[str, int, str]]:
         """A function that acts and is one to choose from:
@@ -199,7 +225,8 @@ class HeldBack:
     def is_act(self, call: ast.Call) -> bool:
         name = self.name_of(call.func)
         own = self.functions if self.is_first else self.source.acting
-        is_known = ACT_NAMES.fullmatch(name) or name in own
+        # Its own method, `self.act()`, too.
+        is_known = ACT_NAMES.fullmatch(name) or name.removeprefix("self.") in own
         is_import = IMPORT_CALL.fullmatch(name) is not None
         # `eval(value)`, of a setting, is everywhere.
         is_setting = name == "eval" and any(isinstance(part, ast.Name) for part in call.args[:1])
@@ -216,12 +243,31 @@ class HeldBack:
         return any(SECRETS.search(text) for text in texts if isinstance(text, str))
 
 
+def at_once(kind: ast.ClassDef) -> Iterator[ast.stmt]:
+    """What is run when an object of a class is made."""
+    for node in kind.body:
+        if isinstance(node, ast.FunctionDef) and node.name in AT_ONCE:
+            yield from node.body
+
+
+def called_by_imports(site: str, files: Iterable[str]) -> set[str]:
+    """The functions that are called at the level of the modules which are imported first:
+    `core.start()`.
+    """
+    found: set[str] = set()
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        if name == "__init__.py" or folder == site:
+            found |= {word.decode() for word in CALLED_AT_ONCE.findall(start_of(file))}
+    return found
+
+
 def may_hold(data: bytes) -> bool:
     """Whether a file can hold an act."""
     return any(word in data for word in HELD_WORDS)
 
 
-def held_acts(text: str) -> list[tuple[str, int, str]]:
+def held_acts(text: str, entries: Collection[str] = ()) -> list[tuple[str, int, str]]:
     """The acts in some source that a condition holds back: what it is on, the line, the act. Raises
     RecursionError or MemoryError where it is too deep to be looked at.
 
@@ -230,8 +276,9 @@ def held_acts(text: str) -> list[tuple[str, int, str]]:
     """
     try:
         tree = ast.parse(text)
-        is_worth_it = any(HeldBack(tree, is_first=True).acts())
-        return [*dict.fromkeys(HeldBack(tree, is_first=False).acts())] if is_worth_it else []
+        if not any(HeldBack(tree, is_first=True).acts(entries)):
+            return []
+        return [*dict.fromkeys(HeldBack(tree, is_first=False).acts(entries))]
     # Python does not run it either.
     except (SyntaxError, ValueError):
         return []

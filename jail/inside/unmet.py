@@ -16,7 +16,7 @@ from jail.inside.branches import Left, UnmetInFile
 from jail.inside.ending import Teller, now_sec
 from jail.inside.fallen import UNMET_NOT_LOOKED_AT
 from jail.inside.gates import MAX_TEXT_DEPTH, SourceFile, texts_in
-from jail.inside.held_back import held_acts, may_hold
+from jail.inside.held_back import called_by_imports, held_acts, may_hold
 from jail.inside.rest import act_among, run_in
 from jail.inside.sources import code_in, files_of, start_of
 from jail.inside.words import read_names
@@ -213,7 +213,9 @@ def tell_unmet(path: str, site: str, words: Sequence[str], end_sec: float) -> No
     most_sec = time.process_time() + MAX_UNMET_SEC
     entries = called_by_programs(site)
     told: set[tuple[str, str, int]] = set()
-    for file in dict.fromkeys(files_of(site, read_names(words))):
+    files = [*dict.fromkeys(files_of(site, read_names(words)))]
+    called_first = called_by_imports(site, files)
+    for file in files:
         if time.process_time() > most_sec or now_sec() > end_sec:
             teller.tell("unmet", "", text=UNMET_NOT_LOOKED_AT)
             return
@@ -231,7 +233,7 @@ def tell_unmet(path: str, site: str, words: Sequence[str], end_sec: float) -> No
                 text, there.missing, called, absent=there.absent, is_program=is_program
             )
             found = [*walk] if is_asking else []
-            held = held_acts(text) if is_holding else []
+            held = held_acts(text, called_first) if is_holding else []
         except (RecursionError, MemoryError):
             teller.tell("unmet", "", text=UNMET_NOT_LOOKED_AT, at=file)
             continue
