@@ -1,10 +1,17 @@
 """What the statements of some source are, without a look at each expression in them."""
 
 import ast
+import functools
 from collections.abc import Iterator
 
 from jail.inside.gates import SourceFile
 from jail.inside.rest import BLOCKS
+
+
+@functools.lru_cache(maxsize=1)
+def parsed(text: str) -> ast.Module:
+    """The tree of a source, once for all who look at it; raises as ast.parse does."""
+    return ast.parse(text)
 
 
 class NamesInFile(SourceFile):
