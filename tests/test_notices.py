@@ -10,7 +10,8 @@ from test_watch import SETTINGS
 from jail.inside import supervise
 from jail.inside.gates import MAX_GATES, gates_of, tell_gates
 from jail.orders import HOME_IN_JAIL
-from jail.report.harmless import is_harmless_look, is_known_startup, is_own_secret
+from jail.report.harmless import is_harmless_look, is_known_startup
+from jail.report.own_secrets import is_own_secret
 from jail.report.rules import judge
 from jail.watch import endings
 from jail.watch.calls import Sleep
@@ -216,6 +217,36 @@ def test_a_tool_reads_its_own_secret_and_no_other() -> None:
     assert severities == ["high", "info", "info"]
 
 
+NETRC, PGPASS = f"{HOME_IN_JAIL}/.netrc", f"{HOME_IN_JAIL}/.pgpass"
+GOOGLE = f"{HOME_IN_JAIL}/.config/gcloud/application_default_credentials.json"
+
+
+@pytest.mark.parametrize(
+    ("read", "severities"),
+    [
+        # requests looks for the host that it asks, whenever it asks one.
+        (BaitRead(NETRC, "/requests/utils.py:3", "requests"), ["info"] * 4),
+        (BaitRead(NETRC, "/evil.py:3", "evil"), ["high"] * 4),
+        (BaitRead(NETRC, "setup.py:3", None), ["high"] * 4),
+        # pip does so, too; git and curl, of which Python says nothing.
+        (BaitRead(NETRC, None), [None, "medium", "info", "info"]),
+        # As a C library opens it that connects to a database.
+        (BaitRead(PGPASS, None), ["medium", "medium", "info", "info"]),
+        (BaitRead(PGPASS, "/asyncpg/x.py:3", "asyncpg"), ["high", "high", "info", "info"]),
+        (BaitRead(GOOGLE, "/google/auth/x.py:3", "google-auth"), ["high", "high", "info", "info"]),
+        (BaitRead(GOOGLE, None), ["high"] * 4),
+    ],
+)
+def test_what_tools_read_by_themselves_is_no_theft(
+    read: BaitRead, severities: list[str | None]
+) -> None:
+    phases = (Phase(PhaseName.INSTALL), IMPORT, CALL, EXECUTE)
+    judged: list[str | None] = []
+    for phase in phases:
+        judged += [found.severity for found in judge(phase, read)] or [None]
+    assert judged == severities
+
+
 @pytest.mark.parametrize(
     ("command", "is_harmless"),
     [
@@ -297,6 +328,9 @@ def test_a_look_at_the_system_is_exact(command: tuple[str, ...], is_harmless: bo
         ("import inspect\nif 'x' in str(inspect.stack()):\n    exec(x)\n", "company"),
         ("import os\nif os.sep == '\\\\':\n    exec(x)\n", "system"),
         ("import pathlib\nif (pathlib.Path.home() / 'x').exists():\n    exec(x)\n", "files"),
+        ("import os\nif os.path.exists(os.path.join(h, '.electrum')):\n    exec(x)\n", "files"),
+        ("import os\np = h + '/.config/gcloud/x'\nif os.access(p, 4):\n    exec(x)\n", "files"),
+        ("import os\np = h / '.netrc'\nif p.is_file():\n    exec(x)\n", "files"),
         ("try:\n    open('/opt/x')\n    exec(x)\nexcept OSError: pass\n", "files"),
         ("import time\nif time.monotonic() - t > 60:\n    exec(x)\n", "date"),
         ("if __name__ == '__main__':\n    exec(x)\n", "run as a program"),
@@ -324,6 +358,8 @@ def test_an_act_behind_a_condition_is_found(source: str, kind: str) -> None:
         "if x:\n    exec(code)\n",
         "match x:\n    case 1:\n        exec(code)\n",
         "import os\nif os.path.isdir(path):\n    exec(code)\n",
+        "import os\np = h + '/.config/mine'\nif os.path.exists(p):\n    exec(code)\n",
+        "import os\nif os.path.exists(os.path.join(h, 'wallet.py')):\n    exec(code)\n",
         "import random\nSEED = random.random()\n",
         "if (" * 3000,
         "\0",

@@ -55,7 +55,7 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
     "thief": (
         {
             "thief.py": f"{TRY}for path in ('.azure/tokens.json', '.config/discord/Storage',\n"
-            "    '.mozilla/firefox/profiles.ini', '.pgpass', '.config/rclone/rclone.conf'):\n"
+            "    '.mozilla/firefox/installs.ini', '.my.cnf', '.config/rclone/rclone.conf'):\n"
             "    tried(open, os.path.join(HOME, path))\n"
             "tried(open, '/etc/shadow')\n"
         },
@@ -204,6 +204,25 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
             ("high", "secret.read", "reads or touches /home/dev/.config/solana/id.json"),
         ],
     ),
+    # Who asks whether it is there is heard by nobody, and finds it there.
+    "watchful": (
+        {
+            "watchful.py": f"{TRY}import pathlib\n"
+            "if os.path.exists(HOME + '/.pgpass'): open(HOME + '/.pgpass').read()\n"
+            "if os.access(HOME + '/.netrc', os.R_OK): open(HOME + '/.netrc').read()\n"
+            "for path in ('gcloud/application_default_credentials.json',\n"
+            "    'google-chrome/Local State', 'google-chrome/Default/Cookies'):\n"
+            "    file = pathlib.Path(HOME, '.config', path)\n"
+            "    if file.is_file(): file.read_bytes()\n"
+        },
+        [
+            ("high", "secret.read", f"reads or touches /home/dev/{path}")
+            for path in (
+                *(".pgpass", ".netrc", ".config/gcloud/application_default_credentials.json"),
+                *(".config/google-chrome/Local State", ".config/google-chrome/Default/Cookies"),
+            )
+        ],
+    ),
     "wiper": (
         {
             "wiper.py": f"{TRY}import glob, shutil\ntried(shutil.rmtree, HOME + '/Documents')\n"
@@ -246,7 +265,8 @@ CALM: dict[str, Content] = {
     "    tried(open, HOME + path)\n"
     "for path in ('/etc/passwd', '/etc/mime.types', '/proc/cpuinfo', '/proc/self/status'):\n"
     "    tried(open, path)\n"
-    "tried(os.listdir, HOME + '/.config')\n",
+    "tried(os.listdir, HOME + '/.config')\n"
+    "found = [os.path.exists(HOME + name) for name in ('/.netrc', '/.pgpass', '/.calmrc')]\n",
     "calm/generates.py": "import collections, ctypes, dataclasses, enum, socket\n"
     "Point = collections.namedtuple('Point', 'x y')\n"
     "@dataclasses.dataclass(order=True)\nclass Record:\n    x: int = 0\n"
