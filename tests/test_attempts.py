@@ -288,7 +288,8 @@ def test_a_command_that_writes_where_code_waits_for_others_is_grave(argv: tuple[
 
 
 def changed(path: str, change: Change, phase: PhaseName, place: str) -> list[Finding]:
-    event = FileChanged(path, change, 3, place, was_there=path.endswith("notes.txt"))
+    was_there = path.endswith(("notes.txt", ".netrc"))
+    event = FileChanged(path, change, 3, place, was_there=was_there)
     return [*judge(Phase(phase), event)]
 
 
@@ -312,6 +313,15 @@ def test_a_tool_that_is_called_sets_up_its_own_place() -> None:
         ("evil", PhaseName.CALL, HIGH),
     ):
         (found,) = changed(path, Change.CREATED, phase, f"{SITE}/{module}/application.py:3")
+        assert found.severity is severity
+    # `wandb.login()`
+    for module, phase, severity in (
+        ("wandb", PhaseName.CALL, INFO),
+        ("wandb", PhaseName.IMPORT, HIGH),
+        ("evil", PhaseName.CALL, HIGH),
+    ):
+        netrc = f"{HOME_IN_JAIL}/.netrc"
+        (found,) = changed(netrc, Change.MODIFIED, phase, f"{SITE}/{module}/login.py:3")
         assert found.severity is severity
 
 

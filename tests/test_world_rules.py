@@ -205,8 +205,6 @@ def test_a_function_may_run_an_installer_that_everybody_knows() -> None:
 
 
 GOOGLE = "~/.config/gcloud/application_default_credentials.json"
-HUGGING_FACE = "~/.cache/huggingface/token"
-MODELS = "https://huggingface.co/api/models/x"
 
 
 @pytest.mark.parametrize(
@@ -215,10 +213,7 @@ MODELS = "https://huggingface.co/api/models/x"
         ("https://oauth2.googleapis.com/token", (GOOGLE,), Payload(99, "ab", "x"), "info"),
         ("https://oauth2.googleapis.com.evil.example/token", (GOOGLE,), NOTHING, "high"),
         ("https://oauth2.googleapis.com/token", (GOOGLE, "NPM_TOKEN"), NOTHING, "high"),
-        (MODELS, (HUGGING_FACE,), NOTHING, "info"),
-        # There it could be kept for somebody.
-        (MODELS, (HUGGING_FACE,), Payload(99, "ab", "x"), "high"),
-        (MODELS, ("NPM_TOKEN",), NOTHING, "high"),
+        ("https://oauth2.googleapis.com/token", ("NPM_TOKEN",), NOTHING, "high"),
     ],
 )
 def test_a_secret_that_is_sent_where_it_belongs_is_no_theft(

@@ -21,18 +21,15 @@ OWN_SECRETS = {
     ".pgpass": "asyncpg psycopg psycopg2 psycopg2-binary pg8000 pgpasslib pgcli",
     ".config/gcloud/application_default_credentials.json": "google-auth google-cloud-core gcsfs"
     " oauth2client firebase-admin",
-    ".cache/huggingface/token": "huggingface-hub transformers datasets",
 }
 # What libraries look into at every request, for the host that is asked: requests, httpx, aiohttp.
 READ_AT_EACH_REQUEST = "/.netrc"
 # What compiled libraries read by themselves, of which Python hears nothing: curl and git, and
 # PostgreSQL's own.
 READ_BY_COMPILED_CODE = ("/.netrc", "/.pgpass")
-# Who is sent them by whoever uses them: exactly this, or what lies below it and takes nothing from
-# us, in which a thief could keep what he fetches later.
+# Who is sent them by whoever uses them, and keeps nothing that a thief could fetch again.
 OWN_SERVICES = {
     "~/.config/gcloud/application_default_credentials.json": "https://oauth2.googleapis.com/token",
-    "~/.cache/huggingface/token": "https://huggingface.co/",
 }
 
 
@@ -71,9 +68,5 @@ def severity_of_read(phase: Phase, event: BaitRead) -> tuple[Severity | None, st
 
 def is_for_its_service(request: Request) -> bool:
     """Whether a request carries nothing but a secret to whom it belongs."""
-    services = {OWN_SERVICES.get(name, "") for name in request.bait}
-    for service in services:
-        is_below = service.endswith("/") and not request.body.size_bytes
-        if request.url != service and not (is_below and request.url.startswith(service)):
-            return False
-    return bool(services) and not request.environment
+    services = {OWN_SERVICES.get(name) for name in request.bait}
+    return services == {request.url} and not request.environment

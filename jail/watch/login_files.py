@@ -62,11 +62,6 @@ def default_account_of_google() -> Made:
     return json.dumps(about, indent=2).encode(), value
 
 
-def token_of_hugging_face() -> Made:
-    value = f"hf_{drawn_word(34, string.ascii_letters)}"
-    return value.encode(), value
-
-
 def tokens_of_claude() -> Made:
     value = drawn_word(95)
     until_ms = int(time.time() * 1000) + secrets.randbelow(SEC_OF_DAY * 300)
@@ -134,7 +129,6 @@ LOGIN_FILES: dict[str, Callable[[], Made]] = {
     ".netrc": passwords_of_netrc,
     ".pgpass": passwords_of_postgres,
     ".config/gcloud/application_default_credentials.json": default_account_of_google,
-    ".cache/huggingface/token": token_of_hugging_face,
     ".claude/.credentials.json": tokens_of_claude,
     ".config/google-chrome/Default/Cookies": cookies_of_chrome,
     ".config/google-chrome/Local State": state_of_chrome,
