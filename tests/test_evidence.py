@@ -45,6 +45,7 @@ from jail.watch.noticed import (
     MachineRead,
     Notice,
     Noticed,
+    OddlyNamed,
     PlaceTaken,
     ReleaseNoted,
     Remark,
@@ -195,6 +196,10 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
             "used_by": "virtual environment",
             "project": "x",
         },
+    ),
+    (
+        OddlyNamed("a/\u0455s.py", "x"),
+        {"kind": "oddly_named", "path": "a/\u0455s.py", "project": "x"},
     ),
     (CommandTaken("aws", "x"), {"kind": "command_taken", "name": "aws", "project": "x"}),
     (ReleaseNoted("it was yanked"), {"kind": "release", "text": "it was yanked"}),

@@ -4,9 +4,10 @@ that are not there, signs of a sandbox. Above each rule is an example of it.
 Python says it, and may be lied to by the package that it runs: it can only speak against itself.
 """
 
+from jail.report.letters import is_known, name_seen_as
 from jail.report.notices import looked_into, noticed, slept
 from jail.report.places import what_is_refused_at
-from jail.report.techniques import FILE_DISCOVERY, SYSTEM_CHECKS, technique_of
+from jail.report.techniques import FILE_DISCOVERY, MASQUERADING, SYSTEM_CHECKS, technique_of
 from jail.report.text import plain
 from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
 from jail.watch.noticed import (
@@ -14,6 +15,7 @@ from jail.watch.noticed import (
     LookedInto,
     MachineRead,
     Noticed,
+    OddlyNamed,
     PlaceTaken,
     Remark,
     Slept,
@@ -51,6 +53,8 @@ def judge_remark(phase: Phase, event: Remark) -> Finding | None:
             return took_command(event)
         case PlaceTaken():
             return took_place(event)
+        case OddlyNamed():
+            return took_name(event)
     return None
 
 
@@ -125,6 +129,18 @@ def took_place(event: PlaceTaken) -> Finding:
     title = f"installs {event.path}, which others than its own programs use ({event.used_by})"
     technique = technique_of(event.used_by)
     return remark(Severity.MEDIUM, Rule.PERSISTENCE_WRITE, title, event.path, technique)
+
+
+# OddlyNamed("lib/.../site-packages/r\u0435quests", "x"): medium persistence.write
+# "installs lib/.../site-packages/r\u0435quests, which is read as requests"
+# A name that nobody knows misleads nobody: info.
+def took_name(event: OddlyNamed) -> Finding | None:
+    taken = name_seen_as(event.path.rpartition("/")[2])
+    if not taken:
+        return None
+    title = f"installs {event.path}, which is read as {taken}"
+    severity = Severity.MEDIUM if is_known(taken) else Severity.INFO
+    return remark(severity, Rule.PERSISTENCE_WRITE, title, event.path, MASQUERADING)
 
 
 def named_paths(paths: tuple[str, ...]) -> str:
