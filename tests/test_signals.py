@@ -179,6 +179,15 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
         },
         [("high", "code.dynamic", "20 bytes, that stands here as numbers, backwards or shifted")],
     ),
+    "grown": (
+        {
+            "grown.py": "import ast\n"
+            f"name = ''.join(map(chr, {[*b'socket']}))\n"
+            "tree = ast.Module([ast.Import([ast.alias(name)])], [])\n"
+            "exec(compile(ast.fix_missing_locations(tree), 'x', 'exec'))\n"
+        },
+        [("high", "code.dynamic", "13 bytes, built as a tree, whose words stand nowhere (socket)")],
+    ),
     "compiled": (
         {
             "compiled/__init__.py": "import importlib.machinery as m, os\n"
@@ -277,6 +286,12 @@ CALM: dict[str, Content] = {
     # Whether an address is good: it looks into nobody but itself.
     "ctypes.CDLL(None).syscall(310, ctypes.CDLL(None).getpid(), 0, 0, 0, 0, 0)\n"
     "a, b = socket.socketpair(socket.AF_UNIX)\n",
+    # As who checks types or counts lines changes what he has parsed.
+    "calm/changes.py": "import ast, socket, subprocess\n"
+    "class Counts(ast.NodeTransformer):\n"
+    "    def visit_Constant(self, node): return ast.copy_location(ast.Constant(8), node)\n"
+    "tree = Counts().visit(ast.parse(open(__file__.replace('changes', 'data')).read()))\n"
+    "exec(compile(ast.fix_missing_locations(tree), 'x', 'exec'))\n",
     "calm/data.py": "import socket\nhost = socket.gethostname\n",
     "calm/shows.py": "import os\n"
     "def icon(): return open(os.path.dirname(__file__) + '/logo.png', 'rb').read()\n"
