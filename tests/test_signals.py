@@ -243,6 +243,18 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
             ("high", "persistence.write", "deleted /home/dev/Documents/"),
         ],
     ),
+    "talker": (
+        {
+            "talker.py": f"{TRY}import socket\nos.mkfifo(HOME + '/.config/.pulse')\n"
+            "socket.socket(socket.AF_UNIX).bind(HOME + '/.local/share/s')\n"
+            "os.mkfifo('/dev/shm/x')\n"
+        },
+        [
+            ("medium", "persistence.write", "leaves a FIFO to talk through: /home/dev/.config/.p"),
+            ("medium", "persistence.write", "leaves a socket to talk through: /home/dev/.local/sh"),
+            ("info", "persistence.write", "leaves a FIFO to talk through: /dev/shm/x"),
+        ],
+    ),
     "runner": (
         {
             "runner.py": f"{TRY}import subprocess\n"
@@ -269,7 +281,8 @@ CALM: dict[str, Content] = {
     "calm/writes.py": f"{TRY}import tempfile\n"
     "os.makedirs(HOME + '/.cache/calm', exist_ok=True)\n"
     "open(HOME + '/.cache/calm/index', 'w').close()\n"
-    "tempfile.NamedTemporaryFile().close()\nopen(os.devnull, 'w').close()\n",
+    "tempfile.NamedTemporaryFile().close()\nos.mkfifo(tempfile.mkdtemp() + '/x')\n"
+    "open(os.devnull, 'w').close()\n",
     "calm/reads.py": f"{TRY}for path in ('/.config/calm/config.toml', '/.calmrc', '/.gitconfig'):\n"
     "    tried(open, HOME + path)\n"
     "for path in ('/etc/passwd', '/etc/mime.types', '/proc/cpuinfo', '/proc/self/status'):\n"

@@ -7,10 +7,17 @@ Python says it, and may be lied to by the package that it runs: it can only spea
 from jail.report.letters import is_known, name_seen_as
 from jail.report.notices import looked_into, noticed, slept
 from jail.report.places import what_is_refused_at
-from jail.report.techniques import FILE_DISCOVERY, MASQUERADING, SYSTEM_CHECKS, technique_of
+from jail.report.techniques import (
+    FILE_DISCOVERY,
+    MASQUERADING,
+    PROCESS_COMMUNICATION,
+    SYSTEM_CHECKS,
+    technique_of,
+)
 from jail.report.text import plain
 from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
 from jail.watch.noticed import (
+    ChannelLeft,
     CommandTaken,
     LookedInto,
     MachineRead,
@@ -28,6 +35,7 @@ MAX_REMARK_CHARS = 300
 MAX_NAMED_PATHS = 6  # in one title
 # Who looks for as many kinds of secrets has a thief's list; a library of many clouds has fewer.
 MANY_STORES = 6
+PASSING_FOLDERS = ("/tmp/", "/dev/shm/")  # noqa: S108
 # Who looks at as many signs of a sandbox wants to know whether it is in one.
 MANY_SIGNS = 3
 
@@ -53,6 +61,8 @@ def judge_remark(phase: Phase, event: Remark) -> Finding | None:
             return took_command(event)
         case PlaceTaken():
             return took_place(event)
+        case ChannelLeft():
+            return left_channel(phase, event)
         case OddlyNamed():
             return took_name(event)
     return None
@@ -141,6 +151,16 @@ def took_name(event: OddlyNamed) -> Finding | None:
     title = f"installs {event.path}, which is read as {taken}"
     severity = Severity.MEDIUM if is_known(taken) else Severity.INFO
     return remark(severity, Rule.PERSISTENCE_WRITE, title, event.path, MASQUERADING)
+
+
+# ChannelLeft("/home/dev/.config/x", "FIFO"): medium persistence.write
+# "leaves a FIFO to talk through: /home/dev/.config/x"
+# Among what is passing they are everyday, and so where programs and functions are asked to work.
+def left_channel(phase: Phase, event: ChannelLeft) -> Finding:
+    is_everyday = event.path.startswith(PASSING_FOLDERS) or is_asked_for(phase)
+    severity = Severity.INFO if is_everyday else Severity.MEDIUM
+    title = f"leaves a {event.form} to talk through: {event.path}"
+    return remark(severity, Rule.PERSISTENCE_WRITE, title, None, PROCESS_COMMUNICATION)
 
 
 def named_paths(paths: tuple[str, ...]) -> str:

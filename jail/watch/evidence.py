@@ -50,6 +50,7 @@ WORLD_KINDS |= {"PiecesJoined": "pieces_joined"}
 REMARK_KINDS = {"WriteRefused": "write_refused", "Sought": "sought", "Walked": "walked"}
 REMARK_KINDS |= {"MachineRead": "machine_read", "CommandTaken": "command_taken"}
 REMARK_KINDS |= {"PlaceTaken": "place_taken", "OddlyNamed": "oddly_named"}
+REMARK_KINDS |= {"ChannelLeft": "channel_left"}
 REMARK_KINDS |= {"ReleaseNoted": "release", "LookedInto": "looked_into"}
 
 

@@ -110,6 +110,14 @@ class OddlyNamed(Remark):
 
 
 @dataclass(frozen=True)
+class ChannelLeft(Remark):
+    """A file was made and left through which processes talk: `form`, FIFO or socket say."""
+
+    path: str
+    form: str
+
+
+@dataclass(frozen=True)
 class ReleaseNoted(Remark):
     """What the index says of the release that was installed: that it was yanked, say."""
 
