@@ -38,6 +38,9 @@ from jail.watch.withheld import stand_in, versions_of
 IMPORT, CALL = Phase(PhaseName.IMPORT, "all modules"), Phase(PhaseName.CALL)
 EXECUTE = Phase(PhaseName.EXECUTE, "tool")
 LSB_RELEASE = ("getopt", "--name", "lsb_release", "-o", "hvidrcas", "-l", "help,version,id", "--")
+SITE = "/srv/site/x-1.0/lib/python3.11/site-packages"
+PLUG_IN, OTHER = f"{SITE}/_hypothesis_pytestplugin.py:433", f"{SITE}/evil/__init__.py:3"
+CLICK = "click.exceptions"
 SEMAPHORE_NAME = "multiprocessing.synchronize.SemLock._make_name"
 RUN = r"HKEY_CURRENT_USER\Software\Microsoft\Windows\CurrentVersion\Run"
 SYSTEM = r"HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet"
@@ -105,6 +108,14 @@ def test_what_a_package_writes_there_can_do_no_harm() -> None:
     [
         (IMPORT, Noticed(Notice.PATCHED, "json.dumps"), Severity.MEDIUM, "json.dumps"),
         (CALL, Noticed(Notice.PATCHED, "json.dumps"), Severity.INFO, "json.dumps"),
+        # What is there to be replaced, by a kernel or a plug-in, or only shown.
+        (IMPORT, Noticed(Notice.PATCHED, "comm.create_comm"), Severity.INFO, "create_comm"),
+        (IMPORT, Noticed(Notice.PATCHED, "comm.base.publish"), Severity.MEDIUM, "publish"),
+        (IMPORT, Noticed(Notice.PATCHED, "_pytest.x.f", place=PLUG_IN), Severity.INFO, "_pytest"),
+        (IMPORT, Noticed(Notice.PATCHED, "json.dumps", place=PLUG_IN), Severity.MEDIUM, "json"),
+        (IMPORT, Noticed(Notice.PATCHED, "_pytest.x.f", place=OTHER), Severity.MEDIUM, "_pytest"),
+        (IMPORT, Noticed(Notice.PATCHED, f"{CLICK}.UsageError.show"), Severity.INFO, "show"),
+        (IMPORT, Noticed(Notice.PATCHED, "click.core.Command.invoke"), Severity.MEDIUM, "invoke"),
         (CALL, Noticed(Notice.HOOKED, "s.Finder", text="json"), Severity.INFO, "by s.Finder"),
         (IMPORT, Noticed(Notice.PATCHED, "gc.callbacks"), Severity.MEDIUM, "for what others do"),
         (IMPORT, Noticed(Notice.PATCHED, "logging._loggerClass"), Severity.INFO, "logging"),
