@@ -11,7 +11,7 @@ CODE_FIELDS, STACK_FIELD, DATA_FIELDS = slice(22, 24), slice(24, 25), slice(41, 
 WORDS_FIELDS, ENVIRONMENT_FIELDS = slice(44, 46), slice(46, 48)
 PR_SET_MM, PR_SET_MM_MAP = 35, 14
 # struct prctl_mm_map: eleven addresses, no auxiliary vector, no other program.
-MEMORY_MAP, NO_VECTOR, NO_OTHER_PROGRAM = "=12QIi", (0, 0), -1
+MEMORY_MAP, NOTHING_MORE = "=12QIi", (0, 0, -1)
 
 
 def look_like(*words: str) -> None:
@@ -45,9 +45,7 @@ def end_words(fields: list[int], end: int) -> None:
     start, _ = fields[WORDS_FIELDS]
     brk = libc.sbrk(0)
     places = (*fields[CODE_FIELDS], *fields[DATA_FIELDS], brk, *fields[STACK_FIELD], start, end + 1)
-    told = struct.pack(
-        MEMORY_MAP, *places, *fields[ENVIRONMENT_FIELDS], *NO_VECTOR, NO_OTHER_PROGRAM
-    )
+    told = struct.pack(MEMORY_MAP, *places, *fields[ENVIRONMENT_FIELDS], *NOTHING_MORE)
     ended = ctypes.string_at(end, 1)
     ctypes.memmove(end, b"\0", 1)
     if libc.prctl(PR_SET_MM, PR_SET_MM_MAP, told, len(told), 0) != 0:
