@@ -13,6 +13,7 @@ import os
 import sys
 import time
 
+from jail.inside.beside import in_child, note
 from jail.inside.command_line import look_like
 
 TYPE_CHECKING = False
@@ -21,17 +22,21 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 LOOKS_SEC = 9.0  # after the time that all jobs have; watch ends the jail MARGIN_SEC after that
-MAX_DEEP = 20_000  # calls within calls, of the look at source
 AFTER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
 # As orders.STARTED: only this folder can be imported from here.
 READY_LINE = b"\n"
 
 
-def run_one(argv: list[str]) -> int:
-    """Run a program, reap the orphans that we inherit, and return its exit code."""
+def run_one(argv: list[str], look: Callable[[], None] | None = None) -> int:
+    """Run a program, reap the orphans that we inherit, and return its exit code. `look` is begun
+    while it runs.
+    """
+    # The kernel witness takes our first child for what the phase is about.
     child = os.fork()
     if child == 0:
         os.execv(argv[0], argv)
+    if look:
+        look()
     return exit_code_of(child)
 
 
@@ -62,6 +67,7 @@ def exit_code_of(child: int) -> int:
         if pid == child:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
+        note(pid, status)
 
 
 def await_orphans() -> None:
@@ -105,14 +111,13 @@ def launch(kind: str, words: list[str]) -> int:
     if kind == "start":
         return start_bare(words)
     if kind not in ("imports", "call", "several"):
+        # The only module of a package comes with its site-packages.
+        if kind == "import" and len(words) == 4:
+            return import_and_look(words)
         is_later = kind == "later"
         code = run_later(command("pip", []), *words) if is_later else run_one(command(kind, words))
         if kind in ("pip", "later") and "PIP_NO_COMPILE" in os.environ:
             in_child(compile_all)
-        # The only module of a package comes with its site-packages.
-        if kind == "import" and len(words) == 4:
-            path, _, name, site = words
-            look_at_source([path, "", "", site, "", name], time.monotonic() + LOOKS_SEC)
         return code
     from jail.inside import supervise
 
@@ -122,15 +127,30 @@ def launch(kind: str, words: list[str]) -> int:
         path, total_sec, each_sec, *others = words
         commands = [command(other[0], other[1:]) for other in map(json.loads, others)]
         return supervise.run_several(commands, path, float(total_sec), float(each_sec))
-    begun_sec = time.monotonic()
     fallen: dict[str, tuple[int, bool]] = {}
-    code = supervise.launch_jobs(kind, words, fallen)
+    if kind == "imports" and words[4] == "self":
+        from jail.inside.source_look import SourceLook
+
+        look = SourceLook(words, float(words[1]) + LOOKS_SEC)
+        code = supervise.launch_jobs(kind, words, fallen, look.begin)
+        look.end()
+    else:
+        code = supervise.launch_jobs(kind, words, fallen)
     if kind == "imports" and fallen:
         has_looked = in_child(lambda: look_at_rest(words, fallen))
         if not has_looked:
             tell_not_looked_at(words)
-    if kind == "imports" and words[4] == "self":
-        look_at_source(words, begun_sec + float(words[1]) + LOOKS_SEC)
+    return code
+
+
+def import_and_look(words: list[str]) -> int:
+    """The only module of a package, as `import_alone` of run.py, and the look at its source."""
+    from jail.inside.source_look import SourceLook
+
+    path, _, name, site = words
+    look = SourceLook([path, "", "", site, "", name], LOOKS_SEC)
+    code = run_one(command("import", words), look.begin)
+    look.end()
     return code
 
 
@@ -159,50 +179,10 @@ def install_each(words: list[str]) -> int:
     return code
 
 
-def in_child(work: Callable[[], None]) -> bool:
-    """Read what was installed, where no package runs: odd source may end the child that reads.
-    Returns whether it came to its end.
-    """
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitpid(child, 0)[1] == 0
-
-
 def compile_all() -> None:
     from jail.inside.compiling import compile_installed
 
     compile_installed(os.environ["VIRTUAL_ENV"])
-
-
-def look_at_source(words: list[str], end_sec: float) -> None:
-    """What only shows in the code, up to `end_sec`; `words` as for the worker that imports."""
-    in_child(lambda: look_for_gates(words))
-    if not in_child(lambda: look_for_unmet(words, end_sec)):
-        from jail.inside.ending import Teller
-        from jail.inside.fallen import UNMET_NOT_LOOKED_AT
-
-        Teller(words[0]).tell("unmet", "", text=UNMET_NOT_LOOKED_AT)
-
-
-def look_for_unmet(words: list[str], end_sec: float) -> None:
-    from jail.inside.unmet import tell_unmet
-
-    # Each `elif` is one deeper. This child ends with the look.
-    sys.setrecursionlimit(MAX_DEEP)
-    tell_unmet(words[0], words[3], words[5:], end_sec)
-
-
-def look_for_gates(words: list[str]) -> None:
-    from jail.inside.crowded import tell_crowded
-    from jail.inside.gates import tell_gates
-
-    tell_crowded(words[0], words[3], words[5:])
-    tell_gates(words[0], words[3], words[5:])
 
 
 def look_at_rest(words: list[str], fallen: dict[str, tuple[int, bool]]) -> None:

@@ -24,12 +24,13 @@ import os
 import select
 import time
 
+from jail.inside.beside import note
 from jail.inside.ending import MAX_LINGER_SEC, How, Teller
 from jail.inside.enter import starter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 STARTUP_SEC = 15.0  # until the first word of a worker: the .pth files act before
 END_SEC = MAX_LINGER_SEC + 5.0  # for threads, atexit and finalizers
@@ -171,7 +172,7 @@ def reap_orphans(pid: int) -> None:
             return
         if ended is None or ended.si_pid == pid:
             return
-        os.waitpid(ended.si_pid, 0)
+        note(*os.waitpid(ended.si_pid, 0))
 
 
 def waited_sec(pid: int) -> float:
@@ -222,6 +223,7 @@ def supervise(
     teller: Teller,
     limits: Limits,
     fallen: dict[str, Fallen],
+    look: Callable[[], None] | None = None,
 ) -> int:
     """Run workers until all jobs are done, or time or workers run out.
 
@@ -229,6 +231,7 @@ def supervise(
         command: a worker's program; see Worker for its arguments.
         words: what it is to do.
         fallen: takes the modules that failed, by name.
+        look: is begun beside the first worker.
 
     Returns:
         ALL_RAN, SOME_LEFT or SOME_NOT_RUN; NOT_PREPARED where a worker ended by itself before all
@@ -238,9 +241,12 @@ def supervise(
     start, furthest, total = 0, 0, 0
     skips: list[int] = []
     is_any_left = is_any_lost = is_found = was_stopped = False
-    for _ in range(MAX_WORKERS):
+    for number in range(MAX_WORKERS):
         begun_sec = time.monotonic()
         worker = Worker(command, words, start, skips)
+        # The kernel witness takes our first child for what the phase is about.
+        if look and number == 0:
+            look()
         progress = JobsDone(start)
         was_stopped = follow(worker, progress, limits, deadline_sec)
         code = worker.reap(kill=was_stopped)
@@ -329,15 +335,21 @@ def run_within(argv: Sequence[str], limit_sec: float) -> bool:
     return bool(has_ended)
 
 
-def launch_jobs(room: str, words: Sequence[str], fallen: dict[str, Fallen]) -> int:
+def launch_jobs(
+    room: str,
+    words: Sequence[str],
+    fallen: dict[str, Fallen],
+    look: Callable[[], None] | None = None,
+) -> int:
     """What the launcher does for the rooms `imports` and `call`: returns its exit code.
 
     Args:
         words: the file for what is told, seconds for all jobs together, seconds for each, then
             what the room itself takes.
         fallen: takes the modules that failed, by name.
+        look: is begun beside the first worker.
     """
     path, total_sec, each_sec, *rest = words
     redone, totals = (REDONE_IMPORTS, 1) if room == "imports" else (0, 2)
     limits = Limits(float(total_sec), float(each_sec), redone, totals)
-    return supervise(starter(room), [path, *rest], Teller(path), limits, fallen)
+    return supervise(starter(room), [path, *rest], Teller(path), limits, fallen, look)

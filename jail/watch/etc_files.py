@@ -6,12 +6,12 @@ is: no key, no name of this machine.
 
 import contextlib
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
 from jail.orders import HOME_IN_JAIL
 from jail.watch.ages import drawn_times, set_age
+from jail.watch.chance import SYSTEM_RANDOM
 
 MIN_SET_UP_DAYS, MAX_SET_UP_DAYS = 40, 700  # since the machine was set up
 # The loader needs the first; what system it is, the jail sees in its /usr anyway.
@@ -144,9 +144,9 @@ export PATH
 
 def make_host_name() -> str:
     """The name of the jail's host."""
-    word = secrets.choice(HOST_WORDS)
-    ends = (str(secrets.randbelow(99) + 1), f"{secrets.randbelow(1 << 16):04x}")
-    return f"{word}-{secrets.choice(ends)}"
+    word = SYSTEM_RANDOM.choice(HOST_WORDS)
+    ends = (str(SYSTEM_RANDOM.randrange(99) + 1), f"{SYSTEM_RANDOM.randrange(1 << 16):04x}")
+    return f"{word}-{SYSTEM_RANDOM.choice(ends)}"
 
 
 def lay_etc(folder: Path, host: str, user: int, group: int) -> None:
@@ -155,10 +155,14 @@ def lay_etc(folder: Path, host: str, user: int, group: int) -> None:
     Args:
         user, group: the ids that the package has.
     """
-    zone = secrets.choice(TIME_ZONES)
+    zone = SYSTEM_RANDOM.choice(TIME_ZONES)
     about = {"user": HOME_IN_JAIL.rpartition("/")[2], "uid": user, "gid": group, "host": host}
-    about |= {"home": HOME_IN_JAIL, "sshd": 105 + secrets.randbelow(15), "system": system_name()}
-    about |= {"bus": 100 + secrets.randbelow(5)}
+    about |= {
+        "home": HOME_IN_JAIL,
+        "sshd": 105 + SYSTEM_RANDOM.randrange(15),
+        "system": system_name(),
+    }
+    about |= {"bus": 100 + SYSTEM_RANDOM.randrange(5)}
     about |= {name: UUID.read_text().strip() for name in ("disk", "swap")}
     texts = {"passwd": ACCOUNTS, "group": GROUPS, "hosts": HOSTS, "hostname": "{host}\n"}
     texts |= {"nsswitch.conf": NAME_SERVICES, "resolv.conf": RESOLVER_LINES, **PLAIN_TEXTS}
