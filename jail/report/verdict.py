@@ -41,7 +41,6 @@ from jail.watch.events import (
     Finding,
     IndexRefused,
     LeftAtWork,
-    Net,
     NotRun,
     Omission,
     Outcome,
@@ -173,8 +172,9 @@ def is_server(facts: Facts, phase: Phase) -> bool:
     if phase.name is not PhaseName.EXECUTE or phase.outcome is not Outcome.TIMEOUT:
         return False
     events = [seen.event for seen in facts.record.seen if seen.phase is phase]
-    listening = [event for event in events if isinstance(event, Connection) and event.listens]
-    return any(event.net is Net.TCP and is_near(event.target) for event in listening)
+    bound = [event.target for event in events if isinstance(event, Connection) and event.listens]
+    # `127.0.0.1:8888`, and not `unix:/tmp/x`.
+    return any(is_near(target) and target.rpartition(":")[2].isdigit() for target in bound)
 
 
 def verdict_of(found: Sequence[Found], gaps: Sequence[str]) -> Verdict:
