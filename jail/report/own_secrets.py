@@ -41,26 +41,19 @@ def is_own_secret(path: str, reader: str | None) -> bool:
 
 # BaitRead("/home/dev/.ssh/id_rsa", ...): high secret.read "reads or touches /home/dev/.ssh/id_rsa"
 # A tool that is called and reads the file that it keeps its own password in: info.
-def read_bait(phase: Phase, event: BaitRead) -> Finding | None:
+def read_bait(phase: Phase, event: BaitRead) -> Finding:
     severity, besides = severity_of_read(phase, event)
-    if severity is None:
-        return None
     title = plain(f"reads or touches {event.path}{besides}", MAX_READ_CHARS)
     return Finding(severity, Rule.SECRET_READ, title, event.place)
 
 
-def severity_of_read(phase: Phase, event: BaitRead) -> tuple[Severity | None, str]:
-    """How grave it is that a decoy file was read, None for what is pip's own doing; and what is to
-    be said of it besides.
-    """
+def severity_of_read(phase: Phase, event: BaitRead) -> tuple[Severity, str]:
+    """How grave it is that a decoy file was read, and what is to be said of it besides."""
     is_asked = phase.name in (PhaseName.CALL, PhaseName.EXECUTE)
     if is_own_secret(event.path, event.reader):
         is_everyday = is_asked or event.path.endswith(READ_AT_EACH_REQUEST)
         return (Severity.INFO, ", its own") if is_everyday else (Severity.HIGH, "")
     if event.place is None and event.path.endswith(READ_BY_COMPILED_CODE):
-        # pip looks for a password of the index there, and its own doing is not told by the hook.
-        if phase.name == PhaseName.INSTALL and event.path.endswith(READ_AT_EACH_REQUEST):
-            return None, ""
         severity = Severity.INFO if is_asked else Severity.MEDIUM
         return severity, ", by no code of Python"
     return Severity.HIGH, ""

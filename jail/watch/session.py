@@ -26,6 +26,7 @@ from jail.orders import (
 )
 from jail.watch.captures import Captures
 from jail.watch.changes import Changes
+from jail.watch.decoys import READ_BY_PIP
 from jail.watch.endings import end_phase
 from jail.watch.events import BaitRead, Outcome, Phase, PhaseName, printable
 from jail.watch.installed import reader_of
@@ -103,6 +104,9 @@ class Session:
         self.story.finish(dict(self.outside.questions) if self.outside else {})
         for path in sprung:
             place = self.story.opened_at(path)
+            # pip's own doing, of which the hook says nothing.
+            if self.trigger.phase is PhaseName.INSTALL and path in READ_BY_PIP and not place:
+                continue
             reader = reader_of(place, resources.installed, resources.order)
             self.journal.tell(BaitRead(path, place, reader))
         self.tell_files()
