@@ -27,7 +27,7 @@ from jail.watch.events import (
     Rule,
     Severity,
 )
-from jail.watch.noticed import LookedInto, Notice, Noticed
+from jail.watch.noticed import LookedInto, Notice, Noticed, Sought
 from jail.watch.python_witness import PythonWitness
 
 HIGH, MEDIUM, INFO = Severity.HIGH, Severity.MEDIUM, Severity.INFO
@@ -267,6 +267,18 @@ def test_a_command_that_takes_none_or_a_decoy_is_not() -> None:
     for line in [*HARMLESS_COMMANDS, f"cat {HOME_IN_JAIL}/.npmrc"]:
         attempts.note_command(line, "/x.py:3")
     assert [*attempts.events()] == []
+
+
+def test_a_command_that_takes_a_decoy_which_tells_nothing_itself_is() -> None:
+    """pip and git look into .netrc, and nobody hears who did: a command's own words say it."""
+    attempts = Attempts()
+    attempts.know_home([f"{HOME_IN_JAIL}/.netrc"], [])
+    attempts.note(READ, f"{HOME_IN_JAIL}/.netrc", "/requests/utils.py:3")
+    assert [*attempts.events()] == []
+    attempts.note_command(f"cat {HOME_IN_JAIL}/.netrc", "/x.py:3")
+    assert [event.stores for event in attempts.events() if isinstance(event, Sought)] == [
+        ("netrc",)
+    ]
 
 
 WRITES = {

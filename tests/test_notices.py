@@ -239,8 +239,6 @@ GOOGLE = f"{HOME_IN_JAIL}/.config/gcloud/application_default_credentials.json"
         (BaitRead(NETRC, "/requests/utils.py:3", "requests"), ["info"] * 4),
         (BaitRead(NETRC, "/evil.py:3", "evil"), ["high"] * 4),
         (BaitRead(NETRC, "setup.py:3", None), ["high"] * 4),
-        # git and curl do so, too, of which Python says nothing.
-        (BaitRead(NETRC, None), ["medium", "medium", "info", "info"]),
         # As a C library opens it that connects to a database.
         (BaitRead(PGPASS, None), ["medium", "medium", "info", "info"]),
         (BaitRead(PGPASS, "/asyncpg/x.py:3", "asyncpg"), ["high", "high", "info", "info"]),

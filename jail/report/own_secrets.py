@@ -24,9 +24,8 @@ OWN_SECRETS = {
 }
 # What libraries look into at every request, for the host that is asked: requests, httpx, aiohttp.
 READ_AT_EACH_REQUEST = "/.netrc"
-# What compiled libraries read by themselves, of which Python hears nothing: curl and git, and
-# PostgreSQL's own.
-READ_BY_COMPILED_CODE = ("/.netrc", "/.pgpass")
+# What PostgreSQL's own library reads by itself, of which Python hears nothing.
+READ_BY_COMPILED_CODE = "/.pgpass"
 # Who is sent them by whoever uses them, and keeps nothing that a thief could fetch again.
 OWN_SERVICES = {
     "~/.config/gcloud/application_default_credentials.json": "https://oauth2.googleapis.com/token",

@@ -29,8 +29,6 @@ from jail.watch.events import NOBODY, Actor, BaitLeaked, Event
 from jail.watch.login_files import LOGIN_FILES, PROFILES_OF_FIREFOX, profiles_of_firefox
 
 MAX_SEARCHED_BYTES = 16 << 20  # of each kind of thing in one phase
-# pip looks there for a password of the index; a value that turns up elsewhere is told as any.
-READ_BY_PIP = {f"{HOME_IN_JAIL}/.netrc"}
 DAY_NS = 86_400 * 10**9
 
 Times = tuple[int, int, int]  # of access, modification and change, in nanoseconds

@@ -24,9 +24,9 @@ from jail.orders import (
     Kill,
     Start,
 )
+from jail.watch.attempts import READ_BY_ALL
 from jail.watch.captures import Captures
 from jail.watch.changes import Changes
-from jail.watch.decoys import READ_BY_PIP
 from jail.watch.endings import end_phase
 from jail.watch.events import BaitRead, Outcome, Phase, PhaseName, printable
 from jail.watch.installed import reader_of
@@ -104,8 +104,7 @@ class Session:
         self.story.finish(dict(self.outside.questions) if self.outside else {})
         for path in sprung:
             place = self.story.opened_at(path)
-            # pip's own doing, of which the hook says nothing.
-            if self.trigger.phase is PhaseName.INSTALL and path in READ_BY_PIP and not place:
+            if path in READ_BY_ALL and not place:
                 continue
             reader = reader_of(place, resources.installed, resources.order)
             self.journal.tell(BaitRead(path, place, reader))
