@@ -144,7 +144,7 @@ class Readings:
             return UNREADABLE_TREE, False, "built as a tree of nodes of its own"
         text = as_text(tree) or UNREADABLE_TREE
         powers = imported(text.decode("utf-8", "replace")) & POWERS
-        for known in (*self.parsed, *map(self.text, self.last)):
+        for known in (*reversed(self.parsed), *map(self.text, self.last)):
             if was_parsed_from(nodes, known) and all(name in known for name in powers):
                 return None
         how = self.how(frame, text, TREE)
