@@ -14,7 +14,7 @@ from jail.inside.conditions import CI_NAMES, ENVIRONMENT_NAMES
 from jail.inside.gates import ACT_NAMES, MAX_ACT_CHARS, SECRETS, SourceFile, is_end
 from jail.inside.rest import IMPORT_CALL, run_in
 from jail.inside.sources import start_of
-from jail.inside.statements import NamesInFile, caught_by, parsed
+from jail.inside.statements import NamesInFile, caught_by, tree_of
 from jail.inside.versions import version_test
 
 MET_ELSEWHERE = {"system", "CI", "date", "Python version", "run as a program", "other projects"}
@@ -283,7 +283,7 @@ def held_acts(text: str, entries: Collection[str] = ()) -> list[tuple[str, int, 
     [('files', 2, "os.system('id')")]
     """
     try:
-        tree = parsed(text)
+        tree = tree_of(text)
         if not any(HeldBack(tree, is_first=True).acts(entries)):
             return []
         return [*dict.fromkeys(HeldBack(tree, is_first=False).acts(entries))]

@@ -9,7 +9,7 @@ from jail.inside.rest import BLOCKS
 
 
 @functools.lru_cache(maxsize=1)
-def parsed(text: str) -> ast.Module:
+def tree_of(text: str) -> ast.Module:
     """The tree of a source, once for all who look at it; raises as ast.parse does."""
     return ast.parse(text)
 

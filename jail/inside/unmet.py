@@ -19,7 +19,7 @@ from jail.inside.gates import MAX_TEXT_DEPTH, SourceFile, texts_in
 from jail.inside.held_back import called_by_imports, held_acts, may_hold
 from jail.inside.rest import act_among, run_in
 from jail.inside.sources import code_in, files_of, start_of
-from jail.inside.statements import parsed
+from jail.inside.statements import tree_of
 from jail.inside.words import read_names
 
 MAX_UNMET_SEC = 10.0  # of the processor
@@ -168,7 +168,7 @@ def unmet_acts(
         is_program: it is run as `__main__`.
     """
     try:
-        tree = parsed(text)
+        tree = tree_of(text)
         walker = UnmetInFile(tree, missing, absent or missing, is_program)
         walker.walk(entries)
         source = SourceFile(tree) if walker.found else walker.source
