@@ -1141,7 +1141,8 @@ class Api:
             raise falcon.HTTPTooManyRequests(description=str(error)) from None
         except (ValueError, RecursionError):
             raise falcon.HTTPBadRequest(description="The body is not JSON.") from None
-        demand_service(self.service.closed())
+        # Who asks on while the store can't be written must not start one more look at it each time.
+        demand_service(self.service.closed() or self.service.store.trouble)
         run_id = self.service.submit(accepted)
         demand_service("" if run_id else "The queue is full: try again later.")
         response.status, response.location = falcon.HTTP_202, f"/v1/triage/{run_id}"
@@ -1151,7 +1152,7 @@ class Api:
     def on_get_run(self, _: Any, response: falcon.Response, run_id: str, name: str = "") -> None:
         store = self.service.store
         response.data = store.file(run_id, name) if name else store.report(run_id)
-        demand(response.data, falcon.HTTPNotFound(description="There is no such run."))
+        demand(response.data, falcon.HTTPNotFound(description="There is no such run or file."))
         response.content_type = ATTACHMENTS.get(name, ("", falcon.MEDIA_JSON))[1]
         # The page shows what a package said: even if it escaped, it may run and load nothing.
         policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
