@@ -33,7 +33,7 @@ from jail.watch.home_files import Home
 from jail.watch.inlet import Inlet
 from jail.watch.known import acts_for_later, compare_findings, known_earlier
 from jail.watch.ours import what_is_ours
-from jail.watch.outlet import Outlet, complain
+from jail.watch.outlet import Outlet, complain, seen_by_nobody
 from jail.watch.payload import Search
 from jail.watch.process import prepare_process
 from jail.watch.ready import WaitingJail, await_order
@@ -261,6 +261,7 @@ def triage(
         run.go()
     has_tls = resources.world is not None and resources.world.authority is not None
     run.not_run += acts_not_run(resources.record.seen, resources.installed)
+    run.not_run += seen_by_nobody(outlet)
     report = assemble(
         order,
         settings,
