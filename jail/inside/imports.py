@@ -73,7 +73,7 @@ class Importer:
         self.hidden: dict[str, tuple[str, str]] = {}
         self.shelves: dict[str, dict[str, ModuleType]] = {}
         self.failures = Failures()
-        self.executed = Executed(site)
+        self.executed = Executed(site, teller)
         self.deadly: set[str] = set()  # modules that ended an interpreter
 
     def look(self, names: Sequence[str]) -> list[str]:
