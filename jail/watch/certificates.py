@@ -1,7 +1,7 @@
 """Certificates of the decoy internet: an authority for the run, and a certificate for each name.
 
 The openssl program makes them, since Python's library can't. A name gets to its command line only
-if it has the form of one.
+if it has the form of a host name.
 """
 
 import ipaddress
@@ -113,7 +113,7 @@ class Authority:
         return done.stdout
 
     def request(self, words: list[str], days: int) -> bytes:
-        """A certificate, after the key if a new one was asked for. Raises CertificateError."""
+        """A certificate, after the key if a new key was asked for. Raises CertificateError."""
         configuration = ["-config", path_of(self.configuration_fd)]
         return self.run(["req", "-x509", *configuration, "-days", str(days), *words])
 
@@ -141,7 +141,7 @@ class Authority:
             return next(reversed(self.contexts.values()), None)
 
     def make_context(self, name: str) -> ssl.SSLContext:
-        """Raises CertificateError, also for a name that has not the form of one."""
+        """Raises CertificateError, also for what has not the form of a host name."""
         signer = path_of(self.authority_fd)
         leaf = ["-new", "-key", signer, "-CA", signer, "-CAkey", signer, "-extensions", "leaf"]
         common = name if len(name) <= MAX_COMMON_NAME_CHARS else name[-MAX_COMMON_NAME_CHARS:]

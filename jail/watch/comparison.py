@@ -89,8 +89,8 @@ def compare_releases(before: Archive, after: Archive) -> Comparison:
 
 
 def plain_names(archive: Archive) -> dict[str, Member]:
-    """The members by their names without what bears the version: folders of a wheel, or the one
-    that has all of a source distribution.
+    """The members by their names without what bears the version: folders of a wheel, or the
+    folder that has all of a source distribution.
     """
     tops = {name.partition("/")[0] for name in archive.members}
     inner = [f"{top}/" for top in sorted(tops) if f"{top}/PKG-INFO" in archive.members]
@@ -99,7 +99,7 @@ def plain_names(archive: Archive) -> dict[str, Member]:
         plain = VERSIONED_FOLDER.sub(r"\1.\2/", name, 1)
         if archive.is_source and inner:
             plain = name.removeprefix(inner[0])
-        # Nothing hides behind another: the odd one keeps all of its name.
+        # Nothing hides behind another: the second of a name keeps all of it.
         found[name if plain in found else plain] = member
     return found
 

@@ -16,7 +16,7 @@ MAX_SAME_CHARS = 200  # of what is left of it: what comes later differs by how l
 # In the place of all that is drawn. No number and no letter, so that it is taken for neither.
 DRAWN = "#"
 MIN_RANDOM_CHARS, MIN_LONG_CHARS = 7, 16
-MIN_TURNS = 3  # from letters to digits and back; of a long one 2
+MIN_TURNS = 3  # from letters to digits and back; of a long piece 2
 FIRST_PASSING_PORT = 32768  # from here on the system draws them
 
 # `apollo-42`, `thinkpad-0af3`
@@ -106,7 +106,7 @@ def without_random(text: str) -> str:
 
 
 def belongs(piece: str, separator: str) -> bool:
-    """Whether a piece beside a random one is part of the same code, and no word of a path."""
+    """Whether a piece beside a random piece is part of the same code, and no word of a path."""
     is_mixed = KIND_CHANGES.search(piece, 1) is not None
     return is_mixed or "+" in separator or "=" in separator
 
@@ -128,7 +128,7 @@ def is_random(run: str) -> bool:
 
 
 def is_coded(text: str) -> bool:
-    """Whether every other character is of another kind than the one before, as in base64."""
+    """Whether every other character is of another kind than that before it, as in base64."""
     has_both_cases = text not in (text.lower(), text.upper())
     return has_both_cases and len(KIND_CHANGES.findall(text)) * 5 >= len(text) * 2
 

@@ -1,8 +1,8 @@
 """The package index on the jail's loopback, read-only: project pages and the files that they name,
 nothing else.
 
-Hostile input: the jail's requests. Nothing of one but a project's name, or the choice of a file
-that a page named, goes upstream, so no data leaves this way.
+Hostile input: the jail's requests. Nothing of a request but a project's name, or the choice of
+a file that a page named, goes upstream, so no data leaves this way.
 """
 
 import contextlib

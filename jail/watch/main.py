@@ -2,7 +2,7 @@
 the service.
 
 It runs without privileges, forked from the run keeper. All bytes that a package made are read here
-and in the rooms that this one imports, and nowhere else.
+and in the rooms that this room imports, and nowhere else.
 """
 
 import codecs
@@ -307,7 +307,7 @@ def learn_hosts(resources: Resources) -> None:
 def send_report(
     report: Report, evidence: Evidence, dropped: Dropped, machine: Machine, outlet: Outlet
 ) -> None:
-    """Send the report in all its shapes, the one for programs first.
+    """Send the report in all its shapes, first what programs read.
 
     A fault of ours in drawing it must cost the looks, not the report.
     """

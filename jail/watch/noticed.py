@@ -42,7 +42,7 @@ class Noticed(Remark):
 
 @dataclass(frozen=True)
 class WriteRefused(Remark):
-    """Python opened a file to write, or was to make or remove one, where nobody in the jail can."""
+    """Python was to write, make or remove a file where nobody in the jail can."""
 
     path: str
     place: str | None

@@ -105,7 +105,7 @@ class Record:
         return isinstance(event, Code) and is_harmless and subject(event) in known
 
     def has_room(self, phase: Phase, event: Event, worst: Severity | None) -> bool:
-        """Whether there is room for one more, which is taken."""
+        """Whether there is room for another event, which is taken."""
         key = (phase.title, type(event).__name__, worst)
         about, known = subject(event), self.subjects.setdefault(key, set())
         is_first = about != "" and about not in known and len(known) < MAX_SUBJECTS

@@ -236,7 +236,7 @@ class Returned:
 
 
 def parse(pid: int, begun: Unfinished, rest: bytes) -> list[Call]:
-    """The calls in one line, which are one or none, but after the exec of a thread."""
+    """The calls in one line: one or none; two at most, after the exec of a thread."""
     parser = PARSERS.get(begun.name)
     if not parser:
         return []

@@ -139,8 +139,8 @@ def runs(pattern: re.Pattern[bytes], data: bytes) -> list[bytes]:
 
 def from_base64_run(run: bytes) -> bytes:
     text = run.translate(TO_USUAL_BASE64, b"\r\n")
-    # Four characters are three bytes. The last ones may lack their padding; one alone says
-    # nothing.
+    # Four characters are three bytes. The last may lack their padding; a single character
+    # says nothing.
     whole = text[:-1] if len(text) % 4 == 1 else text
     return base64.b64decode(whole + b"=" * (-len(whole) % 4))
 
@@ -342,7 +342,7 @@ def unwrap_once(data: bytes) -> Iterator[tuple[bytes, Certainty]]:
 
 
 def unwrap(payload: bytes) -> Iterator[Layer]:
-    """Each layer of a payload, the outer ones first.
+    """Each layer of a payload, the outer first.
 
     Members of a tar need no unpacking: they stand in it as they are.
     """
