@@ -92,7 +92,7 @@ MADE_HOW = {"os.remove": "remove", "os.mkdir": "folder"}
 LISTED = {"os.listdir", "os.scandir"}
 WRITES = os.O_WRONLY | os.O_RDWR
 REGISTRY_VALUES = {"winreg.SetValue": 0}  # of our stand-in for Windows' registry
-LIBRARIES = (f"{library}/", f"{sys.prefix}/")  # the standard one's folder, and pip's
+LIBRARIES = (f"{library}/", f"{sys.prefix}/")  # the standard library's folder, and pip's
 COMPILED = {"compile": 0, "marshal.loads": 0, "code.__new__": 0}
 # Of "import" the file of a compiled module; other imports have none.
 NATIVE = {"import": 1, "ctypes.dlopen": 0}

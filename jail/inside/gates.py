@@ -246,7 +246,7 @@ class SourceFile:
         for number, statement in enumerate(body[:-1]):
             if not isinstance(statement, ast.If) or not is_end(statement.body):
                 continue
-            # Of one that does not leave on this Python, what comes after was run.
+            # Where it does not leave on this Python, what comes after was run.
             if version_test(statement.test, self.name_of) is not False:
                 yield from self.found(statement.test, body[number + 1 :])
 

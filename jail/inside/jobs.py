@@ -57,7 +57,7 @@ class Pipe:
         self.inode = fstat(fd).st_ino
 
     def say(self, line: str) -> None:
-        """Say a line; without the pipe this interpreter ends, and the next one goes on."""
+        """Say a line; without the pipe this interpreter ends, and the next goes on."""
         try:
             if fstat(self.fd).st_ino == self.inode:
                 write_pipe(self.fd, f"{self.sign} {line}\n".encode(errors="replace"))

@@ -8,8 +8,8 @@ worker is a Python like any other, with all .pth files. It tells on a pipe where
                    are jobs, too
     begin 7 s.api  it is about to do number 7, which is called so; all before were done
     failed 9 s.api its module failed at line 9 (missed: for want of another project); see rest.py
-    linger         that one is done, but what it left at work gets its time
-    done           it has done the last one, and lingers
+    linger         that job is done, but what it left at work gets its time
+    done           it has done the last job, and lingers
     left 2         and this many threads were still at work then
 
 Each line begins with a word that is drawn for each worker. So what it runs can't forge a line
@@ -57,7 +57,7 @@ MAX_NUMBER_DIGITS, MAX_NAME_BYTES = 6, 300
 class Limits:
     """Seconds: for all jobs together, and for each. After so many of the workers that ended too
     early (`redone`) all is done again, if it does not take long: threads and atexit of the others
-    get their time, too. `totals` that a worker tells: the last one is of all its jobs.
+    get their time, too. `totals` that a worker tells: the last is of all its jobs.
     """
 
     def __init__(self, total_sec: float, each_sec: float, redone: int, totals: int) -> None:
@@ -266,7 +266,7 @@ def supervise(
         text = f"after {limits.each_sec:g} s" if was_stopped else f"exit code {code}"
         teller.tell("ended", progress.name, how=how, text=text)
         fallen[progress.name] = 0, False
-        # The next one goes on without it, and finds none of what it offers.
+        # The next worker goes on without it, and finds none of what it offers.
         if not is_prepared:
             is_any_lost |= not was_stopped
             if progress.at in skips or time.monotonic() > deadline_sec:

@@ -72,7 +72,7 @@ NAMESPACE_LINE = (
     " sys.modules.setdefault('NAME', types.ModuleType('NAME'));mp = (m or []) and"
     " m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)"
 )
-# The same of older ones.
+# The same, as older installers write it.
 OLD_NAMESPACE_LINE = (
     "import sys, types, os;p = os.path.join(sys._getframe(1).f_locals['sitedir'], *(PARTS));"
     "ie = os.path.exists(os.path.join(p,'__init__.py'));m = not ie and"
@@ -112,7 +112,7 @@ def is_cache_data(path: str) -> bool:
 
 
 def is_own_secret(path: str, reader: str | None) -> bool:
-    """Whether the project that reads a decoy file is one that keeps its own password there."""
+    """Whether the project that reads a decoy file keeps its own password there."""
     names = [names for end, names in OWN_SECRETS.items() if path.endswith(f"/{end}")]
     return any(reader in tools.split() for tools in names)
 

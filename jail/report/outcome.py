@@ -108,7 +108,7 @@ def own_words(facts: Facts, phase: Phase) -> str:
 
 
 def is_decisive(facts: Facts, phase: Phase) -> bool:
-    """Whether a phase that failed, by itself, makes the run one that failed."""
+    """Whether a phase that failed by itself makes the run fail."""
     if phase.name == PhaseName.INSTALL:
         return not is_extra(phase)
     return facts.order.mode in ONE_TRIGGER
@@ -184,7 +184,7 @@ def never_run(facts: Facts) -> Iterator[str]:
     """
     turns: set[str] = set()  # the jails in which the target's modules had their turn
     failed: dict[str, dict[str, Noticed]] = {}
-    # Where not all that failed was looked at, any module may be one that would have acted.
+    # Where not all that failed was looked at, any module may have been about to act.
     cut: dict[str, str] = {}
     for seen in facts.record.seen:
         event = seen.event

@@ -298,7 +298,7 @@ def changed_file(phase: Phase, event: FileChanged) -> Finding | None:
 
 
 def path_severity(phase: Phase, event: FileChanged, path: str) -> tuple[Severity | None, str]:
-    """How grave a change is under one of the file's names, and why; None for an everyday one."""
+    """How grave a change is under one of the file's names, and why; None for an everyday change."""
     if phase.name == PhaseName.INSTALL and PIP_STAGING.fullmatch(path):
         return None, ""
     if waiting := waiting_at(phase, event, path):
