@@ -31,7 +31,7 @@ def run_tool(*argv: str | Path) -> str:
     variables = {"PATH": PROGRAMS, "PIP_CONFIG_FILE": os.devnull}
     done = subprocess.run(argv, env=variables, capture_output=True, text=True)  # noqa: S603
     if done.returncode != 0:
-        raise MachineError(f"jail python: {argv[0]} failed, venv is needed: {done.stderr[-300:]}")
+        raise MachineError(f"jail python: JAIL_PYTHON_NAME needs venv: {done.stderr[-300:]}")
     return done.stdout
 
 

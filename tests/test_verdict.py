@@ -45,7 +45,7 @@ from jail.watch.events import (
     StartupCode,
 )
 from jail.watch.noticed import Notice, Noticed
-from jail.watch.record import Record
+from jail.watch.record import SEARCHED_FOR_BAIT, Record
 
 MAX_REPORT_BYTES = 10_000_000  # what the service takes
 INSTALL, IMPORT, EXECUTE = PhaseName.INSTALL, PhaseName.IMPORT, PhaseName.EXECUTE
@@ -274,6 +274,14 @@ def test_what_calls_lose_is_only_told() -> None:
     report = report_of(record=record, phases=[a_phase(), call])
     assert (report.verdict, report.gaps) == (Verdict.CLEAN, [])
     assert "call: 7 were not kept or looked at: code" in report.coverage["notes"]
+
+
+def test_what_calls_send_and_nobody_searched_for_bait_is_a_gap() -> None:
+    record, call = Record(judge), a_phase(CALL)
+    record.lose(call, f"payload, {SEARCHED_FOR_BAIT}", 7)
+    report = report_of(record=record, phases=[a_phase(), call])
+    assert report.verdict == Verdict.UNSEEN
+    assert report.gaps == ["call: 7 were not kept or looked at: payload, searched for bait"]
 
 
 def test_what_workers_tell_is_noted() -> None:

@@ -16,7 +16,7 @@ from jail.watch.events import (
     StartsUnchecked,
 )
 from jail.watch.noticed import Notice, Noticed
-from jail.watch.record import Record
+from jail.watch.record import SEARCHED_FOR_BAIT, Record
 
 MAX_SENTENCE_CHARS = 300
 # What each mode runs. A phase of these that is neither run nor explained is a gap.
@@ -218,7 +218,8 @@ def unseen(facts: Facts) -> Iterator[str]:
         yield plain(f"the Python witness was silent in {', '.join(silent)}", MAX_SENTENCE_CHARS)
     calls = {phase.title for phase in facts.phases if phase.name == PhaseName.CALL}
     for (title, kind), count in facts.record.lost.items():
-        if title in calls:
+        # What a call does is harmless but for this.
+        if title in calls and SEARCHED_FOR_BAIT not in kind:
             continue
         what = f"{title}: {count} were not kept or looked at: {EVENT_WORDS.get(kind, kind)}"
         yield plain(what, MAX_SENTENCE_CHARS)

@@ -59,7 +59,7 @@ class Gateway:
         order: which project is the target; with `artifact`, only its files of that kind are
             offered.
         denylist: projects of which only stand-ins are given out.
-        search: looks for bait in what the jail asks for: kind, where, bytes; whether there is any.
+        search: looks for bait in what the jail asks for (kind, where, bytes): whether it may be in.
         tell: takes the events.
         given: what there is beside the index.
     """
@@ -158,7 +158,7 @@ class Gateway:
         """What a request asks for, with its type. Raises Refused."""
         line = printable(head.partition(b"\r\n")[0])
         if self.search("index request", line, head):
-            raise Refused(403, "it carries a decoy's value")
+            raise Refused(403, "it carries a decoy's value, or was too much to be searched for one")
         match = REQUEST.fullmatch(head)
         if not match or len(head) > MAX_REQUEST_BYTES:
             raise Refused(400, "not a plain GET of a project page or one of its files")

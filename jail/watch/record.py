@@ -27,6 +27,8 @@ from jail.watch.events import (
 MAX_SUBJECTS = 500
 # Over the run, of one severity: once for what is the first of its subject, once for the rest.
 MAX_RECORD_CHARS = 24 << 20
+# Ends the name of what was lost where it was not searched: it may have had bait in it.
+SEARCHED_FOR_BAIT = "searched for bait"
 EVENT_CHARS = 700  # that an event takes beside its texts
 
 
