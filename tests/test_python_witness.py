@@ -390,6 +390,12 @@ DECODED = {
     "by the debugger": f"import bdb, helper\nbdb.Bdb().run(helper.undo('{CODED}').decode())",
     "marshalled": "import marshal\n"
     "exec(marshal.loads(marshal.dumps(compile('zzz = 7', 'x', 'exec'))))",
+    # Its line is longer than what can be written in one piece.
+    "by code with a long name": "import base64\n"
+    f"text = \"exec(base64.b64decode('{CODED}').ljust(1700))\"\n"
+    "exec(compile(text, '/' + 'n' * 900, 'exec'))",
+    "by code with a name that is longer than all": "import base64\n"
+    f"text = \"exec(base64.b64decode('{CODED}'))\"\nexec(compile(text, 'n' * 9000, 'exec'))",
 }
 
 

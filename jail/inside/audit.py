@@ -42,7 +42,7 @@ from jail.inside.instructions import (  # noqa: E402
     sourceless_file,
     stands_in_source,
 )
-from jail.inside.json_line import json_of  # noqa: E402
+from jail.inside.json_line import line_within  # noqa: E402
 from jail.inside.origins import (  # noqa: E402
     Written,
     called_by_nobody,
@@ -147,10 +147,9 @@ told_reads: set[str] = set()
 
 def send(event: str, **fields: Any) -> None:
     """Write a line, with shorter fields if it would be too long."""
-    line = json_of({"event": event, "pid": getpid(), **fields}) + "\n"
-    if len(line) > LINE_BYTES:
-        short = {key: str(value)[:SPAWN_CHARS] for key, value in fields.items()}
-        line = json_of({"event": event, "pid": getpid(), **short}) + "\n"
+    # Of source each piece is there as it was cut.
+    whole = "text" if event == "code" else ""
+    line = line_within({"event": event, "pid": getpid(), **fields}, LINE_BYTES, whole)
     fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
     try:
         write(fifo, line.encode())
