@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -87,7 +88,13 @@ def test_no_python_of_a_jail_waits_for_modules_that_take_longer_to_load_than_its
 
 
 def test_a_line_that_is_too_long_has_shorter_texts_and_is_as_true() -> None:
-    said = {"event": "code", "at": "\u00e9" * 5000, "decoded": True, "bytes": 1600, "id": 3}
+    said: dict[str, Any] = {
+        "event": "code",
+        "at": "\u00e9" * 5000,
+        "decoded": True,
+        "bytes": 1600,
+        "id": 3,
+    }
     line = line_within({**said, "text": "00" * 1600}, 4000, "text")
     told = json.loads(line)
     assert len(line) <= 4000
