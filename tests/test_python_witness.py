@@ -1,5 +1,6 @@
 """What Python says, forged or not, and the hook that says it."""
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -28,7 +29,7 @@ from jail.watch.events import (
     PhaseName,
     Severity,
 )
-from jail.watch.noticed import Noticed
+from jail.watch.noticed import Notice, Noticed
 from jail.watch.python_witness import (
     MAX_AUDIT_LINE_BYTES,
     MAX_SAYINGS,
@@ -285,6 +286,7 @@ def hooked(tmp_path: Path, telling: Telling) -> Any:
         program = tmp_path / "program.py"
         program.write_text(textwrap.dedent(source))
         fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 1 << 20)
         try:
             done = subprocess.run(
                 [sys.executable, "-S", "-c", start, str(program)],
@@ -564,6 +566,21 @@ def test_the_hook_tells_what_is_opened_in_vain(hooked: Any, tmp_path: Path) -> N
     assert [event.what for event in told.notices] == ["ptrace"]
     refused = told.witness.attempts.refused
     assert refused[Opened.WRITE, "/etc/ld.so.preload"].endswith("program.py:5")
+
+
+@pytest.mark.parametrize(("count", "is_told"), [(3999, False), (4001, True)])
+def test_that_more_is_read_than_is_told_is_told_once(
+    count: int, is_told: bool, hooked: Any
+) -> None:
+    told = hooked(f"""
+        import contextlib
+        for number in range({count}):
+            with contextlib.suppress(OSError):
+                open(f"/etc/{{number}}")
+        """)
+    reads = [notice for notice in told.notices if notice.kind is Notice.READS]
+    assert bool(reads) is is_told
+    assert [notice.what for notice in reads] == [""] * is_told
 
 
 def test_what_is_removed_or_a_folder_to_be_made_is_told_as_that(hooked: Any) -> None:

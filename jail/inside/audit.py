@@ -130,6 +130,7 @@ TOLD_FOLDERS = (
     *("/home/", "/Users/", "/mnt/"),
 )
 MAX_TOLD_READS = 4000  # of one process; each path once
+MORE_READS = f"more than {MAX_TOLD_READS} files were looked at, and no more are told"
 # Functions of the C library that are told, by whom they are asked for: they look into processes.
 TOLD_FUNCTIONS = {"ptrace", "process_vm_readv", "process_vm_writev"}
 
@@ -191,6 +192,8 @@ def tell_open(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
             told_reads.add(name)
             how = "list" if event in LISTED else "read"
             send("open", what=name, at=place(frame), how=how)
+            if len(told_reads) == MAX_TOLD_READS:
+                send("reads", what="", text=MORE_READS)
 
 
 def note_file(event: str, arguments: tuple[Any, ...], frame: FrameType, is_import: bool) -> None:

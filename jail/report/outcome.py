@@ -19,6 +19,8 @@ from jail.watch.noticed import Notice, Noticed
 from jail.watch.record import SEARCHED_FOR_BAIT, Record
 
 MAX_SENTENCE_CHARS = 300
+# Without a subject these say that there was more of the kind than is told.
+MORE_THAN_TOLD = (Notice.GATED, Notice.READS)
 # What each mode runs. A phase of these that is neither run nor explained is a gap.
 PROMISED = {
     "install": (PhaseName.INSTALL,),
@@ -228,8 +230,7 @@ def unseen(facts: Facts) -> Iterator[str]:
         event = seen.event
         if isinstance(event, StartsUnchecked):
             yield plain(f"{seen.phase.title}: {unchecked(event)}", MAX_SENTENCE_CHARS)
-        # More acts behind conditions than are told.
-        if isinstance(event, Noticed) and event.kind is Notice.GATED and not event.what:
+        if isinstance(event, Noticed) and event.kind in MORE_THAN_TOLD and not event.what:
             yield plain(f"{seen.phase.title}: {event.text}", MAX_SENTENCE_CHARS)
 
 
