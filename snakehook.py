@@ -27,8 +27,6 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
-import hashlib
-import hmac
 import html
 import importlib.util
 import ipaddress
@@ -36,8 +34,6 @@ import json
 import logging
 import os
 import re
-import runpy
-import secrets
 import shutil
 import signal
 import socket
@@ -60,6 +56,8 @@ from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel
 from packaging.version import Version
 
 if TYPE_CHECKING:
+    import hashlib
+    import hmac
     import http.client
     import sqlite3
     import ssl
@@ -319,7 +317,9 @@ def start_timer(wait_sec: float, call: Callable[..., None], *arguments: Any) -> 
 
 # What takes the longest to load: so it is done while keeper looks at the machine.
 def load_libraries() -> None:
-    global ThreadPoolExecutor, falcon, http, sqlite3, ssl
+    global ThreadPoolExecutor, falcon, hashlib, hmac, http, sqlite3, ssl
+    import hashlib
+    import hmac
     import http.client
     import sqlite3
     import ssl
@@ -598,9 +598,8 @@ def make_own_result(request: TriageRequest, outcome: str, reason: str, phase: st
     embed = {"title": title, "description": text, "fields": [], "color": colour}
     body, shown = json.dumps(report).encode(), json.dumps(embed).encode()
     page = OWN_PAGE.format(html.escape(title), html.escape(text)).encode()
-    return Result(
-        outcome, reason, verdict, body, shown, page, b"", b"", f"{title}: {text}", told=False
-    )
+    line = f"{title}: {text}"
+    return Result(outcome, reason, verdict, body, shown, page, b"", b"", line, told=False)
 
 
 Progress = Callable[[str], None]
@@ -688,11 +687,11 @@ class Store:
 
     # Something that changes nothing.
     def probe(self) -> None:
-        self.write(f"PRAGMA user_version = {secrets.randbelow(1 << 31)}")
+        self.write(f"PRAGMA user_version = {int.from_bytes(os.urandom(3))}")
 
     # Keep a request: its new run id, or "" when `limit` runs wait or run already.
     def add(self, request: TriageRequest, limit: int) -> str:
-        run_id, text = secrets.token_hex(16), json.dumps(request._asdict())
+        run_id, text = os.urandom(16).hex(), json.dumps(request._asdict())
         row = self.write(STATEMENTS["add"], run_id=run_id, request=text, limit=limit)
         return str(row.get("run_id", ""))
 
@@ -778,7 +777,7 @@ def attach(message: dict[str, Any], files: Mapping[str, bytes], room: int) -> tu
     if not parts:
         return payload, "application/json"
     # RFC 7578. The boundary is made afresh and secret: no file can hold it.
-    boundary, body = secrets.token_hex(24), b""
+    boundary, body = os.urandom(24).hex(), b""
     for label, data in (('"payload_json"', payload), *parts):
         head = f"--{boundary}\r\nContent-Disposition: form-data; name={label}\r\n\r\n"
         body += head.encode() + data + b"\r\n"
@@ -807,7 +806,7 @@ def post_run(url: str, run: Mapping[str, Any], attempts: int) -> DiscordAnswer:
 # message twice.
 def deliver(url: str, run: Mapping[str, Any], begun: Delivery) -> tuple[Delivery, float, bool]:
     # Growing and jittered, so that many services don't come back at the same moment.
-    jitter = 0.5 + secrets.randbelow(500) / 1000
+    jitter = 0.5 + os.urandom(1)[0] / 512
     pause_sec = min(MAX_PAUSE_SEC, 2.0 ** min(begun.attempts, 20)) * jitter
     try:
         status, header, body = post_run(url, run, begun.attempts)
@@ -959,7 +958,7 @@ class Service:
     def make_ready(self) -> None:
         with self.making_ready:
             if self.settings.ready_run and not (self.keeper.ready or self.closed()):
-                run_id, anything = secrets.token_hex(16), TriageRequest("pip", "0", "detonate")
+                run_id, anything = os.urandom(16).hex(), TriageRequest("pip", "0", "detonate")
                 self.keeper.ready["triage"] = self.keeper.order("ready", run_id, anything)
 
     # Raises ServiceError for a run that has to wait for another start, OSError.
@@ -1267,6 +1266,8 @@ def run_server(host: str, port: int) -> None:
 # this module as `snakehook`, and ends the process.
 def main() -> None:
     if sys.argv[1:2] != ["serve"]:
+        import runpy
+
         sys.modules.setdefault("snakehook", sys.modules[__name__])
         runpy.run_path(str(JAIL_FOLDER / "command"), run_name="__main__")
     parser = argparse.ArgumentParser("snakehook serve", description="The HTTP service.")

@@ -21,7 +21,8 @@ from jail.inside.ending import How, Teller, hide
 from jail.inside.imports import Importer
 from jail.inside.jobs import Jobs
 from jail.inside.made_up import MADE_UP_WORD, Mock, Samples, arguments, takes_any
-from jail.inside.patches import Originals, own_files
+from jail.inside.own_code import own_files
+from jail.inside.patches import Originals
 from jail.inside.public import (
     PROPERTIES,
     Own,

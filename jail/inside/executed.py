@@ -11,7 +11,7 @@ from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, PathFinder
 from types import CodeType, ModuleType
 
 from jail.inside.ending import Teller
-from jail.inside.patches import code_of
+from jail.inside.own_code import code_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

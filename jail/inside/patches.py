@@ -9,12 +9,11 @@ from __future__ import annotations
 # As ending.py, which says why.
 import _signal as signal  # type: ignore[import-not-found]
 import builtins
-import functools
 import os
 import sys
 from contextlib import suppress
 from importlib.machinery import PathFinder
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 from jail.inside.ending import Teller
 from jail.inside.module_code import (
@@ -27,6 +26,7 @@ from jail.inside.module_code import (
     source_code,
     variables_of,
 )
+from jail.inside.own_code import OwnCode, code_of, own_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ LIBRARY_PATH = os.__file__.removesuffix("/os.py")
 MAX_TOLD_PATCHES = 50
 UNKNOWN_ENCODING = "x-utf-8-mac"
 MAX_KEPT = 100  # variables of an object
-MAX_WRAPPED = 10  # of a function within a function
 HANDLED_SIGNALS = tuple(signal.valid_signals())
 # Of what Python itself calls, for whatever is run later: where it is kept, and its name.
 CALLED_ALWAYS = (
@@ -56,12 +55,6 @@ CALLED_ALWAYS = (
     ("gc.callbacks", lambda: kept_by("gc", "callbacks") or []),
     ("signal.signal", lambda: [*map(signal.getsignal, HANDLED_SIGNALS)]),
 )
-
-
-def own_files(names: Collection[str], site: str) -> set[str]:
-    """The files of the package's own modules, without their suffixes."""
-    modules = {name.partition(":")[0].replace(".", "/") for name in names}
-    return {f"{site}/{module}{end}" for module in modules for end in ("", "/__init__")}
 
 
 def own_packages(names: Collection[str]) -> tuple[str, ...]:
@@ -77,50 +70,9 @@ def own_packages(names: Collection[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def is_of(files: set[str], path: str) -> bool:
-    """Whether `path` is one of `files`."""
-    folder, _, name = path.rpartition("/")
-    return f"{folder}/{name.partition('.')[0]}" in files
-
-
 def kept_by(module: str, name: str) -> Any:
     """What a module has under that name, None where it is not loaded."""
     return getattr(sys.modules.get(module), name, None)
-
-
-def unwrapped(value: Any) -> Any:
-    """The function in what the library makes of it: a method, a property, a partial or a cached
-    function.
-    """
-    for _ in range(MAX_WRAPPED):
-        kind = type(value)
-        if kind in (staticmethod, classmethod, MethodType):
-            value = value.__func__
-        elif kind is property:
-            value = value.fget
-        elif kind is functools.partial or kind is functools.cached_property:
-            value = value.func
-        elif kind is functools._lru_cache_wrapper:
-            value = value.__wrapped__
-        else:
-            break
-    return value
-
-
-def code_of(value: Any) -> CodeType | None:
-    """The code of a function, of the method that an object's type is called by, or of the first
-    method that a class has.
-    """
-    value = unwrapped(value)
-    if type(value) is FunctionType:
-        code: CodeType = value.__code__
-        return code
-    if is_class(value):
-        own = [*variables_of(value).values()]
-        methods = [member for member in map(unwrapped, own) if type(member) is FunctionType]
-        return methods[0].__code__ if methods else None
-    call = variables_of(type(value)).get("__call__")
-    return call.__code__ if type(call) is FunctionType else None
 
 
 class Originals:
@@ -143,12 +95,12 @@ class Originals:
         Args:
             names: the package's own modules.
         """
-        mine = own_files(names, self.site)
+        files = own_files(names, self.site)
         packages = own_packages(names)
         for hook in [*sys.meta_path, *sys.path_hooks]:
             if not any(hook is known for known in self.hooks):
                 self.tell_hook(hook, packages, teller)
-        for what, value in [*self.replaced(mine, packages)][:MAX_TOLD_PATCHES]:
+        for what, value in [*self.replaced(files, packages)][:MAX_TOLD_PATCHES]:
             code = code_of(value)
             at = f"{code.co_filename}:{code.co_firstlineno}" if code else ""
             teller.tell("patched", what, at=at)
@@ -156,14 +108,20 @@ class Originals:
         with suppress(Exception):
             b"a".decode(UNKNOWN_ENCODING)
 
-    def replaced(self, mine: set[str], packages: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
-        """What is the package's now of the built-in functions, and of other modules'."""
+    def replaced(
+        self, files: Collection[str], packages: Collection[str] = ()
+    ) -> Iterator[tuple[str, Any]]:
+        """What is the package's now of the built-in functions, and of other modules'.
+
+        Args:
+            files: those of the package's own modules, without their suffixes.
+        """
+        mine = OwnCode(files)
         yield from self.replaced_builtins(mine)
         yield from self.replaced_modules(mine, packages)
         for name, find in CALLED_ALWAYS:
             for value in find():
-                code = code_of(value)
-                if code and is_of(mine, code.co_filename):
+                if mine.code(value):
                     yield name, value
         yield from self.replaced_elsewhere(mine, packages)
 
@@ -194,16 +152,15 @@ class Originals:
         what = f"{kind.__module__}.{kind.__qualname__}"
         teller.tell("import hook", what, text=",".join(answered), at=at)
 
-    def replaced_builtins(self, mine: set[str]) -> Iterator[tuple[str, Any]]:
+    def replaced_builtins(self, mine: OwnCode) -> Iterator[tuple[str, Any]]:
         """Built-in functions that are the package's now."""
         for name, original in self.builtins.items():
             now = vars(builtins).get(name)
-            code = code_of(now) if now is not original else None
-            if code and is_of(mine, code.co_filename):
+            if now is not original and mine.code(now):
                 yield f"builtins.{name}", now
 
     def replaced_modules(
-        self, mine: set[str], packages: Collection[str]
+        self, mine: OwnCode, packages: Collection[str]
     ) -> Iterator[tuple[str, Any]]:
         """What stands in the place of a whole module that others would find: the functions of a
         module of the package's own, or the methods of an object.
@@ -213,20 +170,20 @@ class Originals:
             is_module = issubclass(type(module), ModuleType)
             kind = module if is_module else sys.modules.get(type(module).__module__)
             file = str(getattr(kind, "__dict__", {}).get("__file__", ""))
-            if "." in name or name in tops or not is_of(mine, file):
+            if "." in name or name in tops or not mine.has(file):
                 continue
             spec = None
             # By hooks that the package may have put there.
             with suppress(Exception):
                 spec = PathFinder.find_spec(name)
-            if not spec or is_of(mine, str(spec.origin)):
+            if not spec or mine.has(str(spec.origin)):
                 continue
             own = vars(module).values() if is_module else [type(module)]
             found = [value for value in own if code_of(value)]
             yield f"{name}.*", found[0] if found else None
 
     def replaced_elsewhere(
-        self, mine: set[str], packages: Collection[str]
+        self, mine: OwnCode, packages: Collection[str]
     ) -> Iterator[tuple[str, Any]]:
         """Functions and methods of other modules whose code is the package's now."""
         for name, module in [*sys.modules.items()]:
@@ -236,20 +193,20 @@ class Originals:
             is_below = any(name.startswith(f"{package}.") for package in packages)
             # A module without a file is made by a package at run time.
             is_made = not file or file.startswith(f"{self.site}/")
-            if is_of(mine, file) or (is_below and is_made):
+            if mine.has(file) or (is_below and is_made):
                 continue
             yield from self.replaced_in(name, module, mine)
             yield from replaced_in_objects(name, module, mine)
 
     def replaced_in(
-        self, name: str, module: ModuleType, mine: set[str]
+        self, name: str, module: ModuleType, mine: OwnCode
     ) -> Iterator[tuple[str, Any]]:
         """Those of one module. What it did not define itself was added to it, which many do."""
         source: CodeType | None = None
         before = self.modules.get(name, {})
         for path, owner, attribute, value in members(module):
-            code = code_of(value)
-            if not code or not is_of(mine, code.co_filename):
+            code = mine.code(value)
+            if not code:
                 continue
             # A class of its own that a decorator of the package's has made anew.
             if is_class(value) and variables_of(value).get("__module__") == name:
@@ -270,17 +227,17 @@ class Originals:
                 yield f"{name}.{path}", value
 
 
-def replaced_in_objects(name: str, module: ModuleType, mine: set[str]) -> Iterator[tuple[str, Any]]:
+def replaced_in_objects(name: str, module: ModuleType, mine: OwnCode) -> Iterator[tuple[str, Any]]:
     """Methods of the only object of its kind, put into it alone: `logging.root.handle`."""
     for variable, value in [*module.__dict__.items()]:
         kind = type(value)
         if kind.__module__ == "builtins" or issubclass(kind, (type, ModuleType)):
             continue
         for attribute, member in kept_in(value):
-            code = code_of(member)
+            if not mine.code(member):
+                continue
             # What is not the package's hides no method of its own.
-            is_method = any(attribute in variables_of(base) for base in kind.__mro__)
-            if code and is_of(mine, code.co_filename) and is_method:
+            if any(attribute in variables_of(base) for base in kind.__mro__):
                 yield f"{name}.{variable}.{attribute}", member
 
 

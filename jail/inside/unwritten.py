@@ -102,6 +102,7 @@ class Readings:
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}  # by path; "" of what can't be read
+        self.carriers: dict[str, bool] = {}  # by path: whether its text is_carrier
         self.last: dict[str, CodeType] = {}  # who opened it
         self.disguises = Disguises()
 
@@ -120,6 +121,16 @@ class Readings:
             self.texts[path] = first_bytes(path).decode("utf-8", "replace")
         return self.texts[path]
 
+    def carries(self, path: str) -> bool:
+        """Whether a file has a second text that nobody sees; attrs compiles from the same one for
+        each class.
+        """
+        if path not in self.carriers:
+            if len(self.carriers) >= MAX_TEXTS:
+                self.carriers.clear()
+            self.carriers[path] = is_carrier(self.text(path))
+        return self.carriers[path]
+
     def has(self, path: str, source: bytes) -> bool:
         """Whether source can be read in the file under whose name it is compiled."""
         if path.startswith("<") or is_media(path):
@@ -132,7 +143,8 @@ class Readings:
         """
         if is_media(path) or self.is_of_media(frame.f_code, source):
             return "that came from a sound, a picture or a font"
-        if any(is_carrier(text) for text in self.texts_near(frame)):
+        is_near_carrier = any(is_carrier(text) for text in self.texts_near(frame))
+        if is_near_carrier or any(self.carries(path) for path in self.files_around(frame)[:1]):
             return "made of characters that do not show"
         if self.disguises.hides(source, frame.f_code, self.values_near(frame)):
             return "that stands here as numbers, backwards or shifted"
@@ -153,14 +165,13 @@ class Readings:
         return False
 
     def texts_near(self, frame: FrameType) -> list[str]:
-        """What the code that executes has before it, and what it is in."""
+        """What the code that executes has before it."""
         found = []
         for value in self.values_near(frame):
             if type(value) is bytes:
                 found.append(value[:MAX_LOOK_BYTES].decode("utf-8", "replace"))
             elif type(value) is str:
                 found.append(value[:MAX_LOOK_BYTES])
-        found += [self.text(path) for path in self.files_around(frame)[:1]]
         return found
 
     def values_near(self, frame: FrameType) -> list[Any]:

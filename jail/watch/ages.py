@@ -1,9 +1,10 @@
 """How old a file seems to be that watch has just made."""
 
 import os
-import secrets
 import time
 from pathlib import Path
+
+from jail.watch.chance import SYSTEM_RANDOM
 
 SEC_OF_DAY = 86_400
 RECENT_SEC = 600  # so long ago at least
@@ -13,6 +14,6 @@ def set_age(path: Path, most_days: int, least_days: int = 0) -> None:
     """Let it seem to have been changed so many days ago, and read since then."""
     now_sec = time.time()
     spread_sec = (most_days - least_days) * SEC_OF_DAY
-    age_sec = RECENT_SEC + least_days * SEC_OF_DAY + secrets.randbelow(spread_sec)
-    read_sec = now_sec - secrets.randbelow(age_sec)
+    age_sec = RECENT_SEC + least_days * SEC_OF_DAY + SYSTEM_RANDOM.randrange(spread_sec)
+    read_sec = now_sec - SYSTEM_RANDOM.randrange(age_sec)
     os.utime(path, (read_sec, now_sec - age_sec))

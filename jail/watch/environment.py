@@ -8,13 +8,13 @@ jail/inside/pack.py for the image, which is ours; no package has had a hand in i
 import marshal
 import os
 import re
-import secrets
 import time
 from pathlib import Path
 from typing import Any
 
 from jail.orders import JailSettings, Machine
 from jail.watch.ages import SEC_OF_DAY
+from jail.watch.chance import SYSTEM_RANDOM
 from jail.watch.etc_files import lay_etc, make_host_name
 from jail.watch.system_folders import lay_system
 
@@ -57,8 +57,8 @@ def lay_environment(image: Path, folder: Path, cpu_sec: int, *, has_pip: bool = 
         if has_pip:
             files |= marshal.loads(file.read())  # noqa: S302 - the same
     files |= {name: hook_of(packed, cpu_sec) for name in packed["places"]}
-    days = MIN_MADE_DAYS + secrets.randbelow(MAX_MADE_DAYS - MIN_MADE_DAYS)
-    made_sec = time.time() - days * SEC_OF_DAY - secrets.randbelow(SEC_OF_DAY)
+    days = MIN_MADE_DAYS + SYSTEM_RANDOM.randrange(MAX_MADE_DAYS - MIN_MADE_DAYS)
+    made_sec = time.time() - days * SEC_OF_DAY - SYSTEM_RANDOM.randrange(SEC_OF_DAY)
     known: set[str] = set()
     for name, data in files.items():
         path = folder / name
@@ -80,13 +80,13 @@ def lay_environment(image: Path, folder: Path, cpu_sec: int, *, has_pip: bool = 
 def drawn_name(word: re.Match[bytes]) -> bytes:
     """A name that can be spoken, as long as the word."""
     letters = (CONSONANTS_OF_NAMES, VOWELS_OF_NAMES)
-    return "".join(secrets.choice(letters[at % 2]) for at in range(len(word[0]))).encode()
+    return "".join(SYSTEM_RANDOM.choice(letters[at % 2]) for at in range(len(word[0]))).encode()
 
 
 def hook_of(packed: dict[str, Any], cpu_sec: int) -> bytes:
     """The compiled hook of this run."""
     table = bytearray(range(DISGUISE_BYTES))
-    secrets.SystemRandom().shuffle(table)
+    SYSTEM_RANDOM.shuffle(table)
     back = bytes(bytearray(table.index(number) for number in range(DISGUISE_BYTES)))
     name = re.sub(rb"[a-z]+", drawn_name, PACKED_NAME)
     rooms = packed["rooms"].replace(PACKED_NAME, name)
@@ -97,4 +97,4 @@ def hook_of(packed: dict[str, Any], cpu_sec: int) -> bytes:
     if len(filled) != end - start:
         raise ValueError(f"the hook has room for {end - start} bytes, not for {len(filled)}")
     before, behind = (part.replace(PACKED_NAME, name) for part in (hook[:start], hook[end:]))
-    return before + filled + behind + secrets.token_bytes(secrets.randbelow(MAX_MORE_BYTES))
+    return before + filled + behind + os.urandom(SYSTEM_RANDOM.randrange(MAX_MORE_BYTES))

@@ -6,11 +6,11 @@ is: no key, no name of this machine.
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 from jail.orders import HOME_IN_JAIL
 from jail.watch.ages import set_age
+from jail.watch.chance import SYSTEM_RANDOM
 
 MIN_SET_UP_DAYS, MAX_SET_UP_DAYS = 40, 700  # since the machine was set up
 # The loader needs the first; what system it is, the jail sees in its /usr anyway.
@@ -80,9 +80,9 @@ export PATH
 
 def make_host_name() -> str:
     """The name of the jail's host."""
-    word = secrets.choice(HOST_WORDS)
-    ends = (str(secrets.randbelow(99) + 1), f"{secrets.randbelow(1 << 16):04x}")
-    return f"{word}-{secrets.choice(ends)}"
+    word = SYSTEM_RANDOM.choice(HOST_WORDS)
+    ends = (str(SYSTEM_RANDOM.randrange(99) + 1), f"{SYSTEM_RANDOM.randrange(1 << 16):04x}")
+    return f"{word}-{SYSTEM_RANDOM.choice(ends)}"
 
 
 def lay_etc(folder: Path, host: str, user: int, group: int) -> None:
@@ -91,9 +91,9 @@ def lay_etc(folder: Path, host: str, user: int, group: int) -> None:
     Args:
         user, group: the ids that the package has.
     """
-    zone = secrets.choice(TIME_ZONES)
+    zone = SYSTEM_RANDOM.choice(TIME_ZONES)
     about = {"user": HOME_IN_JAIL.rpartition("/")[2], "uid": user, "gid": group, "host": host}
-    about |= {"home": HOME_IN_JAIL, "sshd": 100 + secrets.randbelow(20)}
+    about |= {"home": HOME_IN_JAIL, "sshd": 100 + SYSTEM_RANDOM.randrange(20)}
     texts = {"passwd": ACCOUNTS, "group": GROUPS, "hosts": HOSTS, "hostname": "{host}\n"}
     texts |= {"nsswitch.conf": NAME_SERVICES, "resolv.conf": RESOLVER_LINES}
     filled = {name: text.format(**about).encode() for name, text in texts.items()}

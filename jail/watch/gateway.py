@@ -132,6 +132,8 @@ class Gateway:
         try:
             with connection, contextlib.suppress(OSError):
                 connection.settimeout(IDLE_SEC)
+                # Or a short body waits, some 40 ms, until the far end has acknowledged its head.
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 while self.answer(connection):
                     pass
         finally:

@@ -6,11 +6,11 @@ but root reads.
 """
 
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
 from jail.watch.ages import set_age
+from jail.watch.chance import SYSTEM_RANDOM
 
 MAX_KERNEL_DAYS, MAX_UPTIME_DAYS = 60, 9
 MAX_CPUS_SHOWN = 256
@@ -67,18 +67,18 @@ def lay_system(sys_folder: Path, boot_folder: Path) -> None:
         path = boot_folder / f"{name}-{os.uname().release}"
         path.touch(0o600)
         # A file with a hole in it takes no room.
-        os.truncate(path, (least << 20) + secrets.randbelow((most - least) << 20))
+        os.truncate(path, (least << 20) + SYSTEM_RANDOM.randrange((most - least) << 20))
         path.chmod(0)
         set_age(path, MAX_KERNEL_DAYS)
 
 
 def drawn_model() -> dict[str, str]:
     """What the firmware says of the machine."""
-    maker, model, board, firm, version, chassis = secrets.choice(MODELS)
-    number, day = 10 + secrets.randbelow(40), 1 + secrets.randbelow(28)
+    maker, model, board, firm, version, chassis = SYSTEM_RANDOM.choice(MODELS)
+    number, day = 10 + SYSTEM_RANDOM.randrange(40), 1 + SYSTEM_RANDOM.randrange(28)
     about = {"sys_vendor": maker, "product_name": model, "board_vendor": maker, "board_name": board}
     about |= {"bios_vendor": firm, "bios_version": version.format(number, number + 2)}
-    about |= {"bios_date": f"{1 + secrets.randbelow(12):02}/{day:02}/{2022 + day % 4}"}
+    about |= {"bios_date": f"{1 + SYSTEM_RANDOM.randrange(12):02}/{day:02}/{2022 + day % 4}"}
     return about | {"chassis_vendor": maker, "chassis_type": str(chassis)}
 
 

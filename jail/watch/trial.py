@@ -29,7 +29,7 @@ from jail.watch.sockets import MAX_NETWORK_SOCKETS, Sockets
 
 TRIAL_SEC = 20.0
 # The launcher starts it as it starts a package's program, with the hook.
-BARE_PYTHON = ("program", LAUNCHER_IN_JAIL[0], "-c", "pass")
+BARE_PYTHON = ("program", LAUNCHER_IN_JAIL[0], "-V")
 MAX_TRIAL_BYTES = 2000  # of each pipe of the jail
 NO_STRACE = (
     "strace can't be used here: apt-get install -y strace; in a container add --cap-add SYS_PTRACE."
