@@ -184,13 +184,15 @@ def tell_rest(path: str, site: str, fallen: Mapping[str, tuple[int, bool]]) -> N
             continue
         try:
             with open(file, "rb") as data:
-                text = data.read(MAX_LOOKED_BYTES).decode("utf-8", "replace")
+                start = data.read(MAX_LOOKED_BYTES + 1)
         # The package may have seen to it that nobody reads it.
         except OSError:
             teller.tell("unrun", name, text=NO_SOURCE, at=f"{file}:{line}")
             count += 1
             continue
-        found = act_in_rest(text, line, is_missing)
+        found = act_in_rest(start.decode("utf-8", "replace"), line, is_missing)
+        if not found and len(start) > MAX_LOOKED_BYTES:
+            found = NO_SOURCE, line
         if found:
             teller.tell("unrun", name, text=found[0], at=f"{file}:{found[1]}")
             count += 1
