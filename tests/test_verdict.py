@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from reports import HOSTILE, SETTINGS, a_phase, an_order, report_of, saying
 
+from jail.orders import WORK_IN_JAIL
 from jail.report.groups import RULE_ORDER
 from jail.report.lists import (
     LIST_BYTES,
@@ -282,6 +283,26 @@ def test_what_calls_send_and_nobody_searched_for_bait_is_a_gap() -> None:
     report = report_of(record=record, phases=[a_phase(), call])
     assert report.verdict == Verdict.UNSEEN
     assert report.gaps == ["call: 7 were not kept or looked at: payload, searched for bait"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "name", "is_gap"),
+    [
+        (a_phase(IMPORT, "all modules"), "x/a.py", True),
+        (a_phase(PhaseName.START), "x/a.cpython-311-x86_64-linux-gnu.so", True),
+        # Nothing of it is to be run after that.
+        (a_phase(IMPORT, "all modules"), "x/data.txt", False),
+        (a_phase(EXECUTE, "x"), "x/a.py", False),
+        # pip's doing, or a build's.
+        (a_phase(), "x/a.py", False),
+    ],
+)
+def test_code_that_removes_itself_is_a_gap(phase: Phase, name: str, is_gap: bool) -> None:
+    """What it would have done as somebody else's, or been called for, nobody has seen."""
+    path = f"{WORK_IN_JAIL}/site/x-1.0/lib/python3.11/site-packages/{name}"
+    removed = (phase, FileChanged(path, Change.DELETED, None, None))
+    gaps = report_of(removed, phases=[a_phase(), phase], mode="install").gaps
+    assert gaps == [f"{phase.title}: {path} was removed, and not run again"] * is_gap
 
 
 def test_what_workers_tell_is_noted() -> None:

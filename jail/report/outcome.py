@@ -4,10 +4,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jail.orders import JailSettings, Order
+from jail.orders import WORK_IN_JAIL, JailSettings, Order
 from jail.report.text import plain
 from jail.watch.events import (
+    Change,
     DependencyDenied,
+    FileChanged,
     NotRun,
     Omission,
     Outcome,
@@ -29,6 +31,8 @@ PROMISED = {
     "import": (PhaseName.INSTALL, PhaseName.IMPORT),
     "detonate": (*PhaseName,),
 }
+# `/srv/site/x-1.0/lib/python3.11/site-packages/x/a.py`
+CODE = re.compile(rf"{re.escape(WORK_IN_JAIL)}/site/.*\.(?:py|so|pth)", re.DOTALL)
 # The modes that are for one trigger, which the request names: it decides over the run.
 ONE_TRIGGER = {"execute", "execute_module"}
 DEPENDENCIES = "dependencies"  # the trigger that imports what dependencies have
@@ -228,10 +232,21 @@ def unseen(facts: Facts) -> Iterator[str]:
 
     for seen in facts.record.seen:
         event = seen.event
+        if isinstance(event, FileChanged) and is_removed_code(seen.phase, event):
+            what = f"{event.path} was removed, and not run again"
+            yield plain(f"{seen.phase.title}: {what}", MAX_SENTENCE_CHARS)
         if isinstance(event, StartsUnchecked):
             yield plain(f"{seen.phase.title}: {unchecked(event)}", MAX_SENTENCE_CHARS)
         if isinstance(event, Noticed) and event.kind in MORE_THAN_TOLD and not event.what:
             yield plain(f"{seen.phase.title}: {event.text}", MAX_SENTENCE_CHARS)
+
+
+def is_removed_code(phase: Phase, event: FileChanged) -> bool:
+    """Whether installed code was removed that would have had its turn as other victims', and been
+    called.
+    """
+    is_early = phase.name in (PhaseName.START, PhaseName.IMPORT)
+    return is_early and event.change is Change.DELETED and bool(CODE.fullmatch(event.path))
 
 
 def unchecked(event: StartsUnchecked) -> str:
