@@ -22,7 +22,7 @@ from jail.watch.record import SEARCHED_FOR_BAIT, Record
 
 MAX_SENTENCE_CHARS = 300
 # Without a subject these say that there was more of the kind than is told.
-MORE_THAN_TOLD = (Notice.GATED, Notice.READS)
+MORE_THAN_TOLD = (Notice.GATED, Notice.READS, Notice.UNHEARD)
 # What each mode runs. A phase of these that is neither run nor explained is a gap.
 PROMISED = {
     "install": (PhaseName.INSTALL,),
