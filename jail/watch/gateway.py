@@ -44,6 +44,7 @@ from jail.watch.withheld import sha256_of, stand_in, versions_of
 MAX_CLIENTS = 32  # served at once; more are closed at once
 MAX_KNOWN = 400_000  # files that the pages of a run name
 IDLE_SEC = 60.0
+NO_ROOM_SEC = 0.05
 MAX_SECOND_FILE_BYTES = 25_000_000  # of what is installed later; numpy has 18 MB
 # Fields of a page's entry that pip looks at, passed on as they are.
 PASSED_ON = ("requires-python", "size", "upload-time", "yanked")
@@ -117,6 +118,8 @@ class Gateway:
                 try:
                     connection, _ = listener.accept()
                 except OSError:
+                    # It was closed, or there is no descriptor left: others end before long.
+                    self.closed.wait(NO_ROOM_SEC)
                     continue
                 if self.places.acquire(blocking=False):
                     threading.Thread(target=self.converse, args=(connection,), daemon=True).start()

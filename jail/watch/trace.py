@@ -169,8 +169,8 @@ class TraceReader:
         return calls
 
     def read(self, match: re.Match[bytes], rest: bytes, is_cut: bool) -> list[Call]:
-        number, time, name, resumed, how, what = match.groups()
-        pid, at_sec = int(number), float(time or 0)
+        number, made, name, resumed, how, what = match.groups()
+        pid, at_sec = int(number), float(made or 0)
         if name:
             begun = Unfinished(name, b"", is_cut, at_sec=at_sec)
             if rest.endswith(b" ...>"):
