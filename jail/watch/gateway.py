@@ -29,7 +29,7 @@ from jail.watch.fitting import may_fit
 from jail.watch.index_http import MAX_REQUEST_BYTES, REQUEST, page_of, read_head, send_head
 from jail.watch.offered import PYTHON_OF_PIP, Offered, read_page
 from jail.watch.release import MAX_RELEASE_FILES, is_of_version
-from jail.watch.resolver import close_listener
+from jail.watch.resolver import NO_ROOM_SEC, close_listener
 from jail.watch.sample import BesideIndex, Sample, is_of_order, status_of
 from jail.watch.upstream import (
     JSON_PAGE,
@@ -44,7 +44,6 @@ from jail.watch.withheld import sha256_of, stand_in, versions_of
 MAX_CLIENTS = 32  # served at once; more are closed at once
 MAX_KNOWN = 400_000  # files that the pages of a run name
 IDLE_SEC = 60.0
-NO_ROOM_SEC = 0.05
 MAX_SECOND_FILE_BYTES = 25_000_000  # of what is installed later; numpy has 18 MB
 # Fields of a page's entry that pip looks at, passed on as they are.
 PASSED_ON = ("requires-python", "size", "upload-time", "yanked")

@@ -21,6 +21,7 @@ MAX_LABELS = 127
 MAX_LABEL_BYTES = 63
 SLOW_SEC = 0.5  # a question by TCP must be whole by then, for the next one waits for it
 MAX_CLOSE_SEC = 1.0
+NO_ROOM_SEC = 0.05  # waited where no descriptor is left: others end before long
 MAX_CONTROL_BYTES = 256
 # Of what came to the port and is no question, by whom it was sent to.
 MAX_OTHER_TARGETS = 200
@@ -192,6 +193,7 @@ class Resolver:
                     if self.closed.is_set():
                         self.arrivals.note_dropped(server)
                         return
+                    self.closed.wait(NO_ROOM_SEC)
                     continue
                 host, port = connection.getsockname()[:2]
                 self.arrivals.note(Net.TCP, host, port, client)
