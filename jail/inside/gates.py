@@ -37,10 +37,12 @@ ACT_NAMES = re.compile(
     r"|socket\.(?:socket|gethostbyname|getaddrinfo)|(?:base64\.)?\w*b64decode|marshal\.loads"
     r"|zlib\.decompress|bytes\.fromhex|pickle\.loads|ctypes\.windll\..*|shutil\.rmtree)"
 )
+# What is only named to be taken: `~/.aws/credentials`, "Login Data".
 SECRETS = re.compile(
     r"\.ssh\b|id_rsa|\.aws\b|\.pypirc|\.npmrc|\.git-credentials|Login Data|wallet|\.docker/config"
     r"|\.kube/config|\.netrc|(?:^|[\"'/\\])Cookies(?:$|[\"'])"
 )
+# A file without any of these does nothing that counts, and is not parsed: `os.system("id")`.
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
     rb"|subprocess|requests|httpx|session|socket|b64decode|marshal|decompress|fromhex|pickle|windll"

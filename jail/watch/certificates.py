@@ -16,6 +16,7 @@ MAX_COMMON_NAME_CHARS = 64
 TIMEOUT_SEC = 10.0
 AUTHORITY_DAYS = 3650
 LEAF_DAYS = 90
+# "files.evil.example", what may stand for a host in a certificate, in small letters.
 NAME = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
     r"(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*",
@@ -23,6 +24,7 @@ NAME = re.compile(
 )
 # "203.0.113.7", or what is meant to look so.
 DIGITS = re.compile(r"[0-9.]+", re.ASCII)
+# "Meadow Trust Services"
 TITLE = re.compile(r"[A-Za-z0-9 ]{1,50}", re.ASCII)
 # "4f06f81d", under which the certificate is looked up in a folder.
 HASH = re.compile(r"[0-9a-f]{8}", re.ASCII)

@@ -38,6 +38,7 @@ ALWAYS_NEW = re.compile(
 BUILD_KEYS = ("build-backend", "requires", "backend-path")
 # What an interpreter executes at its start.
 AT_START_FILE = re.compile(r".*\.pth|(?:.*/)?(?:site|user)customize\.py", re.DOTALL)
+# `fast.so.1`, `setup.exe`, `x.pyc`: what nobody reads.
 BINARY_NAME = re.compile(
     r".*\.(?:so(?:\.[0-9.]+)?|pyd|dll|dylib|exe|pyc|pyo|jar|class|node|wasm|a|o|bin)",
     re.DOTALL | re.IGNORECASE,

@@ -35,12 +35,14 @@ TEMPORARY = re.compile(
 )
 # `2026-11-26T08:15:00.123Z`, `08:15:00`
 MOMENTS = re.compile(r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d[\d:.]*Z?)?|\b\d\d:\d\d:\d\d(?:[.]\d+)?\b")
+# `setup.py:12`, `<string>:3`; `0x7f15c0ffee00`
 LINE_NUMBERS = re.compile(r"(?<=[.]py):\d+|(?<=>):\d+")
 POINTERS = re.compile(r"\b0x[0-9a-f]{4,16}\b")
 # What is no path, since it does not begin like one: `aGk/b3q8ZxYw71Lt+Vw=`
 WHOLE_CODES = re.compile(r"(?<![A-Za-z0-9+/_.-])[A-Za-z0-9+][A-Za-z0-9+/_-]{15,}={0,2}", re.ASCII)
 # Pieces of a code, or of a path with a code in it: `/upload/aGkb3q8ZxYw71Lt+Vw=`
 CODE_PIECES = re.compile(rf"[A-Za-z0-9+/_-]{{{MIN_RANDOM_CHARS},}}={{0,2}}", re.ASCII)
+# The pieces of `aGk/b3q8-ZxYw`; `9f86d081`; where `a1b2` turns; where `aGkB` changes.
 SEPARATORS = re.compile(r"([+/_=-]+)")
 HEX_DIGITS = re.compile(
     r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]+|(?=.*[0-9])(?=.*[A-F])[0-9A-F]+", re.ASCII
@@ -54,6 +56,7 @@ FREE_NUMBERS = re.compile(
     r"|(?<![A-Za-z0-9])\d(?:[\d,.]*\d)?(?![A-Za-z0-9])",
     re.ASCII,
 )
+# Nobody can say `xkqjw`.
 CONSONANTS = re.compile(r"[bcdfghjklmnpqrstvwxz]{5}", re.IGNORECASE)
 
 

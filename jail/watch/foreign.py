@@ -17,6 +17,7 @@ CACHED = re.compile(r"(?:.*/)?__pycache__/[^/]+\.([^/.]+)(?:\.opt-\w+)?\.pyc", r
 # `fast.cpython-310-x86_64-linux-gnu.so`, `fast.cp311-win_amd64.pyd`, `fast.pyd`; of those without a
 # tag, and of `fast.abi3.so`, nobody says for whom they are.
 COMPILED_LIBRARY = re.compile(r".*\.(cpython-[^/.]+)\.so|.*\.pyd", re.DOTALL)
+# `/srv/site/x-1.0/lib/python3.11/site-packages`
 SITE_VERSION = re.compile(r".*/python(\d+)\.(\d+)/site-packages")
 
 
