@@ -136,6 +136,21 @@ def test_a_gateway_without_a_descriptor_waits_for_one(jail: Jail) -> None:
     assert (listener.asked, waiting.waits) == (3, 3)
 
 
+def test_the_body_of_an_answer_does_not_wait_for_word_of_its_head(jail: Jail) -> None:
+    """Or each page costs pip 40 ms: the time after which a kernel acknowledges what nobody
+    answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname(), timeout=20)
+        served, _ = listener.accept()
+        with client, served.dup() as seen:
+            client.sendall(b"GET /simple/calm/ HTTP/1.1\r\n\r\n")
+            client.shutdown(socket.SHUT_WR)
+            jail.gateway.places.acquire()
+            jail.gateway.converse(served)
+            assert seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_page_names_its_files_at_the_gateway_and_each_is_given_out(jail: Jail) -> None:
     files = jail.page("calm")
     assert [file["filename"] for file in files] == ["calm-1.0-py3-none-any.whl", "calm-1.0.tar.gz"]

@@ -201,7 +201,9 @@ def tell_native(what: Any, direct: FrameType) -> None:
 
 def tell_file_run(source: Any, path: Any, direct: FrameType) -> None:
     """A module is imported, or a file is run."""
-    if not isinstance(source, bytes) or not isinstance(path, str):
+    is_file = isinstance(source, bytes) and isinstance(path, str)
+    # Nearly always nothing was written, and it is no picture: then who runs it is not looked up.
+    if not is_file or not (saved.writers or is_media(path)):
         return
     frame = nearest_foreign(direct)
     if not frame:

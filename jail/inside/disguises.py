@@ -32,13 +32,14 @@ class Disguises:
     def hides(self, source: bytes, code: CodeType, values: Iterable[Any]) -> bool:
         """Whether one of `values`, or the numbers in `code` that compiles it, is the source."""
         start = source[:MAX_DISGUISED_CHARS].strip()
-        coded = coded_forms(start)
-        if len(start) < MIN_HIDDEN_CHARS or len({*steps(start)}) < MIN_KINDS:
+        moved = steps(start)
+        if len(start) < MIN_HIDDEN_CHARS or len({*moved}) < MIN_KINDS:
             return False
+        coded = coded_forms(start)
         if is_spelled(start, code):
             return True
         keys = range(1, min(MAX_KEY_CHARS, len(start) - MIN_HIDDEN_CHARS) + 1)
-        moved, crossed = steps(start), {key: xored(start, key) for key in keys}
+        crossed = {key: xored(start, key) for key in keys}
         for value in values:
             if self.left_bytes <= 0:
                 return False
@@ -92,8 +93,8 @@ def joined(items: Any, least: int) -> bytes:
 
 def coded_forms(data: bytes) -> list[bytes]:
     r"""As hex, `%69%6d`, `\x69\x6d`, and last as base64, which minds capitals."""
-    in_hex = [f"{byte:02x}" for byte in data]
-    forms = ["".join(in_hex), "%".join(in_hex), "\\x".join(in_hex)]
+    percents = data.hex("%")
+    forms = [data.hex(), percents, percents.replace("%", "\\x")]
     base64 = b2a_base64(data[: len(data) // 3 * 3], newline=False)
     return [*(form.encode() for form in forms), base64]
 

@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_WRAPPED = 10  # of a function within a function
-# What the library makes of a function, and where it has it. By id: a class may have code of the
-# package's say what it is equal to, and how it is hashed.
+# Which object it is. `id` would tell the audit hook of each question; and a class may have code of
+# the package's say what it is equal to, and how it is hashed.
+identity = object.__hash__
+# What the library makes of a function, and where it has it.
 WRAPPERS = {
-    id(staticmethod): "__func__",
-    id(classmethod): "__func__",
-    id(MethodType): "__func__",
-    id(property): "fget",
-    id(functools.partial): "func",
-    id(functools.cached_property): "func",
-    id(functools._lru_cache_wrapper): "__wrapped__",
+    identity(staticmethod): "__func__",
+    identity(classmethod): "__func__",
+    identity(MethodType): "__func__",
+    identity(property): "fget",
+    identity(functools.partial): "func",
+    identity(functools.cached_property): "func",
+    identity(functools._lru_cache_wrapper): "__wrapped__",
 }
 
 
@@ -39,7 +41,7 @@ def unwrapped(value: Any) -> Any:
     function.
     """
     for _ in range(MAX_WRAPPED):
-        name = WRAPPERS.get(id(type(value)))
+        name = WRAPPERS.get(identity(type(value)))
         if name is None:
             break
         value = getattr(value, name)
@@ -84,7 +86,7 @@ class OwnCode:
     def __init__(self, files: Collection[str]) -> None:
         self.files = files
         self.paths: dict[str, bool] = {}
-        # By id, too; and kept here, so that no other gets its id.
+        # By identity, and kept here, so that no other gets theirs.
         self.classes: dict[int, tuple[type, CodeType | None]] = {}
         self.silent: dict[int, type] = {}  # whose objects have no code: str, int, dict
 
@@ -98,14 +100,14 @@ class OwnCode:
     def code(self, value: Any) -> CodeType | None:
         """The code of a value, None where that is not the package's."""
         kind = type(value)
-        if id(kind) in self.silent:
+        if identity(kind) in self.silent:
             return None
         if is_class(value):
-            if id(value) not in self.classes:
-                self.classes[id(value)] = value, code_of_class(value)
-            code = self.classes[id(value)][1]
+            if identity(value) not in self.classes:
+                self.classes[identity(value)] = value, code_of_class(value)
+            code = self.classes[identity(value)][1]
         else:
             code = code_of(value)
-            if not code and id(kind) not in WRAPPERS:
-                self.silent[id(kind)] = kind
+            if not code and identity(kind) not in WRAPPERS:
+                self.silent[identity(kind)] = kind
         return code if code and self.has(code.co_filename) else None
