@@ -29,7 +29,7 @@ from jail.watch.fitting import may_fit
 from jail.watch.index_http import MAX_REQUEST_BYTES, REQUEST, page_of, read_head, send_head
 from jail.watch.offered import PYTHON_OF_PIP, Offered, read_page
 from jail.watch.release import MAX_RELEASE_FILES, is_of_version
-from jail.watch.resolver import NO_ROOM_SEC, close_listener
+from jail.watch.resolver import NO_ROOM_ERRORS, NO_ROOM_SEC, close_listener
 from jail.watch.sample import BesideIndex, Sample, is_of_order, status_of
 from jail.watch.upstream import (
     JSON_PAGE,
@@ -116,9 +116,10 @@ class Gateway:
             while not self.closed.is_set():
                 try:
                     connection, _ = listener.accept()
-                except OSError:
-                    # It was closed, or there is no descriptor left: others end before long.
-                    self.closed.wait(NO_ROOM_SEC)
+                except OSError as error:
+                    # Else it was closed, or who asked has gone.
+                    if error.errno in NO_ROOM_ERRORS:
+                        self.closed.wait(NO_ROOM_SEC)
                     continue
                 if self.places.acquire(blocking=False):
                     threading.Thread(target=self.converse, args=(connection,), daemon=True).start()
