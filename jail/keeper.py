@@ -255,7 +255,8 @@ class RunKeeper:
     # 1. The deadline. What we mount is not seen outside. In a container parts of /proc may be
     #    masked. A user namespace may mount a /proc only where it sees another without masks.
     # 2. The scratch. Its top is not watch's: nobody can put a link in the place of a folder that
-    #    the next jail mounts. Its source has a name that the jail can read.
+    #    the next jail mounts. The jail can read the name of its source, and its size, which is
+    #    drawn.
     # 3. Watch inherits all that, and nothing else.
     # 4. Do as watch asks, until it ends or the service hangs up. Then kill it.
     def run(self, _: int) -> None:
@@ -265,10 +266,10 @@ class RunKeeper:
         if self.user_namespace:
             check(libc.mount(*PROC), "mounting /proc")
         # 2.
-        inodes = orders.MAX_INODES + orders.SPARE_INODES + int(self.order.run_id[:3], 16)
-        options = f"size={self.disk_bytes},nr_inodes={inodes},mode=0755".encode()
+        drawn, inodes = int(self.order.run_id[:3], 16), orders.MAX_INODES + orders.SPARE_INODES
+        sizes = f"size={self.disk_bytes + (drawn << 12)},nr_inodes={inodes + drawn},mode=0755"
         place, flags = os.fsencode(self.scratch), MS_NOSUID | MS_NODEV | MS_STRICTATIME
-        check(libc.mount(b"tmpfs", place, b"tmpfs", flags, options), "mounting the scratch")
+        check(libc.mount(b"tmpfs", place, b"tmpfs", flags, sizes.encode()), "mounting the scratch")
         for name in (*orders.SCRATCH_FOLDERS, *orders.MADE_FOLDERS):
             (self.scratch / name).mkdir()
             os.chown(self.scratch / name, self.user, self.group)
@@ -438,8 +439,8 @@ class RunKeeper:
         # own deadline ends it. What pip starts gets the limit of CPU time in the jail.
         cpu_sec = "inf" if request.has_index else settings.rlimit_cpu_sec
         limits: dict[str, object] = {"cpu": cpu_sec, "as": "inf", "nofile": settings.rlimit_nofile}
-        # The disk is full before a file is too large.
-        limits["fsize"] = (self.disk_bytes >> 20) + 1
+        # The disk is full before a file is too large, as large as it may be drawn.
+        limits["fsize"] = (self.disk_bytes >> 20) + 17
         # Counted over all jails of the same user: a wider net than a cgroup, but a net.
         pids = settings.cgroup_pids_max * (settings.max_concurrency if self.is_root else 1)
         if not self.groups:

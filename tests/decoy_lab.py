@@ -148,8 +148,7 @@ def open_lab(
     (folder / "resolv.conf").write_text("nameserver 9.9.9.9\n")
     certs = folder / "certs"
     certs.mkdir()
-    for name, data in world.trust_files().items():
-        (certs / name).write_bytes(data)
+    world.lay_trust(certs)
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     words = [*(ORDINARY if ordinary else ()), "/usr/bin/python3" if ordinary else sys.executable]
     holder = subprocess.Popen(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jail.orders import JailSettings, Order
+from jail.report.letters import with_escapes
 from jail.report.rules import judge
 from jail.report.verdict import Report, assemble
 from jail.watch.events import (
@@ -81,6 +82,7 @@ HOSTILE = {
     "mentions": "@everyone @here <@1> <@&2> <#3> <:a:4> <t:0:R> </a:5>",
     "ansi": "\x1b[2J\x1b]0;title\x07\x1b[31mred\x9b1A\x08\x7f\r",
     "bidi": "\u202ecod.exe\u2066\u200f\u061c\u200b\ufeff",
+    "look-alikes": "r\u0435quests \u043e\u0455 \u3164\u2800 a\ufe01\ufe02",
     "surrogates": "\ud800 \udfff \udc80",
     "nul": "a\0b\0",
     "separators": "a\nb\u2028c\u2029d\x85e\x0bf\x0cg\x1ch",
@@ -201,3 +203,4 @@ def assert_inert(text: str) -> None:
     """No character of the text acts, to the eye or to a terminal."""
     bad = {char for char in set(text) if not (char.isprintable() or char == "\n")}
     assert not bad, f"characters that act: {sorted(map(hex, map(ord, bad)))}"
+    assert with_escapes(text) == text, "letters that look like others, or are not seen"

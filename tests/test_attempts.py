@@ -27,7 +27,7 @@ from jail.watch.events import (
     Rule,
     Severity,
 )
-from jail.watch.noticed import LookedInto, Notice, Noticed
+from jail.watch.noticed import LookedInto, Notice, Noticed, Sought
 from jail.watch.python_witness import PythonWitness
 
 HIGH, MEDIUM, INFO = Severity.HIGH, Severity.MEDIUM, Severity.INFO
@@ -269,6 +269,18 @@ def test_a_command_that_takes_none_or_a_decoy_is_not() -> None:
     assert [*attempts.events()] == []
 
 
+def test_a_command_that_takes_a_decoy_which_tells_nothing_itself_is() -> None:
+    """pip and git look into .netrc, and nobody hears who did: a command's own words say it."""
+    attempts = Attempts()
+    attempts.know_home([f"{HOME_IN_JAIL}/.netrc"], [])
+    attempts.note(READ, f"{HOME_IN_JAIL}/.netrc", "/requests/utils.py:3")
+    assert [*attempts.events()] == []
+    attempts.note_command(f"cat {HOME_IN_JAIL}/.netrc", "/x.py:3")
+    assert [event.stores for event in attempts.events() if isinstance(event, Sought)] == [
+        ("netrc",)
+    ]
+
+
 WRITES = {
     ("tee", "-a", "/etc/crontab"): HIGH,
     ("sh", "-c", "echo '* * * * * root x' > /etc/cron.d/x"): HIGH,
@@ -288,7 +300,8 @@ def test_a_command_that_writes_where_code_waits_for_others_is_grave(argv: tuple[
 
 
 def changed(path: str, change: Change, phase: PhaseName, place: str) -> list[Finding]:
-    event = FileChanged(path, change, 3, place, was_there=path.endswith("notes.txt"))
+    was_there = path.endswith(("notes.txt", ".netrc"))
+    event = FileChanged(path, change, 3, place, was_there=was_there)
     return [*judge(Phase(phase), event)]
 
 
@@ -312,6 +325,15 @@ def test_a_tool_that_is_called_sets_up_its_own_place() -> None:
         ("evil", PhaseName.CALL, HIGH),
     ):
         (found,) = changed(path, Change.CREATED, phase, f"{SITE}/{module}/application.py:3")
+        assert found.severity is severity
+    # `wandb.login()`
+    for module, phase, severity in (
+        ("wandb", PhaseName.CALL, INFO),
+        ("wandb", PhaseName.IMPORT, HIGH),
+        ("evil", PhaseName.CALL, HIGH),
+    ):
+        netrc = f"{HOME_IN_JAIL}/.netrc"
+        (found,) = changed(netrc, Change.MODIFIED, phase, f"{SITE}/{module}/login.py:3")
         assert found.severity is severity
 
 

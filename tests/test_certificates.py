@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,18 @@ def test_the_certificate_is_found_in_a_folder_by_its_hash(
     )
 
 
+def test_the_authority_is_some_years_old_and_signed_by_itself(
+    authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "root.pem").write_bytes(authority.certificate)
+    words = [str(OPENSSL), "verify", "-check_ss_sig", "-CAfile", "root.pem", "root.pem"]
+    assert subprocess.run(words, cwd=tmp_path, capture_output=True).returncode == 0
+    words = [str(OPENSSL), "x509", "-noout", "-startdate", "-in", "root.pem"]
+    said = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True).stdout
+    since_sec = ssl.cert_time_to_seconds(said.partition("=")[2].strip())
+    assert 399 < (time.time() - since_sec) / 86_400 < 3000
+
+
 ODD = ["1.2.3.4.5", "999.1.1.1", "a" * 64, "a" * 300, "\u212a.com", "*.com", "a\0b", "fe80::1%lo"]
 ODD += ["fe80::1%,DNS:evil.com"]
 
@@ -134,7 +147,7 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
         Authority(str(tmp_path / "openssl"), "Meadow")
     with pytest.raises(CertificateError, match="ended with 1"):
         Authority("/bin/false", "Meadow")
-    with pytest.raises(CertificateError, match="hash"):
+    with pytest.raises(CertificateError, match="gave no certificate"):
         Authority("/bin/true", "Meadow")
     with pytest.raises(CertificateError, match="title"):
         Authority(str(OPENSSL), "/CN=Meadow")

@@ -42,11 +42,13 @@ from jail.watch.events import (
 )
 from jail.watch.evidence import Evidence, describe
 from jail.watch.noticed import (
+    ChannelLeft,
     CommandTaken,
     LookedInto,
     MachineRead,
     Notice,
     Noticed,
+    OddlyNamed,
     PlaceTaken,
     ReleaseNoted,
     Remark,
@@ -198,6 +200,14 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
             "used_by": "virtual environment",
             "project": "x",
         },
+    ),
+    (
+        OddlyNamed("a/\u0455s.py", "x"),
+        {"kind": "oddly_named", "path": "a/\u0455s.py", "project": "x"},
+    ),
+    (
+        ChannelLeft("/home/x/f", "FIFO"),
+        {"kind": "channel_left", "path": "/home/x/f", "form": "FIFO"},
     ),
     (CommandTaken("aws", "x"), {"kind": "command_taken", "name": "aws", "project": "x"}),
     (ReleaseNoted("it was yanked"), {"kind": "release", "text": "it was yanked"}),

@@ -23,6 +23,7 @@ from hostile import (
 )
 from standins import Index
 
+from jail.watch.etc_files import FOLDERS_OF_ETC, FOR_ROOT_ALONE, PLAIN_TEXTS
 from jail.watch.tools import TOOLS
 
 REFUSED = {"EPERM", "EACCES", "ENOSYS", "SIGSYS"}
@@ -200,6 +201,7 @@ ETC = {"ld.so.cache", "alternatives", "passwd", "group", "hosts", "nsswitch.conf
 ETC |= {"hostname", "machine-id", "os-release", "debian_version", "localtime", "timezone", "mtab"}
 ETC |= {"shells", "profile", "profile.d", "cron.d"}
 ETC |= {"ssl"}  # what the run trusts
+ETC |= {*PLAIN_TEXTS, *FOR_ROOT_ALONE, *(path.partition("/")[0] for path in FOLDERS_OF_ETC)}
 DEVICES = {"null", "zero", "full", "random", "urandom", "shm", "tty"}
 WRITABLE_DEVICES = {f"/dev/{name}" for name in DEVICES}
 DEVICES |= {"fd", "stdin", "stdout", "stderr"}  # links

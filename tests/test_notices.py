@@ -10,7 +10,8 @@ from test_watch import SETTINGS
 from jail.inside import supervise
 from jail.inside.gates import MAX_GATES, gates_of, tell_gates
 from jail.orders import HOME_IN_JAIL
-from jail.report.harmless import is_harmless_look, is_known_startup, is_own_secret
+from jail.report.harmless import is_harmless_look, is_known_startup
+from jail.report.own_secrets import is_own_secret
 from jail.report.rules import judge
 from jail.watch import endings
 from jail.watch.calls import Sleep
@@ -37,6 +38,9 @@ from jail.watch.withheld import stand_in, versions_of
 IMPORT, CALL = Phase(PhaseName.IMPORT, "all modules"), Phase(PhaseName.CALL)
 EXECUTE = Phase(PhaseName.EXECUTE, "tool")
 LSB_RELEASE = ("getopt", "--name", "lsb_release", "-o", "hvidrcas", "-l", "help,version,id", "--")
+SITE = "/srv/site/x-1.0/lib/python3.11/site-packages"
+PLUG_IN, OTHER = f"{SITE}/_hypothesis_pytestplugin.py:433", f"{SITE}/evil/__init__.py:3"
+CLICK = "click.exceptions"
 SEMAPHORE_NAME = "multiprocessing.synchronize.SemLock._make_name"
 RUN = r"HKEY_CURRENT_USER\Software\Microsoft\Windows\CurrentVersion\Run"
 SYSTEM = r"HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet"
@@ -104,6 +108,14 @@ def test_what_a_package_writes_there_can_do_no_harm() -> None:
     [
         (IMPORT, Noticed(Notice.PATCHED, "json.dumps"), Severity.MEDIUM, "json.dumps"),
         (CALL, Noticed(Notice.PATCHED, "json.dumps"), Severity.INFO, "json.dumps"),
+        # What is there to be replaced, by a kernel or a plug-in, or only shown.
+        (IMPORT, Noticed(Notice.PATCHED, "comm.create_comm"), Severity.INFO, "create_comm"),
+        (IMPORT, Noticed(Notice.PATCHED, "comm.base.publish"), Severity.MEDIUM, "publish"),
+        (IMPORT, Noticed(Notice.PATCHED, "_pytest.x.f", place=PLUG_IN), Severity.INFO, "_pytest"),
+        (IMPORT, Noticed(Notice.PATCHED, "json.dumps", place=PLUG_IN), Severity.MEDIUM, "json"),
+        (IMPORT, Noticed(Notice.PATCHED, "_pytest.x.f", place=OTHER), Severity.MEDIUM, "_pytest"),
+        (IMPORT, Noticed(Notice.PATCHED, f"{CLICK}.UsageError.show"), Severity.INFO, "show"),
+        (IMPORT, Noticed(Notice.PATCHED, "click.core.Command.invoke"), Severity.MEDIUM, "invoke"),
         (CALL, Noticed(Notice.HOOKED, "s.Finder", text="json"), Severity.INFO, "by s.Finder"),
         (IMPORT, Noticed(Notice.PATCHED, "gc.callbacks"), Severity.MEDIUM, "for what others do"),
         (IMPORT, Noticed(Notice.PATCHED, "logging._loggerClass"), Severity.INFO, "logging"),
@@ -216,6 +228,29 @@ def test_a_tool_reads_its_own_secret_and_no_other() -> None:
     assert severities == ["high", "info", "info"]
 
 
+NETRC, PGPASS = f"{HOME_IN_JAIL}/.netrc", f"{HOME_IN_JAIL}/.pgpass"
+GOOGLE = f"{HOME_IN_JAIL}/.config/gcloud/application_default_credentials.json"
+
+
+@pytest.mark.parametrize(
+    ("read", "severities"),
+    [
+        # requests looks for the host that it asks, whenever it asks one.
+        (BaitRead(NETRC, "/requests/utils.py:3", "requests"), ["info"] * 4),
+        (BaitRead(NETRC, "/evil.py:3", "evil"), ["high"] * 4),
+        (BaitRead(NETRC, "setup.py:3", None), ["high"] * 4),
+        # As a C library opens it that connects to a database.
+        (BaitRead(PGPASS, None), ["medium", "medium", "info", "info"]),
+        (BaitRead(PGPASS, "/asyncpg/x.py:3", "asyncpg"), ["high", "high", "info", "info"]),
+        (BaitRead(GOOGLE, "/google/auth/x.py:3", "google-auth"), ["high", "high", "info", "info"]),
+        (BaitRead(GOOGLE, None), ["high"] * 4),
+    ],
+)
+def test_what_tools_read_by_themselves_is_no_theft(read: BaitRead, severities: list[str]) -> None:
+    phases = (Phase(PhaseName.INSTALL), IMPORT, CALL, EXECUTE)
+    assert [judge(phase, read)[0].severity for phase in phases] == severities
+
+
 @pytest.mark.parametrize(
     ("command", "is_harmless"),
     [
@@ -297,6 +332,9 @@ def test_a_look_at_the_system_is_exact(command: tuple[str, ...], is_harmless: bo
         ("import inspect\nif 'x' in str(inspect.stack()):\n    exec(x)\n", "company"),
         ("import os\nif os.sep == '\\\\':\n    exec(x)\n", "system"),
         ("import pathlib\nif (pathlib.Path.home() / 'x').exists():\n    exec(x)\n", "files"),
+        ("import os\nif os.path.exists(os.path.join(h, '.electrum')):\n    exec(x)\n", "files"),
+        ("import os\np = h + '/.config/gcloud/x'\nif os.access(p, 4):\n    exec(x)\n", "files"),
+        ("import os\np = h / '.netrc'\nif p.is_file():\n    exec(x)\n", "files"),
         ("try:\n    open('/opt/x')\n    exec(x)\nexcept OSError: pass\n", "files"),
         ("import time\nif time.monotonic() - t > 60:\n    exec(x)\n", "date"),
         ("if __name__ == '__main__':\n    exec(x)\n", "run as a program"),
@@ -324,6 +362,8 @@ def test_an_act_behind_a_condition_is_found(source: str, kind: str) -> None:
         "if x:\n    exec(code)\n",
         "match x:\n    case 1:\n        exec(code)\n",
         "import os\nif os.path.isdir(path):\n    exec(code)\n",
+        "import os\np = h + '/.config/mine'\nif os.path.exists(p):\n    exec(code)\n",
+        "import os\nif os.path.exists(os.path.join(h, 'wallet.py')):\n    exec(code)\n",
         "import random\nSEED = random.random()\n",
         "if (" * 3000,
         "\0",

@@ -7,7 +7,7 @@ import pytest
 from jail.orders import Order
 from jail.report.rules import judge
 from jail.watch.commands import PROGRAMS_OF_OTHERS, RIGHTFUL, commands_taken
-from jail.watch.events import Event, Outcome, Phase, PhaseName, Printed, Rule, Severity
+from jail.watch.events import Event, Finding, Outcome, Phase, PhaseName, Printed, Rule, Severity
 from jail.watch.installed import Installed
 from jail.watch.noticed import ReleaseNoted
 from jail.watch.offered import (
@@ -217,3 +217,33 @@ def test_what_others_than_its_own_programs_use_is_told() -> None:
         f"installs {path}, which others than its own programs use ({kind})"
         for path, kind in USED_BY_OTHERS.items()
     }
+
+
+# Read as requests and curl; what nobody knows; words of a language.
+READ_AS_OTHERS = {
+    "lib/python3.11/site-packages/r\u0435quests": ("requests", Severity.MEDIUM),
+    "lib/python3.11/site-packages/\u0455s.py": ("ss.py", Severity.INFO),
+    "bin/\u0441url": ("curl", Severity.MEDIUM),
+    "bin/g\\u0456t": ("git", Severity.MEDIUM),  # as it was made safe
+}
+READ_AS_THEY_ARE = (
+    *("share/doc/\u043f\u0440\u0438\u0432\u0435\u0442.txt", "a/stra\u00dfe.py", "a/requests.py"),
+    *("a/caf\u00e9.json", "a/\u65e5\u672c.py", "a/\\x41.py"),
+)
+
+
+def test_a_name_that_is_read_as_another_is_told() -> None:
+    site = "lib/python3.11/site-packages"
+    paths = [*READ_AS_THEY_ARE, *READ_AS_OTHERS, f"{site}/r\u0435quests/a.py"]
+    installed = Installed({f"site/a-1.0/{path}": "a" for path in paths}, site)
+    found: dict[str, Finding] = {}
+    for taken in all_taken(installed, "site/a-1.0/"):
+        for finding in judge(Phase(PhaseName.INSTALL), taken):
+            found[finding.place or ""] = finding
+    assert {path: found[path].severity for path in found} == {
+        path: severity for path, (_, severity) in READ_AS_OTHERS.items()
+    }
+    for path, (name, _) in READ_AS_OTHERS.items():
+        assert found[path].title.endswith(f", which is read as {name}")
+        assert found[path].title.isascii()
+        assert found[path].technique == "T1036.005"

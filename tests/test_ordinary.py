@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import re
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,13 +147,32 @@ def test_what_differs_between_machines_differs_between_runs(
 # What is the same on very many machines.
 ORDINARY = re.compile(
     r"/etc/(?:alternatives/.*|debian_version|ld\.so\.cache|shells|profile|nsswitch\.conf"
-    r"|resolv\.conf|timezone|passwd|group|ssl/.*)"
+    r"|resolv\.conf|timezone|passwd|group|ssl/.*|host\.conf|ld\.so\.conf|networks|sub[gu]id"
+    r"|issue(?:\.net)?)"
     r"|/opt/venv/.*(?:activate.*|Activate\.ps1|pyvenv\.cfg|_virtualenv\.p(?:th|y)|\.gitignore)"
     r"|/sys/.*"
     r"|/home/dev/\.(?:vimrc|python_history|profile|bash_logout|bashrc)"
     r"|.*/\.git/(?:HEAD|config|description)|.*/\.gitignore|.*/__init__\.py"
     r"|/srv/site/looker-1\.0/.*"
 )
+
+
+def test_no_file_of_the_machine_is_of_today(two_looks: list[dict[str, Any]]) -> None:
+    for seen in two_looks:
+        etc = {path: about for path, about in seen["about"].items() if path.startswith("/etc/")}
+        days_ago = [(time.time() - changed_sec) / 86_400 for _, changed_sec, _ in etc.values()]
+        assert min(days_ago) > 0.006 and len({int(days) for days in days_ago}) > 30
+        # As many as on a machine, and not all for everybody.
+        assert len([path for path in etc if path.count("/") == 2]) > 60
+        assert etc["/etc/shadow"][0] & 0o777 == 0
+        authorities = [path for path in etc if path.startswith("/etc/ssl/certs/")]
+        assert len(authorities) > 3
+        assert [path for path in seen["links"] if re.fullmatch(r"/etc/ssl/.*/[0-9a-f]{8}\.0", path)]
+    roots = [
+        [text for path, text in seen["files"].items() if re.fullmatch(r"/etc/ssl/.*\.pem", path)]
+        for seen in two_looks
+    ]
+    assert len(roots[0]) == len(roots[1]) == 1 and roots[0] != roots[1]
 
 
 def test_no_file_is_the_same_but_what_many_machines_have(two_looks: list[dict[str, Any]]) -> None:
@@ -205,10 +225,9 @@ def test_what_is_mounted_names_no_folder_of_ours(two_looks: list[dict[str, Any]]
                 r"/\d+|/(?:venv|site|home|shm|initctl)|/usr/.*|/(?:null|zero|full|tty|u?random)|/",
                 root,
             ), line
-    options = [
-        set(re.findall(r"nr_inodes=\d+", seen["proc"]["self/mountinfo"])) for seen in two_looks
-    ]
-    assert options[0] != options[1]
+    for option in (r"nr_inodes=\d+", r"size=\d+k"):
+        drawn = [set(re.findall(option, seen["proc"]["self/mountinfo"])) for seen in two_looks]
+        assert drawn[0] != drawn[1]
 
 
 def test_no_descriptor_and_no_argument_is_ours(two_looks: list[dict[str, Any]]) -> None:
@@ -219,6 +238,10 @@ def test_no_descriptor_and_no_argument_is_ours(two_looks: list[dict[str, Any]]) 
         words = seen["proc"]["self/cmdline"].split("\0")
         assert words[:2] == ["/opt/venv/bin/python", "-c"]
         assert words[2].rstrip() == "import looker"
+        # Where the kernel lets us say how many there are.
+        if Path("/proc/self/timers").exists():
+            assert words[2:] == ["import looker", ""]
+            assert not re.search("  |\0\0", seen["proc"]["1/cmdline"])
         assert "import looker" in seen["sys"]["orig_argv"]
         assert {file for file, *_ in seen["frames"] if "/opt/venv/" in file} == set()
 

@@ -395,7 +395,7 @@ raise SystemExit(said[0])
 def test_what_a_package_says_acts_nowhere(
     snakehook: Snakehook, jail: None, index: Index, discord: Discord, tmp_path: Path
 ) -> None:
-    all_in_one = f"{HOSTILE['bidi']} @everyone ` <script>alert(1)</script> \x1b[2J"
+    all_in_one = f"{HOSTILE['bidi']} r\u0435quests @everyone ` <script>alert(1)</script> \x1b[2J"
     said = [all_in_one, *(text for text in HOSTILE.values() if len(text) < 10_000)]
     index.add_wheel("hostile", "1.0", {"hostile.py": HOSTILE_PACKAGE.format(said=said)})
     page = tmp_path / "page.html"
@@ -411,5 +411,6 @@ def test_what_a_package_says_acts_nowhere(
         assert "@everyone" in text
         assert "<script>alert(1)</script>" in text
         assert "\\u202ecod.exe" in text
+        assert "\\u0435quests" in text
     assert len(done.stdout) < 200_000
     assert page.stat().st_size < 1_000_000

@@ -837,6 +837,69 @@ def test_code_that_was_no_text_is_told(
     assert called.severity is (Severity.HIGH if decoded else Severity.INFO)
 
 
+TREES = (
+    "import ast, base64, helper\ndef run(*nodes):\n"
+    "    tree = ast.fix_missing_locations(ast.Module([*nodes], []))\n"
+    "    exec(compile(tree, 'x', 'exec'))\n"
+    "def name(*codes): return ''.join(map(chr, codes))\n"
+)
+SOCKET = [*b"socket"]
+# Trees that nobody wrote as text: what of them is told, and whether as if it was decoded.
+BUILT = {
+    "of numbers": (f"run(ast.Import([ast.alias(name(*{SOCKET}))]))", "import socket", True),
+    "of the words of a decoder": (
+        "run(ast.Import([ast.alias(base64.b64decode('c29ja2V0').decode())]))",
+        "import socket",
+        True,
+    ),
+    "of an expression": (
+        f"run(ast.Expr(ast.Call(ast.Name('__import__', ast.Load()),"
+        f" [ast.Constant(name(*{SOCKET}))], [])))",
+        "__import__('socket')",
+        True,
+    ),
+    "where a text says something else": (
+        "tree = ast.parse(open(helper.__file__).read())\n"
+        f"tree.body[0].names[0].name = name(*{SOCKET})\nexec(compile(tree, 'x', 'exec'))",
+        "import socket",
+        True,
+    ),
+    "of words that can be read": (
+        "run(ast.Assign([ast.Name('width', ast.Store())], ast.Constant(7)))",
+        "width = 7",
+        False,
+    ),
+    "of nodes of its own": (
+        "class Mine(ast.Constant): pass\nrun(ast.Expr(Mine(7)))",
+        "(a tree that",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "text", "decoded"), BUILT.values(), ids=BUILT)
+def test_code_that_was_built_as_a_tree_is_told(
+    source: str, text: str, decoded: bool, hooked: Any
+) -> None:
+    told = hooked(TREES + source, helper="import json\nwidth = 7\nother = width\n")
+    (code,) = [code for code in told.codes if code.decoded is decoded]
+    assert code.text.startswith(text) and ("built as a tree" in code.how or not decoded)
+    (found,) = judge(Phase(PhaseName.CALL), code)
+    assert found.severity is (Severity.HIGH if decoded else Severity.INFO)
+
+
+def test_a_tree_of_a_text_that_can_be_read_is_not(hooked: Any) -> None:
+    """As import hooks do that check types, or count what was run."""
+    told = hooked(
+        "import ast, helper\nclass Change(ast.NodeTransformer):\n"
+        "    def visit_Constant(self, node): return ast.copy_location(ast.Constant(8), node)\n"
+        "tree = Change().visit(ast.parse(open(helper.__file__).read(), 'x'))\n"
+        "exec(compile(ast.fix_missing_locations(tree), 'x', 'exec'))",
+        helper="import socket\nname = socket.gethostname\nwidth = 7\n",
+    )
+    assert [code for code in told.codes if "width" in code.text] == []
+
+
 def test_code_that_only_gets_another_name_is_not(hooked: Any) -> None:
     told = hooked(
         "def f(): pass\nf.__code__ = f.__code__.replace(co_name='g', co_firstlineno=7)\n"
@@ -879,6 +942,11 @@ def test_a_file_is_known_however_it_is_named(way: str, hooked: Any) -> None:
     assert refused - {f"{Path.cwd()}/x"} in ({"/etc/no-such/x"}, {"/sys/x"}), refused
 
 
+# A file of tests, of which pytest makes more than there was.
+ASSERTING = "import socket, subprocess\n" + "".join(
+    f"def test_{number}():\n    assert socket.gethostname() == subprocess.{number}\n"
+    for number in ("a", "b", "c")
+)
 # What generators in wide use do; those that are not there are skipped.
 GENERATORS = {
     "attrs": "import attr\n@attr.s(frozen=True, order=True)\n"
@@ -886,7 +954,9 @@ GENERATORS = {
     "jinja2": "import jinja2\n"
     "jinja2.Template('{% for x in y %}{{ x|upper }}{% endfor %}').render(y=['import os'])",
     "pytest": "import _pytest.assertion.rewrite as r\nimport ast\n"
-    "r.rewrite_asserts(ast.parse('1'), b'')",
+    "import helper\ntext = open(helper.__file__).read()\ntree = ast.parse(text)\n"
+    "r.rewrite_asserts(tree, text.encode())\n"
+    "exec(compile(tree, 'helper.py', 'exec'), {'__name__': 'helper'})",
     "numpy": "import numpy",
     "sympy": "import sympy\nx = sympy.Symbol('x')\nsympy.lambdify(x, sympy.sin(x))(1.0)",
     "pydantic": "import pydantic\nclass M(pydantic.BaseModel):\n  x: int = 1\nM(x=2)",
@@ -902,7 +972,7 @@ def test_code_that_generators_make_is_not_called_decoded(name: str, hooked: Any)
     if not importlib.util.find_spec(name):
         pytest.skip(f"{name} is not installed here")
     sites = [path for path in sys.path if path.endswith("site-packages")]
-    told = hooked(f"import sys\nsys.path += {sites!r}\n" + GENERATORS[name])
+    told = hooked(f"import sys\nsys.path += {sites!r}\n" + GENERATORS[name], helper=ASSERTING)
     assert [code for code in told.codes if code.decoded] == []
 
 

@@ -185,6 +185,17 @@ def test_a_name_is_never_taken_for_an_address(name: str) -> None:
     assert the(NameAsked(name, Actor(own=True))).severity == HIGH
 
 
+def test_a_host_that_is_read_as_a_known_one_says_so() -> None:
+    name = "xn--ggle-55da.com"
+    for phase in (PhaseName.IMPORT, PhaseName.CALL):
+        told = the(NameAsked(name, WHO), phase)
+        assert told.severity == HIGH
+        assert told.title == f"asks for the name {name}, which is read as google.com"
+    # Of a language of its own: bücher.example
+    plain_name = the(NameAsked("xn--bcher-kva.example", WHO), PhaseName.CALL)
+    assert (plain_name.severity, plain_name.title[-7:]) == (INFO, "example")
+
+
 def test_what_a_called_function_does_is_what_it_is_for() -> None:
     for event in (
         NameAsked("evil.example", WHO),

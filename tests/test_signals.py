@@ -55,7 +55,7 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
     "thief": (
         {
             "thief.py": f"{TRY}for path in ('.azure/tokens.json', '.config/discord/Storage',\n"
-            "    '.mozilla/firefox/profiles.ini', '.pgpass', '.config/rclone/rclone.conf'):\n"
+            "    '.mozilla/firefox/installs.ini', '.my.cnf', '.config/rclone/rclone.conf'):\n"
             "    tried(open, os.path.join(HOME, path))\n"
             "tried(open, '/etc/shadow')\n"
         },
@@ -179,6 +179,15 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
         },
         [("high", "code.dynamic", "20 bytes, that stands here as numbers, backwards or shifted")],
     ),
+    "grown": (
+        {
+            "grown.py": "import ast\n"
+            f"name = ''.join(map(chr, {[*b'socket']}))\n"
+            "tree = ast.Module([ast.Import([ast.alias(name)])], [])\n"
+            "exec(compile(ast.fix_missing_locations(tree), 'x', 'exec'))\n"
+        },
+        [("high", "code.dynamic", "13 bytes, built as a tree, whose words stand nowhere (socket)")],
+    ),
     "compiled": (
         {
             "compiled/__init__.py": "import importlib.machinery as m, os\n"
@@ -204,6 +213,25 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
             ("high", "secret.read", "reads or touches /home/dev/.config/solana/id.json"),
         ],
     ),
+    # Who asks whether it is there is heard by nobody, and finds it there.
+    "watchful": (
+        {
+            "watchful.py": f"{TRY}import pathlib\n"
+            "if os.path.exists(HOME + '/.pgpass'): open(HOME + '/.pgpass').read()\n"
+            "if os.access(HOME + '/.netrc', os.R_OK): open(HOME + '/.netrc').read()\n"
+            "for path in ('gcloud/application_default_credentials.json',\n"
+            "    'google-chrome/Local State', 'google-chrome/Default/Cookies'):\n"
+            "    file = pathlib.Path(HOME, '.config', path)\n"
+            "    if file.is_file(): file.read_bytes()\n"
+        },
+        [
+            ("high", "secret.read", f"reads or touches /home/dev/{path}")
+            for path in (
+                *(".pgpass", ".netrc", ".config/gcloud/application_default_credentials.json"),
+                *(".config/google-chrome/Local State", ".config/google-chrome/Default/Cookies"),
+            )
+        ],
+    ),
     "wiper": (
         {
             "wiper.py": f"{TRY}import glob, shutil\ntried(shutil.rmtree, HOME + '/Documents')\n"
@@ -213,6 +241,18 @@ ACTS: dict[str, tuple[dict[str, Content], list[tuple[str, str, str]]]] = {
         [
             ("high", "persistence.write", "/models.py (somebody's own file)"),
             ("high", "persistence.write", "deleted /home/dev/Documents/"),
+        ],
+    ),
+    "talker": (
+        {
+            "talker.py": f"{TRY}import socket\nos.mkfifo(HOME + '/.config/.pulse')\n"
+            "socket.socket(socket.AF_UNIX).bind(HOME + '/.local/share/s')\n"
+            "os.mkfifo('/dev/shm/x')\n"
+        },
+        [
+            ("medium", "persistence.write", "leaves a FIFO to talk through: /home/dev/.config/.p"),
+            ("medium", "persistence.write", "leaves a socket to talk through: /home/dev/.local/sh"),
+            ("info", "persistence.write", "leaves a FIFO to talk through: /dev/shm/x"),
         ],
     ),
     "runner": (
@@ -241,12 +281,14 @@ CALM: dict[str, Content] = {
     "calm/writes.py": f"{TRY}import tempfile\n"
     "os.makedirs(HOME + '/.cache/calm', exist_ok=True)\n"
     "open(HOME + '/.cache/calm/index', 'w').close()\n"
-    "tempfile.NamedTemporaryFile().close()\nopen(os.devnull, 'w').close()\n",
+    "tempfile.NamedTemporaryFile().close()\nos.mkfifo(tempfile.mkdtemp() + '/x')\n"
+    "open(os.devnull, 'w').close()\n",
     "calm/reads.py": f"{TRY}for path in ('/.config/calm/config.toml', '/.calmrc', '/.gitconfig'):\n"
     "    tried(open, HOME + path)\n"
     "for path in ('/etc/passwd', '/etc/mime.types', '/proc/cpuinfo', '/proc/self/status'):\n"
     "    tried(open, path)\n"
-    "tried(os.listdir, HOME + '/.config')\n",
+    "tried(os.listdir, HOME + '/.config')\n"
+    "found = [os.path.exists(HOME + name) for name in ('/.netrc', '/.pgpass', '/.calmrc')]\n",
     "calm/generates.py": "import collections, ctypes, dataclasses, enum, socket\n"
     "Point = collections.namedtuple('Point', 'x y')\n"
     "@dataclasses.dataclass(order=True)\nclass Record:\n    x: int = 0\n"
@@ -257,6 +299,12 @@ CALM: dict[str, Content] = {
     # Whether an address is good: it looks into nobody but itself.
     "ctypes.CDLL(None).syscall(310, ctypes.CDLL(None).getpid(), 0, 0, 0, 0, 0)\n"
     "a, b = socket.socketpair(socket.AF_UNIX)\n",
+    # As who checks types or counts lines changes what he has parsed.
+    "calm/changes.py": "import ast, socket, subprocess\n"
+    "class Counts(ast.NodeTransformer):\n"
+    "    def visit_Constant(self, node): return ast.copy_location(ast.Constant(8), node)\n"
+    "tree = Counts().visit(ast.parse(open(__file__.replace('changes', 'data')).read()))\n"
+    "exec(compile(ast.fix_missing_locations(tree), 'x', 'exec'))\n",
     "calm/data.py": "import socket\nhost = socket.gethostname\n",
     "calm/shows.py": "import os\n"
     "def icon(): return open(os.path.dirname(__file__) + '/logo.png', 'rb').read()\n"

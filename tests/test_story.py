@@ -320,6 +320,20 @@ def test_the_library_s_look_for_its_own_address_is_not_hidden(tape: Tape) -> Non
     assert hidden == {"0.0.0.0:1": False, "203.0.113.9:1": True}
 
 
+def test_a_datagram_to_this_machine_is_told_when_it_is_sent(tape: Tape) -> None:
+    """getaddrinfo of a server on the loopback gives its socket an address, and sends nothing."""
+    for number, address in enumerate(("127.0.0.1", "::1")):
+        family = "AF_INET6" if ":" in address else "AF_INET"
+        fd = tape.socket(MAIN, 70 + number, family, "DGRAM")
+        tape.connect(MAIN, inet(address, 8888), "0", fd)
+    assert tape.of(Connection) == []
+    tape.line(MAIN, f'sendto({fd}, "\\x61", 1, 0, NULL, 0) = 1')
+    stream = tape.socket(MAIN, 80)
+    tape.connect(MAIN, inet("127.0.0.1", 9), "0", stream)
+    told = [(event.net, event.target) for event in tape.of(Connection)]
+    assert told == [(Net.UDP, "[::1]:8888"), (Net.TCP, "127.0.0.1:9")]
+
+
 def test_what_is_deleted_among_our_own_samples_is_no_news(tape: Tape) -> None:
     tape.story.passed_over = ("/tmp/samples/",)
     tape.line(MAIN, f"unlink({hexed('/tmp/samples/x.pth')}) = 0")

@@ -56,6 +56,18 @@ def test_a_row_is_inert_and_bounded(said: str) -> None:
         ("\x1b[2J", "\\x1b[2J"),
         ("\ud800", "\\ud800"),
         ("ä ö \U0001f40d", "ä ö \U0001f40d"),
+        # Read as requests, os, and wget: Cyrillic, all of it, and as formulas have it.
+        ("import r\u0435quests", "import r\\u0435quests"),
+        ("\u043e\u0455.system", "\\u043e\\u0455.system"),
+        ("\U0001d5d0get", "\\U0001d5d0get"),
+        # A language of its own, a letter of a formula, an emoji.
+        ("\u043f\u0440\u0438\u0432\u0435\u0442", "\u043f\u0440\u0438\u0432\u0435\u0442"),
+        ("\u03b1 = 1, stra\u00dfe", "\u03b1 = 1, stra\u00dfe"),
+        ("\u2764\ufe0f", "\u2764\ufe0f"),
+        # Nobody sees these, or what they stand on.
+        ("a\u3164b\u2800", "a\\u3164b\\u2800"),
+        ("a\ufe00\ufe01", "a\\ufe00\\ufe01"),
+        ("a" + "\u0300" * 9, "a" + "\\u0300" * 9),
     ],
 )
 def test_what_acts_is_escaped_and_nothing_else(text: str, shown: str) -> None:

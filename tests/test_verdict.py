@@ -19,6 +19,7 @@ from jail.report.lists import (
 from jail.report.rules import judge
 from jail.report.verdict import Report, Verdict, as_json, assemble
 from jail.watch.events import (
+    NOBODY,
     Actor,
     BaitRead,
     Change,
@@ -325,6 +326,25 @@ def test_a_limit_is_a_finding() -> None:
     (finding,) = report.lists["findings"]
     assert (finding["severity"], finding["rule"]) == ("medium", "limit.hit")
     assert finding["title"] == "install: stopped after 45 s (RUN_TIMEOUT_SEC)"
+
+
+def test_a_server_that_was_stopped_is_a_gap_and_no_act() -> None:
+    """It serves until somebody stops it; that not all was seen is told in any case."""
+    for name, target, severity, verdict in (
+        (EXECUTE, "127.0.0.1:0", "info", Verdict.UNSEEN),
+        (EXECUTE, "[::1]:8888", "info", Verdict.UNSEEN),
+        # Others can reach it; a file is none; nobody asked for it.
+        (EXECUTE, "0.0.0.0:80", "medium", Verdict.MEDIUM),
+        (EXECUTE, "unix:/tmp/x", "medium", Verdict.MEDIUM),
+        (IMPORT, "127.0.0.1:0", "medium", Verdict.MEDIUM),
+    ):
+        phase = a_phase(name, "x", Outcome.TIMEOUT, None)
+        listens = Connection(Net.OTHER, target, True, None, NOBODY)
+        report = report_of((phase, listens), phases=[a_phase(), phase], mode="detonate")
+        found = {item["rule"]: item["severity"] for item in report.lists["findings"]}
+        assert (found["limit.hit"], report.verdict) == (severity, verdict), (name, target)
+    hanging = a_phase(EXECUTE, "x", Outcome.TIMEOUT, None)
+    assert report_of(phases=[a_phase(), hanging], mode="detonate").verdict is Verdict.MEDIUM
 
 
 def test_notes_say_what_else_there_is_to_know() -> None:

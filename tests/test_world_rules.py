@@ -204,6 +204,25 @@ def test_a_function_may_run_an_installer_that_everybody_knows() -> None:
     assert severities == [Severity.MEDIUM, Severity.HIGH, Severity.HIGH]
 
 
+GOOGLE = "~/.config/gcloud/application_default_credentials.json"
+
+
+@pytest.mark.parametrize(
+    ("url", "bait", "body", "severity"),
+    [
+        ("https://oauth2.googleapis.com/token", (GOOGLE,), Payload(99, "ab", "x"), "info"),
+        ("https://oauth2.googleapis.com.evil.example/token", (GOOGLE,), NOTHING, "high"),
+        ("https://oauth2.googleapis.com/token", (GOOGLE, "NPM_TOKEN"), NOTHING, "high"),
+        ("https://oauth2.googleapis.com/token", ("NPM_TOKEN",), NOTHING, "high"),
+    ],
+)
+def test_a_secret_that_is_sent_where_it_belongs_is_no_theft(
+    url: str, bait: tuple[str, ...], body: Payload, severity: str
+) -> None:
+    told = found(report_of((Phase(PhaseName.CALL, "x"), request(url, bait=bait, body=body))))
+    assert [item[0] for item in told if item[1] == Rule.SECRET_SENT] == [severity]
+
+
 def test_what_can_not_be_read_is_told_with_the_bait_that_was_read_before() -> None:
     called = Phase(PhaseName.CALL, "x")
     sent = request(body=Payload(1234, "ab", "x"), opaque=True)

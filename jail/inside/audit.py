@@ -187,9 +187,7 @@ def tell_name(name: Any, frame: FrameType) -> None:
 
 
 def tell_native(what: Any, direct: FrameType) -> None:
-    """A compiled module or library was loaded that is not Python's: what it does, Python does not
-    see.
-    """
+    """A compiled module or library was loaded that is not Python's, which does not see its acts."""
     global natives_told
     name = fspath(what) if what is not None else ""
     name = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
@@ -244,7 +242,10 @@ def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None
         return
     source = what.encode("utf-8", "replace") if isinstance(what, str) else what
     if not isinstance(source, bytes):
+        if built := readings.how_built(frame, what):
+            send_code(built[0], place(frame), *built[1:])
         return
+    readings.note_text(source)
     how, path = "", exact_text(arguments[1])
     # Python itself parses the lines that it shows of a traceback.
     is_in_file = len(source) < SPAWN_CHARS and readings.has(path, source)

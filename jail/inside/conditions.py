@@ -56,6 +56,12 @@ THERE = re.compile(
     r"(?:.*\.)?(?:exists|lexists|isfile|isdir|is_file|is_dir|access|i?glob|listdir|scandir)"
 )
 PLACES = ("/", "~", "C:")
+# The same below a folder that is put together: `os.path.join(home, ".electrum")`.
+SECRET_PLACES = re.compile(
+    r"id_rsa|\.(?:netrc|pgpass|npmrc|pypirc|git-credentials|electrum|thunderbird|mozilla|ethereum)\b"
+    r"|\.(?:aws|azure|kube|docker|ssh|config/gcloud)\b|Login Data|Local State|keyrings|wallet\.dat"
+    r"|application_default_credentials|(?:Exodus|Ledger Live|Bitwarden|1Password|BraveSoftware)$"
+)
 CHANCE = re.compile(
     r"(?:numpy\.)?random\.\w+|secrets\.(?:choice|token_\w+)"
     r"|(?:.*\.)?(?:randint|randrange|randbelow|getrandbits|randbits)"

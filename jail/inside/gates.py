@@ -16,6 +16,7 @@ from jail.inside.conditions import (
     GATES,
     PLACES,
     RAISES_WITHOUT,
+    SECRET_PLACES,
     THERE,
     WAITING_WORDS,
 )
@@ -63,6 +64,14 @@ def dotted(node: ast.AST) -> str:
     return ".".join([node.id, *reversed(parts)])
 
 
+def names_store(node: ast.AST) -> bool:
+    """Whether a text says where people keep their secrets."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return SECRET_PLACES.search(text) is not None
+    return False
+
+
 class SourceFile:
     """One file: what in it is behind a condition."""
 
@@ -72,6 +81,7 @@ class SourceFile:
         self.full: dict[str, str] = {}  # `dt` of `from datetime import datetime as dt`
         self.waiting: dict[str, str] = {}  # variables and functions that say what is waited for
         self.acting: dict[str, str] = {}  # functions that act
+        self.stores: set[str] = set()  # variables that name where others keep their secrets
         for node in self.nodes:
             self.note_names(node)
         for node in self.nodes:
@@ -89,10 +99,12 @@ class SourceFile:
 
     def note_meaning(self, node: ast.AST) -> None:
         """A variable that holds what is waited for, a function that acts."""
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            kind = self.waits_for(node.value)
-            if kind and isinstance(node.targets[0], ast.Name):
-                self.waiting[node.targets[0].id] = kind
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            kind, name = self.waits_for(node.value), node.targets[0].id
+            if kind:
+                self.waiting[name] = kind
+            elif any(map(names_store, ast.walk(node.value))):
+                self.stores.add(name)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             act = self.act_in(node.body)
             if act:
@@ -145,6 +157,8 @@ class SourceFile:
             if isinstance(node, ast.Constant) and str(node.value).startswith(PLACES):
                 return True
             if isinstance(node, ast.Attribute) and self.name_of(node).endswith("Path.home"):
+                return True
+            if names_store(node) or (isinstance(node, ast.Name) and node.id in self.stores):
                 return True
         return False
 

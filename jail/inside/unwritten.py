@@ -8,11 +8,13 @@ picture, and what asks for the powers of the system in words that stand nowhere.
 from __future__ import annotations
 
 import os
+from _ast import AST
 from types import CodeType, FrameType
 
 from jail.inside.disguises import Disguises
 from jail.inside.library import load_from_library
-from jail.inside.origins import is_foreign_file
+from jail.inside.origins import decodes, is_foreign_file
+from jail.inside.trees import as_text, nodes_of, was_parsed_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ MAX_READINGS = 32  # of the files that were opened last
 MAX_VALUES = 300  # of a frame
 MAX_FRAMES = 20
 MAX_SOURCE_CHARS = 64 << 10
+MAX_PARSED = 8  # texts that are remembered
+UNREADABLE_TREE = b"(a tree that can't be written as text)"
+TREE = "<tree>"  # instead of the name under which it is compiled, which nobody tells
 
 # Zero-width characters, joiners, fillers, variation selectors, tags: a run of them says nothing
 # that a person reads. Emoji have two or three of them.
@@ -105,6 +110,7 @@ class Readings:
         self.carriers: dict[str, bool] = {}  # by path: whether its text is_carrier
         self.last: dict[str, CodeType] = {}  # who opened it
         self.disguises = Disguises()
+        self.parsed: list[str] = []  # texts that were compiled last, or made a tree of
 
     def note(self, path: str, frame: FrameType) -> None:
         """The code of `frame` opens a file to read."""
@@ -120,6 +126,31 @@ class Readings:
                 self.texts.clear()
             self.texts[path] = first_bytes(path).decode("utf-8", "replace")
         return self.texts[path]
+
+    def note_text(self, source: bytes) -> None:
+        """Source is compiled, or made a tree of, that may be changed and compiled after that."""
+        self.parsed.append(source[:MAX_LOOK_BYTES].decode("utf-8", "replace"))
+        del self.parsed[:-MAX_PARSED]
+
+    def how_built(self, frame: FrameType, tree: Any) -> tuple[bytes, bool, str] | None:
+        """What a tree of syntax that `frame` compiles says as text, whether it is as if it was
+        decoded, and how it was built. None of what was parsed from a text, as pytest does with
+        each file of tests, and only changed.
+        """
+        nodes = nodes_of(tree) if isinstance(tree, AST) else None
+        if nodes is None:
+            return None
+        if not nodes:
+            return UNREADABLE_TREE, False, "built as a tree of nodes of its own"
+        text = as_text(tree) or UNREADABLE_TREE
+        powers = imported(text.decode("utf-8", "replace")) & POWERS
+        for known in (*reversed(self.parsed), *map(self.text, self.last)):
+            if was_parsed_from(nodes, known) and all(name in known for name in powers):
+                return None
+        how = self.how(frame, text, TREE)
+        if not how and powers and decodes(frame):
+            how = "by who decodes"
+        return text, bool(how), how and f"built as a tree, {how}"
 
     def carries(self, path: str) -> bool:
         """Whether a file has a second text that nobody sees; attrs compiles from the same one for

@@ -3,15 +3,6 @@
 import ast
 import re
 
-# The files in which tools keep their own passwords, and the projects that are those tools.
-OWN_SECRETS = {
-    ".aws/credentials": "boto3 botocore awscli aiobotocore aioboto3 s3transfer sagemaker",
-    ".pypirc": "twine setuptools flit flit-core hatch poetry keyring pip readme-renderer",
-    ".docker/config.json": "docker docker-compose podman testcontainers",
-    ".kube/config": "kubernetes kubernetes-asyncio openshift pykube-ng",
-    ".git-credentials": "gitpython dulwich dvc",
-}
-
 # From where everybody fetches the installer of a language, whole. Who does: pre-commit.
 INSTALLERS = {"https://sh.rustup.rs/", "https://sh.rustup.rs"}
 
@@ -109,12 +100,6 @@ CACHE_DATA = re.compile(r".*/__pycache__/[^/]+\.(?!pyc?$|so$|pth$|pyd$)\w+", re.
 def is_cache_data(path: str) -> bool:
     """Whether a file lies in a folder of Python's cache and is nothing that Python executes."""
     return CACHE_DATA.fullmatch(path) is not None
-
-
-def is_own_secret(path: str, reader: str | None) -> bool:
-    """Whether the project that reads a decoy file keeps its own password there."""
-    names = [names for end, names in OWN_SECRETS.items() if path.endswith(f"/{end}")]
-    return any(reader in tools.split() for tools in names)
 
 
 def is_harmless_look(argv: tuple[str, ...]) -> bool:

@@ -26,6 +26,14 @@ CALLED_FOR_OTHERS |= {"threading.settrace", "threading.setprofile", "signal.sign
 REPLACEABLE |= {"signal.signal"}
 # What only makes a name up: joblib's pool gives its semaphores others.
 REPLACEABLE |= {"multiprocessing.synchronize.SemLock._make_name"}
+# comm, For Kernel developers: kernels put their own there.
+REPLACEABLE |= {"comm.create_comm", "comm.get_comm_manager"}
+# How the error of a command line is shown, which nobody's data go through: celery.
+ERRORS_SHOWN = re.compile(r"click\.exceptions\.\w+\.(?:show|format_message)")
+# What a program loads to be changed by it, by the word that is in the names of such modules.
+PLUG_INS = {"pytest": ("_pytest.", "pytest.")}
+# "/srv/site/x-1.0/lib/python3.11/site-packages/pytest_x/plugin.py:12"
+MODULE_OF_PLACE = re.compile(r".*/site-packages/(\w+)[/.].*", re.ASCII)
 # Keys of Windows' registry by which programs are started: at a login, at the start, by another.
 AUTOSTART = re.compile(
     r"(?i).*\\(?:currentversion\\(?:policies\\explorer\\)?run(?:once|onceex|services\w*)?"
@@ -70,8 +78,7 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
             title = f"puts its own code in the place of {event.what}"
             if event.what in CALLED_FOR_OTHERS:
                 title = f"has its own code called for what others do, by {event.what}"
-            is_usual = event.what.startswith(USUAL) or event.what in REPLACEABLE
-            severity = Severity.INFO if is_usual else unasked(phase)
+            severity = Severity.INFO if is_usual(event) else unasked(phase)
             return said(severity, Rule.CODE_DYNAMIC, title, event.place)
         case Notice.HOOKED if event.text:
             title = f"changes the import of other modules ({event.text}) by {event.what}"
@@ -103,6 +110,16 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
         case Notice.ENDED:
             return ended(phase, event)
     return None
+
+
+def is_usual(event: Noticed) -> bool:
+    """Whether what is replaced is there to be replaced, or by whom does so."""
+    if event.what.startswith(USUAL) or event.what in REPLACEABLE:
+        return True
+    module = MODULE_OF_PLACE.fullmatch(event.place or "")
+    hosts = [names for word, names in PLUG_INS.items() if module and word in module[1]]
+    is_plug_in = any(event.what.startswith(names) for names in hosts)
+    return is_plug_in or ERRORS_SHOWN.fullmatch(event.what) is not None
 
 
 def unasked(phase: Phase) -> Severity:

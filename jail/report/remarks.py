@@ -4,16 +4,25 @@ that are not there, signs of a sandbox. Above each rule is an example of it.
 Python says it, and may be lied to by the package that it runs: it can only speak against itself.
 """
 
+from jail.report.letters import is_known, name_seen_as
 from jail.report.notices import looked_into, noticed, slept
 from jail.report.places import what_is_refused_at
-from jail.report.techniques import FILE_DISCOVERY, SYSTEM_CHECKS, technique_of
+from jail.report.techniques import (
+    FILE_DISCOVERY,
+    MASQUERADING,
+    PROCESS_COMMUNICATION,
+    SYSTEM_CHECKS,
+    technique_of,
+)
 from jail.report.text import plain
 from jail.watch.events import Finding, Phase, PhaseName, Rule, Severity
 from jail.watch.noticed import (
+    ChannelLeft,
     CommandTaken,
     LookedInto,
     MachineRead,
     Noticed,
+    OddlyNamed,
     PlaceTaken,
     Remark,
     Slept,
@@ -26,6 +35,7 @@ MAX_REMARK_CHARS = 300
 MAX_NAMED_PATHS = 6  # in one title
 # Who looks for as many kinds of secrets has a thief's list; a library of many clouds has fewer.
 MANY_STORES = 6
+PASSING_FOLDERS = ("/tmp/", "/dev/shm/")  # noqa: S108
 # Who looks at as many signs of a sandbox wants to know whether it is in a sandbox.
 MANY_SIGNS = 3
 
@@ -51,6 +61,10 @@ def judge_remark(phase: Phase, event: Remark) -> Finding | None:
             return took_command(event)
         case PlaceTaken():
             return took_place(event)
+        case ChannelLeft():
+            return left_channel(phase, event)
+        case OddlyNamed():
+            return took_name(event)
     return None
 
 
@@ -125,6 +139,28 @@ def took_place(event: PlaceTaken) -> Finding:
     title = f"installs {event.path}, which others than its own programs use ({event.used_by})"
     technique = technique_of(event.used_by)
     return remark(Severity.MEDIUM, Rule.PERSISTENCE_WRITE, title, event.path, technique)
+
+
+# OddlyNamed("lib/.../site-packages/r\u0435quests", "x"): medium persistence.write
+# "installs lib/.../site-packages/r\u0435quests, which is read as requests"
+# A name that nobody knows misleads nobody: info.
+def took_name(event: OddlyNamed) -> Finding | None:
+    taken = name_seen_as(event.path.rpartition("/")[2])
+    if not taken:
+        return None
+    title = f"installs {event.path}, which is read as {taken}"
+    severity = Severity.MEDIUM if is_known(taken) else Severity.INFO
+    return remark(severity, Rule.PERSISTENCE_WRITE, title, event.path, MASQUERADING)
+
+
+# ChannelLeft("/home/dev/.config/x", "FIFO"): medium persistence.write
+# "leaves a FIFO to talk through: /home/dev/.config/x"
+# Among what is passing they are everyday, and so where programs and functions are asked to work.
+def left_channel(phase: Phase, event: ChannelLeft) -> Finding:
+    is_everyday = event.path.startswith(PASSING_FOLDERS) or is_asked_for(phase)
+    severity = Severity.INFO if is_everyday else Severity.MEDIUM
+    title = f"leaves a {event.form} to talk through: {event.path}"
+    return remark(severity, Rule.PERSISTENCE_WRITE, title, None, PROCESS_COMMUNICATION)
 
 
 def named_paths(paths: tuple[str, ...]) -> str:

@@ -10,9 +10,11 @@ from typing import assert_never
 
 from jail.orders import SCRATCH_FOLDERS, WORK_IN_JAIL
 from jail.report.command_targets import writes_for_others
-from jail.report.harmless import is_cache_data, is_harmless_look, is_known_startup, is_own_secret
+from jail.report.harmless import is_cache_data, is_harmless_look, is_known_startup
+from jail.report.letters import is_known, name_seen_as
 from jail.report.local_sockets import service_at
 from jail.report.own_places import waiting_at
+from jail.report.own_secrets import read_bait
 from jail.report.remarks import judge_remark
 from jail.report.techniques import DECODED, technique_of
 from jail.report.text import plain
@@ -269,8 +271,12 @@ def reached(phase: Phase, event: Connection) -> Finding:
 # When it is run, that a program asks for a name is only worth a look: many exist to do that.
 def asked_name(phase: Phase, event: NameAsked) -> Finding:
     severity = Severity.MEDIUM if phase.name == PhaseName.EXECUTE else Severity.HIGH
-    severity = softened(phase, Rule.NETWORK_ATTEMPT, severity)
-    return finding(severity, Rule.NETWORK_ATTEMPT, f"asks for the name {event.name}", event.actor)
+    taken = name_seen_as(event.name)
+    # No function exists to ask for one that is only read as a known name.
+    if not is_known(taken):
+        severity = softened(phase, Rule.NETWORK_ATTEMPT, severity)
+    title = f"asks for the name {event.name}" + (taken and f", which is read as {taken}")
+    return finding(severity, Rule.NETWORK_ATTEMPT, title, event.actor)
 
 
 def softened(phase: Phase, rule: Rule, severity: Severity) -> Severity:
@@ -340,16 +346,6 @@ def executed_code(phase: Phase, event: Code) -> Finding:
     is_odd = event.how and phase.name != PhaseName.CALL
     severity = Severity.MEDIUM if is_busy or is_odd else Severity.INFO
     return finding(severity, Rule.CODE_DYNAMIC, title, place=event.place)
-
-
-# BaitRead("/home/dev/.ssh/id_rsa", ...): high secret.read "reads or touches /home/dev/.ssh/id_rsa"
-# A tool that is called and reads the file that it keeps its own password in: info.
-def read_bait(phase: Phase, event: BaitRead) -> Finding:
-    severity, title = Severity.HIGH, f"reads or touches {event.path}"
-    is_asked = phase.name in (PhaseName.CALL, PhaseName.EXECUTE)
-    if is_asked and is_own_secret(event.path, event.reader):
-        severity, title = Severity.INFO, f"{title}, its own"
-    return finding(severity, Rule.SECRET_READ, title, place=event.place)
 
 
 # BaitLeaked("NPM_TOKEN", "command curl x"): high secret.read

@@ -52,6 +52,8 @@ LOOK_TECHNIQUES = {
 SYSTEM_CHECKS = "T1497.001"  # Virtualization/Sandbox Evasion: System Checks
 TIME_BASED_EVASION = "T1497.003"  # Virtualization/Sandbox Evasion: Time Based Checks
 DECODED = "T1140"  # Deobfuscate/Decode Files or Information
+MASQUERADING = "T1036.005"  # Masquerading: Match Legitimate Resource Name or Location
+PROCESS_COMMUNICATION = "T1559"  # Inter-Process Communication
 FILE_DISCOVERY = "T1083"  # File and Directory Discovery
 
 

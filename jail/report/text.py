@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jail.orders import INDEX_PORT, PYTHON_IN_JAIL, WORK_IN_JAIL
+from jail.report.letters import with_escapes
 
 MAX_ROW_CHARS = 300
 MAX_BLOCK_CHARS = 6_000  # of a piece of code or of a stream
@@ -26,9 +27,9 @@ def plain(text: str, limit_chars: int) -> str:
     """Untrusted text on one line of at most `limit_chars`.
 
     Control, bidirectional, invisible and surrogate characters are escaped: none can move a cursor,
-    turn the reading order or break an encoder.
+    turn the reading order or break an encoder. So are letters that only look like Latin ones.
     """
-    cut = text[: limit_chars + 1]
+    cut = with_escapes(text[: limit_chars + 1])
     if not cut.isprintable():
         acting = {char for char in set(cut) if not char.isprintable()}
         escapes = {ord(char): char.encode("unicode_escape").decode() for char in acting}

@@ -37,6 +37,7 @@ from jail.report.outcome import (
 from jail.report.techniques import technique_in
 from jail.report.text import plain
 from jail.watch.events import (
+    Connection,
     Finding,
     IndexRefused,
     LeftAtWork,
@@ -48,6 +49,7 @@ from jail.watch.events import (
     Printed,
     Rule,
     Severity,
+    is_near,
 )
 from jail.watch.noticed import Noticed, ReleaseNoted
 from jail.watch.record import Record
@@ -152,7 +154,8 @@ def limit_findings(facts: Facts) -> Iterator[Found]:
         if is_extra(phase):
             continue
         if phase.outcome in LIMITS and (phase.name, phase.trigger) not in out_of_time:
-            yield phase, (Finding(Severity.MEDIUM, Rule.LIMIT_HIT, explained(facts, phase)),)
+            severity = Severity.INFO if is_server(facts, phase) else Severity.MEDIUM
+            yield phase, (Finding(severity, Rule.LIMIT_HIT, explained(facts, phase)),)
     by_title = {phase.title: phase for phase in facts.phases}
     for (title, kind), count in facts.record.lost.items():
         what = f"did so much that {count} of one kind were not kept: {EVENT_WORDS.get(kind, kind)}"
@@ -160,6 +163,18 @@ def limit_findings(facts: Facts) -> Iterator[Found]:
         # Calls with made-up arguments are tried as far as there is room for them.
         severity = Severity.INFO if phase.name is PhaseName.CALL else Severity.MEDIUM
         yield phase, (Finding(severity, Rule.LIMIT_HIT, plain(what, MAX_NOTE_CHARS)),)
+
+
+def is_server(facts: Facts, phase: Phase) -> bool:
+    """Whether a program was stopped that had begun to listen on its own machine: it serves until
+    somebody stops it. That not all of it was seen stays a gap.
+    """
+    if phase.name is not PhaseName.EXECUTE or phase.outcome is not Outcome.TIMEOUT:
+        return False
+    events = [seen.event for seen in facts.record.seen if seen.phase is phase]
+    bound = [event.target for event in events if isinstance(event, Connection) and event.listens]
+    # `127.0.0.1:8888`, and not `unix:/tmp/x`.
+    return any(is_near(target) and target.rpartition(":")[2].isdigit() for target in bound)
 
 
 def verdict_of(found: Sequence[Found], gaps: Sequence[str]) -> Verdict:

@@ -3,6 +3,7 @@
 import re
 
 from jail.report.harmless import INSTALLERS
+from jail.report.own_secrets import is_for_its_service
 from jail.report.text import plain
 from jail.watch.events import (
     NOBODY,
@@ -58,13 +59,15 @@ def found(
 
 
 # Request("POST", "https://x/", bait=("NPM_TOKEN",)):
-#     high secret.sent "sends NPM_TOKEN to https://x/"
+#     high secret.sent "sends NPM_TOKEN to https://x/". To its own service: info.
 def secrets_in(event: Request | Conversation, target: str) -> tuple[Finding, ...]:
     names = [*event.bait, *([ENVIRONMENT] if event.environment else [])]
     if not names:
         return ()
     title = f"sends {', '.join(names)} to {target}"
-    return (found(Severity.HIGH, Rule.SECRET_SENT, title, event.actor),)
+    is_usual = isinstance(event, Request) and is_for_its_service(event)
+    severity = Severity.INFO if is_usual else Severity.HIGH
+    return (found(severity, Rule.SECRET_SENT, title, event.actor),)
 
 
 # PiecesJoined("https://x", 5, ("NPM_TOKEN",)): high secret.sent

@@ -19,7 +19,9 @@ MAX_PATHS = 50  # of one event
 MAX_PATH_CHARS = 300  # of a path that is told
 # Whoever lists as many different folders of the home is looking for something.
 MANY_FOLDERS = 5
-
+# Decoys in which pip, git and curl look by themselves, of which the hook hears nothing: these tell
+# by Python's word, by a command that names them, and by what turns up elsewhere.
+READ_BY_ALL = {f"{HOME_IN_JAIL}/.netrc"}
 
 Tried = TypeVar("Tried")
 Value = TypeVar("Value")
@@ -121,7 +123,7 @@ class Attempts:
         """Python started a command."""
         for path in secrets_in_command(line):
             store = store_of(path) or store_of(f"{path}/")
-            if store and path not in self.there:
+            if store and path not in self.there - READ_BY_ALL:
                 self.keep(self.sought, path, (store, place))
 
     def keep(self, found: dict[Tried, Value], key: Tried, value: Value) -> None:

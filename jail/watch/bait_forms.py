@@ -14,6 +14,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from jail.watch.ages import SEC_OF_DAY
+from jail.watch.home_files import FIRST_NAMES, LAST_NAMES, PROJECT_SUBJECTS, drawn_address
 from jail.watch.sqlite_file import DATABASE_PAGE_BYTES, TableRow, database
 
 DIGITS_62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -64,6 +65,11 @@ def web_token(**claims: object) -> tuple[str, str]:
     body = json.dumps({**claims, "iat": issued_sec, "exp": issued_sec + SEC_OF_DAY})
     signature = drawn_word(342)
     return f"{head}.{in_url_base_64(body.encode())}.{signature}", signature[:MORE_CHARS]
+
+
+def drawn_host(service: str) -> str:
+    """A host as companies name theirs, below the top-level name that is nobody's."""
+    return f"{service}.{secrets.choice(PROJECT_SUBJECTS)}.internal"
 
 
 def token_for_packages() -> str:
@@ -131,7 +137,7 @@ def password_of_git() -> Made:
 def passwords_of_docker() -> Made:
     value = drawn_word(36)
     coded = base64.b64encode(f"dev:{value}".encode()).decode()
-    auths = {"auths": {"registry.example.com": {"auth": coded}}}
+    auths = {"auths": {drawn_host("registry"): {"auth": coded}}}
     return json.dumps(auths, indent="\t").encode(), value
 
 
@@ -232,7 +238,7 @@ def wallet_of_bitcoin() -> Made:
 
 def token_of_npm() -> Made:
     value = checked_token("npm_")
-    return f"//registry.example.com/:_authToken={value}\n".encode(), value
+    return f"//{drawn_host('npm')}/:_authToken={value}\n".encode(), value
 
 
 def token_of_github() -> Made:
@@ -270,7 +276,8 @@ def accounts_of_gcloud() -> Made:
     value = drawn_word(100)
     about = {"client_id": f"{drawn_word(11, string.digits)}.apps.googleusercontent.com"}
     about |= {"client_secret": drawn_word(24), "refresh_token": f"1//0{value}"}
-    row = ("dev@example.com", json.dumps(about | {"type": "authorized_user"}))
+    who = (secrets.choice(FIRST_NAMES), secrets.choice(LAST_NAMES))
+    row = (drawn_address(*who), json.dumps(about | {"type": "authorized_user"}))
     tables = {"credentials": ("account_id TEXT, value BLOB", [row])}
     return database(tables, 1 + secrets.randbelow(9)), value
 

@@ -7,15 +7,24 @@ if it has the form of a host name.
 import ipaddress
 import os
 import re
+import secrets
 import ssl
 import subprocess
 import threading
+import time
+
+from jail.watch.ages import SEC_OF_DAY
 
 MAX_CERTIFICATES = 64
 MAX_COMMON_NAME_CHARS = 64
 TIMEOUT_SEC = 10.0
 AUTHORITY_DAYS = 3650
 LEAF_DAYS = 90
+MIN_AUTHORITY_AGE_DAYS, MORE_AUTHORITY_AGE_DAYS = 400, 2500
+ROOTS = ("R1", "R2", "R3", "R4", "G2", "G3", "X1", "CA", "CA 2")
+# In DER: two times, of which the first says since when: `30 1e 17 0d 261126144200Z 17 0d ...`.
+VALIDITY = re.compile(rb"(\x30\x1e\x17\x0d)[0-9]{12}Z(\x17\x0d[0-9]{12}Z)")
+LONG_LENGTH = 128  # from here on a length has more than one byte
 # "files.evil.example", what may stand for a host in a certificate, in small letters.
 NAME = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -74,13 +83,13 @@ class Authority:
     def __init__(self, openssl: str, title: str) -> None:
         if not TITLE.fullmatch(title):
             raise CertificateError(f"no title of an authority: {title!r:.100}")
-        self.openssl = openssl
+        self.openssl, self.title = openssl, title
         self.lock = threading.Lock()
         self.contexts: dict[str, ssl.SSLContext] = {}
         self.configuration_fd = in_memory(CONFIGURATION)
         self.fds = [self.configuration_fd]
         new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        subject = f"/O={title}/CN={title} Root R1"
+        subject = f"/O={title}/CN={title} Root {secrets.choice(ROOTS)}"
         made = self.request(
             [*new_key, "-keyout", "/dev/stdout", "-extensions", "authority", "-subj", subject],
             AUTHORITY_DAYS,
@@ -88,8 +97,8 @@ class Authority:
         # `-----BEGIN PRIVATE KEY----- ... -----BEGIN CERTIFICATE----- ...`
         key, mark, certificate = made.partition(b"-----BEGIN CERTIFICATE-----")
         self.key = key
-        self.certificate = mark + certificate
-        self.authority_fd = in_memory(made)
+        self.certificate = self.backdated(mark + certificate)
+        self.authority_fd = in_memory(key + self.certificate)
         self.fds.append(self.authority_fd)
         found = self.run(["x509", "-noout", "-hash", "-in", path_of(self.authority_fd)])
         digest = found.decode("ascii", "replace").strip()
@@ -118,6 +127,28 @@ class Authority:
         """A certificate, after the key if a new key was asked for. Raises CertificateError."""
         configuration = ["-config", path_of(self.configuration_fd)]
         return self.run(["req", "-x509", *configuration, "-days", str(days), *words])
+
+    def backdated(self, certificate: bytes) -> bytes:
+        """The authority's certificate, of some years ago, since no machine trusts one of today.
+        openssl can't be asked for that: so it signs the changed one once more.
+        """
+        try:
+            der = ssl.PEM_cert_to_DER_cert(certificate.decode())
+        except ValueError as error:
+            raise CertificateError(f"openssl gave no certificate: {certificate!r:.100}") from error
+        # A sequence of three: what is signed, by what, and the signature.
+        start = head_bytes(der)
+        end = start + head_bytes(der[start:]) + body_bytes(der[start:])
+        algorithm = der[end : end + head_bytes(der[end:]) + body_bytes(der[end:])]
+        age_sec = MIN_AUTHORITY_AGE_DAYS * SEC_OF_DAY
+        age_sec += secrets.randbelow(MORE_AUTHORITY_AGE_DAYS * SEC_OF_DAY)
+        since = time.strftime("%y%m%d%H%M%SZ", time.gmtime(time.time() - age_sec))
+        signed = VALIDITY.sub(lambda found: found[1] + since.encode() + found[2], der[start:end])
+        fds = [in_memory(self.key), in_memory(signed)]
+        self.fds += fds
+        signature = self.run(["dgst", "-sha256", "-sign", *map(path_of, fds)])
+        content = signed + algorithm + b"\x03" + length_of(len(signature) + 1) + b"\0" + signature
+        return ssl.DER_cert_to_PEM_cert(b"\x30" + length_of(len(content)) + content).encode()
 
     def context(self, name: str) -> ssl.SSLContext | None:
         """What a server for this name or address speaks TLS with.
@@ -165,6 +196,28 @@ class Authority:
         """Let go of the key."""
         for fd in self.fds:
             os.close(fd)
+
+
+def length_of(size_bytes: int) -> bytes:
+    """A length in DER: one byte, or how many bytes it has and these.
+
+    >>> length_of(300).hex()
+    '82012c'
+    """
+    if size_bytes < LONG_LENGTH:
+        return bytes([size_bytes])
+    said = size_bytes.to_bytes((size_bytes.bit_length() + 7) // 8, "big")
+    return bytes([LONG_LENGTH | len(said)]) + said
+
+
+def head_bytes(der: bytes) -> int:
+    """How long the kind and the length of a value are: `30 82 01 2c`."""
+    return 2 + (der[1] - LONG_LENGTH if der[1] > LONG_LENGTH else 0)
+
+
+def body_bytes(der: bytes) -> int:
+    """How long the value itself is."""
+    return int.from_bytes(der[2 : head_bytes(der)], "big") or der[1]
 
 
 def alternative(name: str) -> str:

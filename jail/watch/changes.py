@@ -14,6 +14,7 @@ from jail.watch.dropped import Drop, Way
 from jail.watch.events import Change, Event, FileChanged, StartupCode, printable
 from jail.watch.installed import Installed
 from jail.watch.links import Links
+from jail.watch.noticed import ChannelLeft
 from jail.watch.scratch import FOLDERS, MAX_FILE_BYTES, FileState, Scratch, as_seen
 from jail.watch.served import SecondStages
 from jail.watch.shadows import Shadows
@@ -148,6 +149,9 @@ class Changes:
         told = FileChanged(seen, change, new.size_bytes, None, other_paths=others)
         event = replace(told, shadows=hidden, sha256=digest)
         self.changed(event)
+        channel = "" if new.size_bytes else self.scratch.channel_at(path)
+        if channel:
+            self.tell(ChannelLeft(seen, channel))
         data = self.scratch.read(path, "file")
         if data:
             is_cut = len(data) < new.size_bytes

@@ -26,6 +26,7 @@ from jail.watch.bait_forms import (
 )
 from jail.watch.contents import plain_project
 from jail.watch.events import NOBODY, Actor, BaitLeaked, Event
+from jail.watch.login_files import LOGIN_FILES, PROFILES_OF_FIREFOX, profiles_of_firefox
 from jail.watch.record import SEARCHED_FOR_BAIT
 
 MAX_SEARCHED_BYTES = 16 << 20  # of each kind of thing in one phase
@@ -57,12 +58,16 @@ class Decoys:
             Counter()
         )  # by kind: no flood of one keeps another from being searched
         drawn = {"profile": name_of_profile(), "key": drawn_word(40, HEX_LETTERS)}
-        for form, make_file in FILES.items():
+        profiles = profiles_of_firefox(drawn["profile"])
+        makers = FILES | LOGIN_FILES | {PROFILES_OF_FIREFOX: lambda: (profiles, "")}
+        for form, make_file in makers.items():
             data, value = make_file()
             name = form.format(**drawn)
             path = f"{HOME_IN_JAIL}/{name}"
-            self.forms[f"~/{name}"] = disguises(value)
-            self.values[f"~/{name}"] = value
+            # What is only read on the way to others has nothing in it that anybody would send.
+            if value:
+                self.forms[f"~/{name}"] = disguises(value)
+                self.values[f"~/{name}"] = value
             mode = 0o644 if name in OPEN_FILES else 0o600
             self.files[path] = lay(home / name, data, mode)
             self.texts[path] = data

@@ -26,8 +26,10 @@ HOME_NAMES = re.compile(
     r"(?:(?<=/projects/)|(?<=/src/)|(?<=/test_)|(?<=/Documents/)|(?<=/Downloads/)|(?<=/Desktop/))"
     rf"(?:{'|'.join(PROJECT_SUBJECTS)})(?:-(?:{'|'.join(PROJECT_KINDS)}))?(?![a-z])"
 )
-# `maria.novak17`
-PERSONS = re.compile(rf"(?i)\b(?:{'|'.join(FIRST_NAMES)})[.](?:{'|'.join(LAST_NAMES)})[0-9]*")
+# `registry.billing.internal`
+COMPANY_HOSTS = re.compile(rf"(?<=[.])(?:{'|'.join(PROJECT_SUBJECTS)})(?=[.]internal\b)")
+# `maria-novak17`
+PERSONS = re.compile(rf"(?i)\b(?:{'|'.join(FIRST_NAMES)})[.-](?:{'|'.join(LAST_NAMES)})[0-9]*")
 # `/tmp/tmpk3_x91ab`, `tmp.Xy12AbCdEf`, `pip-build-env-9f_a1b2c`, `/tmp/ccQx1y2Z.o`, `mine_ab12cd_f`
 TEMPORARY = re.compile(
     r"(?:(?<![A-Za-z0-9])(?P<maker>tmp[.]?|cc|pymp-|listener-|pip(?:-[a-z]+)+-)[A-Za-z0-9_]{6,12}"
@@ -80,7 +82,7 @@ def without_drawn(text: str, version: str, is_drawn: Callable[[str], bool] = not
         text = text.rpartition(" ")[0]
     own_version = rf"(?<![A-Za-z0-9.]){re.escape(version)}(?![A-Za-z0-9]|[.][0-9])"
     text = re.sub(own_version, DRAWN, text)
-    for drawn in (MOMENTS, MACHINE_NAMES, HOME_NAMES, PERSONS, POINTERS):
+    for drawn in (MOMENTS, MACHINE_NAMES, HOME_NAMES, COMPANY_HOSTS, PERSONS, POINTERS):
         text = drawn.sub(DRAWN, text)
     text = LINE_NUMBERS.sub("", text)
     text = TEMPORARY.sub(lambda name: f"{name['maker'] or ''}{DRAWN}", text)

@@ -34,13 +34,15 @@ def lay_machine(
 ) -> str:
     """Fill what the jail can only read, in the scratch `folder`: the name of the jail's host.
 
-    Without pip, nearly all of the environment, there are only the interpreter and the hook.
+    Without pip, nearly all of the environment, there are only the interpreter and the hook; and
+    who speaks to nobody needs no authorities.
 
     Raises OSError.
     """
     host = make_host_name()
     lay_environment(Path(machine.python), folder / "venv", settings.rlimit_cpu_sec, has_pip=has_pip)
-    lay_etc(folder / "etc", host, settings.nsjail_user, settings.nsjail_group)
+    ids = (settings.nsjail_user, settings.nsjail_group)
+    lay_etc(folder / "etc", host, *ids, has_authorities=has_pip)
     lay_system(folder / "sys", folder / "boot")
     return host
 

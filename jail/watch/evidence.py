@@ -49,7 +49,8 @@ WORLD_KINDS |= {"PiecesJoined": "pieces_joined"}
 # What other remarks are called.
 REMARK_KINDS = {"WriteRefused": "write_refused", "Sought": "sought", "Walked": "walked"}
 REMARK_KINDS |= {"MachineRead": "machine_read", "CommandTaken": "command_taken"}
-REMARK_KINDS |= {"PlaceTaken": "place_taken"}
+REMARK_KINDS |= {"PlaceTaken": "place_taken", "OddlyNamed": "oddly_named"}
+REMARK_KINDS |= {"ChannelLeft": "channel_left"}
 REMARK_KINDS |= {"ReleaseNoted": "release", "LookedInto": "looked_into"}
 
 

@@ -2,6 +2,7 @@
 each run. None of them is bait: see decoys.py for that.
 """
 
+import base64
 import itertools
 import secrets
 import time
@@ -89,6 +90,7 @@ class Home:
             "last": secrets.choice(LAST_NAMES),
             "branch": secrets.choice(BRANCHES),
         }
+        self.names["email"] = drawn_address(self.names["first"], self.names["last"])
         self.names["Subject"] = self.names["subject"].capitalize()
         self.names["project"] = "{subject}-{kind}".format(**self.names)
         for name in FOLDERS_OF_A_HOME:
@@ -133,12 +135,11 @@ class Home:
             self.write(name, f"{text}\nexport HISTFILESIZE={size}\n", CONFIGURATION_AGE_DAYS)
         history = [self.fill(secrets.choice(HISTORY)) for _ in range(60 + secrets.randbelow(200))]
         self.write(".bash_history", "\n".join(history) + "\n", 2, 0o600)
-        email = "{first}.{last}{}@example.com".format(secrets.randbelow(99), **self.names).lower()
         user = "[user]\n\tname = {first} {last}\n\temail = ".format(**self.names)
-        self.write(".gitconfig", f"{user}{email}\n[pull]\n\trebase = true\n", 150)
+        self.write(".gitconfig", f"{user}{self.names['email']}\n[pull]\n\trebase = true\n", 150)
         self.write(".vimrc", "syntax on\nset number\nset expandtab\n", CONFIGURATION_AGE_DAYS)
         self.write(".python_history", "import json\nimport os\nexit()\n", 9, 0o600)
-        keys = [f"{self.fill('{host}')} ssh-ed25519 {secrets.token_urlsafe(51)}" for _ in range(4)]
+        keys = [f"{self.fill('{host}')} {key_of_host()}" for _ in range(4)]
         self.write(".ssh/known_hosts", "\n".join(keys) + "\n", 60, 0o600)
         (self.folder / ".ssh").chmod(0o700)
 
@@ -167,7 +168,7 @@ class Home:
         lines = []
         for before, after in itertools.pairwise(commits):
             now_sec += secrets.randbelow(SEC_OF_DAY)
-            who = self.fill("{first} {last} <{first}@example.com>")
+            who = self.fill("{first} {last} <{email}>")
             message = self.fill("commit: {message}")
             lines.append(f"{before} {after} {who} {now_sec} +0000\t{message}\n")
         self.write(f"{top}/.git/HEAD", "ref: refs/heads/main\n")
@@ -178,6 +179,19 @@ class Home:
         self.write(f"{top}/.git/COMMIT_EDITMSG", self.fill("{message}\n"), 2)
         for name in (".git/objects/info", ".git/objects/pack", ".git/refs/tags", ".git/hooks"):
             (self.folder / top / name).mkdir(parents=True)
+
+
+def drawn_address(first: str, last: str) -> str:
+    """An address of mail as GitHub gives it to everybody, at which nobody reads mail."""
+    number, more = 10_000_000 + secrets.randbelow(90_000_000), secrets.randbelow(99)
+    return f"{number}+{first}-{last}{more}@users.noreply.github.com".lower()
+
+
+def key_of_host() -> str:
+    """A public key in the form of ssh-keygen's."""
+    kind = b"ssh-ed25519"
+    parts = (len(part).to_bytes(4, "big") + part for part in (kind, secrets.token_bytes(32)))
+    return f"{kind.decode()} {base64.b64encode(b''.join(parts)).decode()}"
 
 
 def some(forms: Sequence[str]) -> list[str]:

@@ -104,6 +104,24 @@ class PlaceTaken(Remark):
 
 
 @dataclass(frozen=True)
+class OddlyNamed(Remark):
+    """A project installs a file or a folder, `path` below the prefix, whose name has letters of
+    other alphabets.
+    """
+
+    path: str
+    project: str
+
+
+@dataclass(frozen=True)
+class ChannelLeft(Remark):
+    """A file was made and left through which processes talk: `form`, FIFO or socket say."""
+
+    path: str
+    form: str
+
+
+@dataclass(frozen=True)
 class ReleaseNoted(Remark):
     """What the index says of the release that was installed: that it was yanked, say."""
 

@@ -74,8 +74,7 @@ def prepare_run(
         openssl = shutil.which("openssl", path=PROGRAMS)
         resources.world = make_world(openssl, resources.decoys.values, {})
         resources.stages = SecondStages(resources.world.marks)
-        for name, data in resources.world.trust_files().items():
-            (folder / "etc/ssl/certs" / name).write_bytes(data)
+        resources.world.lay_trust(folder / "etc/ssl/certs")
     lay_out_tools(folder / "bin")
     learn_hosts(resources)
     resources.states = resources.scratch.snapshot()

@@ -57,6 +57,8 @@ class Reaches:
         self.resolvers: dict[Process, dict[str, None]] = {}  # whom each process turned to
         self.name_of: Callable[[str], str | None] = lambda _: None
         self.bound: set[int] = set()  # ports of this jail
+        # Of datagram sockets that were given an address of this machine: nothing is sent by that.
+        self.given: dict[bytes, Address] = {}
 
     def make(self, call: Socket) -> None:
         """Remember a socket."""
@@ -75,6 +77,8 @@ class Reaches:
         for address in call.addresses:
             if address.target:
                 self.reach_address(process, call, address)
+        if call.payloads and call.inode in self.given:
+            self.reach_address(process, call, self.given.pop(call.inode))
         if not process.own:
             for data in call.payloads:
                 self.send(process, call, data)
@@ -93,6 +97,11 @@ class Reaches:
         if self.is_passed_over(call, target):
             return
         net = self.net(call, address)
+        # The C library sorts a server's own addresses so.
+        is_given = call.act is Act.CONNECT and net is Net.UDP and is_near(target)
+        if is_given and len(self.given) < MAX_SOCKETS:
+            self.given[call.inode] = address
+            return
         key = (Connection, process.number, net, target, listens, call.error)
         if self.ledger.has(key):
             return

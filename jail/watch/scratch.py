@@ -62,6 +62,11 @@ def as_seen(path: str) -> str:
     return printable(os.fsencode(seen))
 
 
+# Of files that are none: what they serve to, by their kind.
+CHANNELS = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+CHANNELS |= {stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+
+
 class Chain:
     """The open folders on the way to that which was opened last, from the scratch down.
 
@@ -157,6 +162,14 @@ class Scratch:
                 self.left_hashed_bytes -= cost_bytes
                 return hashlib.file_digest(file, "sha256").hexdigest()
         return None
+
+    def channel_at(self, path: str) -> str:
+        """What a file is that is made to talk through, "" of any other."""
+        folder, slash, name = path.rpartition("/")
+        with contextlib.suppress(OSError):
+            fd = self.chain.enter(folder + slash)
+            return CHANNELS.get(stat.S_IFMT(os.lstat(name, dir_fd=fd).st_mode), "")
+        return ""
 
     def lines(self, path: str, kind: str, max_bytes: int = MAX_FILE_BYTES) -> list[str]:
         """The lines of a text file, within the bounds of `read`."""

@@ -24,6 +24,7 @@ from jail.orders import (
     Kill,
     Start,
 )
+from jail.watch.attempts import READ_BY_ALL
 from jail.watch.captures import Captures
 from jail.watch.changes import Changes
 from jail.watch.endings import end_phase
@@ -103,6 +104,8 @@ class Session:
         self.story.finish(dict(self.outside.questions) if self.outside else {})
         for path in sprung:
             place = self.story.opened_at(path)
+            if path in READ_BY_ALL and not place:
+                continue
             reader = reader_of(place, resources.installed, resources.order)
             self.journal.tell(BaitRead(path, place, reader))
         self.tell_files()

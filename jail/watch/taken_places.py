@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from jail.watch.commands import PROGRAMS_OF_OTHERS, commands_taken
 from jail.watch.installed import Installed
-from jail.watch.noticed import CommandTaken, PlaceTaken
+from jail.watch.noticed import PlaceTaken, Remark
+from jail.watch.odd_names import odd_names
 
 MAX_TAKEN_PLACES = 50
 
@@ -72,13 +73,15 @@ def kind_of_place(path: str, site: str) -> str:
     return ""
 
 
-def all_taken(installed: Installed, prefix: str) -> Iterator[CommandTaken | PlaceTaken]:
-    """Commands of others, and such places, that an installation takes.
+def all_taken(installed: Installed, prefix: str) -> Iterator[Remark]:
+    """Commands of others, names that may be read as others', and such places, that an installation
+    takes.
 
     Args:
         prefix: of the installation, `site/a-1.0/`.
     """
     yield from commands_taken(installed.owners, prefix)
+    yield from odd_names(installed.owners, prefix)
     count = 0
     for listed, project in sorted(installed.owners.items()):
         path = listed.removeprefix(prefix)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jail.watch.ages import set_age
 from jail.watch.answers import MADE_UP_PARTS, token_of
 from jail.watch.certificates import Authority, CertificateError
 from jail.watch.events import MAX_EVENTS, MAX_TEXT_CHARS, WorldEvent
@@ -38,6 +39,8 @@ HOME_NETWORKS = (24, 50, 67, 68, 71, 73, 76, 96, 98, 107, 174)
 # The files in the jail's /etc/ssl/certs, and the usual variables that point there.
 BUNDLE = "ca-certificates.crt"
 BUNDLE_IN_JAIL = f"/etc/ssl/certs/{BUNDLE}"
+KINDS_OF_AUTHORITIES = ("Trust Services", "Certification Authority", "Global Trust", "Secure TLS")
+MAX_TRUSTED_DAYS = 300  # since the list of authorities was made
 TRUST_NAMES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 TRUST_VARIABLES = dict.fromkeys(TRUST_NAMES, BUNDLE_IN_JAIL)
 
@@ -61,14 +64,20 @@ class World:
         wholes = {*self.names.by_address, self.public_address, *tokens, *MADE_UP_PARTS}
         return wholes, [self.marks.prefix]
 
-    def trust_files(self) -> dict[str, bytes]:
-        """What /etc/ssl/certs of the jail holds, by name: the machine's authorities and ours."""
+    def lay_trust(self, folder: Path) -> None:
+        """What /etc/ssl/certs of the jail holds besides: the machine's authorities and ours in one
+        file, and ours by name and by checksum, as others lie there. Raises OSError.
+        """
         if self.authority is None:
-            return {}
+            return
         machine = Path(BUNDLE_IN_JAIL)
         known = machine.read_bytes() if machine.exists() else b""
-        own = self.authority.certificate
-        return {BUNDLE: known + own, self.authority.link_name: own}
+        own, name = self.authority.certificate, f"{self.authority.title.replace(' ', '_')}.pem"
+        (folder / BUNDLE).write_bytes(known + own)
+        (folder / name).write_bytes(own)
+        (folder / self.authority.link_name).symlink_to(name)
+        for path in (BUNDLE, name, self.authority.link_name, "."):
+            set_age(folder / path, MAX_TRUSTED_DAYS)
 
 
 def make_world(
@@ -85,7 +94,8 @@ def make_world(
     if openssl:
         # Without it all is as where there is no openssl.
         with contextlib.suppress(CertificateError):
-            authority = Authority(openssl, f"{secrets.choice(TITLES)} Trust Services")
+            title = f"{secrets.choice(TITLES)} {secrets.choice(KINDS_OF_AUTHORITIES)}"
+            authority = Authority(openssl, title)
     parts = [secrets.choice(HOME_NETWORKS), *(1 + secrets.randbelow(254) for _ in range(3))]
     address = ".".join(str(part) for part in parts)
     names = Names(secrets.token_bytes(16), marks.mark)
