@@ -381,7 +381,7 @@ class KeeperLink:
             raise ServiceError("Keeper ended at its start: its log says why.") from None
         return found | {"lines": [check_line(**check) for check in found["checks"]]}
 
-    # Order a run and return our end of its stream, or let the one begin that is ready for the task.
+    # Order a run and return our end of its stream, or begin the run that is ready for the task.
     # `files`: the descriptor of a file in hand, the artifact. Raises OSError when keeper is gone.
     def order(self, task: str, run_id: str, request: TriageRequest, *files: int) -> socket.socket:
         given = {key: value for key, value in request._asdict().items() if value is not None}
@@ -488,7 +488,7 @@ class Frame(Enum):
 
 
 FRAME_HEAD = re.compile(rb"([a-z]{1,12}) (0|[1-9][0-9]{0,8})\n")  # b"summary 57\n"
-STREAM_GRACE_SEC = 30  # beyond a run's budget; keeper ends most before, but one made ready later
+STREAM_GRACE_SEC = 30  # beyond a run's budget; keeper ends most runs before that
 CLOSE_SEC = 5.0  # from the last frame to the end of the stream
 OUTCOMES = ("ok", "failed", "timeout", "memory", "disk", "download_cap", "interrupted", "error")
 VERDICTS = ("clean", "unseen", "medium", "high")
@@ -954,7 +954,7 @@ class Service:
 
     # Where nothing waits, have a run made ready but for its request, which takes the longest. It
     # ends by itself when none comes. Whoever starts a run takes it, so there are never too many:
-    # two threads that are idle at once must not make one each.
+    # two threads that are idle at once must not make a run each.
     def make_ready(self) -> None:
         with self.making_ready:
             if self.settings.ready_run and not (self.keeper.ready or self.closed()):
@@ -971,7 +971,7 @@ class Service:
             # `stop` may have looked before there was something to stop.
             if self.stopping.is_set():
                 shut(stream)
-            # Only one thing in the report is lost without it.
+            # Without it the report only lacks what is new beside earlier releases.
             with contextlib.suppress(sqlite3.Error, OSError):
                 known = self.store.read(STATEMENTS["known"], **request._asdict())
                 stream.send(known["line"] + b"\n", socket.MSG_DONTWAIT)
@@ -1140,7 +1140,8 @@ class Api:
             raise falcon.HTTPTooManyRequests(description=str(error)) from None
         except (ValueError, RecursionError):
             raise falcon.HTTPBadRequest(description="The body is not JSON.") from None
-        demand_service(self.service.closed())
+        # Who asks on while the store can't be written must not start one more look at it each time.
+        demand_service(self.service.closed() or self.service.store.trouble)
         run_id = self.service.submit(accepted)
         demand_service("" if run_id else "The queue is full: try again later.")
         response.status, response.location = falcon.HTTP_202, f"/v1/triage/{run_id}"
@@ -1150,7 +1151,7 @@ class Api:
     def on_get_run(self, _: Any, response: falcon.Response, run_id: str, name: str = "") -> None:
         store = self.service.store
         response.data = store.file(run_id, name) if name else store.report(run_id)
-        demand(response.data, falcon.HTTPNotFound(description="There is no such run."))
+        demand(response.data, falcon.HTTPNotFound(description="There is no such run or file."))
         response.content_type = ATTACHMENTS.get(name, ("", falcon.MEDIA_JSON))[1]
         # The page shows what a package said: even if it escaped, it may run and load nothing.
         policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox"

@@ -44,8 +44,8 @@ privileges() {
             "--security-opt apparmor=unconfined"
 }
 
-# All that is wrong with the settings, at once. Sets `hosts` to what they name, `webhook` to the one
-# that is no index.
+# All that is wrong with the settings, at once. Sets `hosts` to what they name, `webhook` to the
+# host that is no index.
 settings() {
     bad=
     [ "$1" != serve ] || for name in API_TOKEN DISCORD_WEBHOOK_URL; do

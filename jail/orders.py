@@ -9,8 +9,8 @@ JAIL_DIR = Path(__file__).resolve().parent
 # Where the machine's own tools are looked for, whatever our environment says.
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Paths inside the jail. nsjail.cfg mounts them; no other file repeats one. Each is one that many
-# machines have, since a package can read them all: the interpreter's environment, the
+# Paths inside the jail. nsjail.cfg mounts them; no other file repeats a path. Each is a path that
+# many machines have, since a package can read them all: the interpreter's environment, the
 # program that starts all others, a FIFO, where the package is installed.
 PYTHON_IN_JAIL = "/opt/venv"
 LAUNCHER_IN_JAIL = (f"{PYTHON_IN_JAIL}/bin/python", "-IS", f"{PYTHON_IN_JAIL}/bin/activate_this.py")
@@ -28,8 +28,8 @@ STARTED = b"\n"
 
 # Of a packet between the rooms, and the jails of a run, one after the other.
 MAX_PACKET_BYTES, MAX_JAILS = 96 << 10, 400
-# After its own deadline a watch has this long to judge and draw before its run is ended, by task;
-# one that is made ready waits for its order before that.
+# After its own deadline a watch has this long to judge and draw before its run is ended, by task.
+# The watch of a run that is made ready waits for its order first.
 GRACE_SEC = {"triage": 20, "hosts": 20, "ready": 320}
 # The disk is larger than it may be filled: the watch sees the limit passed before the disk is full.
 MAX_INODES, SPARE_INODES, SPARE_BYTES = 150_000, 10_000, 64 << 20

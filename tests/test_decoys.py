@@ -305,6 +305,8 @@ def test_a_flood_of_one_kind_keeps_no_other_from_being_searched(
 ) -> None:
     monkeypatch.setattr(decoys_room, "MAX_SEARCHED_BYTES", 1000)
     value = decoys.variables["NPM_TOKEN"].encode()
-    assert not decoys.search("command", "long", b"x" * 1001 + value)
+    # What nobody searches may have a value in it.
+    assert decoys.search("command", "long", b"x" * 1001 + value)
+    assert heard.leaks == []
     assert decoys.search("file", "short", value)
     assert heard.lost == {"command, searched for bait": 1}

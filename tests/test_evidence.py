@@ -3,9 +3,11 @@
 import gzip
 import json
 import os
+import re
 from typing import Any, get_args
 
 import pytest
+from conftest import ROOT
 
 from jail.watch import evidence as evidence_room
 from jail.watch.events import (
@@ -38,7 +40,7 @@ from jail.watch.events import (
     WitnessTampered,
     WorldEvent,
 )
-from jail.watch.evidence import Evidence
+from jail.watch.evidence import Evidence, describe
 from jail.watch.noticed import (
     ChannelLeft,
     CommandTaken,
@@ -102,7 +104,7 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
         {"kind": "pth", "path": "/x.pth", "line": "import os", "place": "/x.pth"},
     ),
     (
-        Code("ab", 3, "x.py:3", True, "1+1"),
+        Code("ab", 3, "x.py:3", True, "1+1", "made of blanks"),
         {
             "kind": "code",
             "sha256": "ab",
@@ -110,6 +112,7 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
             "place": "x.py:3",
             "decoded": True,
             "text": "1+1",
+            "how": "made of blanks",
         },
     ),
     (BaitRead("/home/dev/.pypirc", None), {"kind": "bait", "target": "/home/dev/.pypirc"}),
@@ -227,6 +230,35 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
         },
     ),
 ]
+
+
+def readme_rows() -> list[tuple[set[str], set[str]]]:
+    """README.md's table of the evidence: the kinds of each row, and all words in backticks there.
+
+    | `download`, `refused` | what the index gave, what was refused it and why |
+    """
+    table = (ROOT / "README.md").read_text().partition("| `kind` | What it has |")[2]
+    rows = [line for line in table.partition("\n\n")[0].splitlines() if line.startswith("| `")]
+    words = [re.findall(r"`([^`]+)`", row) for row in rows]
+    heads = [re.findall(r"`([^`]+)`", row.split("|")[1]) for row in rows]
+    return [(set(head), set(found)) for head, found in zip(heads, words, strict=True)]
+
+
+def test_the_readme_has_each_kind_and_no_field_that_there_is_not() -> None:
+    fields: dict[str, set[str]] = {}
+    for event, _ in EVENTS:
+        about = describe(event)
+        fields.setdefault(about["kind"], set()).update(about)
+    rows = readme_rows()
+    told = set().union(*(kinds for kinds, _ in rows))
+    assert fields.keys() <= told
+    # What stands there for a value is no name of a field.
+    known = set().union(*fields.values()) - {*Kept}
+    for kinds, words in rows:
+        there = set().union(*(fields.get(kind, known) for kind in kinds))
+        assert (words - kinds) & known <= there, kinds
+    (notices,) = [words for kinds, words in rows if "notice" in kinds]
+    assert {*Notice} <= notices
 
 
 def lines(evidence: Evidence) -> list[dict[str, Any]]:

@@ -88,6 +88,10 @@ def assert_whole(state: Path) -> None:
         assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
+def threads(service: Service) -> int:
+    return len([*Path(f"/proc/{service.process.pid}/task").iterdir()])
+
+
 def in_log(service: Service, *words: str) -> bool:
     return any(all(word in line for word in words) for line in service.log.read_text().splitlines())
 
@@ -105,6 +109,10 @@ def test_a_request_gets_503_until_there_is_space(
             assert refused.status == 503
             assert int(refused.headers["retry-after"]) > 0
             assert "queue" not in refused.json["error"].lower()  # the reason is another
+        # Who goes on asking costs no thread, and no line of the log, that stays.
+        before = threads(service)
+        assert {ask(service).status for _ in range(12)} == {503}
+        assert threads(service) <= before + 1
         assert service.report(first)["outcome"] == "ok"  # what is kept can be read
         assert service.get(f"/v1/triage/{first}/report.html").status == 200
         disk.free()

@@ -1,6 +1,7 @@
 """The index on the jail's loopback: a real gateway between real clients and a stand-in index."""
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import io
@@ -14,7 +15,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from standins import Endless, Index, Reply, redirect, wait_for
@@ -102,6 +103,37 @@ def jail(unstarted: Jail) -> Jail:
 
 
 # What may be asked, and how.
+
+
+class FullTable(socket.socket):
+    """A listener of a process that has no descriptor left."""
+
+    asked = 0
+
+    def accept(self) -> NoReturn:
+        self.asked += 1
+        assert self.asked < 50, "it does not wait"
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+class ThreeWaits(threading.Event):
+    """Is set when it was waited for three times."""
+
+    waits = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits += 1
+        if self.waits == 3:
+            self.set()
+        return self.is_set()
+
+
+def test_a_gateway_without_a_descriptor_waits_for_one(jail: Jail) -> None:
+    jail.upstream.ready.set()
+    jail.gateway.closed = waiting = ThreeWaits()
+    listener = FullTable()
+    jail.gateway.listen(listener)
+    assert (listener.asked, waiting.waits) == (3, 3)
 
 
 def test_the_body_of_an_answer_does_not_wait_for_word_of_its_head(jail: Jail) -> None:

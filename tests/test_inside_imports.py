@@ -3,13 +3,17 @@ other, and what is odd is told.
 """
 
 import dis
+import subprocess
+import sys
 from pathlib import Path
 from types import CodeType
 
 import pytest
+from conftest import ROOT
 from inside import Stand, make_python
 
 from jail.inside.attested import attest
+from jail.inside.executed import TOO_MANY_EXECUTED
 from jail.inside.native_threads import goes_on_by_itself
 from jail.watch.packing import pack_names
 
@@ -59,6 +63,35 @@ def test_one_worker_does_for_all_that_end_well(stand: Stand) -> None:
     assert len(ended.stdout.split()) == 300
     assert len(set(ended.stdout.split())) == 1
     assert [said["text"] for said in ended.of("jobs")] == ["300 ran"]
+
+
+# Two modules that were never run, and as much code as the package likes under names of the site's.
+FLOOD = """
+import sys
+from jail.inside import executed
+executed.MAX_EXECUTED_FILES = 3
+class Teller:
+    def tell(self, event, what, text): print(event, text)
+found = executed.Executed(sys.argv[1], Teller())
+for number in range(int(sys.argv[2])):
+    exec(compile("", f"{sys.argv[1]}/{number}.py", "exec"))
+    exec(compile("", "elsewhere.py", "exec"))
+print(*(found.missed_file(name) is not None for name in ("a", "b")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(3, "True True\n"), (5, f"unrun {TOO_MANY_EXECUTED}\nFalse False\n")],
+)
+def test_more_executed_code_than_is_kept_is_told_once(
+    tmp_path: Path, count: int, said: str
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").touch()
+    words = [sys.executable, "-c", FLOOD, str(tmp_path), str(count)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.stdout == said, done.stderr
 
 
 def test_names_may_be_packed(stand: Stand) -> None:

@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from conftest import ROOT
 
-from jail.inside.json_line import json_of
+from jail.inside.json_line import json_of, line_within
 from jail.inside.origins import without_fields
 
 VALUES: tuple[object, ...] = (
@@ -84,3 +85,19 @@ def test_no_python_of_a_jail_waits_for_modules_that_take_longer_to_load_than_its
     loaded = set(done.stdout.split())
     assert "jail.inside.origins" in loaded
     assert not loaded & {"re", "json", "typing", "collections", "contextlib", "enum", "zlib"}
+
+
+def test_a_line_that_is_too_long_has_shorter_texts_and_is_as_true() -> None:
+    said: dict[str, Any] = {
+        "event": "code",
+        "at": "\u00e9" * 5000,
+        "decoded": True,
+        "bytes": 1600,
+        "id": 3,
+    }
+    line = line_within({**said, "text": "00" * 1600}, 4000, "text")
+    told = json.loads(line)
+    assert len(line) <= 4000
+    assert said["at"].startswith(told["at"])
+    assert (told["decoded"], told["bytes"], told["text"]) == (True, 1600, "00" * 1600)
+    assert line_within({"what": ["a", 1]}, 4000) == '{"what": ["a", 1]}\n'

@@ -367,7 +367,7 @@ def test_runs_go_side_by_side_up_to_the_limit(keeper: Keeper) -> None:
     wait_for(lambda: not family(keeper.process.pid), 10)
     assert keeper.run("look")["pid"] == 1
     assert [line for line in keeper.lines() if "refused" in line] == [
-        f"keeper: refused: run {RUN_ID.format(3)} is one too many"
+        f"keeper: refused: run {RUN_ID.format(3)}, since 2 are at work"
     ]
 
 
@@ -559,7 +559,7 @@ def test_a_stream_that_is_hung_up_already(keeper: Keeper) -> None:
         wait_for(lambda times=times: len(keeper.lines()) == times, 10)  # type: ignore[misc]
         wait_for(lambda: not family(keeper.process.pid), 10)
     assert keeper.run("look")["pid"] == 1
-    assert not [line for line in keeper.lines() if "one too many" in line]
+    assert not [line for line in keeper.lines() if "are at work" in line]
 
 
 def test_the_service_hears_of_a_run_that_could_not_be_started() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from jail.watch.labels import Hidden, join_labels
+from jail.watch import labels as labels_room
+from jail.watch.labels import Hidden, domains_left_out, join_labels
 from jail.watch.names import DNS_HEADER_BYTES, MAX_ADDRESSES, Kind, Names, registered, reply
 
 SECRET = b"AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY and more"
@@ -103,6 +104,14 @@ def test_what_is_registered(name: str) -> None:
 def find_hidden(names: list[str]) -> list[Hidden]:
     """The texts that are in names."""
     return [hidden for hidden in join_labels(names) if hidden.data]
+
+
+def test_domains_that_are_too_many_to_be_read_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels_room, "MAX_DOMAINS", 2)
+    names = [f"{b'root:x:0'.hex()}.evil{number}.com" for number in range(3)]
+    assert len(find_hidden(names)) == 2
+    assert domains_left_out(names) == 1
+    assert domains_left_out(names[:2]) == 0
 
 
 def base64_url(data: bytes) -> bytes:

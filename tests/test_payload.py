@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from jail.watch.payload import TO_Z85, Carried, Search
+from jail.watch.record import SEARCHED_FOR_BAIT
 from jail.watch.sink import Sink
 from jail.watch.world import Traffic, make_world
 from jail.watch.wrappings import MAX_ALL_BYTES, MAX_LAYERS, unwrap
@@ -355,7 +356,7 @@ def test_the_end_of_what_is_long_is_searched_and_what_is_not_is_counted() -> Non
         sink.take(b"some text of a log\n" * 4000)
     sink.take(b"key=" + SECRET.encode())
     assert traffic.look_at("1.2.3.4:80", sink).bait == ("AWS_SECRET_ACCESS_KEY",)
-    assert traffic.lost["payload, searched for bait to its end"] >= 1
+    assert traffic.lost[f"end of a payload, {SEARCHED_FOR_BAIT}"] >= 1
     small = Traffic(make_world(None, VALUES, ENVIRONMENT))
     short = Sink()
     short.take(b"nothing")

@@ -1,5 +1,6 @@
 """What Python says, forged or not, and the hook that says it."""
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -28,7 +29,7 @@ from jail.watch.events import (
     PhaseName,
     Severity,
 )
-from jail.watch.noticed import Noticed
+from jail.watch.noticed import Notice, Noticed
 from jail.watch.python_witness import (
     MAX_AUDIT_LINE_BYTES,
     MAX_SAYINGS,
@@ -285,6 +286,7 @@ def hooked(tmp_path: Path, telling: Telling) -> Any:
         program = tmp_path / "program.py"
         program.write_text(textwrap.dedent(source))
         fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 1 << 20)
         try:
             done = subprocess.run(
                 [sys.executable, "-S", "-c", start, str(program)],
@@ -390,6 +392,23 @@ DECODED = {
     "by the debugger": f"import bdb, helper\nbdb.Bdb().run(helper.undo('{CODED}').decode())",
     "marshalled": "import marshal\n"
     "exec(marshal.loads(marshal.dumps(compile('zzz = 7', 'x', 'exec'))))",
+    "as a text of its own": "import helper\nclass S(str):\n  def encode(self, *_): raise OSError\n"
+    f"exec(compile(S(helper.undo('{CODED}').decode()), 'x', 'exec'))",
+    "as bytes of its own": "import helper\nclass B(bytes):\n"
+    "  def __len__(self): raise OSError\n  def decode(self, *_): raise OSError\n"
+    f"exec(compile(B(helper.undo('{CODED}')), 'x', 'exec'))",
+    "under a name of its own": "import helper\nclass S(str):\n"
+    "  def __str__(self): raise OSError\n  def startswith(self, *_): raise OSError\n"
+    f"exec(compile(helper.undo('{CODED}'), S('x'), 'exec'))",
+    "under a path of its own": "import helper\nclass P:\n  def __fspath__(self): return 'x'\n"
+    "  def __str__(self): raise OSError\n"
+    f"exec(compile(helper.undo('{CODED}'), P(), 'exec'))",
+    # Its line is longer than what can be written in one piece.
+    "by code with a long name": "import base64\n"
+    f"text = \"exec(base64.b64decode('{CODED}').ljust(1700))\"\n"
+    "exec(compile(text, '/' + 'n' * 900, 'exec'))",
+    "by code with a name that is longer than all": "import base64\n"
+    f"text = \"exec(base64.b64decode('{CODED}'))\"\nexec(compile(text, 'n' * 9000, 'exec'))",
 }
 
 
@@ -397,6 +416,34 @@ DECODED = {
 def test_decoded_code_is_told_as_that(source: str, hooked: Any) -> None:
     told = hooked(source, helper=HELPER)
     assert any(code.decoded and "zzz" in code.text for code in told.codes), told.codes
+
+
+ODD_NAME = """import base64, helper
+class S(str):
+  def startswith(self, *_): return True
+  def __str__(self): raise OSError
+text = "exec(base64.b64decode('{coded}'))"
+"""
+SILENCING = {
+    # Whoever asks where it stands runs the package's own method.
+    "a name": ODD_NAME + "exec(compile(text, S('/a/x.py'), 'exec'))",
+    "another name": ODD_NAME + "code = compile(text, 'x', 'exec')\n"
+    "exec(code.replace(co_name=S('<module>')))",
+    "globals": ODD_NAME + "class D(dict):\n  def get(self, *_): raise OSError\n"
+    "  def keys(self): raise OSError\n"
+    "exec(compile(text, '<x>', 'exec'), D(base64=base64))",
+    "locals": ODD_NAME + "class M:\n  def __getitem__(self, name): raise KeyError(name)\n"
+    "  def __setitem__(self, *_): pass\n"
+    "exec(compile(text, 'x', 'exec'), globals(), M())",
+}
+
+
+@pytest.mark.parametrize("source", SILENCING.values(), ids=SILENCING)
+def test_code_that_can_keep_the_hook_from_telling_is_told(source: str, hooked: Any) -> None:
+    told = hooked(source.replace("{coded}", CODED), helper=HELPER)
+    decoded = [code for code in told.codes if code.decoded and "zzz" in code.text]
+    unheard = [notice for notice in told.notices if notice.kind is Notice.UNHEARD]
+    assert decoded or unheard
 
 
 NOT_DECODED = {
@@ -416,6 +463,7 @@ NOT_DECODED = {
 def test_readable_code_is_not_called_decoded(source: str, hooked: Any) -> None:
     told = hooked(source)
     assert [code for code in told.codes if code.decoded] == []
+    assert [notice for notice in told.notices if notice.kind is Notice.UNHEARD] == []
 
 
 # A folder to write to, who writes, and who runs what was written: one of them decodes.
@@ -558,6 +606,21 @@ def test_the_hook_tells_what_is_opened_in_vain(hooked: Any, tmp_path: Path) -> N
     assert [event.what for event in told.notices] == ["ptrace"]
     refused = told.witness.attempts.refused
     assert refused[Opened.WRITE, "/etc/ld.so.preload"].endswith("program.py:5")
+
+
+@pytest.mark.parametrize(("count", "is_told"), [(3999, False), (4001, True)])
+def test_that_more_is_read_than_is_told_is_told_once(
+    count: int, is_told: bool, hooked: Any
+) -> None:
+    told = hooked(f"""
+        import contextlib
+        for number in range({count}):
+            with contextlib.suppress(OSError):
+                open(f"/etc/{{number}}")
+        """)
+    reads = [notice for notice in told.notices if notice.kind is Notice.READS]
+    assert bool(reads) is is_told
+    assert [notice.what for notice in reads] == [""] * is_told
 
 
 def test_what_is_removed_or_a_folder_to_be_made_is_told_as_that(hooked: Any) -> None:

@@ -14,6 +14,7 @@ from reports import report_of
 from jail.inside import launch, supervise
 from jail.inside.fallen import NOT_LOOKED_AT
 from jail.inside.rest import MAX_RESTS, NO_SOURCE, act_in_rest, tell_rest
+from jail.inside.sources import MAX_LOOKED_BYTES
 from jail.watch.events import Phase, PhaseName
 from jail.watch.foreign import made_for_others
 from jail.watch.noticed import Notice, Noticed
@@ -212,11 +213,16 @@ def test_a_source_that_nobody_can_read_hides_no_other(tmp_path: Path) -> None:
     tell.write_text("")
     (tmp_path / "first.py").symlink_to("/proc/self/mem")
     (tmp_path / "second.py").write_text(f"{ACT}raise OSError\nact()\n")
-    tell_rest(str(tell), str(tmp_path), {"first": (3, False), "second": (4, False)})
+    # What comes after so much is not read.
+    filler = "x = '" + "a" * MAX_LOOKED_BYTES + "'\n"
+    (tmp_path / "third.py").write_text(f"raise OSError\n{filler}\nexec(x)\n")
+    failed = {"first": (3, False), "second": (4, False), "third": (1, False)}
+    tell_rest(str(tell), str(tmp_path), failed)
     told = [json.loads(line) for line in tell.read_text().splitlines()]
     assert [(said["what"], said["text"]) for said in told] == [
         ("first", NO_SOURCE),
         ("second", "act()"),
+        ("third", NO_SOURCE),
     ]
 
 

@@ -8,6 +8,7 @@ import pytest
 from reports import report_of
 
 from jail.inside.fallen import UNMET_NOT_LOOKED_AT
+from jail.inside.sources import MAX_ASKED_BYTES, MAX_LOOKED_BYTES
 from jail.inside.unmet import MAX_UNMET, MORE_UNMET, There, tell_unmet, unmet_acts
 from jail.watch.events import Omission, Phase, PhaseName, Seen
 from jail.watch.installed import Installed
@@ -189,6 +190,18 @@ def test_what_is_too_deep_to_be_looked_at_is_told(tmp_path: Path) -> None:
         f"try:\n    pass\nexcept ImportError: pass\nif x: pass\n{elifs}"
     )
     assert told_of(tmp_path, "deep") == [("", UNMET_NOT_LOOKED_AT, "deep.py")]
+
+
+def test_what_is_too_long_to_be_looked_at_is_told(tmp_path: Path) -> None:
+    act = "try:\n    import numpy\n    exec(x)\nexcept ImportError:\n    pass\n"
+    filler = "x = " + "'" + "a" * MAX_LOOKED_BYTES + "'" + "\n"
+    texts = {"before": act + filler, "after": filler + act, "data": f"import json\n{filler}"}
+    texts["endless"] = "x = 1\n" * (MAX_ASKED_BYTES // len("x = 1\n") + 1)
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        is_told = name != "data"  # which asks for nothing that is not there
+        expected = [("", UNMET_NOT_LOOKED_AT, f"{name}.py")] * is_told
+        assert told_of(tmp_path, name) == expected, name
 
 
 def test_that_there_were_more_is_told(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from reports import HOSTILE, SETTINGS, a_phase, an_order, report_of, saying
 
+from jail.orders import WORK_IN_JAIL
 from jail.report.groups import RULE_ORDER
 from jail.report.lists import (
     LIST_BYTES,
@@ -46,7 +47,7 @@ from jail.watch.events import (
     StartupCode,
 )
 from jail.watch.noticed import Notice, Noticed
-from jail.watch.record import Record
+from jail.watch.record import SEARCHED_FOR_BAIT, Record
 
 MAX_REPORT_BYTES = 10_000_000  # what the service takes
 INSTALL, IMPORT, EXECUTE = PhaseName.INSTALL, PhaseName.IMPORT, PhaseName.EXECUTE
@@ -275,6 +276,34 @@ def test_what_calls_lose_is_only_told() -> None:
     report = report_of(record=record, phases=[a_phase(), call])
     assert (report.verdict, report.gaps) == (Verdict.CLEAN, [])
     assert "call: 7 were not kept or looked at: code" in report.coverage["notes"]
+
+
+def test_what_calls_send_and_nobody_searched_for_bait_is_a_gap() -> None:
+    record, call = Record(judge), a_phase(CALL)
+    record.lose(call, f"payload, {SEARCHED_FOR_BAIT}", 7)
+    report = report_of(record=record, phases=[a_phase(), call])
+    assert report.verdict == Verdict.UNSEEN
+    assert report.gaps == ["call: 7 were not kept or looked at: payload, searched for bait"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "name", "is_gap"),
+    [
+        (a_phase(IMPORT, "all modules"), "x/a.py", True),
+        (a_phase(PhaseName.START), "x/a.cpython-311-x86_64-linux-gnu.so", True),
+        # Nothing of it is to be run after that.
+        (a_phase(IMPORT, "all modules"), "x/data.txt", False),
+        (a_phase(EXECUTE, "x"), "x/a.py", False),
+        # pip's doing, or a build's.
+        (a_phase(), "x/a.py", False),
+    ],
+)
+def test_code_that_removes_itself_is_a_gap(phase: Phase, name: str, is_gap: bool) -> None:
+    """What it would have done as somebody else's, or been called for, nobody has seen."""
+    path = f"{WORK_IN_JAIL}/site/x-1.0/lib/python3.11/site-packages/{name}"
+    removed = (phase, FileChanged(path, Change.DELETED, None, None))
+    gaps = report_of(removed, phases=[a_phase(), phase], mode="install").gaps
+    assert gaps == [f"{phase.title}: {path} was removed, and not run again"] * is_gap
 
 
 def test_what_workers_tell_is_noted() -> None:

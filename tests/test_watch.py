@@ -39,8 +39,10 @@ from jail.orders import (
     parse_request,
 )
 from jail.watch import changes as changes_room
+from jail.watch import gateway as gateway_room
 from jail.watch import session as session_room
 from jail.watch.main import watch
+from snakehook import Frame
 
 # The last part of addresses of the loopback.
 HOSTS = itertools.cycle(range(1, 255))
@@ -713,6 +715,26 @@ def test_a_fault_of_ours_is_a_complaint_and_nothing_more(keeper: RunKeeper) -> N
     ran = keeper.run()
     assert ran.names() == ["complaint"]
     assert b"FileNotFoundError" in ran.frame("complaint")
+
+
+def test_what_a_thread_that_fails_would_have_seen_is_a_gap(
+    keeper: RunKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_room, "read_head", lambda connection: {}[connection])
+
+    def ask(jail: Jail) -> int:
+        # More of them than the service takes complaints.
+        for _ in range(30):
+            with socket.create_connection(jail.addresses[2]) as connection:
+                connection.recv(1)
+        return install(jail)
+
+    keeper.works["pip"] = ask
+    ran = keeper.run()
+    assert ran.summary["verdict"] == "unseen"
+    assert any("30 parts of the watch" in gap for gap in ran.report["coverage"]["gaps"])
+    assert 0 < ran.names().count("complaint") < Frame.COMPLAINT.value[1]
+    assert ran.names()[-1] == "end"
 
 
 # Only the hosts.

@@ -1,7 +1,7 @@
 # `snakehook report`: reads a report and prints what a person may make of it.
 #
 # A report is full of a package's own words: as root, this becomes the service's user before it
-# reads one. The store is opened to be read, and nothing else.
+# reads a report. The store is opened to be read, and nothing else.
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from jail.command import draft
 from snakehook import EXIT_OK, ServiceError, Settings
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
-MAX_REPORT_BYTES = 12_000_000  # one that has been stored has less
+MAX_REPORT_BYTES = 12_000_000  # a stored report has less
 NO_REPORT = "That is not a report of this version of snakehook."
 
 

@@ -1,8 +1,8 @@
 # `snakehook samples`: what runs with findings have loaded, and copies of it.
 #
 # The samples belong to the user that watches are, and are hostile bytes. As root, this becomes that
-# user before it reads one. Copies are made with the rights of who started us: what makes them only
-# counts and hashes the bytes that come out of a pipe.
+# user before it reads a sample. Copies are made with the rights of who started us: what makes them
+# only counts and hashes the bytes that come out of a pipe.
 
 import argparse
 import contextlib

@@ -245,11 +245,13 @@ def main() -> int:
         made[name].set_defaults(run=run)
     triage = made["triage"]
     triage.add_argument("package_name", metavar="NAME", help="or FILE, a wheel or an sdist")
-    triage.add_argument("version", metavar="VERSION", nargs="?", help="without: NAME is a FILE")
-    triage.add_argument("--mode", choices=TRIAGE_MODES)
+    triage.add_argument("version", metavar="VERSION", nargs="?", help="exact; none with a FILE")
+    about = f"what to run after the installation: {', '.join(TRIAGE_MODES)}"
+    triage.add_argument("--mode", choices=TRIAGE_MODES, metavar="M", help=about)
     triage.add_argument("--artifact", metavar="KIND", help="wheel, sdist or the name of a file")
-    for flag in ("--file-path", "--entrypoint", "--module-name"):
-        triage.add_argument(flag)
+    for name in ("file_path", "entrypoint", "module_name"):
+        flag, mode = f"--{name.replace('_', '-')}", snakehook.FIELDS[name]["mode"]
+        triage.add_argument(flag, metavar=name[0].upper(), help=f"what to run, with mode {mode}")
     triage.add_argument("--json", action="store_true", help="print the report as JSON")
     # Opened at once, with the rights of who started us.
     for flag, text in (("--html", "and as a page"), ("--dropped", "what it left behind")):

@@ -47,7 +47,7 @@ def added_modules(site: str) -> list[str]:
                     found[".".join(parts)] = None
                 if seen >= MAX_ADDED_SEEN or len(found) >= MAX_ADDED:
                     return [*found]
-        # No folder and no archive, or one that is broken.
+        # No folder and no archive, or a broken archive.
         except (OSError, ImportError, ValueError):
             continue
     return [*found]

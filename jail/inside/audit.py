@@ -42,7 +42,7 @@ from jail.inside.instructions import (  # noqa: E402
     sourceless_file,
     stands_in_source,
 )
-from jail.inside.json_line import json_of  # noqa: E402
+from jail.inside.json_line import line_within  # noqa: E402
 from jail.inside.origins import (  # noqa: E402
     Written,
     called_by_nobody,
@@ -56,6 +56,19 @@ from jail.inside.origins import (  # noqa: E402
 )
 from jail.inside.paths import absolute, meant  # noqa: E402
 from jail.inside.unwritten import Readings, is_media  # noqa: E402
+from jail.inside.watched import (  # noqa: E402
+    COMPILED,
+    GOES_AROUND,
+    LIBRARY_ACTS,
+    LISTED,
+    MADE,
+    MADE_HOW,
+    NAMES_OF_CODE,
+    TOLD_FUNCTIONS,
+    WATCHED,
+    exact_text,
+    is_odd_text,
+)
 
 # Before any .pth file of the installation acts. Most jails have none of these variables.
 if not VICTIM_NAMES.isdisjoint(os.environ):
@@ -73,56 +86,9 @@ SPAWN_CHARS = 500  # of a command: as many as the watch compares
 SOURCE_BYTES = 64 << 10
 PIECE_BYTES = 1600
 
-# Audit events by what a reader calls them, each with the place of the argument that a reader wants
-# (Python's "Audit events table").
-SPAWNS = {
-    "subprocess.Popen": 1,
-    "os.system": 0,
-    "os.exec": 1,
-    "os.posix_spawn": 1,
-    "pty.spawn": 0,
-}
-PEERS = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.bind": 1}
-HOST_NAMES = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethostbyaddr": 0}
-OPENED = {"open": 0, "sqlite3.connect": 0, "os.listdir": 0, "os.scandir": 0}
-# What is made or removed without being opened.
-MADE = {"os.remove": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1, "os.mkdir": 0, "os.chmod": 0}
-MADE |= {"os.truncate": 0, "os.chown": 0}
-MADE_HOW = {"os.remove": "remove", "os.mkdir": "folder"}
-LISTED = {"os.listdir", "os.scandir"}
 WRITES = os.O_WRONLY | os.O_RDWR
-REGISTRY_VALUES = {"winreg.SetValue": 0}  # of our stand-in for Windows' registry
-LIBRARIES = (f"{library}/", f"{sys.prefix}/")  # the standard one's folder, and pip's
-COMPILED = {"compile": 0, "marshal.loads": 0, "code.__new__": 0}
-# Of "import" the file of a compiled module; other imports have none.
-NATIVE = {"import": 1, "ctypes.dlopen": 0}
-LOOKED_UP = {"ctypes.dlsym": 1}
-# Functions of the C library by which Python code does unseen what Python would tell.
-GOES_AROUND = {
-    *("syscall", "socket", "connect", "send", "sendto", "sendmsg", "sendmmsg"),
-    *("getaddrinfo", "gethostbyname", "gethostbyname2", "gethostbyaddr", "res_query"),
-    *("execl", "execlp", "execv", "execve", "execvp", "execvpe", "execveat", "fexecve"),
-    *("posix_spawn", "posix_spawnp", "system", "popen", "fork", "vfork", "clone", "clone3"),
-}
+LIBRARIES = (f"{library}/", f"{sys.prefix}/")  # the standard library's folder, and pip's
 MAX_NATIVES_TOLD = 20
-LIBRARY_ACTS = {"spawn", "address", "name"}  # of which the kernel sees what they come to
-WATCHED = {
-    event: (kind, position)
-    for kind, events in (
-        ("spawn", SPAWNS),
-        ("address", PEERS),
-        ("name", HOST_NAMES),
-        ("open", OPENED),
-        ("registry", REGISTRY_VALUES),
-        ("open", MADE),
-        ("code", COMPILED),
-        ("native", NATIVE),
-        ("around", LOOKED_UP),
-        ("patched", {"sys.addaudithook": 0}),
-    )
-    for event, position in events.items()
-}
-
 # Reads are told of what stands here: where people and programs keep what is theirs, and what tells
 # a machine from a sandbox.
 TOLD_FOLDERS = (
@@ -130,8 +96,7 @@ TOLD_FOLDERS = (
     *("/home/", "/Users/", "/mnt/"),
 )
 MAX_TOLD_READS = 4000  # of one process; each path once
-# Functions of the C library that are told, by whom they are asked for: they look into processes.
-TOLD_FUNCTIONS = {"ptrace", "process_vm_readv", "process_vm_writev"}
+MORE_READS = f"more than {MAX_TOLD_READS} files were looked at, and no more are told"
 
 # Our own names for them: a package may replace those of the modules, as gevent does.
 write, open_fd, getpid, getframe = os.write, os.open, os.getpid, sys._getframe
@@ -143,14 +108,14 @@ codes_told = natives_told = 0
 saved = Written()
 readings = Readings()
 told_reads: set[str] = set()
+unheard: set[str] = set()  # events
 
 
 def send(event: str, **fields: Any) -> None:
     """Write a line, with shorter fields if it would be too long."""
-    line = json_of({"event": event, "pid": getpid(), **fields}) + "\n"
-    if len(line) > LINE_BYTES:
-        short = {key: str(value)[:SPAWN_CHARS] for key, value in fields.items()}
-        line = json_of({"event": event, "pid": getpid(), **short}) + "\n"
+    # Of source each piece is there as it was cut.
+    whole = "text" if event == "code" else ""
+    line = line_within({"event": event, "pid": getpid(), **fields}, LINE_BYTES, whole)
     fifo = open_fd(FIFO, os.O_WRONLY | os.O_CLOEXEC)
     try:
         write(fifo, line.encode())
@@ -192,6 +157,8 @@ def tell_open(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
             told_reads.add(name)
             how = "list" if event in LISTED else "read"
             send("open", what=name, at=place(frame), how=how)
+            if len(told_reads) == MAX_TOLD_READS:
+                send("reads", what="", text=MORE_READS)
 
 
 def note_file(event: str, arguments: tuple[Any, ...], frame: FrameType, is_import: bool) -> None:
@@ -254,6 +221,9 @@ def tell_sourceless(data: Any, direct: FrameType) -> None:
 
 def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     what = arguments[0]
+    # It would run whenever we ask where code stands, and say what it likes.
+    if event in NAMES_OF_CODE and any(map(is_odd_text, arguments[NAMES_OF_CODE[event]])):
+        send("unheard", what=event, at=place(direct))
     if event == "code.__new__":
         if how_made := how_assembled(direct, what):
             send_code(listing(what), place(direct), *how_made)
@@ -261,7 +231,7 @@ def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None
     frame, runners = who_compiles(direct)
     if not frame:
         if event == "compile":
-            tell_file_run(what, arguments[1], direct)
+            tell_file_run(what, exact_text(arguments[1]), direct)
         else:
             tell_sourceless(what, direct)
         return
@@ -276,7 +246,7 @@ def tell_code(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None
             send_code(built[0], place(frame), *built[1:])
         return
     readings.note_text(source)
-    how, path = "", str(arguments[1])
+    how, path = "", exact_text(arguments[1])
     # Python itself parses the lines that it shows of a traceback.
     is_in_file = len(source) < SPAWN_CHARS and readings.has(path, source)
     decoded = not is_in_file and is_decoded(frame, runners, source)
@@ -324,14 +294,21 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
         send(kind, what=what, at=place(frame))
 
 
+def tell_unheard(event: str) -> None:
+    """Say, once, that an object in an act kept us from telling it, where nobody else sees it."""
+    if event in COMPILED and event not in unheard:
+        unheard.add(event)
+        send("unheard", what="", text=f"what code was made by {event} could not be told")
+
+
 def hook(event: str, arguments: tuple[Any, ...]) -> None:
     if event not in WATCHED or thread() in busy or (event == "import" and arguments[1] is None):
         return
     busy.add(thread())
     try:
         tell(event, arguments, getframe(1))
-    except Exception:  # noqa: S110 - a witness must not change what it sees, whatever it is shown
-        pass
+    except Exception:  # a witness must not change what it sees, whatever it is shown
+        tell_unheard(event)
     finally:
         busy.discard(thread())
 

@@ -153,7 +153,7 @@ class UnmetInFile:
         return None
 
     def branch(self, node: ast.If | ast.While) -> Left | None:
-        """Both branches, or the one that is taken."""
+        """Both branches, or that which is taken."""
         self.expression(node.test)
         is_true, project = self.truth(node.test)
         if is_true is None:

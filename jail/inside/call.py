@@ -66,7 +66,7 @@ class Caller:
         """Do one of `calls`. Raises whatever it raises, Overdue when it takes too long."""
         call = self.calls[name]
         signal.signal(signal.SIGALRM, overdue)
-        # Again and again: the first one may be caught.
+        # Again and again: the first alarm may be caught.
         signal.setitimer(signal.ITIMER_REAL, self.each_sec, self.each_sec / 4)
         try:
             if call.method is None:
@@ -80,7 +80,7 @@ class Caller:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def tell_overdue(self, name: str) -> None:
-        """Of the first ones: what such a function does later nobody has seen."""
+        """Of the first overdue calls: what such a function does later nobody has seen."""
         self.overdue += 1
         if self.overdue <= MAX_OVERDUE_TOLD:
             text = f"what {name} does after {self.each_sec:g} s of a call"
@@ -129,7 +129,7 @@ class Caller:
             self.finish(self.with_arguments(static, instance), deep)
 
     def use_property(self, static: Any, instance: Any, deep: int) -> None:
-        """Read it, and give it another value, as far as it takes one."""
+        """Read it, and give it another value, as far as it can be set."""
         is_plain = isinstance(static, property)
         get, put = (static.fget, static.fset) if is_plain else (static.func, None)
         try:

@@ -1,6 +1,6 @@
 """What the command line of a process says: that of a person, not how the launcher started it.
 
-The kernel witness has the true one, from before any foreign code runs.
+The kernel witness has the true command line, from before any foreign code runs.
 """
 
 import sys
@@ -17,7 +17,7 @@ MEMORY_MAP, NOTHING_MORE = "=12QIi", (0, 0, -1)
 def look_like(*words: str) -> None:
     """Let this interpreter look as if it was started with these words after its own name.
 
-    Where the kernel does not let the words be fewer, the last one is filled up with blanks, which
+    Where the kernel does not let the words be fewer, the last is filled up with blanks, which
     must mean nothing there: what `-c` executes, say.
     """
     shown = [sys.executable, *words]

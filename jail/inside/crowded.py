@@ -50,7 +50,7 @@ OPENING, CLOSING = set("([{"), set(")]}")
 
 
 class Statements:
-    """Follows the tokens of a source: whether the next one begins a statement."""
+    """Follows the tokens of a source: whether the next token begins a statement."""
 
     def __init__(self) -> None:
         self.depth = 0  # of brackets

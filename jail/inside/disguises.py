@@ -105,8 +105,8 @@ def steps(data: bytes) -> bytes:
 
 
 def xored(data: bytes, key_chars: int) -> bytes:
-    """Each byte XOR the one so many before: the same whatever key of this length, repeated, all of
-    them were XORed with.
+    """Each byte XOR the byte `key_chars` before it: the same whatever key of this length, repeated,
+    all of them were XORed with.
     """
     number = int.from_bytes(data, "big")
     return (number ^ (number >> 8 * key_chars)).to_bytes(len(data), "big")[key_chars:]

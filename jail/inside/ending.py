@@ -1,7 +1,7 @@
 """How a trigger ends: what it left at work gets some seconds to act, then the interpreter goes.
 
 A daemon thread that is started just before the main module ends does not finish a millisecond of
-work: a package that acts in one, in a timer or in an executor would go unseen. This runs in the
+work: a package that acts in it, in a timer or in an executor would go unseen. This runs in the
 same interpreter as the package, which can forge or silence it: what it tells is annotation.
 """
 
@@ -32,7 +32,7 @@ MAX_LONG_CHARS, MAX_SHORT_CHARS = 500, 150
 MAX_LINES = 200  # of one event; the counts at the end have them all
 MAX_TOLD_THREADS = 5
 
-# These rooms: their folder, or in the jail the one name of all their files.
+# These rooms: their folder, or in the jail the name that all of their files share.
 OWN_FILE = sys._getframe().f_code.co_filename
 OWN_FRAMES = OWN_FILE if OWN_FILE.startswith("<") else f"{OWN_FILE.rpartition('/')[0]}/"
 # A package may replace those of the modules, as gevent does.
@@ -111,7 +111,7 @@ def hide() -> None:
 
 
 def is_own_finder(finder: object) -> bool:
-    """Whether it is the one of loader.py, by which these rooms are found in the jail."""
+    """Whether it is the finder of loader.py, by which these rooms are found in the jail."""
     return type(finder).__name__ == "Rooms" and type(finder).__module__ == "__main__"
 
 
@@ -140,7 +140,7 @@ def at_work() -> list[str]:
 
 
 def has_posix_timer() -> bool:
-    """Whether there is one that timer_create made, which Python knows nothing of.
+    """Whether there is a timer that timer_create made, which Python knows nothing of.
 
     /proc/self/timers, where there are any: `ID: 0`, `signal: 14/0000000000000000`
     """

@@ -10,6 +10,7 @@ import sys
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, PathFinder
 from types import CodeType, ModuleType
 
+from jail.inside.ending import Teller
 from jail.inside.own_code import code_of
 
 TYPE_CHECKING = False
@@ -20,31 +21,52 @@ if TYPE_CHECKING:
 # Compiled without its source, a module's code may have been called by any path.
 KNOWN_BY_PATH = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
 find_in = PathFinder.find_spec
+# More than any package has modules. A package can give code that it makes any name, as often as it
+# likes: then it is not known any more which modules were run.
+MAX_EXECUTED_FILES, MAX_EXECUTED_PATH_CHARS = 50_000, 4096
+TOO_MANY_EXECUTED = "so much code was executed that it is not known which modules were run"
 
 
 class Executed:
-    """The files of modules below `site` whose code was executed, or loaded."""
+    """The files of modules below `site` whose code was executed, or loaded. `teller` is told once
+    where they are too many to be kept.
+    """
 
-    def __init__(self, site: str) -> None:
-        self.site = site
-        files = {*executed_early(site)}
-        self.files = files
+    def __init__(self, site: str, teller: Teller) -> None:
+        self.site, self.teller = site, teller
+        self.files = {*executed_early(site)}
+        self.is_told = False
+        sys.addaudithook(self.note)
 
-        def note(event: str, arguments: tuple[Any, ...]) -> None:
-            if event == "exec":
-                code = arguments[0]
-                if type(code) is CodeType and code.co_name == "<module>":
-                    files.add(code.co_filename)
-            # Of "import" the file of a compiled module; other imports have none.
-            elif event == "import" and type(arguments[1]) is str:
-                files.add(arguments[1])
+    def note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """The audit hook: executed code of a module has its file."""
+        path = None
+        if event == "exec":
+            code = arguments[0]
+            if type(code) is CodeType and code.co_name == "<module>":
+                path = code.co_filename
+        # Of "import" the file of a compiled module; other imports have none.
+        elif event == "import":
+            path = arguments[1]
+        if type(path) is str and len(path) <= MAX_EXECUTED_PATH_CHARS:
+            is_of_site = path.startswith(f"{self.site}/")
+            if is_of_site and len(self.files) <= MAX_EXECUTED_FILES:
+                self.files.add(path)
 
-        sys.addaudithook(note)
+    def is_whole(self) -> bool:
+        """Whether all were kept; where they were not, that is told."""
+        is_full = len(self.files) > MAX_EXECUTED_FILES
+        if is_full and not self.is_told:
+            self.is_told = True
+            self.teller.tell("unrun", "", text=TOO_MANY_EXECUTED)
+        return not is_full
 
     def missed_file(self, name: str) -> str | None:
         """The file that Python would run for a module, if that was not run. None where there is no
-        such file, as of `six.moves`.
+        such file, as of `six.moves`, and where so many were run that nobody knows.
         """
+        if not self.is_whole():
+            return None
         folder = f"{self.site}/{name.replace('.', '/')}".rpartition("/")[0]
         try:
             spec = find_in(name, [folder])

@@ -38,10 +38,12 @@ ACT_NAMES = re.compile(
     r"|socket\.(?:socket|gethostbyname|getaddrinfo)|(?:base64\.)?\w*b64decode|marshal\.loads"
     r"|zlib\.decompress|bytes\.fromhex|pickle\.loads|ctypes\.windll\..*|shutil\.rmtree)"
 )
+# What is only named to be taken: `~/.aws/credentials`, "Login Data".
 SECRETS = re.compile(
     r"\.ssh\b|id_rsa|\.aws\b|\.pypirc|\.npmrc|\.git-credentials|Login Data|wallet|\.docker/config"
     r"|\.kube/config|\.netrc|(?:^|[\"'/\\])Cookies(?:$|[\"'])"
 )
+# A file without any of these does nothing that counts, and is not parsed: `os.system("id")`.
 ACTING_WORDS = re.compile(
     rb"exec|eval\(|__import__|\bos\b|Popen|check_|getoutput|urlopen|urlretrieve|_connection"
     rb"|subprocess|requests|httpx|session|socket|b64decode|marshal|decompress|fromhex|pickle|windll"
@@ -260,7 +262,7 @@ class SourceFile:
         for number, statement in enumerate(body[:-1]):
             if not isinstance(statement, ast.If) or not is_end(statement.body):
                 continue
-            # Of one that does not leave on this Python, what comes after was run.
+            # Where it does not leave on this Python, what comes after was run.
             if version_test(statement.test, self.name_of) is not False:
                 yield from self.found(statement.test, body[number + 1 :])
 

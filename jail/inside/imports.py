@@ -74,11 +74,11 @@ class Importer:
         self.hidden: dict[str, tuple[str, str]] = {}
         self.shelves: dict[str, dict[str, ModuleType]] = {}
         self.failures = Failures()
-        self.executed = Executed(site)
+        self.executed = Executed(site, teller)
         self.deadly: set[str] = set()  # modules that ended an interpreter
 
     def look(self, names: Sequence[str]) -> list[str]:
-        """`names` with the hidden ones last: what they do to the library's harms no other. Those
+        """`names` with the hidden last: what they do to the library's harms no other. Those
         are told.
         """
         names = self.sort(names)
@@ -161,7 +161,7 @@ class Importer:
                 self.run_and_keep(above, spec)
 
     def stand_in_for(self, name: str) -> None:
-        """Let an empty package stand for one whose own code ends the interpreter."""
+        """Let an empty package stand for a package whose own code ends the interpreter."""
         spec = importlib.util.find_spec(name)
         if spec:
             sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -177,7 +177,7 @@ class Importer:
             sys.modules[name] = module
 
     def loaded(self, name: str) -> ModuleType | None:
-        """A module of the package that was imported, also one that Python does not find."""
+        """A module of the package that was imported, also where Python does not find it."""
         shelf = self.shelves.get(name.partition(".")[0], {})
         return shelf.get(name) if self.is_hidden(name) else sys.modules.get(name)
 
@@ -224,7 +224,7 @@ class Importer:
 
 class Failures:
     """A finder of sys.meta_path for modules that have failed again and again, in whatever order
-    they were imported: the next time they fail at once. Hundreds may ask for the same one.
+    they were imported: the next time they fail at once. Hundreds may ask for the same module.
     """
 
     def __init__(self) -> None:

@@ -71,7 +71,7 @@ def how_assembled(direct: FrameType, instructions: Any) -> tuple[bool, str] | No
 
 
 def stands_in_source(code: CodeType) -> bool:
-    """Whether code is what a file gives that a person can read, the one that it names: of a
+    """Whether code is what a file gives that a person can read, the file that it names: of a
     function that was handed on to another process, say.
     """
     text = first_bytes(code.co_filename)

@@ -10,8 +10,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# Of each text in a line that is too long; the second where that is not enough.
+SHORTER_CHARS = (500, 100)
 # What has a shorter name than its number.
 SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n"}
+
+
+def line_within(said: dict[str, Any], limit_bytes: int, whole: str = "") -> str:
+    """A line of at most so many bytes: where it would be longer, its texts are cut, but that of the
+    key `whole`. What is no text stays what it is: whether code was decoded, say.
+    """
+    line = json_of(said)
+    for limit_chars in SHORTER_CHARS:
+        if len(line) >= limit_bytes:
+            cut = {key: shorter(value, limit_chars) for key, value in said.items() if key != whole}
+            line = json_of({**said, **cut})
+    return f"{line}\n"
+
+
+def shorter(value: Any, limit_chars: int) -> Any:
+    kind = type(value)
+    if value is None or kind is bool or kind is int:
+        return value
+    text = str.__str__(value) if issubclass(kind, str) else json_of(value)
+    return text[:limit_chars]
 
 
 def json_of(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Moves the date: `time` and `datetime` tell a later one. Clocks that only run are left alone, and
+"""Moves the date: `time` and `datetime` tell a later date. Clocks that only run are left alone, and
 so is what is written in C and asks the system itself.
 """
 
@@ -18,8 +18,8 @@ DATE_CLOCKS = {time.CLOCK_REALTIME, 5, 11}
 
 
 def change_type(kind: type, name: str, value: object) -> None:
-    """Change a type that is written in C, in its place: what is one of it stays one, and who has
-    imported it has the changed one.
+    """Change a type that is written in C, in its place: its objects stay its objects, and who has
+    imported it has the changed type.
     """
     members: dict[str, object] = gc.get_referents(kind.__dict__)[0]
     members[name] = value
@@ -27,7 +27,7 @@ def change_type(kind: type, name: str, value: object) -> None:
 
 
 def move_clocks(by_sec: int) -> None:
-    """Let all that tells the date tell one that is `by_sec` later."""
+    """Let all that tells the date tell a date that is `by_sec` later."""
 
     def moved_time() -> float:
         return real_time() + by_sec

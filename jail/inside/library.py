@@ -10,7 +10,7 @@ import sys
 
 
 def load_from_library(name: str) -> None:
-    """Import a module of the library; whoever imports it after that gets this one."""
+    """Import a module of the library; whoever imports it after that gets this module."""
     if name in sys.modules:
         return
     folder = os.__file__.removesuffix("/os.py")

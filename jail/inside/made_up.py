@@ -88,7 +88,7 @@ class Mock:
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        """For isinstance(): who wants one of a class of his own gets one."""
+        """For isinstance(): who wants an object of a class of his own gets it."""
         return self.__dict__["_kind"]
 
     def __getattr__(self, name: str) -> Any:
@@ -165,7 +165,7 @@ class Mock:
 
 
 class Samples:
-    """A folder with a file in it for whoever asks for one: nothing in it is bait."""
+    """A folder with a file in it for whoever asks for a file: nothing in it is bait."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -235,8 +235,8 @@ def choices(annotation: Any) -> list[Any]:
 
 
 def written_class(annotation: Any) -> type | None:
-    """The class that an annotation is, if it was written in Python: of one that is written in C a
-    mock would be taken for what it can't be.
+    """The class that an annotation is, if it was written in Python: of a class in C a mock
+    would be taken for what it can't be.
     """
     is_class = isinstance(annotation, type)
     return annotation if is_class and annotation.__flags__ & WRITTEN_IN_PYTHON else None
@@ -272,7 +272,8 @@ def takes_any(function: Any) -> tuple[bool, bool]:
 
 def parameters_of(function: Any) -> list[inspect.Parameter]:
     """What it takes. A function that takes what it names is asked itself, for what it says of
-    itself (`__signature__`, `__wrapped__`) need not be so; one that hands all on, what it says.
+    itself (`__signature__`, `__wrapped__`) need not be so; of a function that hands
+    all on counts what it says.
 
     Raises:
         ValueError, TypeError: it does not say what it takes.

@@ -22,7 +22,7 @@ PLACEHOLDERS = {"LOAD_CONST", "LOAD_SMALL_INT", "COPY", "STORE_NAME", "IMPORT_NA
 
 
 def is_class(value: Any) -> bool:
-    """Whether it is one; an object may claim it."""
+    """Whether it is a class, not an object that claims to be a class."""
     return issubclass(type(value), type)
 
 

@@ -18,7 +18,7 @@ MAX_TASKS = 200  # that are looked at
 PROC_LINE_BYTES = 300
 RUNNING = "running"
 ALWAYS = -1
-# A wait is for so long where the argument at this place is a time: a pointer to one, or
+# A wait is for so long where the argument at this place is a time: a pointer to a time, or
 # milliseconds, which are negative where there is no end. By machine and number of the call.
 TIME_POINTERS = {
     # nanosleep, clock_nanosleep, restart_syscall; ppoll, select, pselect6, epoll_pwait2, futex,

@@ -37,7 +37,7 @@ def own_files(names: Collection[str], site: str) -> set[str]:
 
 
 def unwrapped(value: Any) -> Any:
-    """The function in what the library makes of one: a method, a property, a partial or a cached
+    """The function in what the library makes of it: a method, a property, a partial or a cached
     function.
     """
     for _ in range(MAX_WRAPPED):

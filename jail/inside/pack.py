@@ -5,7 +5,7 @@ Arguments: a virtual environment with pip, which gets the file `image`; then, as
 them, this environment, the FIFO of the audit hook and the home folder. Nothing that lies in the
 jail names the folder of here: it tells what this machine is.
 
-The image is what marshal makes of a dict, and then of another one, of pip's `files`:
+The image is what marshal makes of a dict, and then of another, of pip's `files`:
 
     files   path -> bytes, as they are in every environment
     links   path -> where to
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 PACKED_FOLDER = Path(__file__).parent
-# What the rooms are called there, and the one that loads the others.
+# What the rooms are called there, and the room that loads the others.
 OWN_NAME, PLAIN_NAME = "jail.inside", "_activate.tools"
 LOADER = "loader"
 NOT_PACKED = {LOADER, "pack"}

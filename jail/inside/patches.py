@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from typing import Any
 
-# Asked of a new import hook: one that answers to these, and not only to names of its own, may
+# Asked of a new import hook: a hook that answers to these, and not only to names of its own, may
 # change what others import.
 KNOWN_NAMES = (
     *("json", "ssl", "subprocess", "socket", "getpass", "requests", "urllib3", "httpx", "aiohttp"),
@@ -228,7 +228,7 @@ class Originals:
 
 
 def replaced_in_objects(name: str, module: ModuleType, mine: OwnCode) -> Iterator[tuple[str, Any]]:
-    """Methods of the one object that a module has, put into it alone: `logging.root.handle`."""
+    """Methods of the only object of its kind, put into it alone: `logging.root.handle`."""
     for variable, value in [*module.__dict__.items()]:
         kind = type(value)
         if kind.__module__ == "builtins" or issubclass(kind, (type, ModuleType)):

@@ -1,5 +1,5 @@
 """Which file a call of Python means, whatever the package gives: bytes, a descriptor of a folder, a
-name below one, or a text of a class of its own. A part of the audit hook.
+name below a folder, or a text of a class of its own. A part of the audit hook.
 """
 
 from __future__ import annotations

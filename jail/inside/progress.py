@@ -4,8 +4,8 @@
                    are jobs, too
     begin 7 s.api  it is about to do number 7, which is called so; all before were done
     failed 9 s.api its module failed at line 9 (missed: for want of another project); see rest.py
-    linger         that one is done, but what it left at work gets its time
-    done           it has done the last one, and lingers
+    linger         that job is done, but what it left at work gets its time
+    done           it has done the last job, and lingers
     left 2         and this many threads were still at work then
     looked 0 gc    a module has looked where it could find how to say all this itself
 

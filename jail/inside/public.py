@@ -112,7 +112,7 @@ class Own:
 
 
 def inner_function(value: Any) -> Any:
-    """The function in what the library makes of one: a method, a property, a partial function."""
+    """The function in what the library makes of it: a method, a property, a partial function."""
     if isinstance(value, staticmethod | classmethod | MethodType):
         return value.__func__
     if isinstance(value, property):
@@ -271,7 +271,7 @@ def calls_of(title: str, value: Any, mine: Own, seen: set[int]) -> Iterator[Publ
 def held_calls(title: str, table: Any, mine: Own, seen: set[int]) -> Iterator[PublicCall]:
     """What a public table has, `COMMANDS = {"send": _send}`, and tables in it.
 
-    Of one with anything else no more is looked at than of one of functions.
+    Of a table with anything else no more is looked at than of a table of functions.
     """
     items = table.items() if hasattr(table, "items") else enumerate(table)
     for key, item in [*itertools.islice(items, MAX_HELD)]:
@@ -298,7 +298,7 @@ def kept_calls(title: str, value: Any, mine: Own, seen: set[int]) -> Iterator[Pu
 
 
 def with_inner(title: str, kind: type, mine: Own, seen: set[int]) -> Iterator[tuple[str, type]]:
-    """A class, and the public ones that are written in it."""
+    """A class, and the public classes that are written in it."""
     yield title, kind
     for name, value in [*vars(kind).items()]:
         is_inner = name[:1] != "_" and offered(value, mine) == "class"

@@ -2,7 +2,7 @@
 
 Runs no code of the package, in a child of the launcher, as gates.py. A module that fails for want
 of another project is told elsewhere: of it counts what would have come next. One that fails for
-another reason may do so on this machine only: of that one all functions count, too.
+another reason may do so on this machine only: of it all functions count, too.
 """
 
 import ast
@@ -142,7 +142,7 @@ def act_in_rest(text: str, line: int, is_missing: bool) -> tuple[str, int] | Non
 
 
 def act_in_words(text: str) -> tuple[str, int] | None:
-    """The first act in what this Python can't read: it may be for a later one."""
+    """The first act in what this Python can't read: it may be for a later Python."""
     found = ACT_WORDS.search(text) or SECRETS.search(text)
     return (found[0][:MAX_ACT_CHARS], text.count("\n", 0, found.start()) + 1) if found else None
 
@@ -184,13 +184,15 @@ def tell_rest(path: str, site: str, fallen: Mapping[str, tuple[int, bool]]) -> N
             continue
         try:
             with open(file, "rb") as data:
-                text = data.read(MAX_LOOKED_BYTES).decode("utf-8", "replace")
+                start = data.read(MAX_LOOKED_BYTES + 1)
         # The package may have seen to it that nobody reads it.
         except OSError:
             teller.tell("unrun", name, text=NO_SOURCE, at=f"{file}:{line}")
             count += 1
             continue
-        found = act_in_rest(text, line, is_missing)
+        found = act_in_rest(start.decode("utf-8", "replace"), line, is_missing)
+        if not found and len(start) > MAX_LOOKED_BYTES:
+            found = NO_SOURCE, line
         if found:
             teller.tell("unrun", name, text=found[0], at=f"{file}:{found[1]}")
             count += 1

@@ -4,7 +4,8 @@ import os
 import re
 from collections.abc import Iterator
 
-MAX_LOOKED_BYTES = 1 << 20
+MAX_LOOKED_BYTES = 1 << 20  # of a file that is taken apart
+MAX_ASKED_BYTES = 8 << 20  # of a file of which only words are looked for
 # `# -*- coding: utf-7 -*-`, in one of the first two lines.
 CODING = re.compile(rb"(?:[^\n]*\n)?[ \t\f]*#[^\n]*?coding[:=][ \t]*([-\w.]+)")
 
@@ -21,11 +22,11 @@ def files_of(site: str, names: list[str]) -> Iterator[str]:
                 yield file
 
 
-def start_of(path: str) -> bytes:
+def start_of(path: str, limit_bytes: int = MAX_LOOKED_BYTES) -> bytes:
     """The start of a file, as UTF-8; nothing, if it can't be read."""
     try:
         with open(path, "rb") as file:
-            data = file.read(MAX_LOOKED_BYTES)
+            data = file.read(limit_bytes)
     except OSError:
         return b""
     coding = CODING.match(data)

@@ -38,7 +38,7 @@ ALL_RAN, SOME_LEFT, SOME_NOT_RUN, NOT_PREPARED, NOT_SURE = 0, 80, 81, 83, 84
 class Limits:
     """Seconds: for all jobs together, and for each. After so many of the workers that ended too
     early (`redone`) all is done again, if it does not take long: threads and atexit of the others
-    get their time, too. `totals` that a worker tells: the last one is of all its jobs.
+    get their time, too. `totals` that a worker tells: the last is of all its jobs.
     """
 
     def __init__(self, total_sec: float, each_sec: float, redone: int, totals: int) -> None:
@@ -212,7 +212,7 @@ def supervise(
         text = f"after {limits.each_sec:g} s" if was_stopped else f"exit code {code}"
         teller.tell("ended", progress.name, how=how, text=text)
         fallen[progress.name] = 0, False
-        # The next one goes on without it, and finds none of what it offers.
+        # The next worker goes on without it, and finds none of what it offers.
         if not is_prepared:
             is_any_lost |= not was_stopped
             if progress.at in skips or time.monotonic() > deadline_sec:

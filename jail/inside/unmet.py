@@ -18,7 +18,7 @@ from jail.inside.fallen import UNMET_NOT_LOOKED_AT
 from jail.inside.gates import MAX_TEXT_DEPTH, SourceFile, texts_in
 from jail.inside.held_back import called_by_imports, held_acts, may_hold
 from jail.inside.rest import act_among, run_in
-from jail.inside.sources import code_in, files_of, start_of
+from jail.inside.sources import MAX_ASKED_BYTES, MAX_LOOKED_BYTES, code_in, files_of, start_of
 from jail.inside.statements import tree_of
 from jail.inside.words import read_names
 
@@ -220,13 +220,18 @@ def tell_unmet(path: str, site: str, words: Sequence[str], end_sec: float) -> No
         if time.process_time() > most_sec or now_sec() > end_sec:
             teller.tell("unmet", "", text=UNMET_NOT_LOOKED_AT)
             return
-        data = start_of(file)
+        data = start_of(file, MAX_ASKED_BYTES)
         module = file.removeprefix(f"{site}/").removesuffix(".py").removesuffix("/__init__")
         called = entries.get(module.replace("/", "."), ())
         is_program = file.endswith("/__main__.py")
-        is_asking = asks_for_others(data, there.missing, is_started=is_program or bool(called))
+        is_cut, is_started = len(data) >= MAX_ASKED_BYTES, is_program or bool(called)
+        is_asking = is_cut or asks_for_others(data, there.missing, is_started=is_started)
         is_holding = may_hold(data)
         if not is_asking and not is_holding:
+            continue
+        # Cut, it would be no Python: what stands before the cut would be passed over, too.
+        if len(data) > MAX_LOOKED_BYTES:
+            teller.tell("unmet", "", text=UNMET_NOT_LOOKED_AT, at=file)
             continue
         text = code_in(file, data)
         try:

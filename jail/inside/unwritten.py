@@ -37,7 +37,7 @@ UNSEEN = (
     "\ufeff\U000e0000-\U000e01ef]{16,}"
 )
 LONE_MARKS = "\u200b\u200c\u2060\u2061\u2062\u2063\u2064\u180e\ufeff"
-# Blanks at the end of a line, and long ones anywhere. An editor leaves blanks or tabs there, and
+# Blanks at the end of a line, and long runs anywhere. An editor leaves blanks or tabs there, and
 # not one after the other again and again, nor so many of so many lengths.
 TAIL = r"(?m)[ \t\v\f]+$|[ \t\v\f]{64,}"
 TURN = r"(?:(?<= )\t|(?<=\t) )"
@@ -62,7 +62,7 @@ QUOTED_IMPORT = r"""["'][^"'\n]*\b(?:import|from)\s+%s\b"""
 
 
 def is_carrier(text: str) -> bool:
-    """Whether a text has a second one that nobody sees in it."""
+    """Whether a text has a second text in it that nobody sees."""
     # Loaded when it is needed: this file is loaded at the start of every Python.
     load_from_library("re")
     import re

@@ -2,7 +2,7 @@
 date. The library itself goes on as it must on the system that is there.
 
 How: modules of the library get another `os` and `sys`, which say the truth; all others get the
-changed ones. What Windows has and this system has not is there as a stand-in that does nothing.
+changed modules. What Windows has and this system has not is there as a stand-in that does nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIBRARY_FOLDER = os.__file__.removesuffix("os.py")
 LATER_SEC = 5 * 365 * 86400 + 97 * 86400 + 11 * 3600
 
 HOME_FOLDER = os.environ.get("HOME", "/")
-# Drawn with the name of this machine, which is another one in each run.
+# Drawn with the name of this machine, which is another in each run.
 MACHINE_NUMBER = int.from_bytes(kernel_name().nodename.encode()[::-1], "big")
 WINDOWS_NAME = "DESKTOP-" + "".join(
     "0123456789ABCDEFGHJKLMNPQRSTUVWX"[MACHINE_NUMBER % 99_999_999_977 >> shift & 31]

@@ -228,7 +228,7 @@ def add_to_paths() -> None:
 
 
 def add_to_asyncio() -> None:
-    """The event loops of Windows: the one that is there."""
+    """The event loops of Windows: the loop that is there."""
     asyncio = sys.modules["asyncio"]
     policy = asyncio.DefaultEventLoopPolicy
     asyncio.__dict__.update(

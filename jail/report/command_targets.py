@@ -15,6 +15,7 @@ MAX_JUDGED_CHARS, MAX_WRITTEN_FILES = 8_000, 100
 WRITING = re.compile(r"\b(?:cp|mv|ln|tee|install|touch|chmod|chown|rsync|sed -i\S*|truncate)\b")
 # `echo x >> /etc/crontab`, `dd if=x of=/etc/crontab`
 REDIRECTED = re.compile(r"(?:>{1,2}\|? *|\bof=)[\"']?([^\s;|&<>()\"']+)")
+# Where the next command begins: `cp x y && chmod +x y`. The last word: `y` of `cp x "y"`.
 COMMAND_ENDS = re.compile(r"[;|&\n]+")
 LAST_WORD = re.compile(r"([^\s\"']+)[\s\"']*\Z")
 

@@ -34,7 +34,7 @@ class Descent:
                 self.told.setdefault(pid, []).insert(0, number)
 
     def commands_above(self, pid: Pid) -> Iterator[int]:
-        """The commands that a new one comes from, the nearest first: what its process was before,
+        """The commands that a command comes from, the nearest first: what its process was before,
         and what its ancestors were.
         """
         phase, number = pid

@@ -104,7 +104,7 @@ def groups_of(found: Sequence[Found], wholes: Mapping[int, int]) -> list[Group]:
 
 
 def wholes_of(seen: Sequence[Seen], found: Sequence[Found]) -> dict[int, int]:
-    """Which findings are a part of an act that another one tells, and of which, by their places.
+    """Which findings are a part of an act that another tells, and of which, by their places.
 
     Args:
         seen: what they were found in, place by place; there may be more findings after that.

@@ -63,7 +63,7 @@ NAMESPACE_LINE = (
     " sys.modules.setdefault('NAME', types.ModuleType('NAME'));mp = (m or []) and"
     " m.__dict__.setdefault('__path__',[]);(p not in mp) and mp.append(p)"
 )
-# The same of older ones.
+# The same, as older installers write it.
 OLD_NAMESPACE_LINE = (
     "import sys, types, os;p = os.path.join(sys._getframe(1).f_locals['sitedir'], *(PARTS));"
     "ie = os.path.exists(os.path.join(p,'__init__.py'));m = not ie and"

@@ -16,8 +16,8 @@ from jail.report.lists import Item
 
 MAX_INDICATORS = 200
 MAX_INDICATOR_CHARS = 300
-MAX_LABEL_CHARS = 24  # of a name; longer ones carry data, such as what was stolen
-# Shorter ones carry data where so many of one domain are asked for: what was sent in names.
+MAX_LABEL_CHARS = 24  # of a name; longer labels carry data, such as what was stolen
+# Shorter labels carry data where so many of one domain are asked for: what was sent in names.
 CODED_LABEL = re.compile(r"[0-9a-f]{12,}|[a-z2-7]{16,}", re.ASCII)
 MIN_CODED_NAMES = 3
 MAX_BAIT_PATH_CHARS = 60  # of a URL that carries bait
@@ -101,7 +101,7 @@ class Indicators:
     found: dict[tuple[str, str], Item] = field(default_factory=dict)
 
     def add(self, kind: str, value: str, item: Mapping[str, object]) -> None:
-        """Keep one that is new and short enough."""
+        """Keep an indicator that is new and short enough, while there is room."""
         if len(value) <= MAX_INDICATOR_CHARS and len(self.found) < MAX_INDICATORS:
             about = {"phase": item.get("phase"), "place": item.get("place")}
             self.found.setdefault((kind, value), {"kind": kind, "value": value} | about)
@@ -120,7 +120,7 @@ class Indicators:
             self.add("name", name, item)
 
     def is_the_package_s(self, address: str) -> bool:
-        """Whether an address is one that nobody but the package has named."""
+        """Whether nobody but the package has named an address."""
         is_told = address in self.own.wholes | ARGUMENTS or not self.own.knows_addresses
         return is_public(address) and not is_told
 
@@ -247,6 +247,6 @@ def hosts_of(item: Item) -> Iterator[str]:
 
 
 def is_file_of(project: str, file: str) -> bool:
-    """Whether a file is one of the project's, whose name is in its one form."""
+    """Whether a file is of the project, whose name is in its canonical form."""
     start = file.split("-")[0] if file.endswith(".whl") else file.rpartition("-")[0]
     return re.sub(r"[-_.]+", "-", start).lower() == project

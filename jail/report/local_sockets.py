@@ -1,4 +1,4 @@
-"""Sockets of this machine's own services: who reaches one asks it to act, or to give a secret."""
+"""Sockets of this machine's own services: who reaches one asks for an act or for a secret."""
 
 # ruff: noqa: S108 - patterns of sockets, and no files of ours
 

@@ -61,12 +61,12 @@ def units(text: str) -> int:
 
 
 def defanged(text: str) -> str:
-    """The text with URLs that no program takes for one: hxxps://evil[.]example/x."""
+    """The text with URLs that no program takes for a URL: hxxps://evil[.]example/x."""
     return URL_START.sub(lambda url: f"hxxp{url[1]}://{url[2].replace('.', '[.]')}", text)
 
 
 def code_span(text: str, limit_chars: int) -> str:
-    """Untrusted text in a code span, in which nothing acts; never an empty one, which is none."""
+    """Untrusted text in a code span, in which nothing acts; never an empty span, which is none."""
     safe = plain(defanged(text.replace("`", BACKTICK)[: 4 * limit_chars]), limit_chars)
     return f"`{safe or ' '}`"
 

@@ -66,6 +66,8 @@ LEFT, STOPPED, RAISED = "left", "stopped", "raised"
 # Noticed(REGISTRY, "HKEY_CURRENT_USER\...\Run\Updater", text="evil.exe"): high persistence.write
 # Noticed(TRACES, "ptrace", place="/…/s.py:9"): medium evidence.tamper
 # "asks the C library for ptrace, by which processes look into each other"
+# Noticed(UNHEARD, "compile", place="/…/s.py:9"): high evidence.tamper
+# "gives code a name that can lie to the Python witness, by compile"
 # Noticed(CROWDED, "exec(x)", text="400", place="/…/s.py:9"): high code.dynamic
 # "hides code behind 400 blanks in a line: exec(x)"
 # Noticed(GATED, "time", text="exec(...)", place="/…/s.py:9"): info code.gated
@@ -99,6 +101,9 @@ def noticed(phase: Phase, event: Noticed) -> Finding | None:
             title = f"asks the C library for {event.what}, by which processes look into each other"
             found = said(Severity.MEDIUM, Rule.EVIDENCE_TAMPER, title, event.place)
             return replace(found, technique=technique_of_look(event.what))
+        case Notice.UNHEARD if event.what:
+            title = f"gives code a name that can lie to the Python witness, by {event.what}"
+            return said(Severity.HIGH, Rule.EVIDENCE_TAMPER, title, event.place)
         case Notice.CROWDED:
             title = f"hides code behind {event.text} blanks in a line: {event.what}"
             return said(Severity.HIGH, Rule.CODE_DYNAMIC, title, event.place)

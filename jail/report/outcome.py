@@ -4,10 +4,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jail.orders import JailSettings, Order
+from jail.orders import WORK_IN_JAIL, JailSettings, Order
 from jail.report.text import plain
 from jail.watch.events import (
+    Change,
     DependencyDenied,
+    FileChanged,
     NotRun,
     Omission,
     Outcome,
@@ -16,9 +18,11 @@ from jail.watch.events import (
     StartsUnchecked,
 )
 from jail.watch.noticed import Notice, Noticed
-from jail.watch.record import Record
+from jail.watch.record import SEARCHED_FOR_BAIT, Record
 
 MAX_SENTENCE_CHARS = 300
+# Without a subject these say that there was more of the kind than is told.
+MORE_THAN_TOLD = (Notice.GATED, Notice.READS, Notice.UNHEARD)
 # What each mode runs. A phase of these that is neither run nor explained is a gap.
 PROMISED = {
     "install": (PhaseName.INSTALL,),
@@ -27,6 +31,8 @@ PROMISED = {
     "import": (PhaseName.INSTALL, PhaseName.IMPORT),
     "detonate": (*PhaseName,),
 }
+# `/srv/site/x-1.0/lib/python3.11/site-packages/x/a.py`
+CODE = re.compile(rf"{re.escape(WORK_IN_JAIL)}/site/.*\.(?:py|so|pth)", re.DOTALL)
 # The modes that are for one trigger, which the request names: it decides over the run.
 ONE_TRIGGER = {"execute", "execute_module"}
 DEPENDENCIES = "dependencies"  # the trigger that imports what dependencies have
@@ -108,7 +114,7 @@ def own_words(facts: Facts, phase: Phase) -> str:
 
 
 def is_decisive(facts: Facts, phase: Phase) -> bool:
-    """Whether a phase that failed, by itself, makes the run one that failed."""
+    """Whether a phase that failed by itself makes the run fail."""
     if phase.name == PhaseName.INSTALL:
         return not is_extra(phase)
     return facts.order.mode in ONE_TRIGGER
@@ -184,7 +190,7 @@ def never_run(facts: Facts) -> Iterator[str]:
     """
     turns: set[str] = set()  # the jails in which the target's modules had their turn
     failed: dict[str, dict[str, Noticed]] = {}
-    # Where not all that failed was looked at, any module may be one that would have acted.
+    # Where not all that failed was looked at, any module may have been about to act.
     cut: dict[str, str] = {}
     for seen in facts.record.seen:
         event = seen.event
@@ -218,18 +224,29 @@ def unseen(facts: Facts) -> Iterator[str]:
         yield plain(f"the Python witness was silent in {', '.join(silent)}", MAX_SENTENCE_CHARS)
     calls = {phase.title for phase in facts.phases if phase.name == PhaseName.CALL}
     for (title, kind), count in facts.record.lost.items():
-        if title in calls:
+        # What a call does is harmless but for this.
+        if title in calls and SEARCHED_FOR_BAIT not in kind:
             continue
         what = f"{title}: {count} were not kept or looked at: {EVENT_WORDS.get(kind, kind)}"
         yield plain(what, MAX_SENTENCE_CHARS)
 
     for seen in facts.record.seen:
         event = seen.event
+        if isinstance(event, FileChanged) and is_removed_code(seen.phase, event):
+            what = f"{event.path} was removed, and not run again"
+            yield plain(f"{seen.phase.title}: {what}", MAX_SENTENCE_CHARS)
         if isinstance(event, StartsUnchecked):
             yield plain(f"{seen.phase.title}: {unchecked(event)}", MAX_SENTENCE_CHARS)
-        # More acts behind conditions than are told.
-        if isinstance(event, Noticed) and event.kind is Notice.GATED and not event.what:
+        if isinstance(event, Noticed) and event.kind in MORE_THAN_TOLD and not event.what:
             yield plain(f"{seen.phase.title}: {event.text}", MAX_SENTENCE_CHARS)
+
+
+def is_removed_code(phase: Phase, event: FileChanged) -> bool:
+    """Whether installed code was removed that would have had its turn as other victims', and been
+    called.
+    """
+    is_early = phase.name in (PhaseName.START, PhaseName.IMPORT)
+    return is_early and event.change is Change.DELETED and bool(CODE.fullmatch(event.path))
 
 
 def unchecked(event: StartsUnchecked) -> str:

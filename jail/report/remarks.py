@@ -36,7 +36,7 @@ MAX_NAMED_PATHS = 6  # in one title
 # Who looks for as many kinds of secrets has a thief's list; a library of many clouds has fewer.
 MANY_STORES = 6
 PASSING_FOLDERS = ("/tmp/", "/dev/shm/")  # noqa: S108
-# Who looks at as many signs of a sandbox wants to know whether it is in one.
+# Who looks at as many signs of a sandbox wants to know whether it is in a sandbox.
 MANY_SIGNS = 3
 
 

@@ -129,7 +129,7 @@ def size(size_bytes: int | None) -> str:
 
 
 def process_tree(processes: list[Item]) -> list[Row]:
-    """Every process below the one that started it, in order of birth.
+    """Every process below that which started it, in order of birth.
 
     Those of our own are left out where they started nothing of the package. No recursion: a package
     can nest its processes deeper than Python can recurse.
@@ -212,7 +212,7 @@ def code_row(item: Item) -> Row:
 
 
 def notable_code(items: list[Item]) -> list[Item]:
-    """The pieces of code that are a finding, decoded ones first: generators write the others."""
+    """The pieces of code that are a finding, the decoded first: generators write the others."""
     told = [item for item in items if item["severity"] in (Severity.HIGH, Severity.MEDIUM)]
     return sorted(told, key=lambda item: [*Severity].index(item["severity"]))
 

@@ -87,6 +87,7 @@ WRITABLE = (
     "/home/",
     "/var/tmp/",  # noqa: S108 - a pattern, not a file of ours
 )
+# `dash`, `python3.11`: what comes after it is a script.
 INTERPRETER = re.compile(r"(?:ba|da|z)?sh|python[0-9.]*|perl")
 # The system's own tools that a build starts. A package's own program may have any name, so that the
 # whole path counts. Samples: /usr/bin/x86_64-linux-gnu-gcc-12, /usr/lib/gcc/x86_64-linux-gnu/12/cc1
@@ -106,6 +107,7 @@ BUSY_CODE = re.compile(
 VERBS = {Net.TCP: "connects (tcp) to", Net.UDP: "sends (udp) to"}
 # What pip leaves behind when it is stopped: what it had unpacked so far, which no Python looks at.
 PIP_STAGING = re.compile(r"/tmp/pip-[^/]+/.*", re.DOTALL)  # noqa: S108
+# `…/x.py`, `…/x.cpython-311-x86_64-linux-gnu.so`, `…/bin/tool`
 ALTERED_CODE = re.compile(r".*\.(?:pyc?|so)|.*/bin/[^/]+", re.DOTALL)
 # What a function does that is called with made-up arguments is what it is for.
 CALLED_FOR = {Rule.NETWORK_ATTEMPT, Rule.PROCESS_SPAWN, Rule.LIMIT_HIT}
@@ -304,7 +306,7 @@ def changed_file(phase: Phase, event: FileChanged) -> Finding | None:
 
 
 def path_severity(phase: Phase, event: FileChanged, path: str) -> tuple[Severity | None, str]:
-    """How grave a change is under one of the file's names, and why; None for an everyday one."""
+    """How grave a change is under one of the file's names, and why; None for an everyday change."""
     if phase.name == PhaseName.INSTALL and PIP_STAGING.fullmatch(path):
         return None, ""
     if waiting := waiting_at(phase, event, path):

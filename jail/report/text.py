@@ -54,7 +54,7 @@ def middle_cut(text: str, limit_chars: int) -> str:
 
 
 def block(text: str, limit_chars: int = MAX_BLOCK_CHARS) -> str:
-    """Untrusted text of many lines, each made safe; of a long one the start and the end.
+    """Untrusted text of many lines, each made safe; of a long text the start and the end.
 
     It is cut before, so that a long text costs no more than a short one, and after, since an
     escape or a tab takes more room than the character that it stands for.

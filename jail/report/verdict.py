@@ -103,7 +103,7 @@ def assemble(
 
     Args:
         phases: in the order in which they ran, with those that something ended.
-        kernel_witness: whether there was one.
+        kernel_witness: whether there was a kernel witness.
         started_at_sec, finished_at_sec: seconds since 1970.
         not_run, notes: what watch left out, and what else it has to say.
         interrupted: the service was stopped during the run.
@@ -178,7 +178,7 @@ def is_server(facts: Facts, phase: Phase) -> bool:
 
 
 def verdict_of(found: Sequence[Found], gaps: Sequence[str]) -> Verdict:
-    """The worst finding decides; without one it is only clean when there is no gap."""
+    """The worst finding decides; without a finding it is only clean when there is no gap."""
     severities = {finding.severity for _, findings in found for finding in findings}
     if Severity.HIGH in severities:
         return Verdict.HIGH

@@ -33,7 +33,7 @@ class Unreadable(Exception):
 
 
 def read_fields(file: BinaryIO, name: str) -> tuple[str, str]:
-    """The name and the version that the metadata of an archive has, "" for one that is missing.
+    """The name and the version that the metadata of an archive has, "" for what is missing.
 
     Args:
         name: of the file, which says what it should be.
@@ -93,8 +93,8 @@ def zip_metadata(file: BinaryIO, pattern: re.Pattern[str]) -> Iterator[bytes]:
 def tar_metadata(file: BinaryIO) -> Iterator[bytes]:
     """The first member of a tar.gz file that is its metadata. Raises Unreadable and others.
 
-    Only as much as that is unpacked: pip takes what comes last of the same name, so a second one
-    can say something else.
+    Only as much as that is unpacked: pip takes what comes last of the same name, so a second
+    member can say something else.
     """
     archive = Archive(is_source=True, left_bytes=MAX_TAR_BYTES, end_sec=float("inf"))
     try:

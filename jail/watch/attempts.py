@@ -101,7 +101,7 @@ class Attempts:
         if "\\" in path and "AppData" in path:
             below = re.split(r"[\\/]+AppData[\\/]+", path, maxsplit=1)[-1]
             path = f"{HOME_IN_JAIL}/AppData/" + re.sub(r"\\+", "/", below)
-        # An empty folder starts nothing, and who asks for one mostly wants it to be there.
+        # An empty folder starts nothing, and who makes it mostly wants it to be there.
         if how is Opened.FOLDER:
             return
         if how in (Opened.WRITE, Opened.REMOVE):

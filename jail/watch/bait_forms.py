@@ -101,7 +101,7 @@ Made = tuple[bytes, str]
 
 
 def key_of_ssh() -> Made:
-    """A private key of 3072 bits: as long as one, and as readable."""
+    """What looks like a private key of 3072 bits: of its length, and as readable."""
     kinds = (len(kind).to_bytes(4, "big") + kind for kind in (b"none", b"none", b""))
     head = b"openssh-key-v1\0" + b"".join(kinds) + (1).to_bytes(4, "big")
     public = b"\0\0\0\7ssh-rsa\0\0\0\3\1\0\1\0\0\1\x81\0" + secrets.token_bytes(384)
@@ -176,7 +176,7 @@ def logins_of_chrome() -> Made:
     )
     rows: list[TableRow] = []
     for number, site in enumerate(SITES):
-        # The first one is what is looked for; what is encrypted looks like any bytes.
+        # The first password is what is looked for. What is encrypted looks like any bytes.
         hidden = value.encode() if number == 0 else secrets.token_bytes(16 + 16 * (number % 2))
         url = f"https://{site}/login"
         made = 13_340_000_000_000_000 + secrets.randbelow(50_000_000_000_000)
@@ -311,10 +311,10 @@ def keys_of_ethereum() -> Made:
 
 
 def name_of_profile() -> str:
-    """As Firefox draws one, and so that it is known for one that is drawn: see drawn.py."""
+    """A name as Firefox draws it, which drawn.py takes for a drawn name."""
     while True:
         name = drawn_word(8, DIGITS_36)
-        turns = sum(one.isdigit() != other.isdigit() for one, other in pairwise(name))
+        turns = sum(char.isdigit() != after.isdigit() for char, after in pairwise(name))
         if turns >= MIN_TURNS_OF_NAME:
             return name
 

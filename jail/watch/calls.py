@@ -23,7 +23,7 @@ class Family(StrEnum):
 
 @dataclass(slots=True)
 class Fork:
-    """A process or thread was made: its number for strace, and the one it has in the jail."""
+    """A process or thread was made: its number for strace, and its number in the jail."""
 
     pid: int
     child: int
@@ -119,7 +119,7 @@ class Reach:
 
 @dataclass(slots=True)
 class Delete:
-    """A file was deleted: `name`, in `folder` if it is relative to one."""
+    """A file was deleted: `name`, in `folder` if the name is relative."""
 
     pid: int
     folder: bytes
@@ -154,7 +154,7 @@ class Sleep:
 
 @dataclass(slots=True)
 class LookInto:
-    """A process asked to look into another one, or to be looked into. `call` says by what;
+    """A process asked to look into another, or to be looked into. `call` says by what;
     `jail_pid` is the number of the other in the jail, 0 where it names none.
     """
 

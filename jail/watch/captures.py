@@ -44,7 +44,7 @@ SCRIPT_READER = re.compile(
 
 @dataclass(frozen=True)
 class Captured:
-    """A content, and which file it was, if it was one."""
+    """A content, and which file it was, if it was a file."""
 
     drop: Drop
     device: int = 0

@@ -1,7 +1,7 @@
 """Certificates of the decoy internet: an authority for the run, and a certificate for each name.
 
 The openssl program makes them, since Python's library can't. A name gets to its command line only
-if it has the form of one.
+if it has the form of a host name.
 """
 
 import ipaddress
@@ -25,6 +25,7 @@ ROOTS = ("R1", "R2", "R3", "R4", "G2", "G3", "X1", "CA", "CA 2")
 # In DER: two times, of which the first says since when: `30 1e 17 0d 261126144200Z 17 0d ...`.
 VALIDITY = re.compile(rb"(\x30\x1e\x17\x0d)[0-9]{12}Z(\x17\x0d[0-9]{12}Z)")
 LONG_LENGTH = 128  # from here on a length has more than one byte
+# "files.evil.example", what may stand for a host in a certificate, in small letters.
 NAME = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
     r"(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*",
@@ -32,6 +33,7 @@ NAME = re.compile(
 )
 # "203.0.113.7", or what is meant to look so.
 DIGITS = re.compile(r"[0-9.]+", re.ASCII)
+# "Meadow Trust Services"
 TITLE = re.compile(r"[A-Za-z0-9 ]{1,50}", re.ASCII)
 # "4f06f81d", under which the certificate is looked up in a folder.
 HASH = re.compile(r"[0-9a-f]{8}", re.ASCII)
@@ -122,7 +124,7 @@ class Authority:
         return done.stdout
 
     def request(self, words: list[str], days: int) -> bytes:
-        """A certificate, after the key if a new one was asked for. Raises CertificateError."""
+        """A certificate, after the key if a new key was asked for. Raises CertificateError."""
         configuration = ["-config", path_of(self.configuration_fd)]
         return self.run(["req", "-x509", *configuration, "-days", str(days), *words])
 
@@ -172,7 +174,7 @@ class Authority:
             return next(reversed(self.contexts.values()), None)
 
     def make_context(self, name: str) -> ssl.SSLContext:
-        """Raises CertificateError, also for a name that has not the form of one."""
+        """Raises CertificateError, also for what has not the form of a host name."""
         signer = path_of(self.authority_fd)
         leaf = ["-new", "-key", signer, "-CA", signer, "-CAkey", signer, "-extensions", "leaf"]
         common = name if len(name) <= MAX_COMMON_NAME_CHARS else name[-MAX_COMMON_NAME_CHARS:]

@@ -69,7 +69,7 @@ def find_name(message: bytes) -> str | None:
     while at < len(message):
         kind, length = struct.unpack_from("!HH", message, at)
         if kind == SERVER_NAME:
-            # `00 0e  00  00 0b  e x a m p l e . c o m`: of the list, its one entry.
+            # `00 0e  00  00 0b  e x a m p l e . c o m`: of the list, its only entry.
             _, entry, size = struct.unpack_from("!HBH", message, at + 4)
             name = message[at + 9 : at + 9 + size].decode("ascii")
             return name.lower() if entry == HOST_NAME and name else None

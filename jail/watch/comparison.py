@@ -38,6 +38,7 @@ ALWAYS_NEW = re.compile(
 BUILD_KEYS = ("build-backend", "requires", "backend-path")
 # What an interpreter executes at its start.
 AT_START_FILE = re.compile(r".*\.pth|(?:.*/)?(?:site|user)customize\.py", re.DOTALL)
+# `fast.so.1`, `setup.exe`, `x.pyc`: what nobody reads.
 BINARY_NAME = re.compile(
     r".*\.(?:so(?:\.[0-9.]+)?|pyd|dll|dylib|exe|pyc|pyo|jar|class|node|wasm|a|o|bin)",
     re.DOTALL | re.IGNORECASE,
@@ -89,8 +90,8 @@ def compare_releases(before: Archive, after: Archive) -> Comparison:
 
 
 def plain_names(archive: Archive) -> dict[str, Member]:
-    """The members by their names without what bears the version: folders of a wheel, or the one
-    that has all of a source distribution.
+    """The members by their names without what bears the version: folders of a wheel, or the
+    folder that has all of a source distribution.
     """
     tops = {name.partition("/")[0] for name in archive.members}
     inner = [f"{top}/" for top in sorted(tops) if f"{top}/PKG-INFO" in archive.members]
@@ -99,7 +100,7 @@ def plain_names(archive: Archive) -> dict[str, Member]:
         plain = VERSIONED_FOLDER.sub(r"\1.\2/", name, 1)
         if archive.is_source and inner:
             plain = name.removeprefix(inner[0])
-        # Nothing hides behind another: the odd one keeps all of its name.
+        # Nothing hides behind another: the second of a name keeps all of it.
         found[name if plain in found else plain] = member
     return found
 

@@ -71,12 +71,12 @@ class Contents:
 
 
 def plain_project(name: str) -> str:
-    """A project's name in its one form (PEP 503)."""
+    """A project's name in its canonical form (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def parse_project(metadata: str) -> str | None:
-    """The project's name that METADATA has, in its one form.
+    """The project's name that METADATA has, in its canonical form.
 
     >>> parse_project("Metadata-Version: 2.1\\nName: s06_evil\\nVersion: 1.0\\n\\nName: other")
     's06-evil'
@@ -202,7 +202,7 @@ def read_contents(files: Collection[str], read: Callable[[str], str], project: s
     Args:
         files: all paths below the prefix.
         read: the text of one of them, "" if it cannot be read.
-        project: its name in its one form.
+        project: its name in its canonical form.
     """
     there = set(files)
     contents = Contents()

@@ -22,7 +22,7 @@ from jail.watch.talk import MAX_RAW_TEXT_BYTES, Target, target_text
 from jail.watch.world import Traffic, World, unix_sec
 from jail.watch.world_events import Conversation, Reply, Speaker
 
-MAX_OPEN = 128  # connections; the one that was silent for longest makes room for a new one
+MAX_OPEN = 128  # connections; what was silent for longest makes room for the next
 MAX_WAITING = 1024  # connections that nobody has accepted yet
 WAITING_BYTES = 64 << 10  # of a connection, until they are read
 DATAGRAMS_BYTES = 1 << 20  # until they are read; the kernel may give less
@@ -194,7 +194,7 @@ class Decoy:
 
     def attend(self, endpoint: Endpoint, mask: int) -> None:
         """Let one connection read and write what it can."""
-        # It may have made room for another one within this round.
+        # It may have made room for another connection within this round.
         if endpoint.is_closed:
             return
         try:

@@ -27,6 +27,7 @@ from jail.watch.bait_forms import (
 from jail.watch.contents import plain_project
 from jail.watch.events import NOBODY, Actor, BaitLeaked, Event
 from jail.watch.login_files import LOGIN_FILES, PROFILES_OF_FIREFOX, profiles_of_firefox
+from jail.watch.record import SEARCHED_FOR_BAIT
 
 MAX_SEARCHED_BYTES = 16 << 20  # of each kind of thing in one phase
 DAY_NS = 86_400 * 10**9
@@ -121,7 +122,7 @@ class Decoys:
     def search(
         self, kind: str, where: str, data: bytes, actor: Actor = NOBODY, own: str = ""
     ) -> bool:
-        """Tell the first place of the phase where each value turns up: whether one does in `data`.
+        """Tell the first place of the phase where each value turns up: whether `data` may have one.
 
         As it is, or in the encodings that thieves use. `kind` ("command", "file") has a bound of
         its own. Threads may search side by side.
@@ -129,8 +130,8 @@ class Decoys:
         with self.lock:
             self.searched_bytes[kind] += len(data)
             if self.searched_bytes[kind] > MAX_SEARCHED_BYTES:
-                self.lose(f"{kind}, searched for bait", 1)
-                return False
+                self.lose(f"{kind}, {SEARCHED_FOR_BAIT}", 1)
+                return True
         names = []
         for name, forms in self.forms.items():
             if name != own and any(form in data for form in forms):

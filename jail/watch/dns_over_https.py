@@ -1,6 +1,6 @@
 """Questions for names that come as requests of HTTP: RFC 8484, and the JSON of public resolvers.
 
-Who asks so is seen by no resolver: the decoy internet is one, and knows the same names. Hostile
+Who asks so is seen by no resolver: the decoy internet answers, and knows the same names. Hostile
 input: URLs and bodies.
 """
 

@@ -16,7 +16,7 @@ MAX_SAME_CHARS = 200  # of what is left of it: what comes later differs by how l
 # In the place of all that is drawn. No number and no letter, so that it is taken for neither.
 DRAWN = "#"
 MIN_RANDOM_CHARS, MIN_LONG_CHARS = 7, 16
-MIN_TURNS = 3  # from letters to digits and back; of a long one 2
+MIN_TURNS = 3  # from letters to digits and back; of a long piece 2
 FIRST_PASSING_PORT = 32768  # from here on the system draws them
 
 # `apollo-42`, `thinkpad-0af3`
@@ -37,12 +37,14 @@ TEMPORARY = re.compile(
 )
 # `2026-11-26T08:15:00.123Z`, `08:15:00`
 MOMENTS = re.compile(r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d[\d:.]*Z?)?|\b\d\d:\d\d:\d\d(?:[.]\d+)?\b")
+# `setup.py:12`, `<string>:3`; `0x7f15c0ffee00`
 LINE_NUMBERS = re.compile(r"(?<=[.]py):\d+|(?<=>):\d+")
 POINTERS = re.compile(r"\b0x[0-9a-f]{4,16}\b")
 # What is no path, since it does not begin like one: `aGk/b3q8ZxYw71Lt+Vw=`
 WHOLE_CODES = re.compile(r"(?<![A-Za-z0-9+/_.-])[A-Za-z0-9+][A-Za-z0-9+/_-]{15,}={0,2}", re.ASCII)
 # Pieces of a code, or of a path with a code in it: `/upload/aGkb3q8ZxYw71Lt+Vw=`
 CODE_PIECES = re.compile(rf"[A-Za-z0-9+/_-]{{{MIN_RANDOM_CHARS},}}={{0,2}}", re.ASCII)
+# The pieces of `aGk/b3q8-ZxYw`; `9f86d081`; where `a1b2` turns; where `aGkB` changes.
 SEPARATORS = re.compile(r"([+/_=-]+)")
 HEX_DIGITS = re.compile(
     r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]+|(?=.*[0-9])(?=.*[A-F])[0-9A-F]+", re.ASCII
@@ -56,6 +58,7 @@ FREE_NUMBERS = re.compile(
     r"|(?<![A-Za-z0-9])\d(?:[\d,.]*\d)?(?![A-Za-z0-9])",
     re.ASCII,
 )
+# Nobody can say `xkqjw`.
 CONSONANTS = re.compile(r"[bcdfghjklmnpqrstvwxz]{5}", re.IGNORECASE)
 
 
@@ -108,7 +111,7 @@ def without_random(text: str) -> str:
 
 
 def belongs(piece: str, separator: str) -> bool:
-    """Whether a piece beside a random one is part of the same code, and no word of a path."""
+    """Whether a piece beside a random piece is part of the same code, and no word of a path."""
     is_mixed = KIND_CHANGES.search(piece, 1) is not None
     return is_mixed or "+" in separator or "=" in separator
 
@@ -130,7 +133,7 @@ def is_random(run: str) -> bool:
 
 
 def is_coded(text: str) -> bool:
-    """Whether every other character is of another kind than the one before, as in base64."""
+    """Whether every other character is of another kind than that before it, as in base64."""
     has_both_cases = text not in (text.lower(), text.upper())
     return has_both_cases and len(KIND_CHANGES.findall(text)) * 5 >= len(text) * 2
 

@@ -73,7 +73,7 @@ class Dropped:
         """Keep what one jail has dropped.
 
         It gets at most half of the room that is left, so that no flood of one trigger hides what a
-        later one drops.
+        later trigger drops.
         """
         floor_bytes = self.left_bytes // 2
         for drop in sorted(drops, key=lambda drop: drop.rank):

@@ -147,8 +147,8 @@ class EarlierRelease:
 
 
 def find_target(resources: Resources) -> tuple[ReleaseFile | None, str]:
-    """The file of the order's release that was given out, and its sha256: the index's, or one that
-    stood in its place.
+    """The file of the order's release that was given out, and its sha256: the index's, or that of
+    what stood in its place.
     """
     order = resources.order
     for seen in resources.record.seen:

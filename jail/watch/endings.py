@@ -30,8 +30,8 @@ def end_phase(
         status: what the launcher itself ended with.
         signals: by which any process was ended. pip has no limit of CPU time, but a build has, and
             then pip fails.
-        came_to_end: what runs in the jail has said so, which counts for an import: one that ends
-            its interpreter may do so with any code.
+        came_to_end: what runs in the jail has said so, which counts for an import: a module
+            that ends its interpreter may do so with any code.
     """
     if trigger.launch[0] in MANY_KINDS:
         end_jobs(phase, status)

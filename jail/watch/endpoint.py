@@ -147,7 +147,7 @@ class Endpoint:
         self.take_secret(data)
 
     def context(self, name: str) -> ssl.SSLContext | None:
-        """A certificate for this name, or where there can't be one, any; None without openssl."""
+        """A certificate for this name, else for any; None without openssl."""
         authority = self.traffic.world.authority
         if authority is None:
             return None

@@ -29,8 +29,8 @@ SYSTEM_FOLDERS = ("/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/")
 
 
 def is_near(target: str) -> bool:
-    """Whether the target of a Connection is this machine. Not for names: anybody can have one that
-    looks near.
+    """Whether the target of a Connection is this machine. Not for names: anybody's name can look
+    near.
     """
     return NEAR.fullmatch(target) is not None
 
@@ -284,7 +284,7 @@ class StartsUnchecked:
 
 @dataclass(frozen=True)
 class LeftAtWork:
-    """Processes still at work when the phase ended; `process` is the first one's command line."""
+    """Processes still at work when the phase ended; `process` is the command line of the first."""
 
     count: int
     process: str

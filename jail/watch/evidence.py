@@ -201,7 +201,7 @@ def describe_code(event: Code) -> dict[str, Any]:
     """The fields of source that was executed."""
     about: dict[str, Any] = {"sha256": event.sha256, "bytes": event.size_bytes}
     about |= {"place": event.place, "decoded": event.decoded}
-    return {"kind": "code", **about, "text": event.text}
+    return {"kind": "code", **about, "text": event.text, "how": event.how}
 
 
 def describe_process(event: ProcessEnded) -> dict[str, Any]:

@@ -17,6 +17,7 @@ CACHED = re.compile(r"(?:.*/)?__pycache__/[^/]+\.([^/.]+)(?:\.opt-\w+)?\.pyc", r
 # `fast.cpython-310-x86_64-linux-gnu.so`, `fast.cp311-win_amd64.pyd`, `fast.pyd`; of those without a
 # tag, and of `fast.abi3.so`, nobody says for whom they are.
 COMPILED_LIBRARY = re.compile(r".*\.(cpython-[^/.]+)\.so|.*\.pyd", re.DOTALL)
+# `/srv/site/x-1.0/lib/python3.11/site-packages`
 SITE_VERSION = re.compile(r".*/python(\d+)\.(\d+)/site-packages")
 
 
@@ -26,7 +27,7 @@ def made_for_others(site: str, listed: Iterable[str], read: Callable[[str, int],
     Args:
         site: the target's site-packages, which tells the version of our Python.
         listed: its files.
-        read: so many bytes of the start of one.
+        read: so many bytes of the start of a file.
     """
     version = SITE_VERSION.fullmatch(site)
     tag = "cpython-{}{}".format(*version.groups()) if version else ""
@@ -60,6 +61,6 @@ def is_used(head: bytes) -> bool:
     """Whether a Python of its version imports it in place of its source: it names no time of the
     source, which no installation has as it was (PEP 552).
 
-    b"\\xcb\\r\\r\\n" and the flags 0 of one with a time, 1 of one that is never compared
+    b"\\xcb\\r\\r\\n" and the flags: 0 of a file with a time, 1 of a file that is never compared
     """
     return len(head) < PYC_HEAD_BYTES or bool(head[4] & 1)

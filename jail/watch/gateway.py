@@ -1,8 +1,8 @@
 """The package index on the jail's loopback, read-only: project pages and the files that they name,
 nothing else.
 
-Hostile input: the jail's requests. Nothing of one but a project's name, or the choice of a file
-that a page named, goes upstream, so no data leaves this way.
+Hostile input: the jail's requests. Nothing of a request but a project's name, or the choice of
+a file that a page named, goes upstream, so no data leaves this way.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from jail.watch.fitting import may_fit
 from jail.watch.index_http import MAX_REQUEST_BYTES, REQUEST, page_of, read_head, send_head
 from jail.watch.offered import PYTHON_OF_PIP, Offered, read_page
 from jail.watch.release import MAX_RELEASE_FILES, is_of_version
-from jail.watch.resolver import close_listener
+from jail.watch.resolver import NO_ROOM_ERRORS, NO_ROOM_SEC, close_listener
 from jail.watch.sample import BesideIndex, Sample, is_of_order, status_of
 from jail.watch.upstream import (
     JSON_PAGE,
@@ -59,7 +59,7 @@ class Gateway:
         order: which project is the target; with `artifact`, only its files of that kind are
             offered.
         denylist: projects of which only stand-ins are given out.
-        search: looks for bait in what the jail asks for: kind, where, bytes; whether there is any.
+        search: looks for bait in what the jail asks for (kind, where, bytes): whether it may be in.
         tell: takes the events.
         given: what there is beside the index.
     """
@@ -116,7 +116,10 @@ class Gateway:
             while not self.closed.is_set():
                 try:
                     connection, _ = listener.accept()
-                except OSError:
+                except OSError as error:
+                    # Else it was closed, or who asked has gone.
+                    if error.errno in NO_ROOM_ERRORS:
+                        self.closed.wait(NO_ROOM_SEC)
                     continue
                 if self.places.acquire(blocking=False):
                     threading.Thread(target=self.converse, args=(connection,), daemon=True).start()
@@ -160,7 +163,7 @@ class Gateway:
         """What a request asks for, with its type. Raises Refused."""
         line = printable(head.partition(b"\r\n")[0])
         if self.search("index request", line, head):
-            raise Refused(403, "it carries a decoy's value")
+            raise Refused(403, "it carries a decoy's value, or was too much to be searched for one")
         match = REQUEST.fullmatch(head)
         if not match or len(head) > MAX_REQUEST_BYTES:
             raise Refused(400, "not a plain GET of a project page or one of its files")

@@ -1,7 +1,7 @@
 """Reads requests of HTTP/1.1 (RFC 9112) as they come in, piece by piece.
 
 Hostile input: anything. What two programs could understand in two ways is refused, so that no
-request hides within another one. All parts are bounded; a body is not kept but for its start.
+request hides within another. All parts are bounded; a body is not kept but for its start.
 """
 
 import re
@@ -248,7 +248,7 @@ def parse_request_head(head: bytes) -> HttpRequest:
 
 
 def parse_header(line: bytes) -> tuple[str, str]:
-    """Raises HttpError, also for a line that goes on with the one before."""
+    """Raises HttpError, also for a line that goes on with the line before."""
     found = HEADER.fullmatch(line)
     if not found:
         raise HttpError(400, "a header that is not understood")

@@ -1,7 +1,7 @@
 """What the service tells the watch of a run: lines on the run's stream.
 
 Who sends them is the service, or has taken it over: no line is longer than it may be, and nobody
-waits for one for long.
+waits long for a line.
 """
 
 import select

@@ -20,7 +20,7 @@ from jail.watch.releases import version_key
 
 MAX_KNOWN_RELEASES, MAX_KNOWN_FINDINGS = 12, 200  # the first as jail/store.toml has it
 MAX_ACTS_BYTES, MAX_ACT_TITLE_CHARS = 24 << 10, 400  # of a run; of a title
-MAX_STORED_FINDINGS = 500  # of a report; one that has as many may have had more
+MAX_STORED_FINDINGS = 500  # of a report; where there are as many, there may have been more
 MAX_VERSION_CHARS = 200
 MAX_NEW_FINDINGS = 60  # that are named; the others are counted
 KNOWN_RUN_ID = re.compile(r"[0-9a-f]{32}")

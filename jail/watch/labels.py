@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from jail.watch.names import registered
 
@@ -80,17 +81,26 @@ def label_pieces(prefixes: list[str]) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
-def join_labels(names: Iterable[str]) -> list[Hidden]:
-    """What names say below each domain, in the order that they were asked for."""
-    by_domain: dict[str, list[str]] = {}
+def prefixes_by_domain(names: Iterable[str]) -> dict[str, list[str]]:
+    """What stands before each domain in the names, in the order that they were asked for."""
+    found: dict[str, list[str]] = {}
     for name in names:
         labels = name.rstrip(".").split(".")
         domain = registered(name.lower().rstrip(".")) or ".".join(labels[-2:]).lower()
-        if len(by_domain) < MAX_DOMAINS or domain in by_domain:
-            prefix = ".".join(labels[: -len(domain.split("."))])
-            by_domain.setdefault(domain, []).append(prefix)
+        prefix = ".".join(labels[: -len(domain.split("."))])
+        found.setdefault(domain, []).append(prefix)
+    return found
+
+
+def domains_left_out(names: Iterable[str]) -> int:
+    """How many domains there are whose names join_labels does not read."""
+    return max(0, len(prefixes_by_domain(names)) - MAX_DOMAINS)
+
+
+def join_labels(names: Iterable[str]) -> list[Hidden]:
+    """What names say below each of the first MAX_DOMAINS domains."""
     found = []
-    for domain, prefixes in by_domain.items():
+    for domain, prefixes in islice(prefixes_by_domain(names).items(), MAX_DOMAINS):
         pieces = label_pieces(list(dict.fromkeys(prefixes)))
         coded = "".join(pieces)[:MAX_HIDDEN_CHARS]
         data = decode(coded)

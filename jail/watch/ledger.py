@@ -22,8 +22,7 @@ from jail.watch.python_witness import PythonWitness, Said
 Tell = Callable[[Event, float | None], bool]
 
 MANY_FAILURES = 200  # of the same act of one process
-# Different acts of one process that are counted; when they are more, those that happened once give
-# way.
+# Different acts of one process that are counted; when they are more, what happened once gives way.
 MAX_FAILURES, MAX_FAILURE_CHARS = 200, 300
 MAX_NATIVES_TOLD_OF = 2  # names of compiled libraries, of one act
 # No failures: it is under way, or will be tried again.
@@ -72,7 +71,7 @@ class Ledger:
             loaded += self.account.natives.get(holder.jail_pid, [])
             holder = holder.parent if holder.fresh else None
         names = [name.rpartition("/")[2] for name in loaded]
-        # The last ones are likelier to be the package's own than what it needs.
+        # What was loaded last is likelier to be the package's own than what it needs.
         return ", ".join(names[: -MAX_NATIVES_TOLD_OF - 1 : -1])
 
     def has(self, key: tuple[object, ...]) -> bool:

@@ -20,7 +20,7 @@ def raw_seen(path: str) -> str:
 
 
 def in_scratch(seen: str) -> str | None:
-    """The path of the scratch that the jail sees as `seen`, if it is one."""
+    """The path of the scratch that the jail sees as `seen`; None of what is not of the scratch."""
     places = {WORK_IN_JAIL: ""}
     places |= {inside: folder for folder, inside in SCRATCH_FOLDERS.items() if inside}
     for inside, folder in places.items():

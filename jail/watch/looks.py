@@ -1,4 +1,4 @@
-"""Looks into another process, as strace shows them: who asks for one, of whom. None is served."""
+"""Looks into another process, as strace shows them: who asks, and into whom. None is served."""
 
 import re
 

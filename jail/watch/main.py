@@ -2,12 +2,11 @@
 the service.
 
 It runs without privileges, forked from the run keeper. All bytes that a package made are read here
-and in the rooms that this one imports, and nowhere else.
+and in the rooms that this room imports, and nowhere else.
 """
 
 import codecs
 import json
-import shutil
 import socket
 import threading
 import time
@@ -16,41 +15,32 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from jail.orders import MAX_JAILS, PROGRAMS, JailSettings, Machine, Order
+from jail.orders import MAX_JAILS, JailSettings, Machine, Order
 from jail.report.indicators import OwnWords, find_indicators
 from jail.report.message import fallback_embed, render_embed
 from jail.report.page import render_page
 from jail.report.rows import render_text
 from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
-from jail.watch.decoys import Decoys
 from jail.watch.dropped import Dropped
 from jail.watch.earlier import EarlierRelease
-from jail.watch.environment import lay_machine
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
 from jail.watch.evidence import Evidence
-from jail.watch.home_files import Home
-from jail.watch.inlet import Inlet
 from jail.watch.known import acts_for_later, compare_findings, known_earlier
 from jail.watch.ours import what_is_ours
-from jail.watch.outlet import Outlet, complain
-from jail.watch.payload import Search
+from jail.watch.outlet import Outlet, complain, seen_by_nobody
+from jail.watch.preparation import know_environment, prepare_run, take_order
 from jail.watch.process import prepare_process
-from jail.watch.ready import WaitingJail, await_order
-from jail.watch.record import Record
+from jail.watch.ready import WaitingJail
 from jail.watch.release import beside
 from jail.watch.resources import Resources
-from jail.watch.sample import keep_samples, make_given
-from jail.watch.scratch import Scratch
+from jail.watch.sample import keep_samples
 from jail.watch.second_try import available, missed_modules, notes_of_missed, tries_again
-from jail.watch.served import SecondStages
 from jail.watch.session import Session
-from jail.watch.tools import lay_out_tools
 from jail.watch.trial import lacks
-from jail.watch.triggers import Trigger, installation, triggers, variables, without_installation
+from jail.watch.triggers import Trigger, installation, triggers, without_installation
 from jail.watch.unmet import acts_not_run, project_of, waited_for
-from jail.watch.upstream import PackageCache, Refused, Upstream, file_hosts
-from jail.watch.world import make_world
+from jail.watch.upstream import Refused, file_hosts
 
 # The user that this becomes may not be able to read our own standard library: what is loaded late,
 # is loaded here.
@@ -210,70 +200,53 @@ def triage(
     *fds: int,
 ) -> None:
     """Run the package and send the report."""
-    evidence, cache = Evidence(), PackageCache(Path(machine.cache))
-    given, trouble = make_given(order, fds, cache, settings, folder / "../samples")
-    # The home comes after the bait: it gives their folders an age, too.
-    decoys, lived_in = Decoys(folder / "home"), Home(folder / "home")
-    resources = Resources(
-        host=lay_machine(folder, settings, machine),  # before the disk is looked at
-        settings=settings,
-        order=order,
-        machine=machine,
-        control=control,
-        inlet=Inlet(outlet.stream),
-        scratch=Scratch(folder, settings.max_disk_bytes),
-        decoys=decoys,
-        record=Record(judge, evidence.keep),
-        evidence=evidence,
-        upstream=Upstream(machine.index_url, settings.max_download_bytes),
-        cache=cache,
-        given=given,
-        cgroup_id=order.run_id,
-        project=lived_in.project,
-    )
-    resources.upstream.is_needed = given.in_hand is None
-    if settings.decoy_internet:
-        openssl = shutil.which("openssl", path=PROGRAMS)
-        resources.world = make_world(openssl, resources.decoys.values, {})
-        resources.stages = SecondStages(resources.world.marks)
-        resources.world.lay_trust(folder / "etc/ssl/certs")
-    lay_out_tools(folder / "bin")
-    learn_hosts(resources)
-    resources.states = resources.scratch.snapshot()
+    stream = outlet.stream
+    resources, trouble = prepare_run(settings, order, machine, folder, control, stream, fds, judge)
     run = Run(resources, outlet)
     if order.task == "ready":
         run.waiting = WaitingJail(resources, folder)
-        found = await_order(resources.inlet)
-        if found is None:
+        if not take_order(resources):
             return
-        resources.order = given.order = order = found
-        # The index may have come back.
-        if resources.upstream.failure:
-            learn_hosts(resources)
     begun_sec = time.time()
     resources.end_sec = time.monotonic() + settings.run_budget_sec
-    if resources.world:
-        start = Trigger(PhaseName.START, None, ("start",))
-        environment = variables(order, start) | resources.decoys.variables
-        resources.world.search = Search(resources.decoys.values, environment)
+    know_environment(resources)
     if not trouble:
         run.go()
+    report = make_report(run, begun_sec, trouble)
+    send_report(report, resources.evidence, resources.dropped, machine, outlet)
+    # Whatever is in the way of that: the report is sent.
+    fault = keep_samples(resources.record.seen, resources.given, report.verdict)
+    if fault:
+        complain(outlet, fault)
+    resources.cache.trim()
+
+
+def make_report(run: Run, begun_sec: float, trouble: str) -> Report:
+    """The report of a run that is over.
+
+    Args:
+        begun_sec: when it began, in seconds since 1970.
+        trouble: why it could not be run, "" if it could.
+    """
+    resources = run.resources
+    settings, order, record = resources.settings, resources.order, resources.record
     has_tls = resources.world is not None and resources.world.authority is not None
-    run.not_run += acts_not_run(resources.record.seen, resources.installed)
+    run.not_run += acts_not_run(record.seen, resources.installed)
+    run.not_run += seen_by_nobody(run.outlet)
     report = assemble(
         order,
         settings,
-        resources.record,
+        record,
         run.phases,
-        kernel_witness=machine.strace is not None,
+        kernel_witness=resources.machine.strace is not None,
         started_at_sec=begun_sec,
         finished_at_sec=resources.now_sec(),
         not_run=run.not_run,
         notes=[
             *notes_of_missed(run.missed, resources.installed),
-            *lacks(settings, machine, resources.reach, has_tls),
+            *lacks(settings, resources.machine, resources.reach, has_tls),
             *run.notes,
-            *given.notes,
+            *resources.given.notes,
         ],
         error=trouble,
         interrupted=run.is_interrupted,
@@ -286,26 +259,13 @@ def triage(
         known = known_earlier(resources.inlet, report.changes["earlier"]["version"])
         findings = report.lists["findings"]
         report.changes.update(compare_findings(findings, known, order.version, own.wholes))
-    send_report(report, evidence, resources.dropped, machine, outlet)
-    # Whatever is in the way of that: the report is sent.
-    fault = keep_samples(resources.record.seen, given, report.verdict)
-    if fault:
-        complain(outlet, fault)
-    cache.trim()
-
-
-def learn_hosts(resources: Resources) -> None:
-    """Ask the index from which hosts files may come, while the first jail is being made."""
-    configured = resources.settings.index_file_hosts
-    resources.upstream.ready.clear()
-    ask = threading.Thread(target=resources.upstream.learn_hosts, args=(configured,), daemon=True)
-    ask.start()
+    return report
 
 
 def send_report(
     report: Report, evidence: Evidence, dropped: Dropped, machine: Machine, outlet: Outlet
 ) -> None:
-    """Send the report in all its shapes, the one for programs first.
+    """Send the report in all its shapes, first what programs read.
 
     A fault of ours in drawing it must cost the looks, not the report.
     """

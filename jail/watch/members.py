@@ -127,7 +127,7 @@ class Archive:
 
 
 def read_archive(name: str, file: BinaryIO) -> Archive:
-    """What is in an archive; of one that is too much, what came first, and a note."""
+    """What is in an archive; where that is too much, what came first, and a note."""
     archive = Archive(is_source=not name.lower().endswith(".whl"))
     try:
         if name.lower().endswith(".tar.gz"):
@@ -217,7 +217,7 @@ def tar_members(archive: Archive, file: BinaryIO) -> Iterator[tuple[str, bytes, 
 
 
 def tar_headers(archive: Archive, file: Readable) -> Iterator[tuple[str, bytes, int]]:
-    """Name, type and size of each member; who asks for the next has read all of this one."""
+    """Name, type and size of each member; who asks for the next has read all of the last."""
     name: bytes | None = None
     size_bytes: int | None = None
     while True:

@@ -1,7 +1,7 @@
 """The names of the decoy internet: which exist, and under which address.
 
 A name exists where somebody can have registered it. Its address looks public, stays the same for
-the run, and is another one in the next. Hostile input: names, in any number.
+the run, and is another in the next. Hostile input: names, in any number.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ MAX_NAME_CHARS = 253
 MAX_KINDS = 10  # of questions for one name that are told
 MAX_TEXT_BYTES = 255  # of a string of a TXT record
 
-# Top-level names, but those of two letters: the ones under which packages, services and thieves
-# are found. Where a package asks for another one, it asks whether somebody makes names up.
+# Top-level names, but those of two letters: packages, services and thieves are found under
+# them. Who asks for a name under any other wants to know whether somebody makes names up.
 TOP_NAMES = """
 academy accountant agency ai app art asia auction audio auto autos aws baby band bar best bet bid
 bike bio biz black blog blue boats bond boo book build business buzz cafe cam camera camp capital
@@ -138,7 +138,7 @@ class Names:
             digest = hashlib.sha256(seed).digest()
             host = bytes([NETWORKS[digest[0] % len(NETWORKS)], *digest[1:3], 1 + digest[3] % 254])
             address = ipaddress.IPv4Address(host)
-            # Where it is not public, or another name's, the next attempt gives another one.
+            # Where it is not public, or another name's, the next attempt gives another address.
             if address.is_global and self.by_address.get(str(address), name) == name:
                 break
         if len(self.by_address) < MAX_ADDRESSES:
@@ -186,10 +186,10 @@ NAME_OF_QUESTION = b"\xc0\x0c"
 
 
 def reply(message: bytes, end: int, records: list[tuple[int, bytes]] | None) -> bytes:
-    """The DNS message that answers the one question of `message`.
+    """The DNS message that answers the only question of `message`.
 
     Args:
-        message: the question, checked to have one at DNS_HEADER_BYTES that ends at `end`.
+        message: checked to have a question that begins at DNS_HEADER_BYTES and ends at `end`.
         records: what Names.answer said.
     """
     found = records or []

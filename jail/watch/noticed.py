@@ -25,6 +25,10 @@ class Notice(StrEnum):
     UNMET = "unmet"  # an act, `text`, behind a project that is not there, `what`
     UNRUN = "unrun"  # a module that failed: what would have come after that, and its place
     COUNTED = "jobs"  # how many jobs ended how
+    UNHEARD = (
+        "unheard"  # code was made in a way that keeps the hook from telling it: `what`, `text`
+    )
+    READS = "reads"  # more was read than the hook tells: `text`
     TRACES = "traces"  # a function of the C library, by its name: `ptrace`
     CROWDED = "crowded"  # a line of source in which code stands far to the right, behind blanks
 
@@ -42,7 +46,7 @@ class Noticed(Remark):
 
 @dataclass(frozen=True)
 class WriteRefused(Remark):
-    """Python opened a file to write, or was to make or remove one, where nobody in the jail can."""
+    """Python was to write, make or remove a file where nobody in the jail can."""
 
     path: str
     place: str | None

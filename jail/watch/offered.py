@@ -89,7 +89,8 @@ def status_in(page: dict[str, Any]) -> tuple[str, str]:
 
 
 def read_page(page: dict[str, Any], version: str) -> Offered:
-    """Read a project page (PEP 691) for one version. Raises what a page that is none makes.
+    """Read a project page (PEP 691) for one version. Raises ValueError, LookupError, TypeError
+    or AttributeError for what is no such page.
 
     {"project-status": {"status": "quarantined", "reason": "malware"}, "files": [{"filename":
     "a-1.0.tar.gz", "requires-python": ">=3.8", "yanked": "broken"}]}
@@ -111,7 +112,7 @@ def read_page(page: dict[str, Any], version: str) -> Offered:
 
 
 def suits(wanted: str, python: tuple[int, int]) -> bool:
-    """Whether a Python is one that a file requires (`>=3.8,<4`); what can't be read is no hurdle.
+    """Whether a file wants such a Python (`>=3.8,<4`); what can't be read is no hurdle.
 
     Of a version with three parts only the first two are compared.
     """

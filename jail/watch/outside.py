@@ -13,9 +13,11 @@ from jail.watch.decoy import Decoy
 from jail.watch.events import MAX_EVENTS, Connection, Event, Phase
 from jail.watch.fitting import python_tag
 from jail.watch.gateway import Gateway
+from jail.watch.labels import domains_left_out
 from jail.watch.names import Questions
 from jail.watch.offered import tell_release
 from jail.watch.peers import Arrivals, Named, find_unnamed, tell_unnamed
+from jail.watch.record import SEARCHED_FOR_BAIT
 from jail.watch.resolver import Records, Resolver
 from jail.watch.resources import Journal, Resources
 from jail.watch.served import attribute, decode_names
@@ -105,8 +107,11 @@ class Outside:
         for unnamed in find_unnamed(self.arrivals.counts, named):
             for told in tell_unnamed(unnamed):
                 self.journal.tell(told)
-        for hidden in decode_names(list(self.questions), world.search):
+        names = list(self.questions)
+        for hidden in decode_names(names, world.search):
             self.journal.tell(hidden)
+        left_out = domains_left_out(names)
+        self.journal.lose(f"names below a domain, {SEARCHED_FOR_BAIT}", left_out)
         for kind, count in (self.decoy.traffic.lost + self.arrivals.lost).items():
             self.journal.lose(kind, count)
 

@@ -1,7 +1,7 @@
 """Puts the names of thousands of modules into words that fit in a packet to the run keeper.
 
 A few are one word as they are, `s.api,s.web,six`. Many are lines in which each name says how many
-parts it shares with the one before: `2 bar` after `plotly.validators.area` is
+parts it shares with the name before: `2 bar` after `plotly.validators.area` is
 `plotly.validators.bar`. These are compressed, and cut into words that begin with a star. See
 jail/inside/words.py, which reads them.
 """
@@ -43,7 +43,7 @@ def pack_names(names: Iterable[str]) -> tuple[list[str], int]:
 
 
 def front_coded(names: Sequence[str]) -> list[str]:
-    """Each name as the number of its first parts that the one before has, too, and the others.
+    """Each name as the number of its first parts that the name before has, too, and the others.
 
     >>> front_coded(["a.b.c", "a.b.d", "e"])
     ['0 a.b.c', '2 d', '0 e']

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from jail.watch.wrappings import CONTROLS, TO_USUAL_BASE64, Certainty, is_text, unwrap
 
-# Of a value: shorter ones turn up by chance; of a longer one some pieces are enough.
+# Of a value: shorter values turn up by chance; of a longer value some pieces are enough.
 MIN_VALUE_CHARS = 8
 PIECE_CHARS = 40
 MAX_PIECES = 3
@@ -46,14 +46,14 @@ SEALED = re.compile(
 SIGNS_OF_85 = b"!#$%&()*;<>?@^`{|}~"
 MIN_SIGNS = 12
 MIN_DENSE_CHARS = 200
-MIN_LETTERS = 10  # different ones, of text that somebody can read
+MIN_LETTERS = 10  # different letters, of text that somebody can read
 DENSE_RATIO = 0.8
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What was found: names of bait; the environment as a whole; a part that can't be read, and one
-    that was not searched because there is so much of it.
+    """What was found: names of bait; the environment as a whole; a part that can't be read, and a
+    part that was not searched because there is so much of it.
     """
 
     bait: tuple[str, ...] = ()
@@ -136,15 +136,15 @@ def in_base85(data: bytes) -> set[bytes]:
 
 
 def widened(data: bytes, width: int, at: int) -> bytes:
-    """Each byte as the one at `at` of as many as `width`, the others 0."""
+    """`width` bytes for each byte: it stands at place `at` of them, the others are 0."""
     wide = bytearray(len(data) * width)
     wide[at::width] = data
     return bytes(wide)
 
 
 def differences_of(data: bytes, key_bytes: int) -> bytes:
-    """Each byte XOR the one so many before: the same whatever key of this length, repeated, all of
-    them were XORed with.
+    """Each byte XOR the byte `key_bytes` before it: the same whatever key of this length, repeated,
+    all of them were XORed with.
     """
     number = int.from_bytes(data)
     return (number ^ (number >> 8 * key_bytes)).to_bytes(len(data))[key_bytes:]

@@ -111,8 +111,7 @@ class Named:
         """Note whom a call names, whatever it came to.
 
         Args:
-            known: its socket, if that was seen being made; one of which nothing is known may be of
-                any kind.
+            known: its socket, if that was seen being made; else it may be a socket of any kind.
         """
         if call.act is Act.BIND:
             return
@@ -168,7 +167,7 @@ def find_unnamed(arrived: Counter[Peer], named: Named) -> Iterator[Unnamed]:
 
 
 def tell_unnamed(unnamed: Unnamed) -> Iterator[Connection | TraceContradicted]:
-    """The events of it. Who did it is not known: the process is the one that showed another."""
+    """The events of it. Who did it is not known: a process that showed another address."""
     if unnamed.is_new:
         yield Connection(unnamed.net, unnamed.target, False, None, NOBODY)
     if unnamed.is_lie:

@@ -22,8 +22,8 @@ MAX_TITLE_CHARS = 300
 
 @dataclass(eq=False, slots=True)
 class Process:
-    """A process of the jail. `pid` is strace's number for it, `jail_pid` the one that it knows
-    itself by.
+    """A process of the jail. `pid` is strace's number for it, `jail_pid` the number that it
+    knows itself by.
     """
 
     pid: int

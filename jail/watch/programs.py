@@ -74,7 +74,7 @@ def found_program(started: Observed) -> str:
 
 
 def program_words(call: Execute, program: str) -> tuple[str, ...]:
-    """Its arguments, safe to show and bounded; the kernel gives one to who has none."""
+    """Its arguments, safe to show and bounded; the kernel gives an empty word to who has none."""
     shown = [printable(word[:MAX_WORD_CHARS])[:MAX_WORD_CHARS] for word in call.argv[:MAX_WORDS]]
     while sum(map(len, shown)) > MAX_COMMAND_CHARS:
         shown.pop()
@@ -89,8 +89,8 @@ def is_missing(program: str) -> bool:
 
 
 def is_jail_python(program: str, base: str) -> bool:
-    """Whether it is the Python that has the hook; the machine's other ones have none to be silent,
-    nor has the one in `base` that the jail's is made of, unless it is started as the jail's.
+    """Whether it is the Python that has the hook. Other Pythons of the machine have no hook that
+    could be silent, nor has that in `base`, which the jail's is made of, under its own name.
 
     A program of that name that lies elsewhere may be the same file.
     """

@@ -108,7 +108,7 @@ class Reaches:
         # The C library looks by such datagrams which of its own addresses comes first.
         is_any = not listens and target.startswith(ANY_ADDRESS)
         is_far = not is_near(target) and not is_any
-        # Python may have been given a host by name: one that was asked for, or this machine's.
+        # Python may have been given a host by name: a name that was asked for, or this machine's.
         name = self.name_of(target.rpartition(":")[0].strip("[]"))
         twins = [target, f"{name}:{address.port}"] if name else [target]
         if listens or not is_far:
@@ -123,8 +123,8 @@ class Reaches:
         self.ledger.tell_once(key, process, event)
 
     def is_bound(self, call: Reach, address: Address) -> bool:
-        """Whether a port of this machine is one that the jail's own processes listen at: one that
-        the kernel has given them, and where somebody answers.
+        """Whether the jail's own processes listen at a port of this machine: the kernel gave it to
+        them, and somebody answers there.
         """
         port = int(address.port or ANY_PORT)
         is_answered = call.error in (None, "EINPROGRESS", UNFINISHED)

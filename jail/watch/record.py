@@ -27,6 +27,8 @@ from jail.watch.events import (
 MAX_SUBJECTS = 500
 # Over the run, of one severity: once for what is the first of its subject, once for the rest.
 MAX_RECORD_CHARS = 24 << 20
+# Ends the name of what was lost where it was not searched: it may have had bait in it.
+SEARCHED_FOR_BAIT = "searched for bait"
 EVENT_CHARS = 700  # that an event takes beside its texts
 
 
@@ -105,7 +107,7 @@ class Record:
         return isinstance(event, Code) and is_harmless and subject(event) in known
 
     def has_room(self, phase: Phase, event: Event, worst: Severity | None) -> bool:
-        """Whether there is room for one more, which is taken."""
+        """Whether there is room for another event, which is taken."""
         key = (phase.title, type(event).__name__, worst)
         about, known = subject(event), self.subjects.setdefault(key, set())
         is_first = about != "" and about not in known and len(known) < MAX_SUBJECTS

@@ -65,7 +65,7 @@ def beside(
 
 
 def first_names(names: Collection[str]) -> str:
-    """The first ones, and how many more there are."""
+    """The first names, and how many more there are."""
     told = [*names][:MAX_TOLD_FILES]
     more = len(names) - len(told)
     return ", ".join(told) + (f" and {more} more" if more else "")

@@ -40,7 +40,7 @@ class ReleaseFile:
     project: str
     version: str
     key: VersionKey
-    is_early: bool  # a pre-release, or one of a developer
+    is_early: bool  # a pre-release, or a developer's
     is_wheel: bool
     tags: str
 
@@ -69,7 +69,7 @@ def version_key(version: str) -> VersionKey | None:
 
 
 def parse_file(name: str) -> ReleaseFile | None:
-    """What the name of a file says; None of one that is neither a wheel nor a source distribution.
+    """What the name of a file says; None of what is neither a wheel nor a source distribution.
 
     >>> parse_file("a_package-1.0rc1-py3-none-any.whl").project
     'a-package'

@@ -20,7 +20,7 @@ EXTRA = re.compile(r"\bextra\b")
 
 
 def required_elsewhere(metadata: str) -> list[str]:
-    """The projects, in their one form, without those that everybody has.
+    r"""The projects, in their canonical form, without those that everybody has.
 
     >>> required_elsewhere('Name: a\nRequires-Dist: b>=1; os_name == "nt"\nRequires-Dist: c\n')
     ['b']

@@ -4,6 +4,7 @@ Hostile input: DNS messages by UDP and TCP (RFC 1035), in any number and at any 
 """
 
 import contextlib
+import errno
 import ipaddress
 import select
 import socket
@@ -21,6 +22,8 @@ MAX_LABELS = 127
 MAX_LABEL_BYTES = 63
 SLOW_SEC = 0.5  # a question by TCP must be whole by then, for the next one waits for it
 MAX_CLOSE_SEC = 1.0
+# Where no descriptor is left, it is waited until others end.
+NO_ROOM_SEC, NO_ROOM_ERRORS = 0.05, {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 MAX_CONTROL_BYTES = 256
 # Of what came to the port and is no question, by whom it was sent to.
 MAX_OTHER_TARGETS = 200
@@ -188,10 +191,12 @@ class Resolver:
                     poll.poll()
                 try:
                     connection, client = server.accept()
-                except OSError:
+                except OSError as error:
                     if self.closed.is_set():
                         self.arrivals.note_dropped(server)
                         return
+                    if error.errno in NO_ROOM_ERRORS:
+                        self.closed.wait(NO_ROOM_SEC)
                     continue
                 host, port = connection.getsockname()[:2]
                 self.arrivals.note(Net.TCP, host, port, client)

@@ -66,8 +66,8 @@ class Resources:
 
 
 class Journal:
-    """Takes the events of one phase, from several threads; what comes after its end is not the next
-    one's.
+    """Takes the events of one phase, from several threads; what comes after its end does not go to
+    the next phase.
     """
 
     def __init__(self, resources: Resources, phase: Phase) -> None:

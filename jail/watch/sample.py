@@ -30,7 +30,7 @@ SPELLINGS |= {"rev": "post", "r": "post"}
 
 
 def plain_version(version: str) -> str:
-    """A version in a form in which the usual spellings of one are alike.
+    """A version in a form in which all of its usual spellings are alike.
 
     >>> [plain_version(text) for text in ("1.0.0", "v1.0-Beta_2", "1-preview1", "1.0.post1")]
     ['1', '1.b.2', '1.rc.1', '1.post.1']
@@ -47,7 +47,7 @@ def plain_version(version: str) -> str:
 
 
 def release_in(name: str) -> tuple[str, str]:
-    """The project, in its one form, and the version that the name of a file has.
+    """The project, in its canonical form, and the version that the name of a file has.
 
     >>> [release_in(name) for name in ("six-1.17.0-py2.py3-none-any.whl", "A.b-1.0.tar.gz")]
     [('six', '1.17.0'), ('a-b', '1.0')]

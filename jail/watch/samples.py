@@ -98,7 +98,7 @@ class SampleStore:
             return [entry.name for entry in islice(entries, 3 * MAX_SAMPLES)]
 
     def about(self, sha256: str) -> KeptFile | None:
-        """What is known of one, None where it is unknown."""
+        """What is known of a sample; None where nothing is."""
         file = self.open_file(f"{sha256}.json")
         if not file:
             return None

@@ -68,9 +68,9 @@ CHANNELS |= {stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 
 
 class Chain:
-    """The open folders on the way to the one that was opened last, from the scratch down.
+    """The open folders on the way to that which was opened last, from the scratch down.
 
-    The next one is opened from the nearest of them, so that a walk in order opens each folder once,
+    The next is opened from the nearest of them, so that a walk in order opens each folder once,
     however deep it lies. No part may be a link, which could lead to files of ours. A permission
     that was taken away is given back: what is in the jail has our own user id.
     """
@@ -178,8 +178,8 @@ class Scratch:
     def snapshot(self) -> dict[str, FileState]:
         """Every file by its path, and every folder that can't be opened.
 
-        A new phase begins with it: what was read and lost in the one before is forgotten, and so is
-        every open folder, which its processes may have moved.
+        A new phase begins with it: what was read and lost in the last phase is forgotten, and so
+        is every open folder, which its processes may have moved.
         """
         self.lost.clear()
         self.read_bytes.clear()
@@ -222,7 +222,7 @@ class Walk:
         self.missed = 0  # files and folders that were not looked at
 
     def files(self) -> Iterator[tuple[str, FileState]]:
-        """Every file, and every folder that can't be opened, the nearer ones first."""
+        """Every file, and every folder that can't be opened, the nearer first."""
         waiting = [f"{name}/" for name in FOLDERS]
         for max_depth in BANDS:
             starts, waiting = waiting, []

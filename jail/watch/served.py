@@ -40,7 +40,7 @@ def attribute(told: Iterable[Told], connections: Iterable[Connection]) -> Iterat
     """The events of the decoy with who did it.
 
     Both witnesses see the connections to one target in the same order. Where the kernel's told
-    less than there were, the last one known counts.
+    less than there were, the last that is known counts.
 
     Args:
         told: what Decoy.close returned.

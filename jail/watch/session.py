@@ -44,7 +44,7 @@ from jail.watch.unpacked import read_landed
 from jail.watch.world import TRUST_VARIABLES
 
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each of stdout, stderr and nsjail's log
-MAX_READS = 4  # of the Python witness for one of the kernel's
+MAX_READS = 4  # of the Python witness for each read of the kernel's
 READ_BYTES = 1 << 16
 TRACE_PIPE_BYTES = 16 << 10
 POLL_SEC = 0.02  # how stale a look at the limits may be
@@ -77,7 +77,7 @@ class Session:
         self.outside: Outside | None = None
         self.starts: Starts | None = None
         self.captures: Captures | None = None
-        self.answer: Answer | None = None  # the last one: the jail has ended
+        self.answer: Answer | None = None  # the last answer: the jail has ended
         self.stopped: Outcome | None = None  # why we ended it
         self.begun_sec = time.monotonic()
 

@@ -22,7 +22,7 @@ class Shadows:
         self.files = files
 
     def shadowed_by(self, path: str) -> str | None:
-        """The file of another distribution that this one hides, if any."""
+        """The file of another distribution that a file at `path` hides, if any."""
         package, extension = PACKAGE.fullmatch(path), EXTENSION.fullmatch(path)
         hidden: list[str] = []
         if package:

@@ -1,4 +1,4 @@
-"""Writes a small SQLite database, as browsers keep one: a page for each table.
+"""Writes a small SQLite database, as browsers keep them: a page for each table.
 
 By hand, since the library for it is C code that would be loaded before the watch gives root up.
 The format: sqlite.org, Database File Format.
@@ -69,7 +69,7 @@ def page_of_rows(rows: Sequence[TableRow], first_byte: int = 0) -> bytes:
 def database(tables: Mapping[str, tuple[str, Sequence[TableRow]]], changes: int) -> bytes:
     """The file. `tables`: columns and rows by the name; `changes`: how often it was changed.
 
-    No column may be one that asks for an index (UNIQUE, PRIMARY KEY).
+    No column may ask for an index (UNIQUE, PRIMARY KEY).
 
     >>> database({"meta": ("key TEXT, value TEXT", [("version", "39")])}, 7)[:15]
     b'SQLite format 3'

@@ -24,7 +24,7 @@ MAX_FIRST_LINE_BYTES, MAX_SCRIPTS = 256, 5
 SLACK_SEC = 0.0002
 SYS_OPENAT2, RESOLVE_IN_ROOT = 437, 0x10
 # Names that lead elsewhere for each process, or to no file. The rules judge them by the name alone,
-# but for the one of a process's own program, which is told by its true name.
+# but for that of a process's own program, which is told by its true name.
 NO_NAME = re.compile(rb"/proc/|/dev/fd/|$")
 # #!/bin/sh -e
 FIRST_LINE = re.compile(
@@ -43,7 +43,7 @@ class Starts:
 
     def __init__(self, proc: int) -> None:
         self.proc = proc
-        # To see which file a process runs; the first one is ours, and is no secret.
+        # To see which file a process runs; the first process is ours, and is no secret.
         self.has_rights = False
 
     def close(self) -> None:

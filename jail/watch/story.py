@@ -55,7 +55,7 @@ from jail.watch.trace import TraceReader
 from jail.watch.unchecked import Unchecked
 
 MAX_COMMAND_BYTES = 64 << 10  # of one command
-MAX_TOLD_CHARS = 1000  # of one, where it is told beside another
+MAX_TOLD_CHARS = 1000  # of a command that is told beside another
 EXIT_GROUP = {231, 94}  # its number on x86-64 and on arm64
 
 

@@ -73,7 +73,7 @@ class Talk:
     Args:
         target: where the package connected to.
         is_secret: TLS is around it.
-        via: the host and port that a proxy was asked for, if it is one.
+        via: the host and port that we were asked for as a proxy, if we were.
     """
 
     def __init__(self, traffic: Traffic, target: Target, is_secret: bool, via: str | None) -> None:
@@ -87,7 +87,7 @@ class Talk:
         self.buffer = b""
         self.raw = Sink()
         self.reader = RequestReader()
-        self.untold: HttpRequest | None = None  # the one that is being answered
+        self.untold: HttpRequest | None = None  # that is being answered
         self.requests = 0
         self.refusals = 0
         self.dialog: Dialog | None = None
@@ -282,7 +282,7 @@ class Talk:
 def is_url(text: str) -> bool:
     """Whether it can be taken apart: `http://[x]/` can't."""
     try:
-        urlsplit(text).port  # noqa: B018 - it raises what a wrong one is told by
+        urlsplit(text).port  # noqa: B018 - it raises ValueError for a wrong port
     except ValueError:
         return False
     return True

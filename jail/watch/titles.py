@@ -1,8 +1,8 @@
 """What a trigger is called that a package named: never as one of ours, nor as another of its."""
 
-# The one of our triggers whose title is a single word; the others have blanks: "all modules".
+# Of our triggers only this has a title of a single word; the others have blanks: "all modules".
 DEPENDENCIES_TITLE = "dependencies"
-# What our own titles have, none of which is without one: "all modules", "python -m s", "bin/s".
+# Each of our other titles has one of these signs: "all modules", "python -m s", "bin/s".
 TITLE_SIGNS = frozenset(" /'")
 
 

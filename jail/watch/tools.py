@@ -4,7 +4,7 @@ the machine's owner has installed.
 What a package does must not depend on that. Where gcloud is, an SDK asks it for an account, and
 gcloud's own acts would be told as the package's. These are what every machine has, what builds
 need, and what thieves use. They are links in a folder of their own, which the jail sees as /bin,
-the one folder of the system on its PATH. Who knows the path of a program below /usr can start it
+the only folder of the system on its PATH. Who knows the path of a program below /usr can start it
 all the same.
 """
 
@@ -20,7 +20,7 @@ ls cp mv ln rm rmdir mkdir mkfifo mktemp touch chmod chown chgrp install stat du
 pwd dirname basename readlink realpath which printenv stty tty
 tar gzip gunzip zcat bzip2 xz zip unzip
 """
-# What tells who and where one is.
+# What tells a program as whom and where it runs.
 FOR_LOOKS = "id whoami groups hostname uname arch nproc ps getconf getent locale ldd lscpu kill"
 # What fetches, wraps and hides; git for a requirement in a repository.
 FOR_THIEVES = "curl wget openssl base64 base32 md5sum sha1sum sha256sum sha512sum cksum xxd git"

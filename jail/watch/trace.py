@@ -169,8 +169,8 @@ class TraceReader:
         return calls
 
     def read(self, match: re.Match[bytes], rest: bytes, is_cut: bool) -> list[Call]:
-        number, time, name, resumed, how, what = match.groups()
-        pid, at_sec = int(number), float(time or 0)
+        number, made, name, resumed, how, what = match.groups()
+        pid, at_sec = int(number), float(made or 0)
         if name:
             begun = Unfinished(name, b"", is_cut, at_sec=at_sec)
             if rest.endswith(b" ...>"):
@@ -236,7 +236,7 @@ class Returned:
 
 
 def parse(pid: int, begun: Unfinished, rest: bytes) -> list[Call]:
-    """The calls in one line, which are one or none, but after the exec of a thread."""
+    """The calls in one line: one or none; two at most, after the exec of a thread."""
     parser = PARSERS.get(begun.name)
     if not parser:
         return []

@@ -127,7 +127,7 @@ def start_jail(control: socket.socket) -> tuple[str, str]:
 
 # No dataclass: the self-check would wait for the loading of what makes those.
 class Check(NamedTuple):
-    """A line of the self-check; a failed one that is not `required` costs coverage only."""
+    """A line of the self-check; a failure that is not `required` costs coverage only."""
 
     name: str
     passed: bool

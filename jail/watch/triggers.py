@@ -26,7 +26,7 @@ from jail.watch.packing import pack_names
 from jail.watch.titles import DEPENDENCIES_TITLE, title_of
 from jail.watch.well_known import WELL_KNOWN
 
-MAX_TRIGGERS = 8  # jails started for one kind of trigger; what is more shares one
+MAX_TRIGGERS = 8  # jails started for one kind of trigger; what is more shares a jail
 MAX_SEVERAL = 60  # programs that share a jail
 MAX_DEPENDENCY_MODULES = 60
 MAX_MAINS = 4
@@ -92,7 +92,7 @@ class Trigger:
 
     @property
     def is_in_ci(self) -> bool:
-        """Whether the environment is one of continuous integration."""
+        """Whether the environment is that of continuous integration."""
         return "ci" in self.victim.split(",")
 
 
@@ -211,7 +211,7 @@ class Plan:
         return found, [*not_started, *not_imported, *not_called, *not_executed]
 
     def start(self) -> tuple[list[Trigger], list[NotRun]]:
-        """A bare interpreter, if anything acts at its start; each other trigger starts one, too."""
+        """A bare interpreter, if anything acts at its start; each other trigger starts it, too."""
         if self.installed.has_startup:
             return [self.trigger(PhaseName.START, None, "start")], []
         reason = "no file acts at the start of an interpreter"
@@ -279,7 +279,7 @@ class Plan:
         return found, []
 
     def programs(self) -> tuple[list[Trigger], list[NotRun]]:
-        """Scripts, programs and modules that can be run, a jail each; the rest shares one."""
+        """Scripts, programs and modules that can be run, a jail each; the rest shares a jail."""
         contents = self.contents
         mains = [
             self.trigger(PhaseName.EXECUTE, f"python -m {name}", "module", name)
@@ -298,7 +298,7 @@ class Plan:
         return self.several(found)
 
     def several(self, found: list[Trigger]) -> tuple[list[Trigger], list[NotRun]]:
-        """The first MAX_TRIGGERS of them, and one for what is more."""
+        """The first MAX_TRIGGERS of them, and another for what is more."""
         alone, others = found[:MAX_TRIGGERS], found[MAX_TRIGGERS:]
         if not others:
             return alone, []

@@ -2,9 +2,9 @@
 them are known by the trace alone.
 
 A second thread can have changed what the trace says before the kernel read it. So the program may
-have been another, which then became the one that it was to be, or has changed its own words. A few
-do one thing, whatever their words, and do not touch these: of those it shows whether they were what
-they are said to be.
+have been another, which then became what it was said to be, or has changed its own words. A few
+programs do one thing, whatever their words, and leave these alone: whether such a program was what
+it is said to be, its own words show.
 """
 
 import re

@@ -1,6 +1,6 @@
 """What an interrupted pip had put in its place: files of the wheels that it was given or has built,
-of which no RECORD tells yet, the one that it was just writing, and those that it makes itself. They
-are the package's as far as those of a finished installation are, and no more.
+of which no RECORD tells yet, the file that it was just writing, and those that it makes itself.
+They are the package's as far as those of a finished installation are, and no more.
 
 Hostile input: the list of contents of a wheel, and its entry points.
 """
@@ -94,7 +94,7 @@ class Unpacked:
             self.scripts[place[1]] = part.project
 
     def owner(self, place: Place, size_bytes: int) -> str:
-        """Whose a whole file is, or one that pip makes; "" if it is nobody's."""
+        """Whose a whole file is, or a file that pip makes; "" if it is nobody's."""
         whole = [part for part in self.parts.get(place, []) if part.size_bytes == size_bytes]
         if whole:
             return whole[0].project
@@ -161,7 +161,7 @@ def wheels_of(
 ) -> Iterator[tuple[str, OpenWheel]]:
     """The wheels that pip was given, and those that it has built, each with its project.
 
-    What is built is the project's whose source was given: no build makes one of another's name.
+    What is built is the project's whose source was given: no build makes a wheel of another's name.
     """
     given = [known.event for known in seen if isinstance(known.event, Downloaded)]
     wheels = [file for file in given if file.file.endswith(".whl")]

@@ -29,5 +29,5 @@ def reach_is_unread(text: bytes, error: str | None) -> bool:
     >>> reach_is_unread(b"4, 0x1000, 16) = 0", None)
     True
     """
-    # The first look is a quick one.
+    # The first look is quick.
     return b"0x" in text and error not in UNREAD_ERRORS and bool(UNREAD.search(text))

@@ -1,5 +1,5 @@
-"""What is given out in the place of a project on the denylist that another one requires: wheels of
-its name and versions, with a module that has everything and does nothing, so that the rest runs.
+"""What is given out in the place of a project on the denylist that another requires: wheels of its
+name and versions, with a module that has everything and does nothing, so that the rest runs.
 """
 
 import hashlib
@@ -71,7 +71,7 @@ sys.modules[__name__].__class__ = Module
 
 
 def versions_of(files: Iterable[str]) -> list[str]:
-    """The versions that a project's files have, the last ones of the page if they are many."""
+    """The versions that a project's files have, the last of the page if they are many."""
     found: dict[str, None] = {}
     for name in files:
         match = VERSIONED.fullmatch(name)
@@ -81,7 +81,7 @@ def versions_of(files: Iterable[str]) -> list[str]:
 
 
 def stand_in(project: str, version: str) -> tuple[str, bytes]:
-    """A wheel of a project (its name in its one form): the name of the file, and its bytes."""
+    """A wheel of a project (its canonical name): the name of the file, and its bytes."""
     name = project.replace("-", "_")
     folder = f"{name}-{version}.dist-info"
     files = {

@@ -19,6 +19,7 @@ from jail.watch.events import MAX_EVENTS, MAX_TEXT_CHARS, WorldEvent
 from jail.watch.names import Names
 from jail.watch.payload import Carried, Search
 from jail.watch.pieces import Pieces
+from jail.watch.record import SEARCHED_FOR_BAIT
 from jail.watch.sink import Sink
 from jail.watch.stubs import Marks
 from jail.watch.world_events import Conversation, Payload, PiecesJoined, Request
@@ -146,13 +147,13 @@ class Traffic:
             self.searched_bytes[target] += len(payload)
         is_first = 0 < self.searched_bytes[target] <= MAX_FIRST_BYTES
         if self.search_sec[is_first] > MAX_SEARCH_SEC:
-            self.lost["payload, searched for bait"] += 1
+            self.lost[f"payload, {SEARCHED_FOR_BAIT}"] += 1
             return Carried()
         begun_sec = time.thread_time()
         carried = self.world.search.look(payload)
         self.search_sec[is_first] += time.thread_time() - begun_sec
         if carried.cut:
-            self.lost["payload, searched for bait to its end"] += 1
+            self.lost[f"end of a payload, {SEARCHED_FOR_BAIT}"] += 1
         return carried
 
     def look_at(self, target: str, sink: Sink) -> Carried:
@@ -162,7 +163,7 @@ class Traffic:
             return start
         end = self.look(target, bytes(sink.last))
         if not sink.is_whole:
-            self.lost["payload, searched for bait to its end"] += 1
+            self.lost[f"end of a payload, {SEARCHED_FOR_BAIT}"] += 1
         bait = tuple(sorted({*start.bait, *end.bait}))
         environment = start.environment or end.environment
         return Carried(bait, environment, start.opaque or end.opaque, start.cut or end.cut)

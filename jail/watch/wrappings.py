@@ -60,6 +60,7 @@ BASE85_RUNS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], bytes]], ...] = (
     (re.compile(rb"[0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]{25,}"), base64.b85decode),
     (re.compile(rb"[!-u]{25,}"), base64.a85decode),
 )
+# "token=" of a form.
 FIELD_NAME = re.compile(rb"\A[A-Za-z0-9_.-]{1,40}=")
 # "0100000101010111", a space maybe after each byte.
 BITS_RUN = re.compile(rb"(?:[01]{8}[ ,]?){8,}")
@@ -69,6 +70,7 @@ NUMBERS = (
     (re.compile(rb"(?:0x)?[0-9a-fA-F]{2}(?:[,;:\s]{1,2}(?:0x)?[0-9a-fA-F]{2}){11,}"), 16),
     (re.compile(rb"[0-9]{1,3}(?:[,;\s]{1,2}[0-9]{1,3}){11,}"), 10),
 )
+# One of them: "41", "0x41", "65".
 NUMBER = re.compile(rb"(?:0x)?([0-9a-fA-F]{1,3})")
 TO_USUAL_BASE64 = bytes.maketrans(b"-_", b"+/")
 CONTROLS = bytes([*range(9), *range(14, 32), 127])
@@ -139,8 +141,8 @@ def runs(pattern: re.Pattern[bytes], data: bytes) -> list[bytes]:
 
 def from_base64_run(run: bytes) -> bytes:
     text = run.translate(TO_USUAL_BASE64, b"\r\n")
-    # Four characters are three bytes. The last ones may lack their padding; one alone says
-    # nothing.
+    # Four characters are three bytes. The last may lack their padding; a single character
+    # says nothing.
     whole = text[:-1] if len(text) % 4 == 1 else text
     return base64.b64decode(whole + b"=" * (-len(whole) % 4))
 
@@ -342,7 +344,7 @@ def unwrap_once(data: bytes) -> Iterator[tuple[bytes, Certainty]]:
 
 
 def unwrap(payload: bytes) -> Iterator[Layer]:
-    """Each layer of a payload, the outer ones first.
+    """Each layer of a payload, the outer first.
 
     Members of a tar need no unpacking: they stand in it as they are.
     """
