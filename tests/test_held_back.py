@@ -38,6 +38,8 @@ HELD = [
 ]
 
 HELD += [
+    "if os.getenv('X'): eval('__import__(\"os\").system(\"id\")')\n",
+    "if os.getenv('X'): exec('1')\n",
     "if os.path.exists('/x'): (lambda run: run('id'))(print)\n",
     "if os.path.exists('/x'): X = [getattr(os, '\\x73ystem')]\n",
     "{'prod': act}.get(os.environ.get('X'), print)()\n",
@@ -63,6 +65,7 @@ NOT_HELD = [
     "def f(x):\n if x: act()\nf(0)\n",
     "if os.environ.get('X'): Y = 1\nact()\n",
     "if os.environ.get('X'):\n def act(): pass\n",
+    "if os.getpid() == 1: X = eval('\"\\\\ud800-\\\\udfff\"')\n",
     "value = os.getenv('X', 'False')\nif value in ('True', 'False'): Y = eval(value)\n",
     "if os.path.exists('/opt/x'): print('there')\n",
     "if not os.environ.get('X'): act()\n",

@@ -236,9 +236,8 @@ class HeldBack:
         # Its own method, `self.act()`, too.
         is_known = ACT_NAMES.fullmatch(name) or name.removeprefix("self.") in own
         is_import = IMPORT_CALL.fullmatch(name) is not None
-        # `eval(value)`, of a setting, is everywhere.
-        is_setting = name == "eval" and any(isinstance(part, ast.Name) for part in call.args[:1])
-        if is_known and not is_import and not is_setting:
+        is_plain = name == "eval" and any(map(is_value, call.args[:1]))
+        if is_known and not is_import and not is_plain:
             return True
         match call:
             # getattr(os, "sys" + "tem")("id"), (lambda run: run("id"))(getattr(os, "system"))
@@ -249,6 +248,19 @@ class HeldBack:
                 return ACT_NAMES.fullmatch(owned) is not None
         texts = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant)]
         return any(SECRETS.search(text) for text in texts if isinstance(text, str))
+
+
+def is_value(text: ast.expr) -> bool:
+    r"""Whether what is evaluated does nothing: a value, `eval('"\uD800"')`; or it is in a variable,
+    as of a setting, which is everywhere.
+    """
+    if not isinstance(text, ast.Constant):
+        return isinstance(text, ast.Name)
+    try:
+        ast.literal_eval(str(text.value))
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def at_once(kind: ast.ClassDef) -> Iterator[ast.stmt]:
