@@ -86,6 +86,8 @@ OURS = re.compile(
 )
 # Python's own names of the module sys.
 EXEMPT = re.compile(r"addaudithook|'audit'|\baudit\Z|function audit>")
+# Keys and tokens are random: any short word may stand in them.
+KEYS = re.compile(r"(?=[a-z0-9+/=_-]*[A-Z])(?=[A-Za-z+/=_-]*[0-9])[A-Za-z0-9+/=_-]{40,}")
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +130,7 @@ def test_no_word_of_ours_is_in_the_jail(two_looks: list[dict[str, Any]]) -> None
     for seen in two_looks:
         for where, text in texts(seen):
             # The interpreter's own words, such as sys.excepthook.
-            for match in OURS.finditer(EXEMPT.sub("", text)):
+            for match in OURS.finditer(EXEMPT.sub("", KEYS.sub("", text))):
                 found.add((where, text[max(0, match.start() - 40) : match.end() + 40]))
     assert found == set()
 

@@ -44,7 +44,7 @@ from jail.watch.upstream import Refused, file_hosts
 
 # The user that this becomes may not be able to read our own standard library: what is loaded late,
 # is loaded here.
-for codec in ("ascii", "cp437", "idna", "latin-1", "unicode_escape", "utf-16-le"):
+for codec in ("ascii", "cp437", "idna", "latin-1", "punycode", "unicode_escape", "utf-16-le"):
     codecs.lookup(codec)
 
 
