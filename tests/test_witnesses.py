@@ -1074,3 +1074,13 @@ def test_no_harmless_act_is_called_hidden_or_forged(
         finding["title"] for finding in report["findings"] if finding["severity"] == "high"
     ] == []
     assert not findings(report, "evidence.tamper")
+
+
+def test_what_the_interpreter_compiles_by_itself_is_no_gap(triage: Triage, index: Index) -> None:
+    """The program that it starts with: of a build, and of `python -c`."""
+    source = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'pass'], check=True)\n"
+    index.add_sdist("built", "1.0", {"built.py": source})
+    _, report, _ = triage("built", "--mode", "import")
+    assert report["outcome"] == "ok", report["reason"]
+    gaps = report["coverage"]["gaps"]
+    assert [gap for gap in gaps if "could not be told" in gap] == []

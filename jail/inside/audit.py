@@ -301,12 +301,24 @@ def tell_unheard(event: str) -> None:
         send("unheard", what="", text=f"what code was made by {event} could not be told")
 
 
+def caller_of_hook() -> FrameType | None:
+    """The frame that brought an event about. None where the interpreter did so by itself: when it
+    compiles the program that it starts with.
+    """
+    try:
+        return getframe(2)
+    except ValueError:
+        return None
+
+
 def hook(event: str, arguments: tuple[Any, ...]) -> None:
     if event not in WATCHED or thread() in busy or (event == "import" and arguments[1] is None):
         return
     busy.add(thread())
     try:
-        tell(event, arguments, getframe(1))
+        direct = caller_of_hook()
+        if direct:
+            tell(event, arguments, direct)
     except Exception:  # a witness must not change what it sees, whatever it is shown
         tell_unheard(event)
     finally:
