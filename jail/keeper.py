@@ -404,7 +404,7 @@ class RunKeeper:
         # 1. Watch gets the view of our processes, which says what each of them is.
         check(libc.mount(*PROC), "mounting /proc")
         self.answer(Answer(request.jail, False), [os.open("/proc", os.O_PATH)])
-        # v1 has a file for a single thread: only with that does the kernel not wait for all others.
+        # To move a single thread, as v1 can, the kernel need not wait for all others; we have none.
         for group in self.groups:
             next(group.glob("tasks"), group / "cgroup.procs").write_text("0")
         libc.syscall(SYS_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None)
@@ -439,7 +439,7 @@ class RunKeeper:
         # own deadline ends it. What pip starts gets the limit of CPU time in the jail.
         cpu_sec = "inf" if request.has_index else settings.rlimit_cpu_sec
         limits: dict[str, object] = {"cpu": cpu_sec, "as": "inf", "nofile": settings.rlimit_nofile}
-        # The disk is full before a file is too large, as large as it may be drawn.
+        # In MiB. The disk is full before a file is too large: what is drawn is less than 16 of them.
         limits["fsize"] = (self.disk_bytes >> 20) + 17
         # Counted over all jails of the same user: a wider net than a cgroup, but a net.
         pids = settings.cgroup_pids_max * (settings.max_concurrency if self.is_root else 1)
