@@ -439,7 +439,7 @@ class RunKeeper:
         # own deadline ends it. What pip starts gets the limit of CPU time in the jail.
         cpu_sec = "inf" if request.has_index else settings.rlimit_cpu_sec
         limits: dict[str, object] = {"cpu": cpu_sec, "as": "inf", "nofile": settings.rlimit_nofile}
-        # In MiB. The disk is full before a file is too large: what is drawn is less than 16 of them.
+        # In MiB. The disk is full before a file is too large: less than 16 of them are drawn.
         limits["fsize"] = (self.disk_bytes >> 20) + 17
         # Counted over all jails of the same user: a wider net than a cgroup, but a net.
         pids = settings.cgroup_pids_max * (settings.max_concurrency if self.is_root else 1)
