@@ -58,7 +58,8 @@ THERE = re.compile(
 PLACES = ("/", "~", "C:")
 # The same below a folder that is put together: `os.path.join(home, ".electrum")`.
 SECRET_PLACES = re.compile(
-    r"id_rsa|\.(?:netrc|pgpass|npmrc|pypirc|git-credentials|electrum|thunderbird|mozilla|ethereum)\b"
+    r"id_rsa|\.(?:netrc|pgpass|npmrc|pypirc|git-credentials|electrum|thunderbird|mozilla"
+    r"|ethereum)\b"
     r"|\.(?:aws|azure|kube|docker|ssh|config/gcloud)\b|Login Data|Local State|keyrings|wallet\.dat"
     r"|application_default_credentials|(?:Exodus|Ledger Live|Bitwarden|1Password|BraveSoftware)$"
 )

@@ -49,7 +49,8 @@ HELD_ACT = re.compile(
 CALLED_AT_ONCE = re.compile(rb"^(?:\w+ = )?(?:\w+\.)*(\w+)\(", re.MULTILINE)
 # These call what they are given: `Thread(target=act).start()`, `atexit.register(act)`.
 STARTERS = re.compile(
-    r"(?:.*\.)?(?:Thread|Timer|Process|submit|start_new_thread|run_in_executor|call_soon|call_later)"
+    r"(?:.*\.)?(?:Thread|Timer|Process|submit|start_new_thread|run_in_executor|call_soon"
+    r"|call_later)"
     r"|atexit\.register|weakref\.finalize|map|filter"
 )
 MAX_CALLED = 3  # functions that call functions
