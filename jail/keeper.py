@@ -9,13 +9,15 @@
 # before anything else. Then it waits for one of these:
 #
 #   a request of watch       it starts a jail, or kills it
-#   the end of the jail      it tells watch, which may ask for the next jail
+#   the end of a jail        it tells watch
 #   the end of watch         it kills what is left and ends
 #   the service hangs up     the same
 #   the deadline             the same
 #
 # A run may be ordered before it is known what it will run, so that all is ready for it. For us it
 # is a run like any other: watch hears on its stream, from the service, what we would have told it.
+# Likewise watch may ask for the next jail while one is at work. What holds it until then is watch's
+# business: for us both are at work.
 #
 # Nobody is believed. The service talks to strangers, and watch reads what packages made: either may
 # have been taken over. So both have a few words only. orders.py checks them, and beside each
@@ -56,13 +58,16 @@ SYS_CLONE, SYS_KEYCTL = (220, 219) if os.uname().machine == "aarch64" else (56, 
 MAX_LOG_LINE_CHARS, MAX_REFUSALS, MAX_FDS = 500, 50, 8
 # Until the kernel has seen that the processes of a cgroup are dead.
 BURY_SEC, TICK_SEC = 2.0, 0.001
-# strace, nsjail and launch.py count, but are not the package's.
-OWN_PIDS = 4
+# strace, nsjail and launch.py of each jail count, but are not the package's.
+OWN_PIDS = 4 * orders.MAX_JAILS_AT_ONCE
 # The kernel witness. The reader of its output expects exactly this: calls by name, or by a pattern
 # of names. Nobody looks into another process (ptrace, process_vm_readv, process_vm_writev): that is
 # refused here, since nsjail.cfg leaves it to strace. The first sleeps of each thread end at once. A
-# program that was started is held for some microseconds, in which watch looks at it.
+# program that was started is held for some microseconds, in which watch looks at it. strace stops a
+# process at all its calls until it makes one that is traced: hence two that nobody reads, and that
+# come first, of nsjail's child and, by the C library, of each process and thread.
 TRACED = "/^execve,/fork$,/^clone3?$,/^send(to|m),/^unlink,connect,bind,socket,exit_group"
+TRACED += ",setresgid,set_robust_list"
 STRACE_FLAGS = ["-fqyTttt", "--seccomp-bpf", "--decode-pids=pidns", "-xxs4096", "-esignal=!CHLD"]
 STRACE_FLAGS += [f"-etrace={TRACED},/nanosleep|ptrace|_vm_", "-einject=/ptrace|_vm_:error=ENOSYS"]
 STRACE_FLAGS += ["-einject=/nanosleep:retval=0:when=1..40", "-einject=/^execve:delay_exit=5000"]
@@ -195,6 +200,7 @@ class RunKeeper:
         ids = (self.settings.nsjail_user, self.settings.nsjail_group)
         self.user, self.group = ids if self.is_root else (0, 0)
         self.scratch = Path(self.settings.state_dir, "scratch")
+        self.fifo = self.scratch / "initctl"
         self.disk_bytes = self.settings.max_disk_bytes + orders.SPARE_BYTES
         # The name bears our pid: the next keeper removes what a dead keeper has left.
         name = f"{os.getpid()}-{order.run_id}"
@@ -202,7 +208,7 @@ class RunKeeper:
         # Where strace could not look into processes otherwise.
         self.user_namespace = CLONE_NEWUSER if self.is_root and self.machine.own_user else 0
         self.child: Child | None = None
-        self.jail: Child | None = None
+        self.jails: dict[int, Child] = {}  # by number
         self.network: list[int] = []  # of the next jail
         # Of the last jail, and of what watch asked for.
         self.number, self.refusals = -1, 0
@@ -273,13 +279,15 @@ class RunKeeper:
         for name in (*orders.SCRATCH_FOLDERS, *orders.MADE_FOLDERS):
             (self.scratch / name).mkdir()
             os.chown(self.scratch / name, self.user, self.group)
+        os.mkfifo(self.fifo)
+        self.fifo.chmod(0o222)
         # 3.
         self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         child = spawn(CLONE_NEWPID, lambda parent: self.be_watch(control, parent))
         control.close()
         # 4.
         self.attend(child)
-        for left in filter(None, (self.jail, child)):
+        for left in (*self.jails.values(), child):
             left.end()
 
     # Become watch: without power, and with no descriptor but its own. Its user may not be allowed
@@ -303,23 +311,23 @@ class RunKeeper:
 
     def attend(self, child: Child) -> None:
         while True:
-            # Made ahead, while watch or the last jail is at work: the next jail is born into it,
-            # nobody else. An installation has no second jail.
-            if not self.network and (self.order.mode != "install" or self.number < 0):
+            # Made ahead, while watch or a jail is at work, if there may be another jail: that is
+            # born into it, nobody else.
+            if not self.network and len(self.jails) < orders.MAX_JAILS_AT_ONCE:
                 check(libc.unshare(CLONE_NEWNET), "network namespace")
                 self.network = open_network(self.settings.decoy_internet)
             poll = select.poll()
             poll.register(self.stream, 0)  # only to hear that the service has hung up
-            for fd in (self.control.fileno(), child.fd, *([self.jail.fd] if self.jail else [])):
+            numbers = {jail.fd: number for number, jail in self.jails.items()}
+            for fd in (self.control.fileno(), child.fd, *numbers):
                 poll.register(fd, select.POLLIN)
             ready = dict(poll.poll())
             has_hung_up = ready.get(self.control.fileno(), 0) & select.POLLHUP
             if child.fd in ready or self.stream.fileno() in ready or has_hung_up:
                 return
-            if self.jail and self.jail.fd in ready:
-                status, self.jail = self.jail.end(), None
-                self.answer(Answer(self.number, True, status))
-            elif self.control.fileno() in ready:
+            for number in [numbers[fd] for fd in numbers if fd in ready]:
+                self.answer(Answer(number, True, self.jails.pop(number).end()))
+            if self.control.fileno() in ready:
                 self.take_request(self.control.recv(orders.MAX_PACKET_BYTES + 1))
 
     # Nobody waits until watch reads: the run of a watch that does not ends with OSError.
@@ -336,8 +344,8 @@ class RunKeeper:
             elif request.jail > self.number:
                 raise OrderError("a jail that was not started", request.jail)
             # To kill is harmless whoever asks: it is a jail of this run. It may just have ended.
-            elif self.jail and request.jail == self.number:
-                os.kill(self.jail.pid, signal.SIGKILL)
+            elif request.jail in self.jails:
+                os.kill(self.jails[request.jail].pid, signal.SIGKILL)
         except OrderError as error:
             log(f"run {self.order.run_id}: refused: {error.args[0]}")
             self.refusals += 1
@@ -347,25 +355,27 @@ class RunKeeper:
                 self.answer(Answer(jail, True, error=f"refused: {error.args[0]}"))
         except OSError as error:
             # The machine has no room for a jail, or watch does not read: then this answer ends it.
-            if self.jail:
-                self.jail.end()
-            self.jail = None
+            if self.number in self.jails:
+                self.jails.pop(self.number).end()
             self.answer(Answer(self.number, True, error=str(error)))
 
-    # Harmless whoever asks: one jail at a time, orders.MAX_JAILS in all, within the run's cgroups
-    # and scratch; words and variables are seen in the jail alone.
+    # Harmless whoever asks: orders.MAX_JAILS in all, orders.MAX_JAILS_AT_ONCE, within the run's
+    # cgroups and scratch; words and variables are seen in the jail alone. A package may be at work
+    # in the other jail by now. Of what it can write to, nothing is looked up while we have power
+    # but the folders themselves, whose names it can't change.
     #
     # 1. A network of its own: a loopback, where nobody listens but the sockets that watch gets.
     # 2. Its top, empty and not watch's, in which nsjail makes the places of mounts. Where nsjail
     #    has a user namespace of its own, the top is that user's.
-    #    What it can write to: pipes, and a FIFO which none of its processes can read, by its mode
-    #    on a read-only mount. Watch's end can also write, or it would end with the first writer.
+    #    What it can write to: pipes, and the run's FIFO, which no process of a jail can read, by
+    #    its mode on a read-only mount. Watch's end can also write, or it would end with the first
+    #    writer.
     # 3. Its first process, in PID and mount namespaces of its own; in a user namespace, too, where
     #    strace could not look into processes otherwise.
     # 4. Watch gets the other ends. None stays open here, whatever fails.
     def start_jail(self, request: Start) -> None:
-        if self.jail or request.jail <= self.number or not self.network:
-            raise OrderError("a second jail at a time, or a number that was used", request.jail)
+        if request.jail <= self.number or not self.network:
+            raise OrderError("a jail too many, or a number that was used", request.jail)
         self.number = request.jail
         near, far, self.network = self.network, list[int](), []
         try:
@@ -375,18 +385,15 @@ class RunKeeper:
             (self.scratch / str(request.jail)).mkdir()
             user = 0 if self.settings.nsjail_disable_clone_newuser else self.user
             os.chown(self.scratch / str(request.jail), user, -1)
-            fifo = self.scratch / "initctl"
-            fifo.unlink(missing_ok=True)
-            os.mkfifo(fifo)
-            fifo.chmod(0o222)
-            near.insert(0, os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
+            near.insert(0, os.open(self.fifo, os.O_RDWR | os.O_NONBLOCK))
             pipes = [os.pipe() for _ in orders.JAIL_FDS[:-1]]
             near[:0], far[:] = zip(*pipes, strict=True)
             # 3.
             namespaces = CLONE_NEWPID | CLONE_NEWNS | self.user_namespace
-            self.jail = spawn(namespaces, lambda _: self.be_jail(request, *far), far[2])
+            jail = spawn(namespaces, lambda _: self.be_jail(request, *far), far[2])
+            self.jails[request.jail] = jail
             if self.user_namespace:
-                self.map_ids(self.jail.pid)
+                self.map_ids(jail.pid)
             # 4.
             self.answer(Answer(request.jail, False), near)
         finally:

@@ -26,8 +26,9 @@ INDEX_PORT, DNS_PORT = 3141, 53
 # launch.py's first line: from here on the package may have had its say, and may read it.
 STARTED = b"\n"
 
-# Of a packet between the rooms, and the jails of a run, one after the other.
-MAX_PACKET_BYTES, MAX_JAILS = 96 << 10, 400
+# Of a packet between the rooms; the jails of a run, and how many of them there are at once: while
+# one is at work, the next is made.
+MAX_PACKET_BYTES, MAX_JAILS, MAX_JAILS_AT_ONCE = 96 << 10, 400, 2
 # After its own deadline a watch has this long to judge and draw before its run is ended, by task.
 # The watch of a run that is made ready waits for its order first.
 GRACE_SEC = {"triage": 20, "hosts": 20, "ready": 320}

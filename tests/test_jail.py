@@ -28,6 +28,18 @@ def attempt(what):
 def connect(host, port):
     socket.create_connection((host, port), timeout=5).close()
 
+def waits_of_a_child():
+    near, far = os.pipe()
+    if os.fork() == 0:
+        for _ in range(CALLS):
+            os.stat("/")
+        status = open("/proc/self/status").read()
+        os.write(far, status.partition("voluntary_ctxt_switches:")[2].split()[0].encode())
+        os._exit(0)
+    os.wait()
+    return int(os.read(near, 100))
+
+CALLS = 1000
 ELSEWHERE = ("/", "/usr", "/etc", "/opt", "/srv", "/opt/venv",
              "/proc/sys/kernel")
 SCRATCH = ("/home/dev", "/tmp", "/dev/shm", "/srv/site")
@@ -49,6 +61,7 @@ print(json.dumps({
                   glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/[0-9]*/cmdline")],
     "write": {path: attempt(lambda: open(path + "/x", "w").close()) for path in ELSEWHERE},
     "here": {path: attempt(lambda: open(path + "/x", "w").close()) for path in SCRATCH},
+    "waits": waits_of_a_child(),
 }))
 """
 
@@ -86,6 +99,8 @@ def check_that_it_is_locked_in(seen: dict[str, Any], report: dict[str, Any]) -> 
     assert "zq7x" not in json.dumps([seen["environment"], seen["everybody"]])
     assert set(seen["write"].values()) <= {"OSError", "PermissionError", "FileNotFoundError"}
     assert set(seen["here"].values()) == {"it worked"}
+    # A stop for the kernel witness is a wait. A child that does nothing of interest has a few.
+    assert seen["waits"] < 100
 
 
 def test_a_package_is_locked_in(triage: Triage, index: Index, discord: Any) -> None:

@@ -301,19 +301,37 @@ def malformed(place: Place) -> dict[str, Any]:
     return {"refusals": refusals, "answer": answer, "end": place.answer()[0]}
 
 
-def two_at_a_time(place: Place) -> dict[str, Any]:
-    """A second jail while one is at work, then a number again."""
-    place.start(1)
-    place.start(2)
-    place.start(1)
-    first, _ = place.answer()
-    place.control.settimeout(PATIENCE_SEC)
-    others = [place.answer()[0] for _ in range(3)]
-    place.start(1)
-    place.start(0)
-    again = [place.answer()[0] for _ in range(2)]
-    place.start(2)
-    return {"first": first, "others": others, "again": again, "next": place.answer()[0]}
+def three_at_once(place: Place) -> dict[str, Any]:
+    """A second jail while one is at work, a third, numbers again; then the first is killed."""
+    folder = place.scratch / "site" / "victim-1"
+    folder.mkdir()
+    source = "import select; print('at work', flush=True); select.select([], [], [], 1000)"
+    (folder / "endless.py").write_text(source)
+    at_work, outputs = [], []
+    for number in (1, 2):
+        place.start(number, "file", TELL, TARGET, "endless.py")
+        answer, fds = place.answer()
+        at_work.append(answer["jail"])
+        outputs.append(fds[0])
+    refused = []
+    for number in (3, 1, 0):
+        place.start(number)
+        answer, _ = place.answer()
+        refused.append((answer["jail"], answer["error"][:8]))
+    place.send(jail=1)
+    killed, _ = place.answer()
+    place.start(3)
+    third, _ = place.answer()
+    second = b""
+    while not second.endswith(b"at work\n"):
+        second += os.read(outputs[1], 4096)
+    return {
+        "at_work": at_work,
+        "refused": refused,
+        "killed": [killed["jail"], killed["status"]],
+        "third": third,
+        "second": second.decode().lstrip("\n"),
+    }
 
 
 def descriptors(place: Place) -> dict[str, Any]:
@@ -352,7 +370,7 @@ def deaf_starts(place: Place) -> object:
 def links(place: Place) -> dict[str, Any]:
     """A link to a folder of root's in the place of one that the next jail mounts."""
     tried = {}
-    for name in ("site", "audit"):
+    for name in ("site", "initctl"):
         try:
             (place.scratch / name).rename(place.scratch / "away")
             (place.scratch / name).symlink_to("/etc")
