@@ -5,6 +5,7 @@ of their own.
 """
 
 import contextlib
+import fcntl
 import gzip
 import itertools
 import json
@@ -41,6 +42,7 @@ from jail.orders import (
 from jail.watch import changes as changes_room
 from jail.watch import gateway as gateway_room
 from jail.watch import session as session_room
+from jail.watch.jails import FILL, WAIT
 from jail.watch.main import watch
 from snakehook import Frame
 
@@ -108,6 +110,7 @@ class Jail:
         self.servers[0].bind((host, DNS_PORT))
         for port in (DNS_PORT, INDEX_PORT) if start.has_index else (DNS_PORT,):
             self.servers.append(socket.create_server((host, port)))
+        self.server_fds = [server.fileno() for server in self.servers]
         self.addresses = [server.getsockname() for server in self.servers]
 
     def write(self, name: str, data: bytes) -> None:
@@ -219,7 +222,7 @@ class RunKeeper:
         self.works: dict[str, Work] = {"pip": install}
         self.starts: list[Start] = []
         self.kills: list[int] = []
-        self.jail: Jail | None = None
+        self.jails: dict[int, Jail] = {}
         self.stream, self.far_stream = socket.socketpair()
         self.control, self.far_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.received = b""
@@ -228,29 +231,40 @@ class RunKeeper:
         with contextlib.suppress(OSError):
             socket.send_fds(self.control, [json.dumps(answer._asdict()).encode()], fds)
 
+    def request(self) -> bytes:
+        """What watch asks; nothing where it has ended, maybe with an answer unread."""
+        with contextlib.suppress(ConnectionResetError):
+            return self.control.recv(1 << 17)
+        return b""
+
     def attend(self) -> None:
         """Take requests until watch hangs up."""
-        while packet := self.control.recv(1 << 17):
+        while packet := self.request():
             request = parse_request(packet)
             if isinstance(request, Kill):
                 self.kills.append(request.jail)
-                assert self.jail
-                self.jail.killed.set()
+                self.jails[request.jail].killed.set()
             else:
                 self.starts.append(request)
                 threading.Thread(target=self.be_jail, args=(request,), daemon=True).start()
 
     def be_jail(self, start: Start) -> None:
-        self.jail = jail = Jail(start, self.scratch)
-        fds = [*jail.far_ends, *[server.fileno() for server in jail.servers]]
-        self.answer(Answer(start.jail, False), fds)
+        self.jails[start.jail] = jail = Jail(start, self.scratch)
+        self.answer(Answer(start.jail, False), [*jail.far_ends, *jail.server_fds])
         for fd in jail.far_ends:
             os.close(fd)
         for server in jail.servers:
             server.close()
         status = WORK_FAILED
+        kind = start.launch[0]
         try:
-            status = self.works.get(start.launch[0], calm)(jail)
+            # As the launcher does: it goes on when somebody reads.
+            if kind == WAIT:
+                kind = start.launch[1]
+                size_bytes = fcntl.fcntl(jail.ends["stdout"], fcntl.F_GETPIPE_SZ)
+                jail.write("stdout", FILL * size_bytes)
+                jail.write("stdout", FILL)
+            status = self.works.get(kind, calm)(jail)
         # Else watch would wait for the end of this jail, and the test for that of watch.
         finally:
             for fd in jail.ends.values():
@@ -351,6 +365,56 @@ def test_each_trigger_is_a_jail_of_its_own(keeper: RunKeeper) -> None:
     progress = [data for name, data in ran.frames if name == "progress"]
     assert progress[:3] == [b"install", b"start", b"import calm"]
     assert len(progress) == 9
+
+
+def test_the_next_jail_is_made_while_one_is_at_work_and_waits(keeper: RunKeeper) -> None:
+    at_work: list[list[int]] = []
+    begun: list[int] = []
+    ended: list[int] = []
+
+    def work(jail: Jail) -> int:
+        begun.append(jail.start.jail)
+        code = calm(jail)
+        if jail.start.jail < 8:
+            # What comes after the programs is known when they have run.
+            wait_for(lambda: len(keeper.starts) > jail.start.jail + 1 or jail.start.jail == 4, 10)
+        at_work.append([number for number in begun if number not in ended])
+        ended.append(jail.start.jail)
+        return code
+
+    keeper.works |= dict.fromkeys(("start", "import", "imports", "script", "call"), work)
+    ran = keeper.run(ORDER._replace(mode="detonate"))
+    assert begun == [*range(1, 9)]
+    assert at_work == [[number] for number in begun]
+    waited = [start.jail for start in ran.starts if start.launch[0] == WAIT]
+    # All but the installation, what follows on that, and what follows on the programs.
+    assert waited == [2, 3, 4, 6, 7, 8]
+
+
+def test_a_jail_that_ends_while_it_waits_is_made_anew(keeper: RunKeeper) -> None:
+    """The package at work may have left it no memory, or no processes."""
+    be_jail = keeper.be_jail
+
+    def end_early(start: Start) -> None:
+        if start.launch[:2] != (WAIT, "imports"):
+            be_jail(start)
+            return
+        jail = Jail(start, keeper.scratch)
+        keeper.jails[start.jail] = jail
+        jail.write("stdout", FILL)
+        keeper.answer(Answer(start.jail, False), [*jail.far_ends, *jail.server_fds])
+        for fd in (*jail.far_ends, *jail.ends.values()):
+            os.close(fd)
+        keeper.answer(Answer(start.jail, True, -9), [])
+
+    keeper.be_jail = end_early  # type: ignore[method-assign]
+    ran = keeper.run(ORDER._replace(mode="import"))
+    assert {outcome for _, _, outcome in ran.outcomes} == {"ok"}
+    assert len(ran.outcomes) == 6
+    ends = [line for line in ran.evidence if line["kind"] == "end"]
+    assert len(ends) == len(ran.outcomes)
+    # All modules, and two of the other victims.
+    assert len(ran.starts) == 6 + 3
 
 
 def test_the_environment_is_a_person_s_with_bait(keeper: RunKeeper) -> None:

@@ -198,8 +198,19 @@ def tell_not_looked_at(words: list[str]) -> None:
     Teller(words[0]).tell("unrun", "", text=NOT_LOOKED_AT)
 
 
+def wait_for_reader() -> None:
+    """Fill our output, so that we can write no more until somebody reads it."""
+    import fcntl
+
+    os.write(1, bytes(fcntl.fcntl(1, fcntl.F_GETPIPE_SZ)))
+
+
 def main() -> int:
     """Run it where a person would, stay a little longer, and return its exit code."""
+    # This jail is made while another is at work, and must not begin before watch says so.
+    if sys.argv[1] == "wait":
+        del sys.argv[1]
+        wait_for_reader()
     os.write(1, READY_LINE)
     os.chdir(os.environ.get("PWD", "."))
     code = launch(sys.argv[1], sys.argv[2:])

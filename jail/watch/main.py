@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections import deque
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from jail.report.page import render_page
 from jail.report.rows import render_text
 from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
+from jail.watch.asking import ask_ahead, ask_for_jail
 from jail.watch.dropped import Dropped
 from jail.watch.earlier import EarlierRelease
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
@@ -93,7 +95,11 @@ class Run:
                 waiting.appendleft(trigger)
                 waiting.extendleft(reversed(self.second_try()))
                 continue
-            phase = self.phase(trigger)
+            following = waiting[0] if waiting else None
+            # What comes in between is not known yet.
+            if following and following.with_missed and not self.has_tried_again:
+                following = None
+            phase = self.phase(trigger, following)
             if phase.outcome is Outcome.TIMEOUT and self.is_over():
                 self.leave_out(trigger)
             self.fall_short(phase)
@@ -132,15 +138,25 @@ class Run:
         """Whether the run's budget is spent."""
         return time.monotonic() > self.resources.end_sec or len(self.phases) >= MAX_JAILS
 
-    def phase(self, trigger: Trigger) -> Phase:
-        """Run one trigger in a jail."""
-        waiting, self.waiting = self.waiting, None
-        session = waiting.session if waiting else Session(self.resources, len(self.phases), trigger)
+    def phase(self, trigger: Trigger, following: Trigger | None = None) -> Phase:
+        """Run one trigger in a jail. The jail of what will follow is made meanwhile."""
+        resources = self.resources
+        then = partial(ask_ahead, resources, following) if following else None
+        session = Session(resources, trigger, then)
         self.outlet.progress(session.phase.title)
-        phase = session.run(waiting.install if waiting else None)
+        phase = session.run(partial(self.jail_for, trigger))
         self.phases.append(phase)
         self.is_interrupted = phase.outcome is Outcome.INTERRUPTED
         return phase
+
+    def jail_for(self, trigger: Trigger) -> int:
+        """The number of a jail that is about to begin."""
+        waiting, self.waiting = self.waiting, None
+        if waiting:
+            return waiting.install(trigger)
+        jails = self.resources.jails
+        number, jails.waiting = jails.waiting, None
+        return ask_for_jail(self.resources, trigger) if number is None else number
 
 
 def watch(

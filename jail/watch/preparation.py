@@ -17,6 +17,7 @@ from jail.watch.events import Event, Finding, Phase, PhaseName
 from jail.watch.evidence import Evidence
 from jail.watch.home_files import Home
 from jail.watch.inlet import Inlet
+from jail.watch.jails import Jails
 from jail.watch.payload import Search
 from jail.watch.ready import await_order
 from jail.watch.record import Record
@@ -57,7 +58,7 @@ def prepare_run(
         settings=settings,
         order=order,
         machine=machine,
-        control=control,
+        jails=Jails(control),
         inlet=Inlet(stream),
         scratch=Scratch(folder, settings.max_disk_bytes),
         decoys=decoys,

@@ -12,10 +12,10 @@ import secrets
 from pathlib import Path
 
 from jail.orders import GRACE_SEC, SCRATCH_FOLDERS, Order, parse_order
+from jail.watch.asking import ask_for_jail
 from jail.watch.inlet import Inlet
 from jail.watch.resources import Resources
-from jail.watch.session import Session
-from jail.watch.triggers import PATH_IN_JAIL, installation, variables
+from jail.watch.triggers import PATH_IN_JAIL, Trigger, installation, variables
 
 READY_SEC = float(GRACE_SEC["ready"] - GRACE_SEC["triage"])
 # Of an installation's variables, those that tell what is installed.
@@ -33,20 +33,20 @@ class WaitingJail:
         # Open for reading, too: so nobody has to wait for the other, and what is written stays.
         self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         trigger = installation(resources.order, resources.settings.run_timeout_sec)
-        self.session = Session(resources, 0, trigger)
         environment = variables(resources.order, trigger) | {"PATH": PATH_IN_JAIL}
         for variable in NAMING_VARIABLES:
             environment.pop(variable, None)
-        self.session.ask_for_jail(("later", f"{SCRATCH_FOLDERS['tmp']}/{name}"), environment)
+        launch = ("later", f"{SCRATCH_FOLDERS['tmp']}/{name}")
+        self.number = ask_for_jail(resources, trigger, launch, environment)
 
-    def install(self) -> Session:
-        """Tell it what the order now says."""
-        resources, session = self.resources, self.session
-        session.trigger = installation(resources.order, resources.settings.run_timeout_sec)
-        words = session.trigger.launch[1:]
-        said = {"words": words, "variables": variables(resources.order, session.trigger)}
+    def install(self, trigger: Trigger) -> int:
+        """Tell it what the order now says: the number of the jail."""
+        said = {
+            "words": trigger.launch[1:],
+            "variables": variables(self.resources.order, trigger),
+        }
         os.write(self.fd, json.dumps(said).encode() + b"\n")
-        return session
+        return self.number
 
 
 def await_order(inlet: Inlet) -> Order | None:

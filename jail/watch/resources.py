@@ -1,6 +1,5 @@
 """What the jails of a run share, and the one place where the events of a phase are taken."""
 
-import socket
 import threading
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ from jail.watch.events import Event, Exec, Phase
 from jail.watch.evidence import Evidence
 from jail.watch.inlet import Inlet
 from jail.watch.installed import Installed
+from jail.watch.jails import Jails
 from jail.watch.record import Record
 from jail.watch.sample import BesideIndex
 from jail.watch.scratch import FileState, Scratch
@@ -33,7 +33,7 @@ class Resources:
     settings: JailSettings
     order: Order
     machine: Machine
-    control: socket.socket
+    jails: Jails
     inlet: Inlet
     scratch: Scratch
     decoys: Decoys

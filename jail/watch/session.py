@@ -6,45 +6,37 @@ Hostile input: what the jail prints; the other kinds go to the rooms that read t
 
 import contextlib
 import fcntl
-import json
 import os
 import select
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-from jail.orders import (
-    HOME_IN_JAIL,
-    JAIL_FDS,
-    MAX_PACKET_BYTES,
-    SCRATCH_FOLDERS,
-    STARTED,
-    Answer,
-    Kill,
-    Start,
-)
+from jail.orders import JAIL_FDS, SCRATCH_FOLDERS, STARTED, Answer
+from jail.watch.asking import ask_for_jail
 from jail.watch.attempts import READ_BY_ALL
 from jail.watch.captures import Captures
 from jail.watch.changes import Changes
 from jail.watch.endings import end_phase
 from jail.watch.events import BaitRead, Outcome, Phase, PhaseName, printable
 from jail.watch.installed import reader_of
+from jail.watch.jails import FILL
 from jail.watch.limits import count_oom_kills, full_disk, reached_limit, want_of_memory
 from jail.watch.output import Output
 from jail.watch.outside import Outside
 from jail.watch.python_witness import PythonWitness
 from jail.watch.resources import Journal, Resources
-from jail.watch.sockets import MAX_NETWORK_SOCKETS
 from jail.watch.started import Starts
 from jail.watch.story import Story
 from jail.watch.taken_places import all_taken
-from jail.watch.triggers import SAMPLES, Trigger, variables
+from jail.watch.triggers import SAMPLES, Trigger
 from jail.watch.unpacked import read_landed
-from jail.watch.world import TRUST_VARIABLES
 
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each of stdout, stderr and nsjail's log
-MAX_READS = 4  # of the Python witness for each read of the kernel's
+# Of the Python witness for each read of the kernel's; and of what a jail has left, which would be
+# taken for the next one's: more than any pipe holds.
+MAX_READS, MAX_LAST_READS = 4, 64
 READ_BYTES = 1 << 16
 TRACE_PIPE_BYTES = 16 << 10
 POLL_SEC = 0.02  # how stale a look at the limits may be
@@ -53,13 +45,25 @@ MAX_LOG_CHARS = 1000  # shown of nsjail's log
 
 
 class Session:
-    """Runs one trigger in jail number `number` and fills `phase`."""
+    """Runs one trigger in a jail and fills `phase`.
 
-    def __init__(self, resources: Resources, number: int, trigger: Trigger) -> None:
+    `then` is called when the jail has begun: the next can be made while it is at work. `again` is
+    the phase of a jail that never began.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        trigger: Trigger,
+        then: Callable[[], object] | None = None,
+        again: Phase | None = None,
+    ) -> None:
         self.resources = resources
-        self.number = number
+        self.number = -1  # of the jail
         self.trigger = trigger
-        self.phase = Phase(trigger.phase, trigger.title)
+        self.then = then
+        self.phase = again or Phase(trigger.phase, trigger.title)
+        self.may_be_made_anew = again is None
         self.journal = Journal(resources, self.phase)
         self.has_index = trigger.phase is PhaseName.INSTALL
         self.witness = PythonWitness(self.journal.tell, resources.machine.base)
@@ -81,11 +85,11 @@ class Session:
         self.stopped: Outcome | None = None  # why we ended it
         self.begun_sec = time.monotonic()
 
-    def run(self, begin: Callable[[], object] | None = None) -> Phase:
-        """Start the jail, watch it to its end and tell what it did.
+    def run(self, begin: Callable[[], int]) -> Phase:
+        """Let a jail begin, watch it to its end and tell what it did.
 
         Args:
-            begin: what lets a jail begin that was asked for before.
+            begin: asks for the jail, or lets one go on that waits, and gives its number.
 
         Raises OSError when the run keeper is gone.
         """
@@ -93,12 +97,15 @@ class Session:
         resources.decoys.begin(self.journal.tell, self.journal.lose)
         self.expect_decoys()
         self.begun_sec = time.monotonic()
-        (begin or self.ask_for_jail)()
+        for fd in (resources.jails.control.fileno(), resources.inlet.stream.fileno()):
+            self.poll.register(fd, select.POLLIN)
+        self.number = begin()
+        self.take_answers()
         self.follow()
         self.phase.duration_sec = round(time.monotonic() - self.begun_sec, 3)
         # Before we read a file ourselves.
         sprung = resources.decoys.sprung()
-        self.read_audit()
+        self.read_audit(MAX_LAST_READS)
         if self.audit_fd >= 0:
             os.close(self.audit_fd)
         self.story.finish(dict(self.outside.questions) if self.outside else {})
@@ -112,9 +119,14 @@ class Session:
         if self.outside:
             self.outside.tell(self.story.named)
         has_started = self.take_output()
-        self.conclude(has_started)
-        self.finish()
-        return self.phase
+        if has_started or self.stopped or not self.may_be_made_anew:
+            self.conclude(has_started)
+            self.finish()
+            return self.phase
+        # The package that was at work while it was made may have left it no memory, or no process.
+        self.journal.close()
+        anew = Session(resources, self.trigger, self.then, self.phase)
+        return anew.run(partial(ask_for_jail, resources, self.trigger))
 
     def expect_decoys(self) -> None:
         """We have touched the decoy files ourselves, wherever they lie by now: that is no change of
@@ -124,25 +136,6 @@ class Session:
         for path, state in states.items():
             if state.inode in changed_ns:
                 states[path] = replace(state, changed_ns=changed_ns[state.inode])
-
-    def ask_for_jail(
-        self, launch: tuple[str, ...] = (), environment: dict[str, str] | None = None
-    ) -> None:
-        """Ask the run keeper for a jail with this trigger's words and environment, or others."""
-        resources = self.resources
-        environment = environment or variables(resources.order, self.trigger)
-        environment |= resources.decoys.environment(is_in_ci=self.trigger.is_in_ci)
-        # Keeper names the jail's host by it, and many shells and containers have it.
-        environment["HOSTNAME"] = resources.host
-        # A tool that looks at what lies around it finds none of the bait.
-        is_at_work = self.trigger.phase in (PhaseName.EXECUTE, PhaseName.CALL)
-        environment["PWD"] = f"{HOME_IN_JAIL}/{resources.project if is_at_work else ''}".rstrip("/")
-        if resources.world and resources.world.authority:
-            environment |= TRUST_VARIABLES
-        start = Start(self.number, launch or self.trigger.launch, environment, self.has_index)
-        resources.control.send(json.dumps(start._asdict()).encode())
-        for fd in (resources.control.fileno(), resources.inlet.stream.fileno()):
-            self.poll.register(fd, select.POLLIN)
 
     def follow(self) -> None:
         """Read all that the jail says until it has ended and its pipes are empty."""
@@ -164,8 +157,10 @@ class Session:
 
     def take(self, fd: int) -> None:
         """Read what there is to read from one descriptor."""
-        if fd == self.resources.control.fileno():
-            self.take_answer()
+        jails = self.resources.jails
+        if fd == jails.control.fileno():
+            jails.receive()
+            self.take_answers()
         elif fd == self.resources.inlet.stream.fileno():
             if self.resources.inlet.take():
                 return
@@ -175,17 +170,16 @@ class Session:
         elif fd != self.audit_fd:
             self.take_pipe(fd)
 
-    def take_answer(self) -> None:
+    def take_answers(self) -> None:
+        """Take what the run keeper has said of this jail by now."""
+        for answer, fds in self.resources.jails.known(self.number):
+            self.take_answer(answer, fds)
+
+    def take_answer(self, answer: Answer, fds: list[int]) -> None:
         """Take what the run keeper says: the jail is there, or it has ended."""
-        control = self.resources.control
-        packet, fds, _, _ = socket.recv_fds(
-            control, MAX_PACKET_BYTES, len(JAIL_FDS) + MAX_NETWORK_SOCKETS
-        )
-        gone = Answer(self.number, True, error="the run keeper ended")
-        answer = Answer(**json.loads(packet)) if packet else gone
         if answer.ended:
             self.answer = answer
-            self.poll.unregister(control.fileno())
+            self.poll.unregister(self.resources.jails.control.fileno())
         elif len(fds) == 1:
             self.starts = Starts(fds[0])
             self.story.look = self.starts.look
@@ -198,11 +192,14 @@ class Session:
         """Take over a new jail's pipes and the far ends of its network."""
         pipes = dict(zip(JAIL_FDS, fds, strict=False))
         self.takers = {pipes[name]: output.take for name, output in self.outputs.items()}
+        self.takers[pipes["stdout"]] = self.take_stdout
         self.takers[pipes["trace"]] = self.take_trace
         self.audit_fd = pipes["audit"]
         os.set_blocking(self.audit_fd, False)
-        # strace waits for us, rather than that we lag behind it.
-        fcntl.fcntl(pipes["trace"], fcntl.F_SETPIPE_SZ, TRACE_PIPE_BYTES)
+        # strace waits for us, rather than that we lag behind it. A jail that has waited may have
+        # written more than that.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipes["trace"], fcntl.F_SETPIPE_SZ, TRACE_PIPE_BYTES)
         for fd in (*self.takers, self.audit_fd):
             self.poll.register(fd, select.POLLIN)
         is_second = self.trigger.title is not None
@@ -220,6 +217,15 @@ class Session:
         del self.takers[fd]
         os.close(fd)
 
+    def take_stdout(self, data: bytes) -> None:
+        """Keep what is printed, and see the jail begin."""
+        output = self.outputs["stdout"]
+        # What is in front of the launcher's first line is what it has waited with.
+        output.take(data if output.kept else data.lstrip(FILL))
+        if output.kept and self.then:
+            self.then()
+            self.then = None
+
     def take_trace(self, data: bytes) -> None:
         """Python says what it will do before it does: hear that before what the kernel saw at the
         same time.
@@ -230,12 +236,12 @@ class Session:
         self.read_audit()
         self.story.take(calls)
 
-    def read_audit(self) -> None:
+    def read_audit(self, most_reads: int = MAX_READS) -> None:
         """Take what the audit hook has said."""
         if self.audit_fd < 0:
             return
         with contextlib.suppress(BlockingIOError):
-            for _ in range(MAX_READS):
+            for _ in range(most_reads):
                 self.witness.take(os.read(self.audit_fd, READ_BYTES))
 
     def look_at_limits(self) -> None:
@@ -248,7 +254,7 @@ class Session:
         """End the jail, and say why."""
         if not self.stopped:
             self.stopped, self.phase.reason = outcome, reason
-            self.resources.control.send(json.dumps(Kill(self.number)._asdict()).encode())
+            self.resources.jails.kill(self.number)
 
     def tell_files(self) -> None:
         """Tell what changed in the scratch, and what an installation has installed."""
