@@ -657,6 +657,13 @@ def test_two_jails_at_once_and_each_number_once(keeper: Keeper) -> None:
     assert told["second"] == "at work\n"
 
 
+def test_an_installation_has_one_jail(keeper: Keeper) -> None:
+    told = keeper.run("second_jail", mode="install")
+    assert told["first"] == 0
+    assert told["refusal"].startswith("refused: a jail too many")
+    assert keeper.run("second_jail") == {"first": 0, "refusal": ""}
+
+
 def test_descriptors_beside_a_request_do_nothing(keeper: Keeper) -> None:
     assert keeper.run("descriptors")["status"] == 0
 
