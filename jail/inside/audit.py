@@ -35,7 +35,7 @@ whole_path, library = sys.path[:], os.__file__.removesuffix("/os.py")
 sys.path[:] = [library, f"{library}/lib-dynload"]
 from types import CodeType, FrameType  # noqa: E402
 
-from jail.inside.import_acts import WRITES, is_of_import  # noqa: E402
+from jail.inside.import_acts import WRITES, is_library_read, is_of_import  # noqa: E402
 from jail.inside.instructions import (  # noqa: E402
     how_assembled,
     how_compiled,
@@ -307,7 +307,7 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
         return
     busy.add(thread())
     try:
-        direct = caller_of_hook()
+        direct = None if is_library_read(event, arguments) else caller_of_hook()
         if direct:
             tell(event, arguments, direct)
     except Exception:  # a witness must not change what it sees, whatever it is shown

@@ -21,21 +21,29 @@ LIBRARIES = (f"{os.__file__.removesuffix('/os.py')}/", f"{sys.prefix}/")
 INSTALLED = f"{os.environ.get('VIRTUAL_ENV', sys.prefix)}/lib/"
 
 
+def is_library_read(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether a library's file is read, by whomever."""
+    if event != "open":
+        return False
+    path, mode, flags = arguments
+    is_read = mode in ("r", "rb") and not flags & WRITES
+    return is_read and type(path) is str and any(is_below(path, folder) for folder in LIBRARIES)
+
+
 def is_of_import(event: str, arguments: tuple[Any, ...], direct: FrameType) -> bool:
-    """Whether a library's file is read, by whomever; or by the import system a file of the
-    installation, or the list of a folder.
-    """
+    """Whether the import system reads a file of the installation, or lists a folder."""
     if event in LISTED:
         return is_import_system(direct)
     if event != "open":
         return False
-    path, mode, flags = arguments
-    # No path that leads elsewhere, and none of a class of the package's own.
-    if type(path) is not str or "/." in path or flags & WRITES:
-        return False
-    if path.startswith(LIBRARIES):
-        return mode in ("r", "rb")
-    return path.startswith(INSTALLED) and is_import_system(direct)
+    path, _, flags = arguments
+    is_read = type(path) is str and not flags & WRITES
+    return is_read and is_below(path, INSTALLED) and is_import_system(direct)
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Whether it lies there, and leads nowhere else. Python's own folder may have any name."""
+    return path.startswith(folder) and "/." not in path[len(folder) - 1 :]
 
 
 def is_import_system(frame: FrameType) -> bool:
