@@ -21,6 +21,7 @@ from jail import orders
 from jail.orders import Order, OrderError
 from jail.watch import ready
 from jail.watch.inlet import Inlet
+from jail.watch.main import Run
 
 INSTALLER = "installer"
 # Reads bait, starts a program, asks for a name, and looks for what another run has left. It builds
@@ -181,3 +182,10 @@ def test_a_ready_run_ends_with_its_service(serve: Serve, index: Index, tmp_path:
         wait_for(lambda: ready_groups(service), 30)
         ours = ready_groups(service)
     wait_for(lambda: not [group for group in ours if group.exists()], 10)
+
+
+def test_a_disk_that_is_full_costs_the_jail_that_waits_and_no_more(tmp_path: Path) -> None:
+    nothing: Any = None
+    run = Run(nothing, tmp_path, nothing)
+    # In its place: a folder that is not there has no room for a FIFO either.
+    assert run.jail_that_waits() is None

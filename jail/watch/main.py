@@ -137,9 +137,7 @@ class Run:
         return tries_again(found, self.first, self.phases, order, settings, acts_wait=is_waited)
 
     def jail_that_waits(self) -> WaitingJail | None:
-        """A jail that will install; None where the package has closed the folder, or filled the
-        disk.
-        """
+        """A jail that will install; None where the package has filled the disk."""
         try:
             return WaitingJail(self.resources, self.folder)
         except OSError:
