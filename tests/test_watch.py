@@ -45,6 +45,7 @@ from jail.watch import gateway as gateway_room
 from jail.watch import session as session_room
 from jail.watch.jails import FILL, WAIT
 from jail.watch.main import watch
+from jail.watch.programs import JAIL_PYTHON
 from jail.watch.python_witness import PythonWitness
 from snakehook import Frame
 
@@ -417,6 +418,22 @@ def test_a_jail_that_ends_while_it_waits_is_made_anew(keeper: RunKeeper) -> None
     assert len(ends) == len(ran.outcomes)
     # All modules, and two of the other victims.
     assert len(ran.starts) == 6 + 3
+
+
+def test_what_has_run_is_not_run_again_whatever_was_printed(keeper: RunKeeper) -> None:
+    """An ordinary user's package can read its own output, and may be there before us."""
+    launcher = "".join(f"\\x{byte:02x}" for byte in JAIL_PYTHON.encode())
+
+    def mute(jail: Jail) -> int:
+        begun = f'7 1.5 execve("{launcher}", ["{launcher}"], 0x1 /* 3 vars */) = 0\n'
+        child = "7 1.6 clone(child_stack=NULL, flags=SIGCHLD) = 2 /* 8 in strace's PID NS */\n"
+        jail.write("trace", (begun + child).encode())
+        return 0
+
+    keeper.works["imports"] = mute
+    ran = keeper.run(ORDER._replace(mode="import"))
+    assert len(ran.starts) == len(ran.outcomes)
+    assert ("import", "all modules", "error") in ran.outcomes
 
 
 def test_a_jail_that_keeps_watch_from_reading_has_no_more_time_than_any_other(

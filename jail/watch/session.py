@@ -121,7 +121,7 @@ class Session:
         if self.outside:
             self.outside.tell(self.story.named)
         has_started = self.take_output()
-        if has_started or self.stopped or not self.may_be_made_anew:
+        if has_started or self.stopped or self.story.tree.main or not self.may_be_made_anew:
             self.conclude(has_started)
             self.finish()
             return self.phase
