@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import html
 import importlib.util
@@ -83,11 +82,6 @@ PORTS, LISTEN = {"https": 443, "http": 80}, "0.0.0.0:8080"
 EXIT_OK, EXIT_USAGE = 0, 2
 
 log = logging.getLogger("snakehook")
-
-# Once root is given up, our own libraries may be out of reach: what is loaded late, is loaded here
-# and in load_libraries.
-for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
-    "".encode(encoding)
 
 
 # What is in the way, in a sentence.
@@ -315,9 +309,12 @@ def start_timer(wait_sec: float, call: Callable[..., None], *arguments: Any) -> 
     return timer
 
 
-# What takes the longest to load: so it is done while keeper looks at the machine.
+# What starting keeper does not need: it is loaded while keeper looks at the machine. Nothing is
+# loaded later: once root is given up, our own libraries may be out of reach.
 def load_libraries() -> None:
     global ThreadPoolExecutor, falcon, hashlib, hmac, http, sqlite3, ssl
+    for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
+        "".encode(encoding)
     import hashlib
     import hmac
     import http.client
@@ -361,7 +358,7 @@ class KeeperLink:
         # own, so that Ctrl-C reaches us alone.
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-I", "-S", str(JAIL_FOLDER)],
+                [sys.executable, "-I", "-S", str(JAIL_FOLDER / "__main__.py")],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={name: os.environ[name] for name in CERTIFICATES if name in os.environ},
@@ -402,6 +399,8 @@ class KeeperLink:
 # Become `user` and `group` where we are root, and for ever unable to gain a privilege. Raises
 # ServiceError, OSError: nothing may go on then.
 def give_up_root(user: int, group: int) -> None:
+    import ctypes
+
     libc, was_root = ctypes.CDLL(None), os.geteuid() == 0
     set_dumpable, drop_bounding, no_new_privs = 4, 24, 38  # of prctl(2)
     # 1. The bounding set is emptied, where we have the right to. A container may withhold it;

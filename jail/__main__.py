@@ -1,9 +1,10 @@
-# Keeper as a program: python -I -S jail, with the service's socket for orders as its input.
+# Keeper as a program: python -I -S jail/__main__.py, with the service's socket for orders as its
+# input.
 
 import sys
 
 # Our own package comes last, so that nothing beside it stands for a module of the library.
-sys.path.append(f"{sys.path.pop(0)}/..")
+sys.path.append(__file__.rpartition("/jail/")[0])
 
 import contextlib
 import os

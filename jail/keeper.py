@@ -215,9 +215,8 @@ class RunKeeper:
     # Make the cgroups and fork the run keeper, or leave nothing. Raises OSError.
     def start(self, errors: int = 2) -> Child:
         # What the run writes to its scratch is memory, too.
-        memory_bytes = (self.settings.rlimit_as_mb << 20) + self.disk_bytes
-        limits = {"memory.limit_in_bytes": memory_bytes, "memory.max": memory_bytes}
-        limits["memory.swap.max"] = 0
+        max_bytes = (self.settings.rlimit_as_mb << 20) + self.disk_bytes
+        limits = {"memory.limit_in_bytes": max_bytes, "memory.max": max_bytes, "memory.swap.max": 0}
         if self.settings.enable_cgroup_pids_limit:
             limits["pids.max"] = self.settings.cgroup_pids_max + OWN_PIDS
         # Our own end of the stream goes, or the service would never hear that the run has ended.
@@ -313,8 +312,9 @@ class RunKeeper:
     def attend(self, child: Child) -> None:
         while True:
             # Made ahead, while watch or a jail is at work, if there may be another jail: that is
-            # born into it, nobody else.
-            if not self.network and len(self.jails) < orders.MAX_JAILS_AT_ONCE:
+            # born into it, nobody else. An installation has no second jail.
+            may_follow = self.order.mode != "install" or self.number < 0
+            if may_follow and not self.network and len(self.jails) < orders.MAX_JAILS_AT_ONCE:
                 check(libc.unshare(CLONE_NEWNET), "network namespace")
                 self.network = open_network(self.settings.decoy_internet)
             poll = select.poll()

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +26,8 @@ class MachineError(Exception): ...
 
 # The output of a trusted program. Raises MachineError with its last words, OSError.
 def run_tool(*argv: str | Path) -> str:
+    import subprocess  # which most starts need not wait for
+
     # No configuration of pip changes what it does.
     variables = {"PATH": PROGRAMS, "PIP_CONFIG_FILE": os.devnull}
     done = subprocess.run(argv, env=variables, capture_output=True, text=True)  # noqa: S603
@@ -50,10 +51,10 @@ def make_python(settings: JailSettings, folder: Path) -> Path:
     if not metadata:
         raise MachineError("jail python: pip, which we need, is gone: install snakehook anew.")
     about = python.stat()
-    ours = [file.read_text() for file in sorted(PACK.parent.glob("*.py"))]
-    recipe = repr([python.resolve(), about.st_size, about.st_mtime_ns, metadata.name, ours])
+    ours = b"".join(file.read_bytes() for file in sorted(PACK.parent.glob("*.py")))
+    recipe = repr([python.resolve(), about.st_size, about.st_mtime_ns, metadata.name])
     # Of what is ours alone: a hash that nobody can forge would take longer to load.
-    made = folder / importlib.util.source_hash(recipe.encode()).hex()
+    made = folder / importlib.util.source_hash(recipe.encode() + ours).hex()
     # Not if what it is linked to is gone.
     if not os.access(made / "bin" / "python", os.X_OK):
         fresh = folder / f"{os.getpid()}-python"

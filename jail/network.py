@@ -7,7 +7,6 @@
 import fcntl
 import shutil
 import socket
-import subprocess
 
 from jail.orders import DNS_PORT, INDEX_PORT, JAIL_DIR, PROGRAMS
 
@@ -51,8 +50,11 @@ def open_network(decoy: bool) -> list[int]:
     return [held.detach() for held in sockets]
 
 
-# Whether there is such a tool, and it did what it was told.
+# Whether there is such a tool, and it did what it was told. What starts it is loaded here: the
+# self-check loads it while its watch is at work, and all other runs find it loaded.
 def has_done(tool: str, *words: str) -> bool:
+    import subprocess
+
     path = shutil.which(tool, path=PROGRAMS)
     if not path:
         return False

@@ -249,8 +249,8 @@ def test_a_webhook_that_is_gone_stops_and_shows_in_the_log_and_the_report(
     statuses = (401, 403, 404)
     discord.script(
         *(
-            Reply(one, f"no such webhook {discord.path}", {"X-Path": discord.path})
-            for one in statuses
+            Reply(status, f"no such webhook {discord.path}", {"X-Path": discord.path})
+            for status in statuses
         )
     )
     with serve(LOG_LEVEL="DEBUG") as service:

@@ -388,18 +388,18 @@ def test_what_a_known_pth_line_executes_is_known_too() -> None:
 
 
 def test_one_act_is_one_line_and_two_are_two() -> None:
-    def one(rule: Rule, title: str, place: str | None = None) -> str:
+    def act(rule: Rule, title: str, place: str | None = None) -> str:
         return act_of(Finding(HIGH, rule, title, place))
 
     reads = {
-        one(Rule.SECRET_READ, f"reads or touches /x{line}", f"/s/x.py:{line}") for line in (3, 9)
+        act(Rule.SECRET_READ, f"reads or touches /x{line}", f"/s/x.py:{line}") for line in (3, 9)
     }
     assert reads == {"/s/x.py"}
-    leaks = {one(Rule.SECRET_READ, f"passes on {name} in output on stdout") for name in ("A", "B")}
+    leaks = {act(Rule.SECRET_READ, f"passes on {name} in output on stdout") for name in ("A", "B")}
     assert len(leaks) == 1
-    assert one(Rule.SECRET_READ, "passes on A in file /tmp/x") not in leaks
-    slow = {one(Rule.LIMIT_HIT, f"{x} did not end, and was stopped after {x} s") for x in "12"}
+    assert act(Rule.SECRET_READ, "passes on A in file /tmp/x") not in leaks
+    slow = {act(Rule.LIMIT_HIT, f"{x} did not end, and was stopped after {x} s") for x in "12"}
     assert len(slow) == 1
-    assert one(Rule.LIMIT_HIT, "a did not end: b") not in slow
-    hosts = {one(Rule.NETWORK_ATTEMPT, "connects", f"/s/x.py:{line}") for line in (3, 9)}
+    assert act(Rule.LIMIT_HIT, "a did not end: b") not in slow
+    hosts = {act(Rule.NETWORK_ATTEMPT, "connects", f"/s/x.py:{line}") for line in (3, 9)}
     assert len(hosts) == 2

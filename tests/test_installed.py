@@ -307,13 +307,13 @@ def test_detonate_is_content_with_what_there_is() -> None:
 
 
 def test_a_module_that_is_the_only_one_is_imported_once_as_ourselves() -> None:
-    one = Installed(site=LIBRARY, contents=Contents(first=["m"]))
-    found, _ = plan(one, mode="import")
+    installed = Installed(site=LIBRARY, contents=Contents(first=["m"]))
+    found, _ = plan(installed, mode="import")
     assert [trigger.title for trigger in found] == ["m", "as windows", "as macos", "as ci, later"]
     assert found[0].launch == ("import", *FIRST, "m", SITE)
     # A plug-in is one more.
-    one.contents.plugins = [EntryPoint("pytest11", "p", "m:plug")]
-    assert plan(one, mode="import")[0][1].title == "all modules"
+    installed.contents.plugins = [EntryPoint("pytest11", "p", "m:plug")]
+    assert plan(installed, mode="import")[0][1].title == "all modules"
 
 
 def test_other_victims_are_known_by_their_variables() -> None:

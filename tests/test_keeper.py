@@ -664,6 +664,13 @@ def test_a_jail_that_has_the_fifo_for_itself_keeps_nobody_waiting(keeper: Keeper
     assert told["killed"] == -9
 
 
+def test_an_installation_has_one_jail(keeper: Keeper) -> None:
+    told = keeper.run("second_jail", mode="install")
+    assert told["first"] == 0
+    assert told["refusal"].startswith("refused: a jail too many")
+    assert keeper.run("second_jail") == {"first": 0, "refusal": ""}
+
+
 def test_descriptors_beside_a_request_do_nothing(keeper: Keeper) -> None:
     assert keeper.run("descriptors")["status"] == 0
 

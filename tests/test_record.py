@@ -119,7 +119,7 @@ def test_more_code_from_a_line_that_is_told_is_no_flood() -> None:
         Record(lambda *_: (Finding(Severity.HIGH, Rule.CODE_DYNAMIC, ""),)),
     )
     for number in range(MAX_CODES + 100):
-        for one in (record, grave):
-            one.add(PHASE, code("/x.py:1", str(number)), 0.0)
+        for each in (record, grave):
+            each.add(PHASE, code("/x.py:1", str(number)), 0.0)
     assert (record.lost, record.repeats) == ({}, {PHASE.title: 99})
     assert (grave.lost, grave.repeats) == ({(PHASE.title, "Code"): 99}, {})

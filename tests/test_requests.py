@@ -360,9 +360,9 @@ def test_a_token_that_is_not_ascii_works_as_the_bytes_that_a_client_sends() -> N
 def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
 
-    def compare(one: bytes, other: bytes) -> bool:
-        compared.append((one, other))
-        return one == other
+    def compare(first: bytes, second: bytes) -> bool:
+        compared.append((first, second))
+        return first == second
 
     monkeypatch.setattr("hmac.compare_digest", compare)
     authorized("Bearer wrong", "secret")

@@ -221,6 +221,39 @@ def as_status(**changes: str) -> str:
     return "\n".join(["Name:\tpython", *lines, ""])
 
 
+NOTHING_MORE = """
+import sys
+import snakehook
+
+class Closed:
+    def find_spec(self, name, path=None, target=None):
+        raise ImportError(f"{name} is loaded late")
+
+snakehook.load_libraries()
+snakehook.give_up_root(65533, 65533)
+sys.meta_path.insert(0, Closed())
+# An untrusted text, the name of a host, a token, a report, a run that is kept.
+assert "\\u202e" not in snakehook.printable_line("a\\u202eb", 60)
+"xn--bcher-kva.example".encode("idna")
+assert not snakehook.authorized("Bearer \\xe9", "token")
+snakehook.make_own_result(snakehook.TriageRequest("six", "1.0", "install"), "error", "a reason")
+store = snakehook.Store(snakehook.Path(sys.argv[1]))
+assert store.add(snakehook.TriageRequest("six", "1.0", "install"), 1)
+# The test itself: there is a module that it would have seen.
+try:
+    import wave
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_nothing_is_loaded_after_root_was_given_up(home: Path) -> None:
+    (home / "state").chmod(0o777)
+    command = [sys.executable, "-c", NOTHING_MORE, str(home / "state" / "store")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("wave is loaded late\n", "")
+
+
 def test_a_thread_without_privileges_passes() -> None:
     check_status(as_status(), 65533)
     check_status(as_status(Uid="1000\t1000\t1000\t1000", Groups="27 1000"), None)

@@ -151,7 +151,7 @@ def test_any_resolver_is_answered_and_its_names_are_put_together(
         "def ask(number, resolver):\n"
         "    part = secret[number * 30:][:30]\n"
         "    labels = [part, str(number), 'drain', 'example', 'com']\n"
-        "    name = b''.join(bytes([len(one)]) + one.encode() for one in labels)\n"
+        "    name = b''.join(bytes([len(label)]) + label.encode() for label in labels)\n"
         "    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:\n"
         "        sock.settimeout(10)\n"
         "        sock.connect((resolver, 53))\n"

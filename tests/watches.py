@@ -369,6 +369,14 @@ def held_fifo(place: Place) -> dict[str, Any]:
     return {"second": second, "killed": killed["status"]}
 
 
+def second_jail(place: Place) -> dict[str, Any]:
+    """One jail after the other."""
+    first = place.run(0, "print('first')")
+    place.start(1)
+    answer, _ = place.answer()
+    return {"first": first["status"], "refusal": answer["error"]}
+
+
 def descriptors(place: Place) -> dict[str, Any]:
     """Descriptors that nobody asked for, beside a request."""
     request = {"jail": 0, "launch": ["start", TELL, TARGET], "variables": {}, "has_index": False}

@@ -35,6 +35,7 @@ whole_path, library = sys.path[:], os.__file__.removesuffix("/os.py")
 sys.path[:] = [library, f"{library}/lib-dynload"]
 from types import CodeType, FrameType  # noqa: E402
 
+from jail.inside.import_acts import WRITES, is_library_read, is_of_import  # noqa: E402
 from jail.inside.instructions import (  # noqa: E402
     how_assembled,
     how_compiled,
@@ -86,8 +87,6 @@ SPAWN_CHARS = 500  # of a command: as many as the watch compares
 SOURCE_BYTES = 64 << 10
 PIECE_BYTES = 1600
 
-WRITES = os.O_WRONLY | os.O_RDWR
-LIBRARIES = (f"{library}/", f"{sys.prefix}/")  # the standard library's folder, and pip's
 MAX_NATIVES_TOLD = 20
 # Reads are told of what stands here: where people and programs keep what is theirs, and what tells
 # a machine from a sandbox.
@@ -132,12 +131,6 @@ def send_code(source: bytes, at: str, decoded: bool, how: str = "") -> None:
     for start in range(0, min(len(source), SOURCE_BYTES), PIECE_BYTES):
         send("code", id=codes_told, text=source[start : start + PIECE_BYTES].hex(), **about)
         about = {}
-
-
-def is_library_read(path: Any, mode: Any, flags: Any) -> bool:
-    """Whether it is what each import does, hundreds of times: then who asked is not looked up."""
-    is_plain = type(path) is str and path.startswith(LIBRARIES) and "/." not in path
-    return is_plain and mode in ("r", "rb") and not flags & WRITES
 
 
 def tell_open(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
@@ -200,8 +193,8 @@ def tell_native(what: Any, direct: FrameType) -> None:
 def tell_file_run(source: Any, path: Any, direct: FrameType) -> None:
     """A module is imported, or a file is run."""
     is_file = isinstance(source, bytes) and isinstance(path, str)
-    # Nearly always nothing was written, and it is no picture: then who runs it is not looked up.
-    if not is_file or not (saved.writers or is_media(path)):
+    # Nearly always it was not written here, and is no picture: then who runs it is not looked up.
+    if not is_file or not (saved.has(path) or is_media(path)):
         return
     frame = nearest_foreign(direct)
     if not frame:
@@ -269,7 +262,7 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     if kind == "native":
         tell_native(what, direct)
         return
-    if event == "open" and is_library_read(what, arguments[1], arguments[2]):
+    if is_of_import(event, arguments, direct):
         return
     frame = nearest_foreign(direct) or called_by_nobody(direct)
     if frame is None and kind in LIBRARY_ACTS:
@@ -277,10 +270,8 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
     if frame is None or (kind == "around" and what not in GOES_AROUND | TOLD_FUNCTIONS):
         return
     if kind == "open":
-        # The import system lists the folders of the path.
+        tell_open(event, arguments, frame)
         is_import = direct.f_code.co_filename.startswith("<frozen importlib")
-        if not (event in LISTED and is_import):
-            tell_open(event, arguments, frame)
         note_file(event, arguments, frame, is_import)
     elif kind == "around" and what in TOLD_FUNCTIONS:
         send("traces", what=what, at=place(frame))
@@ -316,7 +307,7 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
         return
     busy.add(thread())
     try:
-        direct = caller_of_hook()
+        direct = None if is_library_read(event, arguments) else caller_of_hook()
         if direct:
             tell(event, arguments, direct)
     except Exception:  # a witness must not change what it sees, whatever it is shown

@@ -8,6 +8,8 @@ import os
 import sys
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 
+from jail.inside.paths import absolute
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -279,6 +281,10 @@ class Written:
     def move(self, old: str, new: str) -> None:
         if old in self.writers:
             self.writers[new] = self.writers[old]
+
+    def has(self, path: str) -> bool:
+        """Whether code of this process wrote it."""
+        return bool(self.writers) and absolute(path) in self.writers
 
     def is_decoded(self, path: str, source: bytes, frame: FrameType) -> bool:
         """Whether the code that wrote it, or that of `frame` which runs it, decodes: and not only

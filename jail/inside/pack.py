@@ -12,7 +12,7 @@ The image is what marshal makes of a dict, and then of another, of pip's `files`
     hook    bytes of the compiled hook: see loader.py
     room    (start, end) in these bytes, of what watch fills in for each run
     rooms   what it fills in there, disguised
-    places  paths that get the hook
+    places  paths that get the hook, the launcher's last
 """
 
 import compileall

@@ -204,7 +204,7 @@ class Originals:
         """Those of one module. What it did not define itself was added to it, which many do."""
         source: CodeType | None = None
         before = self.modules.get(name, {})
-        for path, owner, attribute, value in members(module):
+        for owner, attribute, value in members(module):
             code = mine.code(value)
             if not code:
                 continue
@@ -224,6 +224,7 @@ class Originals:
             else:
                 is_other |= is_inherited(module.__dict__.get(owner), attribute)
             if is_other:
+                path = f"{owner}.{attribute}" if owner else attribute
                 yield f"{name}.{path}", value
 
 
@@ -249,10 +250,10 @@ def kept_in(value: Any) -> list[tuple[str, Any]]:
         return []
 
 
-def members(module: ModuleType) -> Iterator[tuple[str, str | None, str, Any]]:
-    """The variables of a module, and of the classes that it defines: path, class, name, value."""
+def members(module: ModuleType) -> Iterator[tuple[str | None, str, Any]]:
+    """The variables of a module, and of the classes that it defines: class, name, value."""
     for name, value in [*module.__dict__.items()]:
-        yield name, None, name, value
+        yield None, name, value
         if is_class(value) and variables_of(value).get("__module__") == module.__name__:
             for attribute, member in [*variables_of(value).items()]:
-                yield f"{name}.{attribute}", name, attribute, member
+                yield name, attribute, member

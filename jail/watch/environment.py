@@ -34,15 +34,15 @@ def lay_machine(
 ) -> str:
     """Fill what the jail can only read, in the scratch `folder`: the name of the jail's host.
 
-    Without pip, nearly all of the environment, there are only the interpreter and the hook; and
-    who speaks to nobody needs no authorities.
+    Without pip, nearly all of the environment, there are only the interpreter and the launcher; and
+    who starts nothing else and speaks to nobody needs no links to programs and to authorities.
 
     Raises OSError.
     """
     host = make_host_name()
     lay_environment(Path(machine.python), folder / "venv", settings.rlimit_cpu_sec, has_pip=has_pip)
     ids = (settings.nsjail_user, settings.nsjail_group)
-    lay_etc(folder / "etc", host, *ids, has_authorities=has_pip)
+    lay_etc(folder / "etc", host, *ids, has_links=has_pip)
     lay_system(folder / "sys", folder / "boot")
     return host
 
@@ -58,7 +58,9 @@ def lay_environment(image: Path, folder: Path, cpu_sec: int, *, has_pip: bool = 
         files: dict[str, bytes] = packed["files"]
         if has_pip:
             files |= marshal.loads(file.read())  # noqa: S302 - the same
-    files |= {name: hook_of(packed, cpu_sec) for name in packed["places"]}
+    # The last place is the launcher's; in the others is what an interpreter with its site loads.
+    places = packed["places"] if has_pip else packed["places"][-1:]
+    files |= {name: hook_of(packed, cpu_sec) for name in places}
     days = MIN_MADE_DAYS + SYSTEM_RANDOM.randrange(MAX_MADE_DAYS - MIN_MADE_DAYS)
     made_sec = time.time() - days * SEC_OF_DAY - SYSTEM_RANDOM.randrange(SEC_OF_DAY)
     known: set[str] = set()

@@ -149,14 +149,13 @@ def make_host_name() -> str:
     return f"{word}-{SYSTEM_RANDOM.choice(ends)}"
 
 
-def lay_etc(
-    folder: Path, host: str, user: int, group: int, *, has_authorities: bool = True
-) -> None:
+def lay_etc(folder: Path, host: str, user: int, group: int, *, has_links: bool = True) -> None:
     """Fill the jail's /etc. Raises OSError.
 
     Args:
         user, group: the ids that the package has.
-        has_authorities: whether those are there that the machine trusts, hundreds of links.
+        has_links: whether those are there that name programs, and the authorities that the machine
+            trusts: hundreds.
     """
     zone = SYSTEM_RANDOM.choice(TIME_ZONES)
     about = {"user": HOME_IN_JAIL.rpartition("/")[2], "uid": user, "gid": group, "host": host}
@@ -183,8 +182,8 @@ def lay_etc(
     (folder / "localtime").symlink_to(ZONE_FOLDER / zone)
     (folder / "mtab").symlink_to("../proc/self/mounts")
     (folder / "os-release").symlink_to("../usr/lib/os-release")
-    copy_links(ALTERNATIVES, folder / ALTERNATIVES.name)
-    if has_authorities:
+    if has_links:
+        copy_links(ALTERNATIVES, folder / ALTERNATIVES.name)
         copy_certificates(CERTIFICATES_OF_SYSTEM, folder / "ssl/certs")
     # Not all of a moment, and none of this run's.
     for path in (*map(folder.joinpath, FOLDERS_OF_ETC), *folder.iterdir()):

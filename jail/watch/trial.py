@@ -28,7 +28,7 @@ from jail.watch.environment import lay_machine
 from jail.watch.sockets import MAX_NETWORK_SOCKETS, Sockets
 
 TRIAL_SEC = 20.0
-# The launcher starts it as it starts a package's program, with the hook.
+# The launcher starts it as it starts a package's program.
 BARE_PYTHON = ("program", LAUNCHER_IN_JAIL[0], "-V")
 MAX_TRIAL_BYTES = 2000  # of each pipe of the jail
 NO_STRACE = (
