@@ -420,6 +420,22 @@ def test_a_jail_that_ends_while_it_waits_is_made_anew(keeper: RunKeeper) -> None
     assert len(ran.starts) == 6 + 3
 
 
+def test_a_jail_beside_which_nothing_was_at_work_is_made_once(keeper: RunKeeper) -> None:
+    """What is wrong with it is no package's doing, and will be wrong again. The run keeper makes no
+    second jail for an installation.
+    """
+
+    def fail(jail: Jail) -> int:
+        jail.write("log", b"no such mount")
+        return 255 << 8
+
+    keeper.works["pip"] = fail
+    ran = keeper.run()
+    assert len(ran.starts) == 1
+    assert ran.outcomes == [("install", None, "error")]
+    assert "no such mount" in ran.summary["reason"]
+
+
 def test_what_has_run_is_not_run_again_whatever_was_printed(keeper: RunKeeper) -> None:
     """An ordinary user's package can read its own output, and may be there before us."""
     launcher = "".join(f"\\x{byte:02x}" for byte in JAIL_PYTHON.encode())

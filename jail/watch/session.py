@@ -49,7 +49,7 @@ class Session:
     """Runs one trigger in a jail and fills `phase`.
 
     `then` is called when the jail has begun: the next can be made while it is at work. `again` is
-    the phase of a jail that never began.
+    the phase of a jail that waited, and never began.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Session:
         self.trigger = trigger
         self.then = then
         self.phase = again or Phase(trigger.phase, trigger.title)
-        self.may_be_made_anew = again is None
+        self.may_be_made_anew = again is None and resources.jails.waiting is not None
         self.journal = Journal(resources, self.phase)
         self.has_index = trigger.phase is PhaseName.INSTALL
         self.witness = PythonWitness(self.journal.tell, resources.machine.base)
