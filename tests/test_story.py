@@ -349,7 +349,7 @@ def test_what_is_deleted_among_our_own_samples_is_no_news(tape: Tape) -> None:
 
 def test_what_the_launcher_starts_in_an_installation_is_pip_each_time() -> None:
     """And what pip starts is not."""
-    tape = Tape("pips")
+    tape = Tape("pip")
     tape.start("-P", "-m", "pip", "install", "a", "b")
     tape.say("start")
     tape.fork(100, 300)

@@ -743,6 +743,20 @@ def test_what_is_missed_and_fails_to_install_is_no_failure(triage: Triage, index
     assert (code, report["outcome"], report["verdict"]) == (0, "ok", "clean")
 
 
+def test_who_closes_the_folder_for_temporary_files_loses_no_report(
+    triage: Triage, index: Index
+) -> None:
+    source = "import os\nos.chmod('/tmp', 0)\ntry:\n    import helper_lib\n"
+    source += "except ImportError:\n    helper_lib = None\n"
+    index.add_wheel("asks", "1.0", {"asks.py": source})
+    index.add_wheel("helper-lib", "2.0", {"helper_lib.py": "x = 1\n"})
+    _, report, _ = triage("asks", "--mode", "import")
+    tries = [phase for phase in report["phases"] if phase["trigger"] == "of helper-lib"]
+    # pip takes another folder.
+    assert [phase["outcome"] for phase in tries] == ["ok"]
+    assert report["outcome"] == "ok"
+
+
 def test_a_dependency_s_own_modules_are_imported(triage: Triage, index: Index) -> None:
     index.add_wheel("front", "1.0", {"front.py": ""}, requires=["payload-lib"])
     index.add_wheel("payload-lib", "1.0", {"payload_lib/__init__.py": acting("dependency")})

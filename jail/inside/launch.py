@@ -40,9 +40,11 @@ def run_one(argv: list[str], look: Callable[[], None] | None = None) -> int:
     return exit_code_of(child)
 
 
-def run_later(argv: list[str], path: str) -> int:
+def run_later(argv: list[str], path: str) -> tuple[int, list[str]]:
     """The same of a program that gets its words on its input, when they come: from a FIFO which
     nobody else knows, and which is gone before foreign code runs. The environment comes with them.
+
+    Returns the words, too.
     """
     import json
 
@@ -53,12 +55,13 @@ def run_later(argv: list[str], path: str) -> int:
         os.execv(argv[0], argv)
     os.close(near)
     with open(path, "rb") as given:
-        words = given.readline()
+        line = given.readline()
     os.unlink(path)
-    os.environ.update(json.loads(words)["variables"])
-    os.write(far, words)
+    said = json.loads(line)
+    os.environ.update(said["variables"])
+    os.write(far, line)
     os.close(far)
-    return exit_code_of(child)
+    return exit_code_of(child), said["words"]
 
 
 def exit_code_of(child: int) -> int:
@@ -106,19 +109,15 @@ def launch(kind: str, words: list[str]) -> int:
 
     imports, call: many jobs, in workers. several: many triggers of one thing, each a word.
     """
-    if kind == "pips":
-        return install_each(words)
+    if kind in ("pip", "later"):
+        return install(kind, words)
     if kind == "start":
         return start_bare(words)
     if kind not in ("imports", "call", "several"):
         # The only module of a package comes with its site-packages.
         if kind == "import" and len(words) == 4:
             return import_and_look(words)
-        is_later = kind == "later"
-        code = run_later(command("pip", []), *words) if is_later else run_one(command(kind, words))
-        if kind in ("pip", "later") and "PIP_NO_COMPILE" in os.environ:
-            in_child(compile_all)
-        return code
+        return run_one(command(kind, words))
     from jail.inside import supervise
 
     if kind == "several":
@@ -166,13 +165,17 @@ def start_bare(words: list[str]) -> int:
     return code
 
 
-def install_each(words: list[str]) -> int:
-    """pip for all requirements, which come last; where that fails, for each alone: what can be had
-    must not go without for what can't. Returns the exit code of the first.
+def install(kind: str, words: list[str]) -> int:
+    """pip for all requirements, which come last; where that fails for more than one, for each
+    alone: what can be had must not go without for what can't. Returns the exit code of the first.
     """
-    code = run_one(command("pip", words))
+    if kind == "later":
+        code, words = run_later(command("pip", []), *words)
+    else:
+        code = run_one(command("pip", words))
     options = words[: words.index("--") + 1]
-    for requirement in words[len(options) :] if code else ():
+    requirements = words[len(options) :]
+    for requirement in requirements if code and len(requirements) > 1 else ():
         run_one(command("pip", [*options, requirement]))
     if "PIP_NO_COMPILE" in os.environ:
         in_child(compile_all)

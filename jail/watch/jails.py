@@ -6,6 +6,7 @@ let it begin, keep it from that, or see that it is there.
 """
 
 import json
+import os
 import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ class Jails:
         self.count = 0
         self.waiting: int | None = None
         self.is_gone = False
+        self.given_up: set[int] = set()
         # What was answered about a jail before anybody asked for that.
         self.early: defaultdict[int, list[tuple[Answer, list[int]]]] = defaultdict(list)
 
@@ -43,6 +45,18 @@ class Jails:
         """Ask for the end of a jail."""
         self.control.send(json.dumps(Kill(number)._asdict()).encode())
 
+    def give_up(self, number: int) -> None:
+        """Ask for the end of a jail that nobody will hear of."""
+        self.kill(number)
+        self.given_up.add(number)
+        self.close(number)
+
+    def close(self, number: int) -> None:
+        """Close the descriptors of a jail, and forget what was answered."""
+        for _, fds in self.early.pop(number, []):
+            for fd in fds:
+                os.close(fd)
+
     def receive(self) -> None:
         """Wait for an answer, and keep it for who asks."""
         most_fds = len(JAIL_FDS) + MAX_NETWORK_SOCKETS
@@ -51,6 +65,8 @@ class Jails:
         if packet:
             answer = Answer(**json.loads(packet))
             self.early[answer.jail].append((answer, fds))
+        for number in self.given_up:
+            self.close(number)
 
     def known(self, number: int) -> list[tuple[Answer, list[int]]]:
         """What was answered about a jail by now, with the descriptors that came with it."""

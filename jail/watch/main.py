@@ -37,7 +37,13 @@ from jail.watch.ready import WaitingJail
 from jail.watch.release import beside
 from jail.watch.resources import Resources
 from jail.watch.sample import keep_samples
-from jail.watch.second_try import available, missed_modules, notes_of_missed, tries_again
+from jail.watch.second_try import (
+    available,
+    missed_modules,
+    notes_of_missed,
+    tries_again,
+    wanted,
+)
 from jail.watch.session import Session
 from jail.watch.trial import lacks
 from jail.watch.triggers import Trigger, installation, triggers, without_installation
@@ -53,8 +59,9 @@ for codec in ("ascii", "cp437", "idna", "latin-1", "punycode", "unicode_escape",
 class Run:
     """One run on its way through its phases."""
 
-    def __init__(self, resources: Resources, outlet: Outlet) -> None:
+    def __init__(self, resources: Resources, folder: Path, outlet: Outlet) -> None:
         self.resources = resources
+        self.folder = folder  # the scratch
         self.outlet = outlet
         self.phases: list[Phase] = []
         self.not_run: list[NotRun] = []
@@ -119,9 +126,24 @@ class Run:
         waited = waited_for(seen)
         missed = [*waited, *missed_modules(seen, resources.installed)]
         self.missed = [*dict.fromkeys(missed)]
-        found = available(self.missed, waited, resources.upstream, settings)
+        asked = wanted(self.missed, waited, settings)
+        # The jail is made, and pip loaded, while the index is asked.
+        waiting = self.jail_that_waits() if asked else None
+        found = available(asked, resources.upstream)
+        if waiting and not found:
+            waiting.cancel()
+        self.waiting = waiting if found else None
         is_waited = any(project_of(module) in found for module in waited)
         return tries_again(found, self.first, self.phases, order, settings, acts_wait=is_waited)
+
+    def jail_that_waits(self) -> WaitingJail | None:
+        """A jail that will install; None where the package has closed the folder, or filled the
+        disk.
+        """
+        try:
+            return WaitingJail(self.resources, self.folder)
+        except OSError:
+            return None
 
     def news(self) -> dict[str, Any] | None:
         """What is new in this release; None where that was not asked for."""
@@ -218,7 +240,7 @@ def triage(
     """Run the package and send the report."""
     stream = outlet.stream
     resources, trouble = prepare_run(settings, order, machine, folder, control, stream, fds, judge)
-    run = Run(resources, outlet)
+    run = Run(resources, folder, outlet)
     if order.task == "ready":
         run.waiting = WaitingJail(resources, folder)
         if not take_order(resources):

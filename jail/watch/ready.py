@@ -1,5 +1,5 @@
-"""A run that is made ready before its request is there: the first jail stands, with all of pip
-loaded, and waits for what to install.
+"""A jail that stands, with all of pip loaded, and waits for what to install; and a run that is made
+ready before its request is there, by such a jail.
 
 It is as fresh as any other: one run, with a scratch, bait, a world and a jail of its own, and no
 byte of a package until the request is there. Who sends that is the service, or has taken it over:
@@ -23,15 +23,17 @@ NAMING_VARIABLES = ("VIRTUAL_ENV", "PIP_NO_COMPILE")
 
 
 class WaitingJail:
-    """The first jail of a run, and the FIFO on which it hears what to install."""
+    """A jail that installs, and the FIFO on which it hears what. To be made while nothing of a
+    package runs, which could find the FIFO.
+    """
 
     def __init__(self, resources: Resources, folder: Path) -> None:
         self.resources = resources
         name = secrets.token_hex(8)
-        path = folder / "tmp" / name
-        os.mkfifo(path, 0o600)
+        self.path = folder / "tmp" / name
+        os.mkfifo(self.path, 0o600)
         # Open for reading, too: so nobody has to wait for the other, and what is written stays.
-        self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         trigger = installation(resources.order, resources.settings.run_timeout_sec)
         environment = variables(resources.order, trigger) | {"PATH": PATH_IN_JAIL}
         for variable in NAMING_VARIABLES:
@@ -47,6 +49,12 @@ class WaitingJail:
         }
         os.write(self.fd, json.dumps(said).encode() + b"\n")
         return self.number
+
+    def cancel(self) -> None:
+        """There is nothing to install."""
+        self.resources.jails.give_up(self.number)
+        self.path.unlink(missing_ok=True)
+        os.close(self.fd)
 
 
 def await_order(inlet: Inlet) -> Order | None:

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from jail.orders import WORK_IN_JAIL, JailSettings, Order
@@ -74,11 +75,9 @@ def missed_modules(seen: Iterable[Seen], installed: Installed) -> list[str]:
     return [*found]
 
 
-def available(
-    missed: Sequence[str], waited: Sequence[str], upstream: Upstream, settings: JailSettings
-) -> list[str]:
-    """Which of the modules the index has a small wheel for, by the same name; acts wait for those
-    in `waited`.
+def wanted(missed: Sequence[str], waited: Sequence[str], settings: JailSettings) -> list[str]:
+    """The projects that the index is asked for, by the names of modules; acts wait for those in
+    `waited`.
     """
     found: list[str] = []
     denied = {plain_project(name) for name in settings.package_denylist}
@@ -86,10 +85,15 @@ def available(
         is_waited = module in waited
         project = project_of(module) if is_waited else plain_project(module)
         is_needed = is_waited or module not in NOT_NEEDED
-        is_wanted = is_needed and project not in denied
-        if is_wanted and len(found) < MAX_SECOND and has_small_wheel(project, upstream):
+        if is_needed and project not in denied:
             found.append(project)
     return found
+
+
+def available(projects: Iterable[str], upstream: Upstream) -> list[str]:
+    """Those of them that the index has a small wheel of, so many as are installed."""
+    found = (project for project in projects if has_small_wheel(project, upstream))
+    return [*islice(found, MAX_SECOND)]
 
 
 def notes_of_missed(missed: Sequence[str], installed: Installed) -> list[str]:
@@ -135,7 +139,7 @@ def second_installation(order: Order, settings: JailSettings, projects: Sequence
     foreign to the package runs no code here.
     """
     _, install, *words = pip_words(order, settings.run_timeout_sec, *projects)
-    launch = ("pips", install, "--only-binary", ":all:", *words)
+    launch = ("pip", install, "--only-binary", ":all:", *words)
     return Trigger(PhaseName.INSTALL, f"of {', '.join(projects)}", launch)
 
 

@@ -84,7 +84,7 @@ class Story:
         tell: Tell,
         look: Callable[[Execute], Observed | None] | None = None,
     ) -> None:
-        self.is_pip = launch_kind in ("pip", "pips")
+        self.is_pip = launch_kind == "pip"
         self.account, self.bait, self.tell = account, bait, tell
         self.ledger = Ledger(account, tell)
         self.reaches = Reaches(self.ledger, bait, index)
