@@ -200,7 +200,6 @@ class RunKeeper:
         ids = (self.settings.nsjail_user, self.settings.nsjail_group)
         self.user, self.group = ids if self.is_root else (0, 0)
         self.scratch = Path(self.settings.state_dir, "scratch")
-        self.fifo = self.scratch / "initctl"
         self.disk_bytes = self.settings.max_disk_bytes + orders.SPARE_BYTES
         # The name bears our pid: the next keeper removes what a dead keeper has left.
         name = f"{os.getpid()}-{order.run_id}"
@@ -261,7 +260,8 @@ class RunKeeper:
     #    masked. A user namespace may mount a /proc only where it sees another without masks.
     # 2. The scratch. Its top is not watch's: nobody can put a link in the place of a folder that
     #    the next jail mounts. The jail can read the name of its source, and its size, which is
-    #    drawn.
+    #    drawn. Nobody opens the FIFO but here: that would wait, and could not be killed, while a
+    #    jail's process has it for itself, as one has that splices into it.
     # 3. Watch inherits all that, and nothing else.
     # 4. Do as watch asks, until it ends or the service hangs up. Then kill it.
     def run(self, _: int) -> None:
@@ -278,8 +278,9 @@ class RunKeeper:
         for name in (*orders.SCRATCH_FOLDERS, *orders.MADE_FOLDERS):
             (self.scratch / name).mkdir()
             os.chown(self.scratch / name, self.user, self.group)
-        os.mkfifo(self.fifo)
-        self.fifo.chmod(0o222)
+        os.mkfifo(self.scratch / "initctl")
+        self.fifo = os.open(self.scratch / "initctl", os.O_RDWR | os.O_NONBLOCK)
+        os.fchmod(self.fifo, 0o222)
         # 3.
         self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         child = spawn(CLONE_NEWPID, lambda parent: self.be_watch(control, parent))
@@ -385,7 +386,7 @@ class RunKeeper:
             (self.scratch / str(request.jail)).mkdir()
             user = 0 if self.settings.nsjail_disable_clone_newuser else self.user
             os.chown(self.scratch / str(request.jail), user, -1)
-            near.insert(0, os.open(self.fifo, os.O_RDWR | os.O_NONBLOCK))
+            near.insert(0, os.dup(self.fifo))
             pipes = [os.pipe() for _ in orders.JAIL_FDS[:-1]]
             near[:0], far[:] = zip(*pipes, strict=True)
             # 3.

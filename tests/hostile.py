@@ -129,7 +129,7 @@ class Process:
     @property
     def is_keeper(self) -> bool:
         """A keeper, or what was forked from it: a run keeper or a watch."""
-        return " -I -S " in self.command and self.command.endswith("/jail")
+        return " -I -S " in self.command and self.command.endswith("/jail/__main__.py")
 
     @property
     def is_jailed(self) -> bool:

@@ -448,6 +448,9 @@ tell(
     vsock=lambda: socket.socket(40, socket.SOCK_STREAM).close(),
     alg=lambda: socket.socket(38, 5).close(),
     parent_death=lambda: call(157, 1, 0, 0, 0, 0),
+    folder_events=lambda: call(72, os.open("/opt/venv/bin", os.O_RDONLY), 1026, 2),
+    folder_events_high=lambda: call(72, os.open("/usr/lib", os.O_RDONLY), 0x700000402, 2),
+    lease=lambda: call(72, os.open("/tmp/leased", os.O_RDONLY | os.O_CREAT), 1024, 0),
     core_limit=lambda: call(160, 4, (ctypes.c_uint64 * 2)(0, 0)),
     core_limit_high=lambda: call(302, 0, 0x700000004, (ctypes.c_uint64 * 2)(0, 0), None),
 )

@@ -37,6 +37,8 @@ os.waitpid(pid, 0)
     assert any("exfil.example" in title for title in findings(report, "process.spawn")), report[
         "findings"
     ]
+    # What is not shown of such a program, its C library's first call, hides nothing.
+    assert not findings(report, "evidence.tamper")
 
 
 def test_a_command_with_a_mebibyte_of_arguments_is_seen(triage: Triage, index: Index) -> None:

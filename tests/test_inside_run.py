@@ -2,12 +2,14 @@
 interpreter ends as it always does.
 """
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from inside import Stand, make_python
 from test_inside_imports import LATE, LOOPS
 
@@ -22,6 +24,31 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stand(tmp_path: Path, python: Path) -> Stand:
     return Stand(tmp_path / "stand", python)
+
+
+WAITING = """
+import fcntl, os, sys
+sys.path.insert(0, {root!r})
+from jail.inside import launch
+write = os.write
+os.write = lambda fd, data: write(fd, data[:4096])
+launch.wait_for_reader()
+fcntl.fcntl(1, fcntl.F_SETFL, os.O_NONBLOCK)
+try:
+    write(1, b"x")
+except BlockingIOError:
+    print("it has no room", file=sys.stderr)
+"""
+
+
+def test_a_jail_that_waits_leaves_no_room_though_its_writes_come_short() -> None:
+    """A write to a pipe comes short where there is no memory, as a package at work may see to."""
+    near, far = os.pipe()
+    command = [sys.executable, "-c", WAITING.format(root=str(ROOT))]
+    done = subprocess.run(command, stdout=far, stderr=subprocess.PIPE, text=True, timeout=10)
+    os.close(near)
+    os.close(far)
+    assert done.stderr == "it has no room\n"
 
 
 @pytest.mark.parametrize(

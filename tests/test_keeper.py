@@ -657,6 +657,13 @@ def test_two_jails_at_once_and_each_number_once(keeper: Keeper) -> None:
     assert told["second"] == "at work\n"
 
 
+def test_a_jail_that_has_the_fifo_for_itself_keeps_nobody_waiting(keeper: Keeper) -> None:
+    """A run keeper that waited for it could not be killed, and keeper would wait for that."""
+    told = keeper.run("held_fifo")
+    assert told["second"] == {"jail": 2, "ended": False, "status": 0, "error": ""}
+    assert told["killed"] == -9
+
+
 def test_an_installation_has_one_jail(keeper: Keeper) -> None:
     told = keeper.run("second_jail", mode="install")
     assert told["first"] == 0

@@ -242,12 +242,18 @@ def test_a_thread_that_becomes_a_program(tape: Tape) -> None:
     assert tape.of(Connection)[-1].actor.pid == 103
 
 
-def test_a_thread_s_program_that_only_ends_hides_nothing(tape: Tape) -> None:
+@pytest.mark.parametrize("number", [231, 273], ids=["it only ends", "its C library starts"])
+def test_a_thread_s_program_that_begins_like_any_other_hides_nothing(
+    tape: Tape, number: int
+) -> None:
     tape.fork(MAIN, 103, "CLONE_VM|CLONE_THREAD")
     program = f"execve({hexed('/bin/sh')}, [{hexed('sh')}], 0x1 /* 3 vars */"
     tape.line(103, f"{program} <pid changed to {MAIN} ...>")
-    tape.line(MAIN, "<... execve resumed>) = -1 (errno 18446744073709551385)")
+    tape.line(MAIN, f"<... execve resumed>) = -1 (errno {(1 << 64) - number})")
     assert tape.of(Exec)[-1].program == "/bin/sh" and not tape.lies()
+    # What comes after that is shown.
+    tape.connect(MAIN, FAR)
+    assert tape.of(Connection)[-1].actor.pid == MAIN
 
 
 def test_in_a_flood_of_processes_those_that_acted_are_kept(tape: Tape) -> None:

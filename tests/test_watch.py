@@ -11,6 +11,7 @@ import itertools
 import json
 import marshal
 import os
+import select
 import shutil
 import socket
 import tempfile
@@ -44,6 +45,8 @@ from jail.watch import gateway as gateway_room
 from jail.watch import session as session_room
 from jail.watch.jails import FILL, WAIT
 from jail.watch.main import watch
+from jail.watch.programs import JAIL_PYTHON
+from jail.watch.python_witness import PythonWitness
 from snakehook import Frame
 
 # The last part of addresses of the loopback.
@@ -415,6 +418,95 @@ def test_a_jail_that_ends_while_it_waits_is_made_anew(keeper: RunKeeper) -> None
     assert len(ends) == len(ran.outcomes)
     # All modules, and two of the other victims.
     assert len(ran.starts) == 6 + 3
+
+
+def test_a_jail_beside_which_nothing_was_at_work_is_made_once(keeper: RunKeeper) -> None:
+    """What is wrong with it is no package's doing, and will be wrong again. The run keeper makes no
+    second jail for an installation.
+    """
+
+    def fail(jail: Jail) -> int:
+        jail.write("log", b"no such mount")
+        return 255 << 8
+
+    keeper.works["pip"] = fail
+    ran = keeper.run()
+    assert len(ran.starts) == 1
+    assert ran.outcomes == [("install", None, "error")]
+    assert "no such mount" in ran.summary["reason"]
+
+
+def test_what_has_run_is_not_run_again_whatever_was_printed(keeper: RunKeeper) -> None:
+    """An ordinary user's package can read its own output, and may be there before us."""
+    launcher = "".join(f"\\x{byte:02x}" for byte in JAIL_PYTHON.encode())
+
+    def mute(jail: Jail) -> int:
+        begun = f'7 1.5 execve("{launcher}", ["{launcher}"], 0x1 /* 3 vars */) = 0\n'
+        child = "7 1.6 clone(child_stack=NULL, flags=SIGCHLD) = 2 /* 8 in strace's PID NS */\n"
+        jail.write("trace", (begun + child).encode())
+        return 0
+
+    keeper.works["imports"] = mute
+    ran = keeper.run(ORDER._replace(mode="import"))
+    assert len(ran.starts) == len(ran.outcomes)
+    assert ("import", "all modules", "error") in ran.outcomes
+
+
+def test_a_jail_that_keeps_watch_from_reading_has_no_more_time_than_any_other(
+    keeper: RunKeeper,
+) -> None:
+    """Who splices into a pipe has it for itself until something comes, and a read of it waits, be
+    it non-blocking. A package can do so with the FIFO, and with its output.
+    """
+    killed: list[bool] = []
+
+    def hold(jail: Jail) -> int:
+        calm(jail)
+        near, far = socket.socketpair()
+        into = (near.fileno(), jail.ends["audit"], 1)
+        holding = threading.Thread(target=os.splice, args=into, daemon=True)
+        holding.start()
+        killed.append(jail.killed.wait(15))
+        far.close()
+        holding.join()
+        near.close()
+        return -9
+
+    keeper.works["pip"] = hold
+    ran = keeper.run(run_timeout_sec=1)
+    assert killed == [True]
+    assert ran.outcomes == [("install", None, "timeout")]
+    assert ran.report["phases"][0]["stdout"]["text"] == "all is well\n"
+
+
+def test_nothing_is_left_of_what_a_jail_said_for_the_next(keeper: RunKeeper) -> None:
+    """All jails have the same FIFO. It holds more than its size says, where it is filled from a
+    connection: by reference, in pieces larger than pages.
+    """
+    path = keeper.scratch / "initctl"
+    os.mkfifo(path)
+    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 1 << 20)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        far = socket.create_connection(server.getsockname())
+        near, _ = server.accept()
+    near.setblocking(False)
+    spliced_bytes = 0
+    # Until there is no room.
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            far.send(b"x" * (256 << 10))
+            select.select([near], [], [])
+            spliced_bytes += os.splice(near.fileno(), fd, 1 << 20, flags=os.SPLICE_F_NONBLOCK)
+    assert spliced_bytes > 1 << 20
+    session = session_room.Session.__new__(session_room.Session)
+    session.audit_fd, session.witness = fd, PythonWitness(lambda *_: True)
+    session.read_audit(session_room.MAX_LAST_READS)
+    with pytest.raises(BlockingIOError):
+        os.read(fd, 1)
+    os.close(fd)
+    near.close()
+    far.close()
 
 
 def test_the_environment_is_a_person_s_with_bait(keeper: RunKeeper) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from jail.orders import (
     MAX_PACKET_BYTES,
+    PYTHON_IN_JAIL,
     WORK_IN_JAIL,
     JailSettings,
     Machine,
@@ -332,6 +333,40 @@ def three_at_once(place: Place) -> dict[str, Any]:
         "third": third,
         "second": second.decode().lstrip("\n"),
     }
+
+
+# Splicing has two numbers: of x86-64, and of arm64.
+HOLDING = """
+import os, socket, threading, time
+near, far = socket.socketpair()
+fifo = os.open("/run/initctl", os.O_WRONLY)
+thread = threading.Thread(target=os.splice, args=(near.fileno(), fifo, 1), daemon=True)
+thread.start()
+call = f"/proc/self/task/{thread.native_id}/syscall"
+while open(call).read().split()[0] not in ("275", "76"):
+    time.sleep(0.001)
+os.write(1, b"at work\\n")
+thread.join()
+"""
+
+
+def held_fifo(place: Place) -> dict[str, Any]:
+    """A second jail while a process of the first has the FIFO for itself; then the first's end."""
+    folder = place.scratch / "site" / "victim-1"
+    folder.mkdir()
+    (folder / "holding.py").write_text(HOLDING)
+    place.start(1, "program", f"{PYTHON_IN_JAIL}/bin/python", "-IS", f"{TARGET}/holding.py")
+    _, fds = place.answer()
+    said = b""
+    while not said.endswith(b"at work\n"):
+        said += os.read(fds[0], 4096)
+    place.start(2)
+    second, _ = place.answer()
+    place.send(jail=1)
+    killed: dict[str, Any] = {}
+    while killed.get("jail") != 1:
+        killed, _ = place.answer()
+    return {"second": second, "killed": killed["status"]}
 
 
 def second_jail(place: Place) -> dict[str, Any]:

@@ -205,7 +205,10 @@ def wait_for_reader() -> None:
     """Fill our output, so that we can write no more until somebody reads it."""
     import fcntl
 
-    os.write(1, bytes(fcntl.fcntl(1, fcntl.F_GETPIPE_SZ)))
+    left_bytes = fcntl.fcntl(1, fcntl.F_GETPIPE_SZ)
+    # Who wants for memory may write a part.
+    while left_bytes:
+        left_bytes -= os.write(1, bytes(left_bytes))
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ from jail.watch.endings import end_phase
 from jail.watch.events import BaitRead, Outcome, Phase, PhaseName, printable
 from jail.watch.installed import reader_of
 from jail.watch.jails import FILL
+from jail.watch.late import at_latest
 from jail.watch.limits import count_oom_kills, full_disk, reached_limit, want_of_memory
 from jail.watch.output import Output
 from jail.watch.outside import Outside
@@ -35,8 +36,8 @@ from jail.watch.unpacked import read_landed
 
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each of stdout, stderr and nsjail's log
 # Of the Python witness for each read of the kernel's; and of what a jail has left, which would be
-# taken for the next one's: more than any pipe holds.
-MAX_READS, MAX_LAST_READS = 4, 64
+# taken for the next one's. What is spliced into a pipe can be many times its size.
+MAX_READS, MAX_LAST_READS = 4, 4096
 READ_BYTES = 1 << 16
 TRACE_PIPE_BYTES = 16 << 10
 POLL_SEC = 0.02  # how stale a look at the limits may be
@@ -48,7 +49,7 @@ class Session:
     """Runs one trigger in a jail and fills `phase`.
 
     `then` is called when the jail has begun: the next can be made while it is at work. `again` is
-    the phase of a jail that never began.
+    the phase of a jail that waited, and never began.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Session:
         self.trigger = trigger
         self.then = then
         self.phase = again or Phase(trigger.phase, trigger.title)
-        self.may_be_made_anew = again is None
+        self.may_be_made_anew = again is None and resources.jails.waiting is not None
         self.journal = Journal(resources, self.phase)
         self.has_index = trigger.phase is PhaseName.INSTALL
         self.witness = PythonWitness(self.journal.tell, resources.machine.base)
@@ -84,6 +85,7 @@ class Session:
         self.answer: Answer | None = None  # the last answer: the jail has ended
         self.stopped: Outcome | None = None  # why we ended it
         self.begun_sec = time.monotonic()
+        self.late = at_latest(resources, self.look_at_limits)
 
     def run(self, begin: Callable[[], int]) -> Phase:
         """Let a jail begin, watch it to its end and tell what it did.
@@ -119,7 +121,7 @@ class Session:
         if self.outside:
             self.outside.tell(self.story.named)
         has_started = self.take_output()
-        if has_started or self.stopped or not self.may_be_made_anew:
+        if has_started or self.stopped or self.story.tree.main or not self.may_be_made_anew:
             self.conclude(has_started)
             self.finish()
             return self.phase
@@ -179,12 +181,12 @@ class Session:
         """Take what the run keeper says: the jail is there, or it has ended."""
         if answer.ended:
             self.answer = answer
+            self.late.cancel()
             self.poll.unregister(self.resources.jails.control.fileno())
         elif len(fds) == 1:
             self.starts = Starts(fds[0])
             self.story.look = self.starts.look
-            device = os.fstat(self.resources.scratch.fd).st_dev
-            self.captures = Captures(fds[0], device)
+            self.captures = Captures(fds[0], os.fstat(self.resources.scratch.fd).st_dev)
         else:
             self.connect(fds)
 
@@ -306,8 +308,7 @@ class Session:
             phase.outcome = self.stopped
         elif not has_started:
             log = printable(bytes(self.outputs["log"].kept[-MAX_LOG_CHARS:]))
-            error = answer.error if answer else ""
-            phase.reason = error or log or "the jail did not start"
+            phase.reason = (answer.error if answer else "") or log or "the jail did not start"
         else:
             ended = self.story.main_exit
             told = self.story.signals, self.witness.came_to_end
