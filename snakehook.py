@@ -313,8 +313,6 @@ def start_timer(wait_sec: float, call: Callable[..., None], *arguments: Any) -> 
 # loaded later: once root is given up, our own libraries may be out of reach.
 def load_libraries() -> None:
     global ThreadPoolExecutor, falcon, hashlib, hmac, http, sqlite3, ssl
-    for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
-        "".encode(encoding)
     import hashlib
     import hmac
     import http.client
@@ -399,8 +397,10 @@ class KeeperLink:
 # Become `user` and `group` where we are root, and for ever unable to gain a privilege. Raises
 # ServiceError, OSError: nothing may go on then.
 def give_up_root(user: int, group: int) -> None:
-    import ctypes
+    import ctypes  # as the encodings, for those who may not be able to read our libraries later
 
+    for encoding in ("ascii", "idna", "latin-1", "unicode_escape"):
+        "".encode(encoding)
     libc, was_root = ctypes.CDLL(None), os.geteuid() == 0
     set_dumpable, drop_bounding, no_new_privs = 4, 24, 38  # of prctl(2)
     # 1. The bounding set is emptied, where we have the right to. A container may withhold it;

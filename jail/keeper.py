@@ -16,8 +16,9 @@
 #
 # A run may be ordered before it is known what it will run, so that all is ready for it. For us it
 # is a run like any other: watch hears on its stream, from the service, what we would have told it.
-# Likewise watch may ask for the next jail while one is at work. What holds it until then is watch's
-# business: for us both are at work.
+# Likewise watch may ask for a second jail while one is at work. What holds that until its turn is
+# watch's business: for us both are at work. They are of one run and one package: nothing of one has
+# to be kept from the other.
 #
 # Nobody is believed. The service talks to strangers, and watch reads what packages made: either may
 # have been taken over. So both have a few words only. orders.py checks them, and beside each
@@ -58,7 +59,8 @@ SYS_CLONE, SYS_KEYCTL = (220, 219) if os.uname().machine == "aarch64" else (56, 
 MAX_LOG_LINE_CHARS, MAX_REFUSALS, MAX_FDS = 500, 50, 8
 # Until the kernel has seen that the processes of a cgroup are dead.
 BURY_SEC, TICK_SEC = 2.0, 0.001
-# strace, nsjail and launch.py of each jail count, but are not the package's.
+# strace, nsjail and launch.py of each jail count, but are not the package's. One that is alone may
+# have those of the jail that is not there.
 OWN_PIDS = 4 * orders.MAX_JAILS_AT_ONCE
 # The kernel witness. The reader of its output expects exactly this: calls by name, or by a pattern
 # of names. Nobody looks into another process (ptrace, process_vm_readv, process_vm_writev): that is
@@ -260,8 +262,9 @@ class RunKeeper:
     #    masked. A user namespace may mount a /proc only where it sees another without masks.
     # 2. The scratch. Its top is not watch's: nobody can put a link in the place of a folder that
     #    the next jail mounts. The jail can read the name of its source, and its size, which is
-    #    drawn. Nobody opens the FIFO but here: that would wait, and could not be killed, while a
-    #    jail's process has it for itself, as one has that splices into it.
+    #    drawn. Of us nobody opens the FIFO but here, before there is a jail: that would wait, and
+    #    could not be killed, while a jail's process has it for itself, as one has that splices
+    #    into it.
     # 3. Watch inherits all that, and nothing else.
     # 4. Do as watch asks, until it ends or the service hangs up. Then kill it.
     def run(self, _: int) -> None:
@@ -360,10 +363,11 @@ class RunKeeper:
                 self.jails.pop(self.number).end()
             self.answer(Answer(self.number, True, error=str(error)))
 
-    # Harmless whoever asks: orders.MAX_JAILS in all, orders.MAX_JAILS_AT_ONCE, within the run's
-    # cgroups and scratch; words and variables are seen in the jail alone. A package may be at work
-    # in the other jail by now. Of what it can write to, nothing is looked up while we have power
-    # but the folders themselves, whose names it can't change.
+    # Harmless whoever asks: orders.MAX_JAILS in all, orders.MAX_JAILS_AT_ONCE at a time, for which
+    # there is a network only where there is room for a jail; within the run's cgroups and scratch;
+    # words and variables are seen in the jail alone. A package may be at work in the other jail by
+    # now. Of what it can write to, nothing is looked up while we have power but the folders
+    # themselves, whose names it can't change.
     #
     # 1. A network of its own: a loopback, where nobody listens but the sockets that watch gets.
     # 2. Its top, empty and not watch's, in which nsjail makes the places of mounts. Where nsjail

@@ -50,8 +50,9 @@ def open_network(decoy: bool) -> list[int]:
     return [held.detach() for held in sockets]
 
 
-# Whether there is such a tool, and it did what it was told. What starts it is loaded here: the
-# self-check loads it while its watch is at work, and all other runs find it loaded.
+# Whether there is such a tool, and it did what it was told. What starts it is loaded here, since
+# most starts need not wait for it. Only the self-check's run keeper loads it: before the first
+# order keeper loads watch's rooms, and it with them.
 def has_done(tool: str, *words: str) -> bool:
     import subprocess
 

@@ -214,7 +214,7 @@ def test_no_name_is_defined_in_two_rooms() -> None:
 def test_launch_says_the_line_that_watch_waits_for() -> None:
     told: list[object] = []
     for node in TREES["jail.inside.launch"].body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "READY_LINE":
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STARTED_LINE":
             told.append(ast.literal_eval(node.value))
     assert told == [orders.STARTED]
 

@@ -2,15 +2,18 @@
 interpreter ends as it always does.
 """
 
+import fcntl
 import os
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from inside import Stand, make_python
+from inside import INSIDE, Stand, make_python
+from standins import wait_for
 from test_inside_imports import LATE, LOOPS
 
 from jail.inside.supervise import waited_sec, with_waiting
@@ -129,6 +132,32 @@ def test_nothing_is_told_of_a_package_that_just_ends(stand: Stand) -> None:
     (told,) = ended.told
     # An import says that it came to its end, and no more.
     assert (ended.code, told["event"], told["how"]) == (0, "ended", "ran")
+
+
+MAIN = """
+import runpy, sys
+runpy.run_path(sys.argv.pop(1))["open_rooms"]()
+from jail.inside.launch import main
+sys.exit(main())
+"""
+
+
+def test_a_launcher_that_waits_begins_when_somebody_reads(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    words: list[str | Path] = [MAIN, INSIDE / "enter.py", "wait", "program", "/bin/touch", begun]
+    near, far = os.pipe()
+    size_bytes = fcntl.fcntl(far, fcntl.F_GETPIPE_SZ)
+    launcher = subprocess.Popen([sys.executable, "-I", "-S", "-c", *words], stdout=far)
+    os.close(far)
+
+    def unread_bytes() -> int:
+        return int.from_bytes(fcntl.ioctl(near, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+    wait_for(lambda: unread_bytes() == size_bytes or launcher.poll() is not None)
+    assert (launcher.poll(), begun.exists()) == (None, False)
+    with os.fdopen(near, "rb") as output:
+        assert output.read() == bytes(size_bytes) + b"\n"
+    assert (launcher.wait(10), begun.exists()) == (0, True)
 
 
 BUSY = "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nwhile True: pass"

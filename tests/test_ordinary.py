@@ -53,6 +53,7 @@ seen["proc"] = {
     for pid in ("1", "self", str(os.getppid()))
     for name in ("cmdline", "environ", "mountinfo", "mounts", "maps", "cgroup", "comm", "status")
 }
+seen["written"] = text("/proc/1/io").partition("wchar: ")[2].split()[:1]
 seen["fds"] = {
     f"{pid}/{fd}": os.readlink(f"/proc/{pid}/fd/{fd}")
     for pid in ("1", "self") for fd in os.listdir(f"/proc/{pid}/fd")
@@ -144,6 +145,8 @@ def test_what_differs_between_machines_differs_between_runs(
         assert first["files"][path] != second["files"][path], path
     for name in ("AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN"):
         assert first["environment"][name] != second["environment"][name]
+    # What the first process of the jail has written by then.
+    assert first["written"] and first["written"] != second["written"]
 
 
 # What is the same on very many machines.

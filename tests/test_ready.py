@@ -184,8 +184,8 @@ def test_a_ready_run_ends_with_its_service(serve: Serve, index: Index, tmp_path:
     wait_for(lambda: not [group for group in ours if group.exists()], 10)
 
 
-def test_a_disk_that_is_full_costs_the_jail_that_waits_and_no_more(tmp_path: Path) -> None:
+def test_where_there_is_no_room_for_a_fifo_no_jail_is_made_ready(tmp_path: Path) -> None:
     nothing: Any = None
     run = Run(nothing, tmp_path, nothing)
-    # In its place: a folder that is not there has no room for a FIFO either.
-    assert run.jail_that_waits() is None
+    # As on a disk that is full: the folder is not there.
+    assert run.make_ready_jail() is None

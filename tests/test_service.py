@@ -247,6 +247,27 @@ except ImportError as error:
 """
 
 
+# As the commands that show a report do it.
+NOTHING_MORE_TO_SHOW = """
+import sys
+import snakehook
+
+class Closed:
+    def find_spec(self, name, path=None, target=None):
+        raise ImportError(f"{name} is loaded late")
+
+snakehook.give_up_root(65533, 65533)
+sys.meta_path.insert(0, Closed())
+assert "\\u202e" not in snakehook.printable_line("a\\u202eb", 60)
+"""
+
+
+def test_nothing_is_loaded_to_show_a_report_after_root_was_given_up() -> None:
+    command = [sys.executable, "-c", NOTHING_MORE_TO_SHOW]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_nothing_is_loaded_after_root_was_given_up(home: Path) -> None:
     (home / "state").chmod(0o777)
     command = [sys.executable, "-c", NOTHING_MORE, str(home / "state" / "store")]

@@ -15,6 +15,7 @@ import select
 import shutil
 import socket
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,10 +44,9 @@ from jail.orders import (
 from jail.watch import changes as changes_room
 from jail.watch import gateway as gateway_room
 from jail.watch import session as session_room
-from jail.watch.jails import FILL, WAIT
+from jail.watch.jails import FILL, MAX_LAST_READS, WAIT, Jails, said_on
 from jail.watch.main import watch
 from jail.watch.programs import JAIL_PYTHON
-from jail.watch.python_witness import PythonWitness
 from snakehook import Frame
 
 # The last part of addresses of the loopback.
@@ -102,11 +102,12 @@ class Jail:
         for name in ("stdout", "stderr", "log", "trace"):
             far_end, self.ends[name] = os.pipe()
             self.far_ends.append(far_end)
-        fifo = scratch / f"audit{start.jail}"
-        os.mkfifo(fifo)
+        # The run's, as long as there is a jail.
+        fifo = scratch / "initctl"
+        if not fifo.exists():
+            os.mkfifo(fifo)
         self.far_ends.append(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
         self.ends["audit"] = os.open(fifo, os.O_WRONLY)
-        fifo.unlink()
         # Watch knows them by their ports.
         host = free_host()
         self.servers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]
@@ -483,7 +484,7 @@ def test_nothing_is_left_of_what_a_jail_said_for_the_next(keeper: RunKeeper) -> 
     """All jails have the same FIFO. It holds more than its size says, where it is filled from a
     connection: by reference, in pieces larger than pages.
     """
-    path = keeper.scratch / "initctl"
+    path = keeper.scratch / "filled"
     os.mkfifo(path)
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 1 << 20)
@@ -499,14 +500,43 @@ def test_nothing_is_left_of_what_a_jail_said_for_the_next(keeper: RunKeeper) -> 
             select.select([near], [], [])
             spliced_bytes += os.splice(near.fileno(), fd, 1 << 20, flags=os.SPLICE_F_NONBLOCK)
     assert spliced_bytes > 1 << 20
-    session = session_room.Session.__new__(session_room.Session)
-    session.audit_fd, session.witness = fd, PythonWitness(lambda *_: True)
-    session.read_audit(session_room.MAX_LAST_READS)
+    assert sum(map(len, said_on(fd, MAX_LAST_READS))) == spliced_bytes
     with pytest.raises(BlockingIOError):
         os.read(fd, 1)
     os.close(fd)
     near.close()
     far.close()
+    left: list[bytes] = []
+
+    def speak(jail: Jail) -> int:
+        # To be read at its end, whatever was read before.
+        fcntl.fcntl(jail.ends["audit"], fcntl.F_SETPIPE_SZ, 1 << 20)
+        jail.write("audit", b"x" * (1 << 20))
+        return calm(jail)
+
+    def listen(jail: Jail) -> int:
+        left.append(fcntl.ioctl(jail.ends["audit"], termios.FIONREAD, bytes(4)))
+        return calm(jail)
+
+    keeper.works |= {"start": speak, "import": listen}
+    keeper.run(ORDER._replace(mode="detonate"))
+    assert left == [bytes(4)]
+
+
+def test_nothing_is_left_of_a_jail_that_is_not_needed_any_more(keeper: RunKeeper) -> None:
+    jails = Jails(keeper.far_control)
+    number = jails.ask(("ready",), {}, has_index=False)
+    start = parse_request(keeper.control.recv(1 << 17))
+    assert isinstance(start, Start)
+    jail = Jail(start, keeper.scratch)
+    jail.write("audit", b'{"event": "start", "pid": 2}\n')
+    keeper.answer(Answer(number, False), [*jail.far_ends, *jail.server_fds])
+    keeper.answer(Answer(number, True, -9), [])
+    jails.end(number)
+    assert parse_request(keeper.control.recv(1 << 17)) == Kill(number)
+    assert fcntl.ioctl(jail.ends["audit"], termios.FIONREAD, bytes(4)) == bytes(4)
+    for fd in (*jail.far_ends, *jail.ends.values()):
+        os.close(fd)
 
 
 def test_the_environment_is_a_person_s_with_bait(keeper: RunKeeper) -> None:

@@ -35,7 +35,12 @@ whole_path, library = sys.path[:], os.__file__.removesuffix("/os.py")
 sys.path[:] = [library, f"{library}/lib-dynload"]
 from types import CodeType, FrameType  # noqa: E402
 
-from jail.inside.import_acts import WRITES, is_library_read, is_of_import  # noqa: E402
+from jail.inside.import_acts import (  # noqa: E402
+    WRITES,
+    is_import_system,
+    is_library_read,
+    is_of_import,
+)
 from jail.inside.instructions import (  # noqa: E402
     how_assembled,
     how_compiled,
@@ -271,8 +276,7 @@ def tell(event: str, arguments: tuple[Any, ...], direct: FrameType) -> None:
         return
     if kind == "open":
         tell_open(event, arguments, frame)
-        is_import = direct.f_code.co_filename.startswith("<frozen importlib")
-        note_file(event, arguments, frame, is_import)
+        note_file(event, arguments, frame, is_import_system(direct))
     elif kind == "around" and what in TOLD_FUNCTIONS:
         send("traces", what=what, at=place(frame))
     elif kind == "spawn":

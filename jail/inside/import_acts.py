@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 WRITES = os.O_WRONLY | os.O_RDWR
 # The standard library's folder, and pip's.
 LIBRARIES = (f"{os.__file__.removesuffix('/os.py')}/", f"{sys.prefix}/")
-# That of what is installed; in none of the folders in which reads are told.
+# That of what is installed; in none of the folders in which reads are told. A package that gives a
+# Python of its own another loses what is told of the imports below that.
 INSTALLED = f"{os.environ.get('VIRTUAL_ENV', sys.prefix)}/lib/"
 
 

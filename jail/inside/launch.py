@@ -1,7 +1,7 @@
 """First process of the jail: runs pip or what a trigger needs in children, and tells how it went.
 
-Arguments: what to run, then what that needs. It holds no secret and is believed in nothing but its
-first line, which it writes before any foreign code runs.
+Arguments: `wait` where its turn is to come, what to run, then what that needs. It holds no secret
+and is believed in nothing but its first line, which it writes before any foreign code runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 LOOKS_SEC = 9.0  # after the time that all jobs have; watch ends the jail MARGIN_SEC after that
 AFTER_SEC = 2.0  # for what detaches itself, so that it is seen at work before the jail goes
 # As orders.STARTED: only this folder can be imported from here.
-READY_LINE = b"\n"
+STARTED_LINE = b"\n"
+DRAWN_BYTES = 2  # of a number
 
 
 def run_one(argv: list[str], look: Callable[[], None] | None = None) -> int:
@@ -109,7 +110,7 @@ def launch(kind: str, words: list[str]) -> int:
 
     imports, call: many jobs, in workers. several: many triggers of one thing, each a word.
     """
-    if kind in ("pip", "later"):
+    if kind in ("pip", "ready"):
         return install(kind, words)
     if kind == "start":
         return start_bare(words)
@@ -169,14 +170,15 @@ def install(kind: str, words: list[str]) -> int:
     """pip for all requirements, which come last; where that fails for more than one, for each
     alone: what can be had must not go without for what can't. Returns the exit code of the first.
     """
-    if kind == "later":
+    if kind == "ready":
         code, words = run_later(command("pip", []), *words)
     else:
         code = run_one(command("pip", words))
     options = words[: words.index("--") + 1]
     requirements = words[len(options) :]
-    for requirement in requirements if code and len(requirements) > 1 else ():
-        run_one(command("pip", [*options, requirement]))
+    if code and len(requirements) > 1:
+        for requirement in requirements:
+            run_one(command("pip", [*options, requirement]))
     if "PIP_NO_COMPILE" in os.environ:
         in_child(compile_all)
     return code
@@ -211,13 +213,23 @@ def wait_for_reader() -> None:
         left_bytes -= os.write(1, bytes(left_bytes))
 
 
+def write_nowhere() -> None:
+    """Write a number of bytes that is drawn: /proc/1/io has them in a count, which would be the
+    same in each jail.
+    """
+    with open(os.devnull, "wb", buffering=0) as nowhere:
+        nowhere.write(bytes(int.from_bytes(os.urandom(DRAWN_BYTES))))
+
+
 def main() -> int:
     """Run it where a person would, stay a little longer, and return its exit code."""
-    # This jail is made while another is at work, and must not begin before watch says so.
+    # This jail is made while another is at work, and must not begin before watch reads what it
+    # prints. The word and the zeros are as in jails.WAIT and jails.FILL.
     if sys.argv[1] == "wait":
         del sys.argv[1]
         wait_for_reader()
-    os.write(1, READY_LINE)
+    write_nowhere()
+    os.write(1, STARTED_LINE)
     os.chdir(os.environ.get("PWD", "."))
     code = launch(sys.argv[1], sys.argv[2:])
     # A package may send it to the whole jail.

@@ -32,4 +32,15 @@ def ask_for_jail(
 
 def ask_ahead(resources: Resources, trigger: Trigger) -> None:
     """Ask for the jail that comes next, while one is at work: it waits for its turn."""
-    resources.jails.waiting = ask_for_jail(resources, trigger, (WAIT, *trigger.launch))
+    number = ask_for_jail(resources, trigger, (WAIT, *trigger.launch))
+    resources.jails.following = trigger.launch, number
+
+
+def jail_for(resources: Resources, trigger: Trigger) -> int:
+    """The jail that waits for this trigger, or a new one: its number."""
+    following, resources.jails.following = resources.jails.following, None
+    if following and following[0] == trigger.launch:
+        return following[1]
+    if following:
+        resources.jails.end(following[1])
+    return ask_for_jail(resources, trigger)

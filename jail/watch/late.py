@@ -2,7 +2,8 @@
 
 A read of a pipe waits, whatever flags it has, while somebody else has the lock of that pipe. A
 process of the jail has it for as long as it likes: it splices into the pipe, from a socket on which
-nothing comes. All that it has to do with us, then, waits until it is killed.
+nothing comes. Our read waits, then, until that process is killed: so a thread that reads nothing
+has it killed.
 """
 
 import threading

@@ -16,14 +16,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from jail.orders import MAX_JAILS, JailSettings, Machine, Order
+from jail.orders import MAX_JAILS, MAX_JAILS_AT_ONCE, JailSettings, Machine, Order
 from jail.report.indicators import OwnWords, find_indicators
 from jail.report.message import fallback_embed, render_embed
 from jail.report.page import render_page
 from jail.report.rows import render_text
 from jail.report.rules import judge
 from jail.report.verdict import Report, as_json, assemble
-from jail.watch.asking import ask_ahead, ask_for_jail
+from jail.watch.asking import ask_ahead, jail_for
 from jail.watch.dropped import Dropped
 from jail.watch.earlier import EarlierRelease
 from jail.watch.events import NotRun, Omission, Outcome, Phase, PhaseName
@@ -33,7 +33,7 @@ from jail.watch.ours import what_is_ours
 from jail.watch.outlet import Outlet, complain, seen_by_nobody
 from jail.watch.preparation import know_environment, prepare_run, take_order
 from jail.watch.process import prepare_process
-from jail.watch.ready import WaitingJail
+from jail.watch.ready import ReadyJail
 from jail.watch.release import beside
 from jail.watch.resources import Resources
 from jail.watch.sample import keep_samples
@@ -70,7 +70,7 @@ class Run:
         self.has_tried_again = False
         self.missed: list[str] = []  # what it asked for and was not there
         self.first: list[Trigger] = []  # those before what it may miss is there
-        self.waiting: WaitingJail | None = None
+        self.ready_jail: ReadyJail | None = None
         self.earlier: EarlierRelease | None = None
 
     def go(self) -> None:
@@ -88,10 +88,10 @@ class Run:
             self.earlier = EarlierRelease(resources)
             self.earlier.begin()
         found, self.not_run = triggers(order, resources.installed, resources.settings)
-        waiting = deque(found)
+        left = deque(found)
         self.first = [*takewhile(lambda trigger: not trigger.with_missed, found)]
-        while waiting:
-            trigger = waiting.popleft()
+        while left:
+            trigger = left.popleft()
             if self.is_interrupted:
                 return
             if self.is_over():
@@ -99,10 +99,10 @@ class Run:
                 continue
             if trigger.with_missed and not self.has_tried_again:
                 self.has_tried_again = True
-                waiting.appendleft(trigger)
-                waiting.extendleft(reversed(self.second_try()))
+                left.appendleft(trigger)
+                left.extendleft(reversed(self.second_try()))
                 continue
-            following = waiting[0] if waiting else None
+            following = left[0] if left else None
             # What comes in between is not known yet.
             if following and following.with_missed and not self.has_tried_again:
                 following = None
@@ -128,18 +128,18 @@ class Run:
         self.missed = [*dict.fromkeys(missed)]
         asked = wanted(self.missed, waited, settings)
         # The jail is made, and pip loaded, while the index is asked.
-        waiting = self.jail_that_waits() if asked else None
+        ready = self.make_ready_jail() if asked else None
         found = available(asked, resources.upstream)
-        if waiting and not found:
-            waiting.cancel()
-        self.waiting = waiting if found else None
+        if ready and not found:
+            ready.cancel()
+        self.ready_jail = ready if found else None
         is_waited = any(project_of(module) in found for module in waited)
         return tries_again(found, self.first, self.phases, order, settings, acts_wait=is_waited)
 
-    def jail_that_waits(self) -> WaitingJail | None:
+    def make_ready_jail(self) -> ReadyJail | None:
         """A jail that will install; None where the package has filled the disk."""
         try:
-            return WaitingJail(self.resources, self.folder)
+            return ReadyJail(self.resources, self.folder)
         except OSError:
             return None
 
@@ -156,7 +156,8 @@ class Run:
 
     def is_over(self) -> bool:
         """Whether the run's budget is spent."""
-        return time.monotonic() > self.resources.end_sec or len(self.phases) >= MAX_JAILS
+        is_out_of_jails = self.resources.jails.count >= MAX_JAILS - MAX_JAILS_AT_ONCE
+        return time.monotonic() > self.resources.end_sec or is_out_of_jails
 
     def phase(self, trigger: Trigger, following: Trigger | None = None) -> Phase:
         """Run one trigger in a jail. The jail of what will follow is made meanwhile."""
@@ -164,19 +165,15 @@ class Run:
         then = partial(ask_ahead, resources, following) if following else None
         session = Session(resources, trigger, then)
         self.outlet.progress(session.phase.title)
-        phase = session.run(partial(self.jail_for, trigger))
+        phase = session.run(partial(self.begin, trigger))
         self.phases.append(phase)
         self.is_interrupted = phase.outcome is Outcome.INTERRUPTED
         return phase
 
-    def jail_for(self, trigger: Trigger) -> int:
+    def begin(self, trigger: Trigger) -> int:
         """The number of a jail that is about to begin."""
-        waiting, self.waiting = self.waiting, None
-        if waiting:
-            return waiting.install(trigger)
-        jails = self.resources.jails
-        number, jails.waiting = jails.waiting, None
-        return ask_for_jail(self.resources, trigger) if number is None else number
+        ready, self.ready_jail = self.ready_jail, None
+        return ready.install(trigger) if ready else jail_for(self.resources, trigger)
 
 
 def watch(
@@ -240,7 +237,7 @@ def triage(
     resources, trouble = prepare_run(settings, order, machine, folder, control, stream, fds, judge)
     run = Run(resources, folder, outlet)
     if order.task == "ready":
-        run.waiting = WaitingJail(resources, folder)
+        run.ready_jail = ReadyJail(resources, folder)
         if not take_order(resources):
             return
     begun_sec = time.time()

@@ -1,9 +1,9 @@
 """A jail that stands, with all of pip loaded, and waits for what to install; and a run that is made
 ready before its request is there, by such a jail.
 
-It is as fresh as any other: one run, with a scratch, bait, a world and a jail of its own, and no
-byte of a package until the request is there. Who sends that is the service, or has taken it over:
-it is checked as keeper checks an order.
+Such a run is as fresh as any other: one run, with a scratch, bait, a world and a jail of its own,
+and no byte of a package until the request is there. Who sends that is the service, or has taken it
+over: it is checked as keeper checks an order.
 """
 
 import json
@@ -22,9 +22,9 @@ READY_SEC = float(GRACE_SEC["ready"] - GRACE_SEC["triage"])
 NAMING_VARIABLES = ("VIRTUAL_ENV", "PIP_NO_COMPILE")
 
 
-class WaitingJail:
+class ReadyJail:
     """A jail that installs, and the FIFO on which it hears what. To be made while nothing of a
-    package runs, which could find the FIFO.
+    package runs, which could find the FIFO: before all, or for what the package misses.
     """
 
     def __init__(self, resources: Resources, folder: Path) -> None:
@@ -38,7 +38,7 @@ class WaitingJail:
         environment = variables(resources.order, trigger) | {"PATH": PATH_IN_JAIL}
         for variable in NAMING_VARIABLES:
             environment.pop(variable, None)
-        launch = ("later", f"{SCRATCH_FOLDERS['tmp']}/{name}")
+        launch = ("ready", f"{SCRATCH_FOLDERS['tmp']}/{name}")
         self.number = ask_for_jail(resources, trigger, launch, environment)
 
     def install(self, trigger: Trigger) -> int:
@@ -52,7 +52,7 @@ class WaitingJail:
 
     def cancel(self) -> None:
         """There is nothing to install."""
-        self.resources.jails.give_up(self.number)
+        self.resources.jails.end(self.number)
         self.path.unlink(missing_ok=True)
         os.close(self.fd)
 

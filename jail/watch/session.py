@@ -1,5 +1,4 @@
-"""One jail, from the request to start it until all that it did is told: its pipes, its limits, how
-it ended.
+"""One jail, from its turn until all that it did is told: its pipes, its limits, how it ended.
 
 Hostile input: what the jail prints; the other kinds go to the rooms that read them.
 """
@@ -21,7 +20,7 @@ from jail.watch.changes import Changes
 from jail.watch.endings import end_phase
 from jail.watch.events import BaitRead, Outcome, Phase, PhaseName, printable
 from jail.watch.installed import reader_of
-from jail.watch.jails import FILL
+from jail.watch.jails import FILL, MAX_LAST_READS, READ_BYTES, said_on
 from jail.watch.late import at_latest
 from jail.watch.limits import count_oom_kills, full_disk, reached_limit, want_of_memory
 from jail.watch.output import Output
@@ -35,10 +34,7 @@ from jail.watch.triggers import SAMPLES, Trigger
 from jail.watch.unpacked import read_landed
 
 MAX_OUTPUT_BYTES = 1 << 20  # kept of each of stdout, stderr and nsjail's log
-# Of the Python witness for each read of the kernel's; and of what a jail has left, which would be
-# taken for the next one's. What is spliced into a pipe can be many times its size.
-MAX_READS, MAX_LAST_READS = 4, 4096
-READ_BYTES = 1 << 16
+MAX_READS = 4  # of the Python witness for each read of the kernel's
 TRACE_PIPE_BYTES = 16 << 10
 POLL_SEC = 0.02  # how stale a look at the limits may be
 MAX_DRAIN_SEC = 5.0  # what the pipes of an ended jail still hold is read for this long
@@ -64,7 +60,7 @@ class Session:
         self.trigger = trigger
         self.then = then
         self.phase = again or Phase(trigger.phase, trigger.title)
-        self.may_be_made_anew = again is None and resources.jails.waiting is not None
+        self.may_be_made_anew = again is None and resources.jails.following is not None
         self.journal = Journal(resources, self.phase)
         self.has_index = trigger.phase is PhaseName.INSTALL
         self.witness = PythonWitness(self.journal.tell, resources.machine.base)
@@ -85,13 +81,12 @@ class Session:
         self.answer: Answer | None = None  # the last answer: the jail has ended
         self.stopped: Outcome | None = None  # why we ended it
         self.begun_sec = time.monotonic()
-        self.late = at_latest(resources, self.look_at_limits)
 
     def run(self, begin: Callable[[], int]) -> Phase:
         """Let a jail begin, watch it to its end and tell what it did.
 
         Args:
-            begin: asks for the jail, or lets one go on that waits, and gives its number.
+            begin: asks for the jail, or takes the one that waits, and gives its number.
 
         Raises OSError when the run keeper is gone.
         """
@@ -99,6 +94,7 @@ class Session:
         resources.decoys.begin(self.journal.tell, self.journal.lose)
         self.expect_decoys()
         self.begun_sec = time.monotonic()
+        self.timer = at_latest(resources, self.look_at_limits)
         for fd in (resources.jails.control.fileno(), resources.inlet.stream.fileno()):
             self.poll.register(fd, select.POLLIN)
         self.number = begin()
@@ -181,7 +177,7 @@ class Session:
         """Take what the run keeper says: the jail is there, or it has ended."""
         if answer.ended:
             self.answer = answer
-            self.late.cancel()
+            self.timer.cancel()
             self.poll.unregister(self.resources.jails.control.fileno())
         elif len(fds) == 1:
             self.starts = Starts(fds[0])
@@ -242,9 +238,8 @@ class Session:
         """Take what the audit hook has said."""
         if self.audit_fd < 0:
             return
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(most_reads):
-                self.witness.take(os.read(self.audit_fd, READ_BYTES))
+        for data in said_on(self.audit_fd, most_reads):
+            self.witness.take(data)
 
     def look_at_limits(self) -> None:
         """End the jail when it has used up one of its limits."""

@@ -57,7 +57,7 @@ from jail.watch.unchecked import Unchecked
 MAX_COMMAND_BYTES = 64 << 10  # of one command
 MAX_TOLD_CHARS = 1000  # of a command that is told beside another
 # What a program may do first and unseen, by its numbers on x86-64 and on arm64: to end, and what
-# the C library does at the start of each program.
+# the C library does at the start of each program. None is the number of a traced call on the other.
 HARMLESS_FIRST = {231, 94} | {273, 99}  # exit_group, set_robust_list
 
 
