@@ -509,10 +509,11 @@ def test_nothing_is_left_of_what_a_jail_said_for_the_next(keeper: RunKeeper) -> 
     left: list[bytes] = []
 
     def speak(jail: Jail) -> int:
-        # To be read at its end, whatever was read before.
         fcntl.fcntl(jail.ends["audit"], fcntl.F_SETPIPE_SZ, 1 << 20)
+        code = calm(jail)
+        # As the last that it does.
         jail.write("audit", b"x" * (1 << 20))
-        return calm(jail)
+        return code
 
     def listen(jail: Jail) -> int:
         left.append(fcntl.ioctl(jail.ends["audit"], termios.FIONREAD, bytes(4)))
