@@ -789,7 +789,7 @@ for path in glob.glob("/proc/[0-9]*"):
     pid = int(path.split("/")[2])
     status[pid] = {name[:-1]: values for name, *values in map(str.split, lines)}
     status[pid]["words"] = [word.decode() for word in words]
-    if words[-2:-1] == [b"/opt/snakehook-app/jail"]: keepers.append(pid)
+    if words[-2:-1] == [b"/opt/snakehook-app/jail/__main__.py"]: keepers.append(pid)
 keepers.sort()
 """
 

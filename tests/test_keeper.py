@@ -593,7 +593,7 @@ def test_a_jail_that_can_not_be_made_leaves_no_descriptor(
     machine = Machine("", None, "", "", "", "")
     stream, far = socket.socketpair()
     run = RunKeeper(House(settings, machine, lambda *_: None), Order(**ORDER), stream)
-    run.user, run.scratch = os.geteuid(), tmp_path
+    run.user, run.scratch, run.fifo = os.geteuid(), tmp_path, os.open(os.devnull, os.O_RDWR)
     if fault == "no folder":
         run.scratch /= "none"
     monkeypatch.setattr("jail.keeper.spawn", no_process)
@@ -607,6 +607,7 @@ def test_a_jail_that_can_not_be_made_leaves_no_descriptor(
             answer = json.loads(watch.recv(1000))
             assert (answer["jail"], answer["ended"], bool(answer["error"])) == (number, True, True)
         assert len([*Path("/proc/self/fd").iterdir()]) == len(before)
+    os.close(run.fifo)
 
 
 def test_a_run_that_has_ended_does_not_count_though_keeper_was_busy(keeper: Keeper) -> None:
