@@ -6,8 +6,9 @@ by the same pip; and what the service itself costs.
 A script, not a test: it needs the index. Both sides take turns, so that whatever else the machine
 does hits both alike; a first round, not counted, fills the caches. The plain side runs as people
 run it, from pip's own cache. With --against the other side is the same run by another checkout;
-with --cold no run is made ready before its request. Beside the time stands the processor's time,
-which is steadier where the machine has other work. Only root can see the memory of the service.
+then a second line tells the times without the triggers that only one of the two has. With --cold no
+run is made ready before its request. Beside the time stands the processor's time, which is steadier
+where the machine has other work. Only root can see the memory of the service.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -136,6 +138,35 @@ def running(
         yield service
 
 
+Report = dict[str, Any]
+
+
+def triggers_of(report: Report) -> Counter[tuple[str, str | None]]:
+    return Counter((phase["name"], phase["trigger"]) for phase in report["phases"])
+
+
+def same_triggers_sec(run_sec: float, report: Report, other: Report) -> float:
+    """What a run took without the triggers that the other has not; of two alike the second goes."""
+    shared = triggers_of(report) & triggers_of(other)
+    for phase in report["phases"]:
+        trigger = phase["name"], phase["trigger"]
+        if not shared[trigger]:
+            run_sec -= phase["duration_s"]
+        shared[trigger] -= 1
+    return run_sec
+
+
+def describe_same_triggers(pairs: list[tuple[tuple[Cost, Report], tuple[Cost, Report]]]) -> None:
+    others, runs = [], []
+    for (other_cost, other), (cost, report) in pairs:
+        others.append(same_triggers_sec(other_cost.seconds, other, report))
+        runs.append(same_triggers_sec(cost.seconds, report, other))
+    medians = statistics.median(others), statistics.median(runs)
+    count = (triggers_of(pairs[0][0][1]) & triggers_of(pairs[0][1][1])).total()
+    told = f"{medians[0]:.2f} and {medians[1]:.2f}, ratio {medians[1] / medians[0]:.2f}"
+    print(f"{'':<18} the {count} triggers that both have: {told}", flush=True)
+
+
 def cells(costs: list[Cost]) -> tuple[str, str]:
     seconds = [cost.seconds for cost in costs]
     return f"{statistics.median(seconds):.2f}", f"{min(seconds):.2f} to {max(seconds):.2f}"
@@ -170,21 +201,27 @@ def compare(
             python = make_plain_python(folder)
         for requirement in requirements:
             others, runs, jails = [], [], 0
+            pairs = []
             for _ in range(rounds + 1):
                 if against:
-                    others.append(run(beside, requirement, mode)[0])
+                    before = run(beside, requirement, mode)
+                    others.append(before[0])
                 else:
                     others.append(plain(python, folder / "pip", requirement))
                     time.sleep(REST_SEC)
                 cost, report = run(service, requirement, mode)
                 runs.append(cost)
                 jails = len(report["phases"])
+                if against:
+                    pairs.append((before, (cost, report)))
             # The first fills the caches.
             del others[0], runs[0]
             used = [median_processor_sec(costs) for costs in (others, runs)]
             times = (*cells(others), *cells(runs), ratio(runs, others))
             processor = (f"{used[0]:.2f}", f"{used[1]:.2f}", f"{used[1] / used[0]:.2f}")
             print(ROW.format(requirement, *times, *processor, jails), flush=True)
+            if against:
+                describe_same_triggers(pairs[1:])
 
 
 def private_mib(pid: int) -> float:
