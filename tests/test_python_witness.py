@@ -608,6 +608,22 @@ def test_the_hook_tells_what_is_opened_in_vain(hooked: Any, tmp_path: Path) -> N
     assert refused[Opened.WRITE, "/etc/ld.so.preload"].endswith("program.py:5")
 
 
+def test_no_code_of_an_object_in_an_event_runs_where_nothing_is_told(hooked: Any) -> None:
+    told = hooked("""
+        import os, sys
+        ran = []
+        class Odd:
+            def __eq__(self, other): ran.append("eq")
+            def __and__(self, other): ran.append("and")
+            __hash__ = object.__hash__
+        for path in (os.__file__, "/etc/shadow"):
+            sys.audit("open", path, Odd(), 0)
+            sys.audit("open", path, "r", Odd())
+        assert not ran, ran
+        """)
+    assert "/etc/shadow" in said(told, Said.OPEN)
+
+
 def test_a_path_that_only_begins_like_a_library_s_is_told(hooked: Any) -> None:
     told = hooked("""
         import contextlib, os, sys

@@ -395,7 +395,9 @@ def test_the_next_jail_is_made_while_one_is_at_work_and_waits(keeper: RunKeeper)
     assert waited == [2, 3, 4, 6, 7, 8]
 
 
-def test_a_jail_that_ends_while_it_waits_is_made_anew(keeper: RunKeeper) -> None:
+def test_a_jail_that_ends_while_it_waits_is_made_anew(
+    keeper: RunKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The package at work may have left it no memory, or no processes."""
     be_jail = keeper.be_jail
 
@@ -411,7 +413,7 @@ def test_a_jail_that_ends_while_it_waits_is_made_anew(keeper: RunKeeper) -> None
             os.close(fd)
         keeper.answer(Answer(start.jail, True, -9), [])
 
-    keeper.be_jail = end_early  # type: ignore[method-assign]
+    monkeypatch.setattr(keeper, "be_jail", end_early)
     ran = keeper.run(ORDER._replace(mode="import"))
     assert {outcome for _, _, outcome in ran.outcomes} == {"ok"}
     assert len(ran.outcomes) == 6
@@ -849,11 +851,13 @@ def test_an_index_that_does_not_answer_ends_the_run(keeper: RunKeeper) -> None:
     assert "does not answer" in ran.summary["reason"]
 
 
-def test_a_jail_that_cannot_be_made_is_an_error(keeper: RunKeeper) -> None:
+def test_a_jail_that_cannot_be_made_is_an_error(
+    keeper: RunKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(start: Start) -> None:
         keeper.answer(Answer(start.jail, True, error="no namespaces here"), [])
 
-    keeper.be_jail = refuse  # type: ignore[method-assign]
+    monkeypatch.setattr(keeper, "be_jail", refuse)
     ran = keeper.run()
     assert ran.outcomes == [("install", None, "error")]
     assert "no namespaces here" in ran.summary["reason"]

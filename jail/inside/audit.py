@@ -36,10 +36,10 @@ sys.path[:] = [library, f"{library}/lib-dynload"]
 from types import CodeType, FrameType  # noqa: E402
 
 from jail.inside.import_acts import (  # noqa: E402
-    WRITES,
     is_import_system,
     is_library_read,
     is_of_import,
+    opens_to_write,
 )
 from jail.inside.instructions import (  # noqa: E402
     how_assembled,
@@ -140,7 +140,7 @@ def send_code(source: bytes, at: str, decoded: bool, how: str = "") -> None:
 
 def tell_open(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
     """What is written, made or removed, and reads where there may be something to find."""
-    is_write = event in MADE or (event == "open" and arguments[2] & WRITES)
+    is_write = event in MADE or (event == "open" and opens_to_write(arguments[2]))
     for name in meant(event, arguments, MADE.get(event, 0)):
         # The workers tell there, too. lib2to3 keeps its grammar beside itself, if it can.
         is_own = name == FIFO or name.startswith(f"{library}/lib2to3/")
@@ -165,7 +165,7 @@ def note_file(event: str, arguments: tuple[Any, ...], frame: FrameType, is_impor
         saved.move(*(absolute(path) for path in arguments[:2]))
     elif event == "open" and not isinstance(arguments[0], int):
         path = absolute(arguments[0])
-        if arguments[2] & WRITES:
+        if opens_to_write(arguments[2]):
             saved.note(path, frame)
         elif not is_import:
             readings.note(path, frame)

@@ -27,8 +27,15 @@ def is_library_read(event: str, arguments: tuple[Any, ...]) -> bool:
     if event != "open":
         return False
     path, mode, flags = arguments
-    is_read = mode in ("r", "rb") and not flags & WRITES
+    is_read = type(mode) is str and mode in ("r", "rb") and not opens_to_write(flags)
     return is_read and type(path) is str and any(is_below(path, folder) for folder in LIBRARIES)
+
+
+def opens_to_write(flags: Any) -> bool:
+    """Whether a file is opened to be written. A package can bring the event about with an object of
+    its own, whose code would run where nothing is told.
+    """
+    return type(flags) is int and bool(flags & WRITES)
 
 
 def is_of_import(event: str, arguments: tuple[Any, ...], direct: FrameType) -> bool:
@@ -38,7 +45,7 @@ def is_of_import(event: str, arguments: tuple[Any, ...], direct: FrameType) -> b
     if event != "open":
         return False
     path, _, flags = arguments
-    is_read = type(path) is str and not flags & WRITES
+    is_read = type(path) is str and not opens_to_write(flags)
     return is_read and is_below(path, INSTALLED) and is_import_system(direct)
 
 

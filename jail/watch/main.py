@@ -33,7 +33,7 @@ from jail.watch.ours import what_is_ours
 from jail.watch.outlet import Outlet, complain, seen_by_nobody
 from jail.watch.preparation import know_environment, prepare_run, take_order
 from jail.watch.process import prepare_process
-from jail.watch.ready import ReadyJail
+from jail.watch.ready import ReadyJail, make_fifo
 from jail.watch.release import beside
 from jail.watch.resources import Resources
 from jail.watch.sample import keep_samples
@@ -139,9 +139,10 @@ class Run:
     def make_ready_jail(self) -> ReadyJail | None:
         """A jail that will install; None where the package has filled the disk."""
         try:
-            return ReadyJail(self.resources, self.folder)
+            path = make_fifo(self.folder)
         except OSError:
             return None
+        return ReadyJail(self.resources, path)
 
     def news(self) -> dict[str, Any] | None:
         """What is new in this release; None where that was not asked for."""
@@ -237,7 +238,7 @@ def triage(
     resources, trouble = prepare_run(settings, order, machine, folder, control, stream, fds, judge)
     run = Run(resources, folder, outlet)
     if order.task == "ready":
-        run.ready_jail = ReadyJail(resources, folder)
+        run.ready_jail = ReadyJail(resources, make_fifo(folder))
         if not take_order(resources):
             return
     begun_sec = time.time()

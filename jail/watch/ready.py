@@ -22,23 +22,27 @@ READY_SEC = float(GRACE_SEC["ready"] - GRACE_SEC["triage"])
 NAMING_VARIABLES = ("VIRTUAL_ENV", "PIP_NO_COMPILE")
 
 
+def make_fifo(folder: Path) -> Path:
+    """A FIFO in the scratch, for a jail that is made ready. Raises OSError."""
+    path = folder / "tmp" / secrets.token_hex(8)
+    os.mkfifo(path, 0o600)
+    return path
+
+
 class ReadyJail:
     """A jail that installs, and the FIFO on which it hears what. To be made while nothing of a
     package runs, which could find the FIFO: before all, or for what the package misses.
     """
 
-    def __init__(self, resources: Resources, folder: Path) -> None:
-        self.resources = resources
-        name = secrets.token_hex(8)
-        self.path = folder / "tmp" / name
-        os.mkfifo(self.path, 0o600)
+    def __init__(self, resources: Resources, path: Path) -> None:
+        self.resources, self.path = resources, path
         # Open for reading, too: so nobody has to wait for the other, and what is written stays.
         self.fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         trigger = installation(resources.order, resources.settings.run_timeout_sec)
         environment = variables(resources.order, trigger) | {"PATH": PATH_IN_JAIL}
         for variable in NAMING_VARIABLES:
             environment.pop(variable, None)
-        launch = ("ready", f"{SCRATCH_FOLDERS['tmp']}/{name}")
+        launch = ("ready", f"{SCRATCH_FOLDERS['tmp']}/{path.name}")
         self.number = ask_for_jail(resources, trigger, launch, environment)
 
     def install(self, trigger: Trigger) -> int:
